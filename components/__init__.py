@@ -1,0 +1,1 @@
+"""TFX components that the stock set lacks, a folder each."""

@@ -1,0 +1,1 @@
+"""The model and its data contract. Imports nothing of `pipeline` or `components`."""

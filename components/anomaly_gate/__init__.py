@@ -1,0 +1,1 @@
+"""An ExampleValidator that can stop the run."""

@@ -1,0 +1,1 @@
+"""Which model a new one is compared with."""

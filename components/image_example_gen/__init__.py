@@ -1,0 +1,1 @@
+"""Ingestion: image files in, tf.Example out, unreadable files set aside."""

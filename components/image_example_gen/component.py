@@ -1,0 +1,38 @@
+"""ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test."""
+
+from typing import Any
+
+from tfx.components.example_gen import component
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+
+from components.image_example_gen import driver, executor
+from models import features
+
+
+class ImageExampleGen(component.FileBasedExampleGen):
+    """Takes in images from class folders or a manifest.
+
+    Each file is decoded once to check it; unreadable ones are set aside and listed in `rejected.csv` beside the splits.
+    All rows of a group fall into one split.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+    DRIVER_CLASS = driver.Driver
+
+    def __init__(self, input_base: str, settings: dict[str, Any]) -> None:
+        """Creates the component.
+
+        Args:
+          input_base: the data folder.
+          settings: `manifest`, `columns`, `splits`, `max_rejected` and `max_pixels` of the configuration's `data` section,
+            and anything else whose change must make the component run again.
+        """
+        splits = [
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=settings["splits"][name]) for name in features.SPLITS
+        ]
+        super().__init__(
+            input_base=input_base,
+            output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
+            custom_config=executor.pack_settings(settings),
+        )

@@ -1,0 +1,205 @@
+"""Finds the images of a data folder, their labels, groups and splits, without opening an image.
+
+Imports no TensorFlow, so that a mistake in a data folder is told at once.
+"""
+
+import bisect
+import csv
+import difflib
+import hashlib
+import io
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+from models import features
+from models.errors import UserError
+
+_SPLIT_NAMES: Final = {
+    "train": "train",
+    "training": "train",
+    "eval": "eval",
+    "val": "eval",
+    "valid": "eval",
+    "validation": "eval",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of the data set.
+
+    Attributes:
+      path: relative to the data folder.
+      label: name of the class.
+      group: rows that share it are kept in one split; the path where the data has no groups.
+      split: train, eval or test.
+      meta: the manifest's extra columns.
+    """
+
+    path: str
+    label: str
+    group: str
+    split: str
+    meta: dict[str, str] = field(default_factory=dict)
+
+
+def list_files(folder: str) -> dict[str, FileMetadata]:
+    """All files below a folder that are not hidden, by path relative to it, in alphabetical order.
+
+    Args:
+      folder: a local path, or one of Beam's file systems (gs://, s3://, hdfs://).
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    root = folder.rstrip("/") + "/"
+    try:
+        found = FileSystems.match([root + "**"])[0].metadata_list
+    except Exception as error:
+        raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
+    files = {item.path.removeprefix(root): item for item in found}
+    files = {path: files[path] for path in sorted(files) if not any(part.startswith(".") for part in path.split("/"))}
+    if not files:
+        state = "holds no files" if FileSystems.exists(folder) else "no such folder"
+        raise UserError(f"{folder}: {state}; give a folder of class folders, or one with a manifest, as data.path or --data")
+    return files
+
+
+def fingerprint(folder: str) -> str:
+    """A digest of all files' names, sizes and times: it changes when the data does."""
+    digest = hashlib.sha256()
+    for path, item in list_files(folder).items():
+        digest.update(f"{path}\0{item.size_in_bytes}\0{item.last_updated_in_seconds}\n".encode())
+    return digest.hexdigest()
+
+
+def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
+    """Lists the data set: by the folder's manifest if it has one, else by its class folders.
+
+    Args:
+      folder: the data folder; with class folders (`CLASS/...`), class folders in split folders (`train/CLASS/...`,
+        `val` or `eval`, `test`), or a manifest.
+      settings: `manifest`, `columns` and `splits` of the configuration's `data` section.
+
+    Returns:
+      The rows, in an order that is random but the same on every run, so that no later shard holds one class only.
+
+    Raises:
+      UserError: the folder, the manifest or a split can't be used.
+    """
+    files = list_files(folder)
+    if settings["manifest"] in files:
+        rows = _from_manifest(folder, files, settings)
+    else:
+        rows = _from_folders(folder, files)
+    rows = _with_splits(rows, settings["splits"])
+
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        raise UserError(f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}")
+    for split in features.SPLITS:
+        if not any(row.split == split for row in rows):
+            raise UserError(
+                f"{folder}: the {split} split would be empty ({len(rows)} images in {len({row.group for row in rows})} groups); "
+                f"give it more hash buckets (data.splits.{split}), more data, or a split of its own"
+            )
+    return sorted(rows, key=lambda row: _hash(row.path))
+
+
+def _from_folders(folder: str, files: Iterable[str]) -> list[Row]:
+    parts = [path.split("/") for path in files]
+    top_folders = {part[0].lower() for part in parts if len(part) > 1}
+    if "train" in top_folders and top_folders <= _SPLIT_NAMES.keys():
+        return [
+            Row("/".join(part), label=part[1], group="", split=_SPLIT_NAMES[part[0].lower()]) for part in parts if len(part) > 2
+        ]
+    rows = [Row("/".join(part), label=part[0], group="", split="") for part in parts if len(part) > 1]
+    if not rows:
+        raise UserError(f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest")
+    return rows
+
+
+def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[str, Any]) -> list[Row]:
+    name = f"{folder.rstrip('/')}/{settings['manifest']}"
+    with FileSystems.open(name, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
+    table = csv.DictReader(io.StringIO(text))
+    columns = settings["columns"]
+    found = list(table.fieldnames or [])
+    for role in ("path", "label", "group", "split"):
+        # A group and a split column are optional under their default names.
+        if columns[role] not in found and not (role in ("group", "split") and columns[role] == role):
+            near = difflib.get_close_matches(columns[role], found, n=1)
+            hint = f"; is it {near[0]}?" if near else ""
+            raise UserError(
+                f"{name}: no column {columns[role]} for the {role}, found {', '.join(found) or 'none'}{hint} "
+                f"Set data.columns.{role} or add the column"
+            )
+
+    rows = []
+    lines: dict[str, int] = {}
+    missing = []
+    for number, line in enumerate(table, start=2):
+        path = (line[columns["path"]] or "").strip().removeprefix("./")
+        label = (line[columns["label"]] or "").strip()
+        if None in line or not path or not label:
+            raise UserError(f"{name}: line {number} needs one value for each column, and a path and a label; mend or remove it")
+        if path in lines:
+            raise UserError(f"{name}: lines {lines[path]} and {number} name the same file, {path}; keep one of them")
+        lines[path] = number
+        if path not in files:
+            missing.append((number, path))
+        given = (line.get(columns["split"]) or "").strip()
+        if columns["split"] in found and given.lower() not in _SPLIT_NAMES:
+            raise UserError(f"{name}: line {number} has the split {given or '(none)'}; use train, eval or test")
+        rows.append(
+            Row(
+                path,
+                label,
+                group=(line.get(columns["group"]) or "").strip(),
+                split=_SPLIT_NAMES.get(given.lower(), ""),
+                meta={key: (value or "").strip() for key, value in line.items() if key not in columns.values()},
+            )
+        )
+    if missing:
+        number, path = missing[0]
+        raise UserError(
+            f"{name}: {len(missing)} of {len(rows)} files are missing, the first in line {number}: {path} "
+            f"(paths are relative to the manifest's folder); add the files or remove the lines"
+        )
+    return rows
+
+
+def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
+    """Fills in what is missing: a row's group with its path, its split by the hash of its group."""
+    given = {row.split for row in rows} - {""}
+    # Data that comes with a train and a test split but without an eval split gets one out of train.
+    spread = [split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"]
+    bounds = list(itertools.accumulate(buckets[split] for split in spread))
+    complete = []
+    split_of_group: dict[str, str] = {}
+    for row in rows:
+        group = row.group or row.path
+        split = row.split
+        if split in ("", "train"):
+            split = spread[bisect.bisect(bounds, _hash(group) % bounds[-1])]
+        if split_of_group.setdefault(group, split) != split:
+            raise UserError(
+                f"group {group} is in the splits {split_of_group[group]} and {split} (file {row.path}); "
+                f"a group must stay in one, or the test measures what training has seen"
+            )
+        complete.append(Row(row.path, row.label, group, split, row.meta))
+    return complete
+
+
+def _hash(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16)

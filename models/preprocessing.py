@@ -1,0 +1,187 @@
+"""`preprocessing_fn` of the Transform component: encoded files in, uint8 pixels and label indices out.
+
+The same graph is part of the exported model, so training and serving cannot drift apart.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from models import features
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH = 24  # offset of the bit depth, the 9th byte of the IHDR chunk's data
+
+
+# Channels wanted -> channels found, minus one -> matrix [4, wanted] over the found channels filled up to four: with zeros,
+# or with an opaque alpha where one is wanted. Luma is ITU-R BT.601, as tf.image.rgb_to_grayscale has it.
+_NONE3, _NONE4 = [0.0] * 3, [0.0] * 4
+_FIRST = [[1.0], [0.0], [0.0], [0.0]]
+_LUMA = [[0.2989], [0.587], [0.114], [0.0]]
+_GREY_TO_RGB = [[1.0] * 3, _NONE3, _NONE3, _NONE3]
+_DROP_ALPHA = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], _NONE3]
+_GREY_TO_RGBA = [[1.0, 1.0, 1.0, 0.0], _NONE4, _NONE4, [0.0, 0.0, 0.0, 1.0]]
+_GREY_ALPHA_TO_RGBA = [[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], _NONE4, _NONE4]
+_KEEP = [[float(i == j) for j in range(4)] for i in range(4)]
+_CHANNEL_MATRICES = {
+    1: [_FIRST, _FIRST, _LUMA, _LUMA],
+    3: [_GREY_TO_RGB, _GREY_TO_RGB, _DROP_ALPHA, _DROP_ALPHA],
+    4: [_GREY_TO_RGBA, _GREY_ALPHA_TO_RGBA, _KEEP, _KEEP],
+}
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one image file.
+
+    Args:
+      encoded: scalar string, a PNG, JPEG, BMP or GIF file (of an animation, the first frame).
+
+    Returns:
+      float32 [height, width, 1 to 4], 0..255. 16-bit PNG keeps its precision as fractions.
+    """
+    header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 32), tf.uint8, fixed_length=32)
+    is_png = tf.reduce_all(header[: len(_PNG_SIGNATURE)] == tf.constant(list(_PNG_SIGNATURE), tf.uint8))
+
+    def from_16_bit() -> tf.Tensor:
+        return tf.cast(tf.io.decode_png(encoded, dtype=tf.uint16), tf.float32) / 257.0
+
+    def from_8_bit() -> tf.Tensor:
+        return tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
+
+    return tf.cond(is_png & (header[_PNG_BIT_DEPTH] == 16), from_16_bit, from_8_bit)
+
+
+def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Converts between grey, grey with alpha, RGB and RGBA by one matrix product.
+
+    Args:
+      image: float32 [height, width, 1 to 4], 0..255.
+      channels: 1 (grey), 3 (RGB) or 4 (RGBA). Alpha is dropped, or added as opaque, where the two differ in it.
+
+    Returns:
+      float32 [height, width, channels], 0..255.
+    """
+    found = tf.shape(image)[-1]
+    opaque = 255.0 if channels == 4 else 0.0
+    padding = [[0, 0], [0, 0], [0, 4 - found]]
+    padded = tf.ensure_shape(tf.pad(image, padding, constant_values=opaque), [None, None, 4])
+    return tf.einsum("hwi,io->hwo", padded, tf.gather(tf.constant(_CHANNEL_MATRICES[channels]), found - 1))
+
+
+def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antialias: bool) -> tf.Tensor:
+    """Brings an image to the network's size by bilinear interpolation.
+
+    Args:
+      image: float32 [any height, any width, channels].
+      height: rows of the result.
+      width: columns of the result.
+      resize: "stretch" ignores the aspect ratio, "letterbox" keeps it and pads with black, "crop" keeps it and cuts the
+        longer side around the centre.
+      antialias: whether to filter before making the image smaller.
+
+    Returns:
+      float32 [height, width, channels].
+    """
+    if resize == "letterbox":
+        return tf.image.resize_with_pad(image, height, width, antialias=antialias)
+    if resize == "crop":
+        size = tf.cast(tf.shape(image)[:2], tf.float32)
+        scale = tf.reduce_max(tf.constant([height, width], tf.float32) / size)
+        cut = tf.cast(tf.round(tf.constant([height, width], tf.float32) / scale), tf.int32)
+        cut = tf.clip_by_value(cut, 1, tf.shape(image)[:2])
+        top, left = tf.unstack((tf.shape(image)[:2] - cut) // 2)
+        image = image[top : top + cut[0], left : left + cut[1]]
+    return tf.image.resize(image, [height, width], antialias=antialias)
+
+
+def images_from_files(
+    encoded: tf.Tensor, *, height: int, width: int, channels: int, resize: str, antialias: bool
+) -> tf.Tensor:
+    """Decodes, resizes and converts a batch of image files.
+
+    Args:
+      encoded: string [N].
+      height: rows of the result.
+      width: columns of the result.
+      channels: 1, 3 or 4.
+      resize: as in `resize_image`.
+      antialias: as in `resize_image`.
+
+    Returns:
+      uint8 [N, height, width, channels].
+    """
+
+    def load(file: tf.Tensor) -> tf.Tensor:
+        # Both steps are linear, so the order does not matter to the result; resizing first is less work.
+        image = to_channels(resize_image(decode_image(file), height, width, resize, antialias), channels)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+
+    return tf.map_fn(load, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.uint8))
+
+
+def serialize_images(images: tf.Tensor) -> tf.Tensor:
+    """uint8 [N, height, width, channels] to string [N]: pixels on disk take a byte each, not the four of a float."""
+    return tf.map_fn(tf.io.serialize_tensor, images, fn_output_signature=tf.string)
+
+
+def parse_images(serialized: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    """string [N], as `serialize_images` writes them, to uint8 [N, *shape]."""
+    return tf.map_fn(
+        lambda image: tf.ensure_shape(tf.io.parse_tensor(image, tf.uint8), shape),
+        serialized,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+    )
+
+
+def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of every channel over a whole split (a full pass).
+
+    All images have one size, so the mean of the images' means is the mean over all pixels; only [N, channels] floats
+    reach the analyzer.
+
+    Args:
+      images: uint8 [N, height, width, channels].
+
+    Returns:
+      Two float32 [channels]: mean 0..255, variance.
+    """
+
+    def first_two_moments(image: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(image, tf.float32)
+        return tf.stack([tf.reduce_mean(pixels, [0, 1]), tf.reduce_mean(tf.square(pixels), [0, 1])])
+
+    shape = tf.TensorSpec([2, images.shape[-1]], tf.float32)
+    moments = tft.mean(
+        tf.map_fn(first_two_moments, images, fn_output_signature=shape), reduce_instance_dims=False, output_dtype=tf.float32
+    )
+    return moments[0], tf.maximum(moments[1] - tf.square(moments[0]), 0.0)
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """Transforms raw features into what the Trainer reads; see `models.features` for both.
+
+    Args:
+      inputs: the raw features, each [N, 1].
+      custom_config: {"image": height, width, channels, resize and antialias of `images_from_files`}.
+
+    Returns:
+      The transformed features.
+    """
+    images = images_from_files(tf.reshape(inputs[features.ENCODED], [-1]), **custom_config["image"])
+    mean, variance = channel_moments(images)
+    labels = tf.reshape(inputs[features.LABEL], [-1])
+    rows = tf.shape(images)[:1]
+
+    def on_every_row(value: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(value, tf.concat([rows, tf.shape(value)], axis=0))
+
+    return {
+        features.IMAGE: serialize_images(images),
+        features.LABEL_INDEX: tft.compute_and_apply_vocabulary(
+            labels, vocab_filename=features.LABEL_VOCABULARY
+        ),
+        features.CHANNEL_MEAN: on_every_row(mean),
+        features.CHANNEL_VARIANCE: on_every_row(variance),
+        features.TRAIN_EXAMPLES: on_every_row(tft.size(labels)),
+    }

@@ -1,0 +1,235 @@
+"""`run_fn` of the Trainer component: builds the classifier, trains it, exports it."""
+
+import logging
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from models import features
+from models.augmentation import build_augmentation
+from models.export import export_model
+from models.fpn import build_classifier
+from models.preprocessing import parse_images
+
+# INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see _Progress) for a display.
+log = logging.getLogger(__name__)
+
+_SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
+
+    Args:
+      fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration.
+
+    Raises:
+      UserError: the weights do not fit the backbone.
+    """
+    config = fn_args.custom_config
+    train_config = config["train"]
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    image_shape = (config["image"]["height"], config["image"]["width"], config["image"]["channels"])
+    keras.utils.set_random_seed(train_config["seed"])
+
+    statistics = read_statistics(fn_args.train_files)
+    train_examples = int(statistics[features.TRAIN_EXAMPLES])
+    batch_size = min(train_config["batch_size"], train_examples)
+    augment = build_augmentation(**config["augment"], seed=train_config["seed"])
+    train = read_images(fn_args.train_files, image_shape)
+    if train_examples * image_shape[0] * image_shape[1] * image_shape[2] <= train_config["cache_gb"] * 2**30:
+        train = train.cache()
+    buffer = max(batch_size, _SHUFFLE_BYTES // (image_shape[0] * image_shape[1] * image_shape[2]))
+    train = (
+        train.shuffle(min(buffer, train_examples), seed=train_config["seed"])
+        .batch(batch_size, drop_remainder=True)
+        .map(lambda images, labels: (augment(images), labels), num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    evaluation = read_images(fn_args.eval_files, image_shape).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
+
+    strategy = _strategy()
+    policy = keras.config.dtype_policy()
+    try:
+        if train_config["mixed_precision"]:
+            keras.config.set_dtype_policy("mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16")
+        with strategy.scope():
+            model = build_classifier(
+                image_shape=image_shape,
+                num_classes=transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY),
+                channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
+                channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
+                **config["model"],
+            )
+        fit(model, strategy, train, evaluation, train_examples // batch_size, train_config, fn_args.model_run_dir)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    export_model(model, transform_output, fn_args.serving_model_dir)
+
+
+def fit(
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    train: tf.data.Dataset,
+    evaluation: tf.data.Dataset,
+    steps_per_epoch: int,
+    config: dict[str, Any],
+    log_dir: str,
+) -> None:
+    """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`).
+
+    Args:
+      model: from images to logits.
+      strategy: under whose scope the model was built.
+      train: batches of (uint8 images, int64 labels), shuffled, one pass an epoch.
+      evaluation: batches likewise.
+      steps_per_epoch: batches of `train`.
+      config: the section `train` of the configuration.
+      log_dir: for TensorBoard.
+    """
+    backbone = model.get_layer("backbone")
+    phases = [(config["epochs"], config["learning_rate"], True)]
+    if config["frozen_epochs"]:
+        fine_tune = config["fine_tune_learning_rate"] or config["learning_rate"]
+        phases = [(config["frozen_epochs"], config["learning_rate"], False), (config["epochs"], fine_tune, True)]
+    progress = _Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
+    tensorboard = keras.callbacks.TensorBoard(log_dir, write_graph=False)
+
+    done = 0
+    for epochs, learning_rate, trains_backbone in phases:
+        backbone.trainable = trains_backbone
+        if config["freeze_batch_norm"]:
+            for layer in backbone.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
+        with strategy.scope():  # compiling again is what makes a changed `trainable` count
+            model.compile(
+                optimizer=_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, config),
+                loss=_loss(model.output_shape[-1], config["label_smoothing"]),
+                metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+                jit_compile=config["xla"],
+            )
+        callbacks: list[keras.callbacks.Callback] = [progress, tensorboard]
+        if config["early_stopping"]:
+            callbacks.append(
+                keras.callbacks.EarlyStopping("val_loss", patience=config["early_stopping"], restore_best_weights=True)
+            )
+        model.fit(
+            train, validation_data=evaluation, initial_epoch=done, epochs=done + epochs, callbacks=callbacks, verbose=0
+        )
+        done += epochs
+
+
+def read_images(files: list[str], image_shape: tuple[int, int, int]) -> tf.data.Dataset:
+    """Reads transformed examples.
+
+    Args:
+      files: patterns of gzipped TFRecord files.
+      image_shape: (height, width, channels).
+
+    Returns:
+      A data set of (uint8 [*image_shape], int64 []), one element an example, decoded in parallel.
+    """
+
+    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_example(
+            examples,
+            {
+                features.IMAGE: tf.io.FixedLenFeature([], tf.string),
+                features.LABEL_INDEX: tf.io.FixedLenFeature([], tf.int64),
+            },
+        )
+        return parse_images(parsed[features.IMAGE], image_shape), parsed[features.LABEL_INDEX]
+
+    return _read_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+
+def read_statistics(files: list[str]) -> dict[str, Any]:
+    """What Transform's analyzers found over the training split: TRAIN_EXAMPLES, CHANNEL_MEAN, CHANNEL_VARIANCE, as arrays."""
+    example = next(iter(_read_records(files).take(1)))
+    parsed = tf.io.parse_single_example(
+        example,
+        {
+            features.TRAIN_EXAMPLES: tf.io.FixedLenFeature([], tf.int64),
+            features.CHANNEL_MEAN: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+            features.CHANNEL_VARIANCE: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+        },
+    )
+    return {name: value.numpy() for name, value in parsed.items()}
+
+
+def _read_records(patterns: list[str]) -> tf.data.Dataset:
+    files = tf.data.Dataset.list_files(patterns, shuffle=False)
+    return files.interleave(lambda file: tf.data.TFRecordDataset(file, "GZIP"), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine as mirrors of each other, or the one device that there is."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # an earlier step of this process has started the device
+            log.warning("the memory of %s is not shared with other processes", gpu.name)
+    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+
+
+def _optimizer(learning_rate: float, steps: int, steps_per_epoch: int, config: dict[str, Any]) -> keras.optimizers.Optimizer:
+    """AdamW whose rate rises linearly from 0 over `warmup_epochs`, then falls to 0 along a cosine (arXiv:1608.03983)."""
+    warmup = min(int(config["warmup_epochs"] * steps_per_epoch), steps - 1)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else learning_rate,
+        decay_steps=steps - warmup,
+        warmup_target=learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=config["weight_decay"])
+
+
+def _loss(num_classes: int, label_smoothing: float) -> Any:
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, [-1]), num_classes)
+        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
+
+    return smoothed
+
+
+class _Progress(keras.callbacks.Callback):
+    """Logs how far training is; records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._epoch = 0
+        self._text = ""
+        self._shown = 0.0
+
+    def _log(self, level: int, step: int) -> None:
+        progress = {
+            "done": self._epoch * self._steps_per_epoch + step,
+            "total": self._epochs * self._steps_per_epoch,
+            "text": f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}",
+        }
+        log.log(level, "%(text)s, step %(done)d/%(total)d", progress, extra={"progress": progress})
+        self._shown = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+        self._log(logging.DEBUG, 0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if time.monotonic() - self._shown > 1:
+            self._log(logging.DEBUG, batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        self._text = f"  loss {logs['loss']:.4f}  eval loss {logs['val_loss']:.4f}  eval accuracy {logs['val_accuracy']:.4f}"
+        self._log(logging.INFO, self._steps_per_epoch)

@@ -1,0 +1,253 @@
+"""The typed configuration: one class a section, validated on load. The only place that knows defaults."""
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SplitsConfig(Section):
+    """Hash buckets of each split; a split's share is its buckets over the sum of all."""
+
+    train: Count = 8
+    eval: Count = 1
+    test: Count = 1
+
+
+class ColumnsConfig(Section):
+    """Names of the manifest's columns. All other columns become features `meta/<column>`."""
+
+    path: str = "path"
+    label: str = "label"
+    group: str = "group"
+    split: str = "split"
+
+
+class DataConfig(Section):
+    """Where the images are and how they are taken in."""
+
+    path: str = Field(description="folder of class folders, of train/eval/test folders of these, or with a manifest.csv")
+    sample: Literal["digits"] | None = Field(None, description="built-in data set to write to `path` if it is not there")
+    manifest: str = Field("manifest.csv", description="name of the manifest in the folder")
+    columns: ColumnsConfig = ColumnsConfig()
+    splits: SplitsConfig = SplitsConfig()
+    max_rejected: Share = Field(0.05, description="share of unreadable files that stops the run when exceeded")
+    max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
+    schema_file: str | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
+    stop_on_anomalies: bool = Field(False, description="stop before training when the validator finds anomalies")
+
+
+class ImageConfig(Section):
+    """What the network sees."""
+
+    height: Count = 224
+    width: Count = 224
+    channels: Literal[1, 3, 4] = 3
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+    antialias: bool = True
+
+
+class AugmentConfig(Section):
+    """Random changes to training images; off for evaluation and serving."""
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    shift: Share = Field(0.0, description="largest shift, as a share of height and width")
+    zoom: Share = Field(0.0, description="largest zoom in or out, as a share")
+    rotation: Share = Field(0.0, description="largest rotation, as a share of a full turn")
+    contrast: Share = Field(0.0, description="largest change of contrast, as a share")
+
+
+class ModelConfig(Section):
+    """Backbone, pyramid and heads."""
+
+    backbone: Literal["small_resnet", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
+    min_level: Annotated[int, Field(ge=2, le=5)] = 2
+    max_level: Annotated[int, Field(ge=2, le=5)] = 5
+    num_filters: Count = 256
+    fusion_type: Literal["sum", "concat", "none"] = Field("sum", description="none leaves the pyramid out")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _levels_in_order(self) -> "ModelConfig":
+        if self.min_level > self.max_level:
+            raise ValueError(f"min_level ({self.min_level}) must not be above max_level ({self.max_level})")
+        return self
+
+
+class TrainConfig(Section):
+    """How the network learns."""
+
+    epochs: Count = Field(10, description="epochs with all weights trainable")
+    frozen_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs before, with the backbone frozen")
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
+    freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better eval loss; 0: never")
+    mixed_precision: bool = False
+    xla: bool = False
+    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
+    seed: int = 0
+
+
+class ThresholdConfig(Section):
+    """What a model must reach to be blessed. At least one of the bounds."""
+
+    metric: str
+    lower: float | None = Field(None, description="value must be at least this")
+    upper: float | None = Field(None, description="value must be at most this")
+    change: float | None = Field(None, description="value minus the last blessed model's must be at least (for a loss: at most) this")
+    slice: dict[str, str] = Field({}, description="one feature and its value; all examples if not given")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> "ThresholdConfig":
+        if self.lower is None and self.upper is None and self.change is None:
+            raise ValueError(f"the threshold on {self.metric} needs lower, upper or change")
+        if len(self.slice) > 1:
+            raise ValueError(f"the threshold on {self.metric} can name one slice feature, not {len(self.slice)}")
+        return self
+
+
+def _one_or_two(features: list[str]) -> list[str]:
+    if not 1 <= len(features) <= 2:
+        raise ValueError("a slice is a list of one or two features")
+    return features
+
+
+class EvaluateConfig(Section):
+    """Metrics on the test split, their slices, and the thresholds for a blessing."""
+
+    slices: list[Annotated[list[str], AfterValidator(_one_or_two)]] = Field(
+        [["image/label"]], description="features, or pairs of features, to slice by; meta/ and image/ as ingested"
+    )
+    min_slice_size: Count = 10
+    confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = "jackknife"
+    batch_size: Count = 256
+    thresholds: list[ThresholdConfig] = Field([ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1)
+
+
+class PushConfig(Section):
+    """Where blessed models go."""
+
+    path: str | None = Field(None, description="folder of numbered versions; `pushed` in the output folder if not given")
+
+
+class BeamConfig(Section):
+    """How the data components run."""
+
+    options: list[str] = Field([], description="options of Apache Beam, such as --direct_num_workers=4")
+
+
+class Config(Section):
+    """The whole configuration of a pipeline."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")]
+    data: DataConfig
+    image: ImageConfig = ImageConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    push: PushConfig = PushConfig()
+    beam: BeamConfig = BeamConfig()
+
+    @model_validator(mode="after")
+    def _weights_fit_channels(self) -> "Config":
+        if self.image.channels == 4 and self.model.backbone != "small_resnet":
+            raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
+        return self
+
+
+def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+    """Reads a configuration file.
+
+    Args:
+      path: a YAML file.
+      data: replaces `data.path`, and a built-in data set with it.
+      overrides: "section.key=value" each, with the value in YAML; later ones win.
+
+    Raises:
+      UserError: the file can't be read, a key is unknown, or a value does not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold sections such as `data:` and `model:`")
+    for override in overrides:
+        _apply(override, content)
+    if data is not None:
+        section = content.setdefault("data", {})
+        if isinstance(section, dict):
+            section["path"] = data
+            section.pop("sample", None)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors()[:2])) from error
+
+
+def _apply(override: str, content: dict[str, Any]) -> None:
+    keys, equals, value = override.partition("=")
+    if not equals or not keys:
+        raise UserError(f"--set {override}: write it as section.key=value")
+    *parents, last = keys.split(".")
+    section = content
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override}: {parent} is a value, not a section")
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML") from error
+
+
+def _explain(detail: Any) -> str:
+    """One line on what is wrong with a key, and the cure."""
+    keys = [str(key) for key in detail["loc"]]
+    name = ".".join(keys) or "the file"
+    if detail["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in _section_at(keys[:-1]).model_fields.items()]
+        near = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        return f"{name}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{name}: is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{name}: {message}" + ("" if isinstance(detail["input"], dict | BaseModel) else f", is {detail['input']!r}")
+
+
+def _section_at(keys: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for key in keys:
+        if key.isdigit():
+            continue
+        annotation = section.model_fields[key].annotation
+        candidates = [annotation, *typing.get_args(annotation)]
+        section = next(item for item in candidates if isinstance(item, type) and not isinstance(item, types.GenericAlias))
+    return section

@@ -1,0 +1,89 @@
+"""Configuration to TFMA's EvalConfig: metrics, slices, thresholds."""
+
+import json
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from google.protobuf import wrappers_pb2
+from tensorflow_model_analysis.proto import config_pb2
+
+from models.errors import UserError
+from pipeline.config import EvaluateConfig, ThresholdConfig
+
+# Name in reports and thresholds -> class of TFMA, its settings, whether larger is better (None: not for thresholds).
+METRICS: dict[str, tuple[str, dict[str, Any], bool | None]] = {
+    "accuracy": ("SparseCategoricalAccuracy", {}, True),
+    "cross_entropy": ("SparseCategoricalCrossentropy", {}, False),
+    "example_count": ("ExampleCount", {}, None),
+    "confusion_matrix": ("MultiClassConfusionMatrixPlot", {}, None),
+}
+# The model's predictions and labels, by the signatures of `models.export`.
+_SIGNATURE, _PREDICTIONS, _LABELS, _LABEL_SIGNATURE = "predict_examples", "probabilities", "label", "transform_labels"
+
+_INTERVALS = {
+    "jackknife": config_pb2.ConfidenceIntervalOptions.JACKKNIFE,
+    "poisson_bootstrap": config_pb2.ConfidenceIntervalOptions.POISSON_BOOTSTRAP,
+}
+
+
+def build_eval_config(config: EvaluateConfig) -> tfma.EvalConfig:
+    """Builds what the Evaluator is told to compute.
+
+    Raises:
+      UserError: a threshold names an unknown metric.
+    """
+    for threshold in config.thresholds:
+        if METRICS.get(threshold.metric, (None, None, None))[2] is None:
+            known = ", ".join(name for name, (_, _, better) in METRICS.items() if better is not None)
+            raise UserError(f"evaluate.thresholds: unknown metric {threshold.metric}; known ones: {known}")
+    model = config_pb2.ModelSpec(
+        signature_name=_SIGNATURE,
+        prediction_key=_PREDICTIONS,
+        label_key=_LABELS,
+        preprocessing_function_names=[_LABEL_SIGNATURE],
+        inference_batch_size=config.batch_size,
+    )
+    slices = [[], *config.slices]
+    # A slice that has a threshold has to be computed.
+    slices += [[key] for threshold in config.thresholds for key in threshold.slice if [key] not in slices]
+    options = config_pb2.Options(min_slice_size=wrappers_pb2.Int32Value(value=config.min_slice_size))
+    if config.confidence_intervals != "none":
+        options.compute_confidence_intervals.value = True
+        options.confidence_intervals.method = _INTERVALS[config.confidence_intervals]
+    return tfma.EvalConfig(
+        model_specs=[model],
+        slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in slices],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[_metric(name, config.thresholds) for name in METRICS])],
+        options=options,
+    )
+
+
+def _metric(name: str, thresholds: list[ThresholdConfig]) -> config_pb2.MetricConfig:
+    class_name, settings, larger_is_better = METRICS[name]
+    metric = config_pb2.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **settings}))
+    for threshold in thresholds:
+        if threshold.metric != name:
+            continue
+        if not threshold.slice:
+            metric.threshold.MergeFrom(_bounds(threshold, bool(larger_is_better)))
+        else:
+            metric.per_slice_thresholds.append(
+                config_pb2.PerSliceMetricThreshold(
+                    slicing_specs=[config_pb2.SlicingSpec(feature_values=threshold.slice)],
+                    threshold=_bounds(threshold, bool(larger_is_better)),
+                )
+            )
+    return metric
+
+
+def _bounds(threshold: ThresholdConfig, larger_is_better: bool) -> config_pb2.MetricThreshold:
+    bounds = config_pb2.MetricThreshold()
+    if threshold.lower is not None:
+        bounds.value_threshold.lower_bound.value = threshold.lower
+    if threshold.upper is not None:
+        bounds.value_threshold.upper_bound.value = threshold.upper
+    if threshold.change is not None:
+        bounds.change_threshold.absolute.value = threshold.change
+        direction = config_pb2.MetricDirection
+        bounds.change_threshold.direction = direction.HIGHER_IS_BETTER if larger_is_better else direction.LOWER_IS_BETTER
+    return bounds

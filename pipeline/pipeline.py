@@ -1,0 +1,118 @@
+"""The DAG, readable from top to bottom."""
+
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+import tfx.types.standard_artifacts as artifacts
+from ml_metadata.proto import metadata_store_pb2
+from tfx import components as tfx_components
+from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+from tfx.types import Channel
+
+from components.anomaly_gate.component import AnomalyGate
+from components.baseline.strategy import LastBlessedBaseline
+from components.image_example_gen.component import ImageExampleGen
+from models import features
+from pipeline.code_digest import code_digest
+from pipeline.config import Config
+from pipeline.evaluation import build_eval_config
+
+
+def create_pipeline(
+    config: Config, *, pipeline_root: str, push_folder: str, metadata: metadata_store_pb2.ConnectionConfig | None = None
+) -> Pipeline:
+    """Chains the components from image files to a pushed model.
+
+    Args:
+      config: the whole configuration.
+      pipeline_root: folder, or URI, for everything that the components put out.
+      push_folder: where blessed models go, each in a folder named by its version number.
+      metadata: the store of runs and artifacts; None where the orchestrator keeps one.
+    """
+    image = config.image.model_dump()
+
+    example_gen = ImageExampleGen(
+        input_base=config.data.path,
+        settings={
+            **config.data.model_dump(include={"manifest", "columns", "splits", "max_rejected", "max_pixels"}),
+            "code": code_digest("components.image_example_gen.component"),
+        },
+    )
+    statistics_gen = tfx_components.StatisticsGen(
+        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions()
+    )
+    if config.data.schema_file:
+        schema_gen = tfx_components.ImportSchemaGen(schema_file=config.data.schema_file)
+    else:
+        schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
+    validator = AnomalyGate if config.data.stop_on_anomalies else tfx_components.ExampleValidator
+    example_validator = validator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    ).with_id("ExampleValidator")
+    transform = tfx_components.Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="models.preprocessing.preprocessing_fn",
+        custom_config={"image": image, "code": code_digest("models.preprocessing")},
+        # The Evaluator reads the test split as the server would: as raw examples.
+        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "eval"]),
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(example_validator)
+    trainer = tfx_components.Trainer(
+        run_fn="models.training.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={
+            "image": image,
+            "augment": config.augment.model_dump(),
+            "model": config.model.model_dump(),
+            "train": config.train.model_dump(),
+            "code": code_digest("models.training"),
+        },
+    )
+    baseline = Resolver(
+        strategy_class=LastBlessedBaseline,
+        model=Channel(type=artifacts.Model),
+        model_blessing=Channel(type=artifacts.ModelBlessing),
+        candidate=trainer.outputs["model"],
+    ).with_id("Baseline")
+    evaluator = tfx_components.Evaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        schema=schema_gen.outputs["schema"],
+        eval_config=build_eval_config(config.evaluate),
+        example_splits=["test"],
+    )
+    pusher = tfx_components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
+        ),
+    )
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=pipeline_root,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        # FnApiRunner, in this process: the default runner first tries to fetch a binary.
+        beam_pipeline_args=["--runner=FnApiRunner", *config.beam.options],
+    )
