@@ -61,18 +61,15 @@ def build_eval_config(config: EvaluateConfig) -> tfma.EvalConfig:
 def _metric(name: str, thresholds: list[ThresholdConfig]) -> config_pb2.MetricConfig:
     class_name, settings, larger_is_better = METRICS[name]
     metric = config_pb2.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **settings}))
-    for threshold in thresholds:
-        if threshold.metric != name:
-            continue
-        if not threshold.slice:
-            metric.threshold.MergeFrom(_bounds(threshold, bool(larger_is_better)))
-        else:
-            metric.per_slice_thresholds.append(
-                config_pb2.PerSliceMetricThreshold(
-                    slicing_specs=[config_pb2.SlicingSpec(feature_values=threshold.slice)],
-                    threshold=_bounds(threshold, bool(larger_is_better)),
-                )
-            )
+    # Not `metric.threshold`, which TFMA holds every slice to: an empty slicing spec is the slice of all examples.
+    metric.per_slice_thresholds.extend(
+        config_pb2.PerSliceMetricThreshold(
+            slicing_specs=[config_pb2.SlicingSpec(feature_values=threshold.slice)],
+            threshold=_bounds(threshold, bool(larger_is_better)),
+        )
+        for threshold in thresholds
+        if threshold.metric == name
+    )
     return metric
 
 

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.example_validator import executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
@@ -29,7 +29,8 @@ def read_anomalies(uri: str) -> list[str]:
     anomalies = []
     for path in sorted(fileio.glob(os.path.join(uri, "Split-*", "SchemaDiff.pb"))):
         split = path.split("/")[-2].removeprefix("Split-")
-        found = tfdv.load_anomalies_binary(path)
+        with fileio.open(path, "rb") as file:
+            found = anomalies_pb2.Anomalies.FromString(file.read())
         named = [(name, info.description) for name, info in sorted(found.anomaly_info.items())]
         if found.HasField("dataset_anomaly_info"):
             named.append(("the whole split", found.dataset_anomaly_info.description))

@@ -1,0 +1,140 @@
+"""The `fpn` command: parses, calls, prints. Imports what a command needs when it runs, so that `fpn --help` answers at once."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0 done, 3 not blessed, 2 bad usage or input, 1 anything else."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.call(options)
+    except UserError as error:
+        print(f"fpn: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fpn", description="Trains, checks and ships image classifiers built on a Feature Pyramid Network.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run the pipeline on this machine")
+    run.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file, such as configs/digits.yaml")
+    run.add_argument("--data", metavar="PATH", help="folder of images, instead of data.path in the file")
+    run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+    run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
+    run.set_defaults(call=_run)
+
+    runs = commands.add_parser("runs", help="list the runs so far")
+    runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
+    runs.set_defaults(call=_runs)
+
+    report = commands.add_parser("report", help="show a run's evaluation")
+    report.add_argument("folder", type=Path, metavar="DIR", help="a run's output folder, or a folder of TFMA results")
+    report.set_defaults(call=_report)
+
+    predict = commands.add_parser("predict", help="classify image files with a pushed model")
+    predict.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
+    predict.set_defaults(call=_predict)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipeline.config import load_config
+
+    config = load_config(options.config, options.data, options.overrides)
+    from pipeline import local_runner
+
+    result = local_runner.run(config, options.output or Path("output") / config.name)
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if result.evaluation:
+        from pipeline.report import render_evaluation
+
+        console.print(render_evaluation(result.evaluation, with_slices=False))
+    for anomaly in result.anomalies:
+        console.print(f"Anomaly: {anomaly}", markup=False)
+    if result.summary["examples"]:
+        console.print("Images   " + ", ".join(f"{name} {count}" for name, count in result.summary["examples"].items()))
+    if result.summary["blessed"]:
+        console.print(f"Blessed, pushed to {result.summary['pushed_model']}")
+        console.print(f"Slices: fpn report {result.log.parents[2]}")
+    elif not result.error:
+        console.print("Not blessed, not pushed:")
+        for verdict in result.evaluation.verdicts:
+            if verdict.passed is False:
+                console.print(f"  {verdict}")
+    if result.error:
+        print(f"fpn: {result.error}", file=sys.stderr)
+    if options.json:
+        sys.stdout.flush()
+        print(json.dumps(result.summary))
+    return result.status
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    pattern = "runs/*/summary.json" if options.output else "*/runs/*/summary.json"
+    summaries = [json.loads(path.read_text()) for path in (options.output or Path("output")).glob(pattern)]
+    if not summaries:
+        raise UserError(f"{options.output or 'output'}: no runs here; start one with fpn run --config configs/digits.yaml")
+    table = Table("run", "pipeline", "accuracy", "blessed", "pushed to")
+    for summary in sorted(summaries, key=lambda item: item["run_id"]):
+        accuracy = summary["metrics"].get("accuracy")
+        failed = next((name for name, item in summary["components"].items() if item["state"] == "failed"), None)
+        table.add_row(
+            summary["run_id"],
+            summary["pipeline"],
+            f"{accuracy['value']:.4f}" if accuracy else "-",
+            f"{failed} failed" if failed else "yes" if summary["blessed"] else "no",
+            summary["pushed_model"] or "-",
+        )
+    Console().print(table)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    folder: Path = options.folder
+    if not (folder / "eval_config.json").exists():
+        summaries = sorted(folder.glob("runs/*/summary.json"), reverse=True)
+        evaluations = [json.loads(path.read_text())["evaluation"] for path in summaries]
+        found = next((Path(path) for path in evaluations if path), None)
+        if not found:
+            raise UserError(f"{folder}: no evaluation here; give the output folder of a run, such as output/digits")
+        folder = found
+    from rich.console import Console
+
+    from pipeline.report import print_evaluation
+    from pipeline.results import read_evaluation
+
+    print_evaluation(read_evaluation(str(folder)), Console())
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.prediction import predict
+
+    predictions = predict(options.model, options.images)
+    table = Table("image", "label", "probability")
+    for item in predictions:
+        table.add_row(item["image"], item["label"], f"{item['probabilities'][item['label']]:.4f}")
+    Console(highlight=False).print(table)
+    if options.json:
+        print(json.dumps({"predictions": predictions}))
+    return 0

@@ -1,0 +1,45 @@
+"""Evaluations as tables in a terminal."""
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.results import Evaluation, Metric, Slice
+
+_PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red"), None: Text("nothing to compare", "yellow")}
+
+
+def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> RenderableType:
+    """Overall metrics and slices with 95 % intervals, and the thresholds' verdicts."""
+    names = list(evaluation.overall)
+    metrics = Table(title="Test split, 95 % intervals", title_justify="left", title_style="bold")
+    metrics.add_column("slice")
+    metrics.add_column("images", justify="right")
+    for name in names:
+        metrics.add_column(name, justify="right")
+    for item in evaluation.slices if with_slices else evaluation.slices[:1]:
+        metrics.add_row(item.name, *_cells(item, names), end_section=not item.key)
+
+    verdicts = Table(title="Thresholds", title_justify="left", title_style="bold")
+    for column in ("metric", "slice", "must be", "is", "verdict"):
+        verdicts.add_column(column, justify="right" if column == "is" else "left")
+    for verdict in evaluation.verdicts:
+        value = "-" if verdict.value is None else f"{verdict.value:.4f}"
+        verdicts.add_row(verdict.metric, verdict.slice, verdict.requirement, value, _PASSED[verdict.passed])
+    return Group(metrics, verdicts)
+
+
+def _cells(item: Slice, names: list[str]) -> list[str]:
+    if item.examples is None:
+        return ["too few", *("-" for _ in names)]
+    return [str(item.examples), *(_value(item.metrics[name]) for name in names)]
+
+
+def _value(metric: Metric) -> str:
+    if metric.lower is None or metric.upper is None:
+        return f"{metric.value:.4f}"
+    return f"{metric.value:.4f} [{metric.lower:.4f}, {metric.upper:.4f}]"
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    console.print(render_evaluation(evaluation))

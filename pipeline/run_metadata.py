@@ -1,0 +1,68 @@
+"""What the latest run has put out, from ML Metadata."""
+
+import json
+import os
+from dataclasses import dataclass, field
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.io import fileio
+
+from components.anomaly_gate.executor import read_anomalies
+from components.image_example_gen.executor import SUMMARY_FILE
+from models import features
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """Where the outputs of a run are; None, or empty, where it did not get that far.
+
+    Attributes:
+      examples: number of images by split, and `rejected` files.
+      anomalies: found by the ExampleValidator, a line each.
+      evaluation: folder of TFMA's results.
+      blessed: whether the model has met its thresholds.
+      pushed_model: the numbered folder that the model was pushed to.
+    """
+
+    examples: dict[str, int] = field(default_factory=dict)
+    anomalies: list[str] = field(default_factory=list)
+    evaluation: str | None = None
+    blessed: bool | None = None
+    pushed_model: str | None = None
+
+
+def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
+    """Reads the outputs of the latest run, be they new or from the cache."""
+    artifacts = _artifacts_of_latest_run(mlmd.MetadataStore(connection))
+    examples: dict[str, int] = {}
+    if "examples" in artifacts:
+        with fileio.open(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)) as file:
+            summary = json.load(file)
+        examples = {split: sum(summary["splits"][split].values()) for split in features.SPLITS}
+        examples["rejected"] = summary["rejected"]
+    blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
+    destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
+    return RunOutputs(
+        examples=examples,
+        anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
+        evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
+        blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
+        pushed_model=destination or None,
+    )
+
+
+def _artifacts_of_latest_run(store: mlmd.MetadataStore) -> dict[str, metadata_store_pb2.Artifact]:
+    """Output key -> artifact, over all successful executions of the run that began last."""
+    run = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id, default=None)
+    if run is None:
+        return {}
+    succeeded = {metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED}
+    executions = [item.id for item in store.get_executions_by_context(run.id) if item.last_known_state in succeeded]
+    events = [
+        event
+        for event in store.get_events_by_execution_ids(executions)
+        if event.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+    ]
+    artifacts = {item.id: item for item in store.get_artifacts_by_id([event.artifact_id for event in events])}
+    return {event.path.steps[0].key: artifacts[event.artifact_id] for event in events}
