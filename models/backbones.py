@@ -3,6 +3,7 @@
 C_l is the output of the last block of the stage whose stride is 2^l (Lin et al. 2016, arXiv:1612.03144, section 3).
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Backbone:
 
 
 def _residual_block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    """Two 3x3 convolutions with batch normalisation and an identity or projected shortcut (He et al. 2015, arXiv:1512.03385)."""
+    """Two 3x3 convolutions and a shortcut, the identity or a projection (He et al. 2015, arXiv:1512.03385)."""
     shortcut = x
     if stride != 1 or x.shape[-1] != filters:
         shortcut = keras.layers.Conv2D(filters, 1, stride, use_bias=False, name=f"{name}_shortcut_conv")(x)
@@ -111,7 +112,7 @@ BACKBONES: Final[dict[str, Backbone]] = {
 
 def check_strides(features: tuple[Feature, ...]) -> None:
     """Raises ValueError unless every map has twice the stride of the one before."""
-    for finer, coarser in zip(features, features[1:], strict=False):
+    for finer, coarser in itertools.pairwise(features):
         if coarser.stride != 2 * finer.stride:
             raise ValueError(
                 f"the strides of a backbone's maps must double from one to the next, "
@@ -119,9 +120,7 @@ def check_strides(features: tuple[Feature, ...]) -> None:
             )
 
 
-def build_backbone(
-    name: str, weights: str, input_shape: tuple[int, int, int], min_level: int, max_level: int
-) -> keras.Model:
+def build_backbone(name: str, weights: str, input_shape: tuple[int, int, int], min_level: int, max_level: int) -> keras.Model:
     """Builds a backbone that gives its maps by level.
 
     Args:

@@ -95,9 +95,7 @@ def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antiali
     return tf.image.resize(image, [height, width], antialias=antialias)
 
 
-def images_from_files(
-    encoded: tf.Tensor, *, height: int, width: int, channels: int, resize: str, antialias: bool
-) -> tf.Tensor:
+def images_from_files(encoded: tf.Tensor, *, height: int, width: int, channels: int, resize: str, antialias: bool) -> tf.Tensor:
     """Decodes, resizes and converts a batch of image files.
 
     Args:
@@ -178,9 +176,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 
     return {
         features.IMAGE: serialize_images(images),
-        features.LABEL_INDEX: tft.compute_and_apply_vocabulary(
-            labels, vocab_filename=features.LABEL_VOCABULARY
-        ),
+        features.LABEL_INDEX: tft.compute_and_apply_vocabulary(labels, vocab_filename=features.LABEL_VOCABULARY),
         features.CHANNEL_MEAN: on_every_row(mean),
         features.CHANNEL_VARIANCE: on_every_row(variance),
         features.TRAIN_EXAMPLES: on_every_row(tft.size(labels)),

@@ -118,9 +118,7 @@ def fit(
             callbacks.append(
                 keras.callbacks.EarlyStopping("val_loss", patience=config["early_stopping"], restore_best_weights=True)
             )
-        model.fit(
-            train, validation_data=evaluation, initial_epoch=done, epochs=done + epochs, callbacks=callbacks, verbose=0
-        )
+        model.fit(train, validation_data=evaluation, initial_epoch=done, epochs=done + epochs, callbacks=callbacks, verbose=0)
         done += epochs
 
 

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fpn", description="Trains, checks and ships image classifiers built on a Feature Pyramid Network.")
+    parser = argparse.ArgumentParser(
+        prog="fpn", description="Trains, checks and ships image classifiers built on a Feature Pyramid Network."
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run the pipeline on this machine")
@@ -42,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(call=_report)
 
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
-    predict.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
+    predict.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)

@@ -116,7 +116,9 @@ class ThresholdConfig(Section):
     metric: str
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
-    change: float | None = Field(None, description="value minus the last blessed model's must be at least (for a loss: at most) this")
+    change: float | None = Field(
+        None, description="value minus the last blessed model's must be at least (for a loss: at most) this"
+    )
     slice: dict[str, str] = Field({}, description="one feature and its value; all examples if not given")
 
     @model_validator(mode="after")

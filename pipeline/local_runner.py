@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file, a summary at the end."""
+"""Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
 import contextlib
 import datetime
@@ -188,7 +188,10 @@ class _Display(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if progress := getattr(record, "progress", None):
             self._bar.update(
-                self._task, description=f"{self.running}  {progress['text']}", completed=progress["done"], total=progress["total"]
+                self._task,
+                description=f"{self.running}  {progress['text']}",
+                completed=progress["done"],
+                total=progress["total"],
             )
             if not self._console.is_terminal and record.levelno >= logging.INFO:
                 self._console.print(f"  {progress['text']}", highlight=False)

@@ -1,12 +1,10 @@
 """The DAG, readable from top to bottom."""
 
-from typing import Any
-
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
 from ml_metadata.proto import metadata_store_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components as tfx_components
-from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
@@ -19,6 +17,11 @@ from models import features
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
 from pipeline.evaluation import build_eval_config
+
+# Statistics take the encoded files as bytes to be measured, not as values to be counted.
+_OPAQUE_BYTES = schema_pb2.Schema(
+    feature=[schema_pb2.Feature(name=features.ENCODED, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain())]
+)
 
 
 def create_pipeline(
@@ -42,16 +45,16 @@ def create_pipeline(
         },
     )
     statistics_gen = tfx_components.StatisticsGen(
-        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions()
+        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
     if config.data.schema_file:
         schema_gen = tfx_components.ImportSchemaGen(schema_file=config.data.schema_file)
     else:
         schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
     validator = AnomalyGate if config.data.stop_on_anomalies else tfx_components.ExampleValidator
-    example_validator = validator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
-    ).with_id("ExampleValidator")
+    example_validator = validator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]).with_id(
+        "ExampleValidator"
+    )
     transform = tfx_components.Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],

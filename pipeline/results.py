@@ -91,7 +91,12 @@ def _read_verdicts(
     path: str, metrics: dict[SliceKey, dict[str, Metric]], changes: dict[tuple[SliceKey, str], float]
 ) -> list[Verdict]:
     failures = {
-        (_slice_key(record.slice_key), failure.metric_key.name, failure.metric_key.is_diff, _requirements(failure.metric_threshold))
+        (
+            _slice_key(record.slice_key),
+            failure.metric_key.name,
+            failure.metric_key.is_diff,
+            _requirements(failure.metric_threshold),
+        )
         for record in tfma.load_validation_result(path).metric_validations_per_slice
         for failure in record.failures
     }
@@ -111,7 +116,9 @@ def _read_verdicts(
                         passed = False
                     if value is not None:
                         passed = (key, name, is_diff, _requirements(threshold)) not in failures
-                    verdicts.append(Verdict(name, Slice(key, None, {}).name, "; ".join(_requirements(threshold)), value, passed))
+                    verdicts.append(
+                        Verdict(name, Slice(key, None, {}).name, "; ".join(_requirements(threshold)), value, passed)
+                    )
     return verdicts
 
 
@@ -165,7 +172,10 @@ def _natural(value: str) -> tuple[float, str]:
 def _interval(item: metrics_for_slice_pb2.MetricsForSlice.MetricKeyAndValue) -> tuple[float | None, float | None]:
     if not item.HasField("confidence_interval"):
         return None, None
-    lower, upper = item.confidence_interval.lower_bound.double_value.value, item.confidence_interval.upper_bound.double_value.value
+    lower, upper = (
+        item.confidence_interval.lower_bound.double_value.value,
+        item.confidence_interval.upper_bound.double_value.value,
+    )
     if item.key.name in _BOUNDED:
         return max(lower, 0.0), min(upper, 1.0)
     return lower, upper

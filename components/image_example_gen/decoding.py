@@ -14,7 +14,6 @@ _READ_BY_TENSORFLOW: Final = {
     "BMP": {"RGB"},
     "GIF": {"L", "P", "RGB", "RGBA"},
 }
-_WRITTEN_AS_PNG: Final = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _EXIF_ORIENTATION: Final = 0x0112
 
 
@@ -68,9 +67,11 @@ def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
         image.load()
         rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         if rotated or image.mode not in _READ_BY_TENSORFLOW.get(file_format, ()):
-            image = ImageOps.exif_transpose(image)
-            encoded = _encode_png(image)
-            file_format = "PNG"
+            pixels = _as_png_pixels(ImageOps.exif_transpose(image))
+            encoded = _encode_png(pixels)
+            file_format, channels = "PNG", len(pixels.getbands())
+        else:
+            pixels, channels = image, _channels(image)
     except RejectedImage:
         raise
     except Image.DecompressionBombError as error:
@@ -79,23 +80,31 @@ def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
         raise RejectedImage("not an image") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged files; none may stop the run
         raise RejectedImage(f"damaged: {error}") from error
-    mean, std = _grey_level(image)
-    return ImageFile(encoded, file_format.lower(), image.height, image.width, _channels(image), mean, std)
+    mean, std = _grey_level(pixels)
+    return ImageFile(encoded, file_format.lower(), pixels.height, pixels.width, channels, mean, std)
 
 
-def _encode_png(image: Image.Image) -> bytes:
+def _as_png_pixels(image: Image.Image) -> Image.Image:
+    """Converts to one of the pixel types that a PNG file holds: grey of 8 or 16 bit, RGB, with or without alpha."""
     if image.mode in ("I", "F"):
         raise RejectedImage(f"pixels of type {image.mode} (32 bit), whose brightness range is not known")
     if image.mode.startswith("I;16"):
-        image = image.convert("I;16")
-    elif image.mode not in _WRITTEN_AS_PNG:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        return image.convert("I;16")
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _channels(image: Image.Image) -> int:
+    """Channels that TensorFlow decodes the file to."""
     if image.mode == "P" or image.format == "GIF":
         return 4 if image.format == "PNG" and "transparency" in image.info else 3
     return len(image.getbands())

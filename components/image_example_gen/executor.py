@@ -89,7 +89,9 @@ class _LoadImages(beam.DoFn):
                 yield row.split, result
 
 
-def _write_summary(_: None, folder: str, counts: list[tuple[tuple[str, str], int]], rejected: list[tuple[str, str, str]]) -> None:
+def _write_summary(
+    _: None, folder: str, counts: list[tuple[tuple[str, str], int]], rejected: list[tuple[str, str, str]]
+) -> None:
     splits: dict[str, dict[str, int]] = {split: {} for split in features.SPLITS}
     for (split, label), images in sorted(counts):
         splits[split][label] = images
@@ -117,7 +119,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             pipeline
             | "Rows" >> beam.Create([rows[start : start + _ROWS_A_CHUNK] for start in range(0, len(rows), _ROWS_A_CHUNK)])
             | "Spread" >> beam.Reshuffle()
-            | "Load" >> beam.ParDo(_LoadImages(folder, settings["max_pixels"])).with_outputs("counts", "rejected", main="examples")
+            | "Load"
+            >> beam.ParDo(_LoadImages(folder, settings["max_pixels"])).with_outputs("counts", "rejected", main="examples")
         )
         _ = (
             pipeline
@@ -156,7 +159,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         fileio.copy(os.path.join(self._examples_uri, REJECTED_FILE), kept, overwrite=True)
         raise UserError(
             f"{len(rejected)} of {accepted + len(rejected)} files ({share:.1%}) can't be used, the first {rejected[0]['path']} "
-            f"({rejected[0]['reason']}); all are listed in {kept}\nMend or remove them, or raise data.max_rejected ({max_rejected:g})"
+            f"({rejected[0]['reason']}); all are listed in {kept}\n"
+            f"Mend or remove them, or raise data.max_rejected ({max_rejected:g})"
         )
 
 

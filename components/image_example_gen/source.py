@@ -94,19 +94,17 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
       UserError: the folder, the manifest or a split can't be used.
     """
     files = list_files(folder)
-    if settings["manifest"] in files:
-        rows = _from_manifest(folder, files, settings)
-    else:
-        rows = _from_folders(folder, files)
-    rows = _with_splits(rows, settings["splits"])
+    listed = _from_manifest(folder, files, settings) if settings["manifest"] in files else _from_folders(folder, files)
+    rows = _with_splits(listed, settings["splits"])
 
     labels = {row.label for row in rows}
     if len(labels) < 2:
         raise UserError(f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}")
     for split in features.SPLITS:
         if not any(row.split == split for row in rows):
+            groups = len({row.group for row in rows})
             raise UserError(
-                f"{folder}: the {split} split would be empty ({len(rows)} images in {len({row.group for row in rows})} groups); "
+                f"{folder}: the {split} split would be empty ({len(rows)} images in {groups} groups); "
                 f"give it more hash buckets (data.splits.{split}), more data, or a split of its own"
             )
     return sorted(rows, key=lambda row: _hash(row.path))
@@ -121,7 +119,9 @@ def _from_folders(folder: str, files: Iterable[str]) -> list[Row]:
         ]
     rows = [Row("/".join(part), label=part[0], group="", split="") for part in parts if len(part) > 1]
     if not rows:
-        raise UserError(f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest")
+        raise UserError(
+            f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"
+        )
     return rows
 
 
