@@ -11,7 +11,9 @@ from typing import Final
 
 import keras
 
-from models.errors import UserError
+
+class WeightsError(ValueError):
+    """The weights can't be had, or belong to another network; the text names the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def build_backbone(name: str, weights: str, input_shape: tuple[int, int, int], m
       A model from scaled float [N, height, width, channels] to {"C2": [N, height/4, width/4, c2], "C3": ...}.
 
     Raises:
-      UserError: the weights can't be had, or belong to another network.
+      WeightsError: the weights can't be had, or belong to another network.
     """
     backbone = BACKBONES[name]
     check_strides(backbone.features)
@@ -148,18 +150,18 @@ def build_backbone(name: str, weights: str, input_shape: tuple[int, int, int], m
     except Exception as error:
         if weights != "imagenet":
             raise
-        raise UserError(
+        raise WeightsError(
             f"model.weights: imagenet weights of {name} could not be downloaded ({error}); "
             f"fetch the file elsewhere and give its path, or use none"
         ) from error
     if weights not in ("none", "imagenet"):
         if not Path(weights).is_file():
-            raise UserError(f"model.weights: no such file: {weights}")
+            raise WeightsError(f"model.weights: no such file: {weights}")
         try:
             network.load_weights(weights)
         except Exception as error:
             reason = str(error).splitlines()[0]
-            raise UserError(
+            raise WeightsError(
                 f"model.weights: {weights} does not fit {name} without its top ({reason}); "
                 f"give a file made for this backbone, or set model.weights to none"
             ) from error

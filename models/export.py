@@ -45,8 +45,9 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
         return {"label": transform({features.LABEL: label[:, tf.newaxis]})[features.LABEL_INDEX]}
 
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
+    # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the
+    # vocabulary's table.
     archive = keras.export.ExportArchive()
-    archive.track(model)
     archive.track(transform)
     for endpoint, name in (
         (serving_default, "image_bytes"),

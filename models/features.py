@@ -8,7 +8,7 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
-FORMAT: Final = "image/format"  # bytes: png, jpeg, bmp or gif
+FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels
 CHANNELS: Final = "image/channels"  # int64: 1 to 4

@@ -28,7 +28,7 @@ def run_fn(fn_args: FnArgs) -> None:
       fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration.
 
     Raises:
-      UserError: the weights do not fit the backbone.
+      WeightsError: the weights do not fit the backbone.
     """
     config = fn_args.custom_config
     train_config = config["train"]

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.errors import UserError
+from components.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,14 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline import local_runner
     from pipeline.config import load_config
 
     config = load_config(options.config, options.data, options.overrides)
-    from pipeline import local_runner
-
     result = local_runner.run(config, options.output or Path("output") / config.name)
-    from rich.console import Console
-
     console = Console(highlight=False, soft_wrap=True)
     if result.evaluation:
         from pipeline.report import render_evaluation
@@ -121,10 +121,14 @@ def _report(options: argparse.Namespace) -> int:
         folder = found
     from rich.console import Console
 
-    from pipeline.report import print_evaluation
-    from pipeline.results import read_evaluation
+    from pipeline.redirection import output_to
 
-    print_evaluation(read_evaluation(str(folder)), Console())
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        from pipeline.report import print_evaluation
+        from pipeline.results import read_evaluation
+
+        evaluation = read_evaluation(str(folder))
+    print_evaluation(evaluation, Console())
     return 0
 
 
@@ -133,8 +137,10 @@ def _predict(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from pipeline.prediction import predict
+    from pipeline.redirection import output_to
 
-    predictions = predict(options.model, options.images)
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        predictions = predict(options.model, options.images)
     table = Table("image", "label", "probability")
     for item in predictions:
         table.add_row(item["image"], item["label"], f"{item['probabilities'][item['label']]:.4f}")
@@ -142,3 +148,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"predictions": predictions}))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The typed configuration: one class a section, validated on load. The only place that knows defaults."""
 
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.errors import UserError
+from components.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -180,6 +181,13 @@ class Config(Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
     """Reads a configuration file.
 
@@ -192,7 +200,9 @@ def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[
       UserError: the file can't be read, a key is unknown, or a value does not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8 YAML") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
@@ -202,7 +212,7 @@ def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[
     for override in overrides:
         _apply(override, content)
     if data is not None:
-        section = content.setdefault("data", {})
+        section = content["data"] = content.get("data") or {}
         if isinstance(section, dict):
             section["path"] = data
             section.pop("sample", None)
@@ -219,11 +229,13 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     *parents, last = keys.split(".")
     section = content
     for parent in parents:
-        section = section.setdefault(parent, {})
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
         if not isinstance(section, dict):
             raise UserError(f"--set {override}: {parent} is a value, not a section")
     try:
-        section[last] = yaml.safe_load(value)
+        section[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not YAML") from error
 

@@ -7,7 +7,7 @@ import tensorflow_model_analysis as tfma
 from google.protobuf import wrappers_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
-from models.errors import UserError
+from components.errors import UserError
 from pipeline.config import EvaluateConfig, ThresholdConfig
 
 # Name in reports and thresholds -> class of TFMA, its settings, whether larger is better (None: not for thresholds).

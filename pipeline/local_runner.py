@@ -1,13 +1,10 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
-import contextlib
 import datetime
 import json
 import logging
 import os
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,10 +12,11 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from components.errors import UserError
 from components.image_example_gen import source
-from models.errors import UserError
 from pipeline.config import Config
 from pipeline.digits import write_digits
+from pipeline.redirection import output_to
 
 
 @dataclass
@@ -64,7 +62,7 @@ def run(config: Config, output: Path) -> RunResult:
     except OSError as error:
         raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
     log = folder / "log.txt"
-    with _output_to(log) as screen:
+    with output_to(log) as screen:
         result = _run(config, output, run_id, log, screen)
     _write_aside(folder / "summary.json", json.dumps(result.summary, indent=2))
     if result.evaluation:
@@ -77,7 +75,7 @@ def run(config: Config, output: Path) -> RunResult:
 
 def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -> RunResult:
     console = Console(file=screen)
-    console.print(f"[bold]{config.name}[/] run {run_id}, log in {log}", highlight=False)
+    console.print(f"[bold]{config.name}[/] run {run_id}, log in {log}", highlight=False, soft_wrap=True)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with console.status("loading TensorFlow and TFX"):
@@ -85,9 +83,20 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
         from tfx.orchestration import metadata
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+        from models.backbones import BACKBONES, WeightsError, build_backbone
         from pipeline import run_metadata
         from pipeline.pipeline import create_pipeline
         from pipeline.results import read_evaluation
+
+    if config.model.weights != "none":
+        with console.status("checking the weights"):  # now rather than after hours of ingestion
+            channels = BACKBONES[config.model.backbone].channels or config.image.channels
+            shape = (config.image.height, config.image.width, channels)
+            levels = config.model.min_level, config.model.max_level
+            try:
+                build_backbone(config.model.backbone, config.model.weights, shape, *levels)
+            except WeightsError as error:
+                raise UserError(str(error)) from error
 
     absl_logging.set_verbosity(absl_logging.INFO)
     connection = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
@@ -212,26 +221,6 @@ class _Display(logging.Handler):
         mark = {"complete": "[green]✓[/]", "cached": "[green]✓[/]", "failed": "[bold red]✗[/]"}[state]
         note = {"complete": "", "cached": "  from the cache", "failed": "  failed"}[state]
         self._console.print(f"{mark} {self.running:<{self._width}} {seconds:7.1f} s{note}", highlight=False)
-
-
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[TextIO]:
-    """Sends all that is written to standard output and error, by C++ code too, to a file; yields the real standard error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        with open(os.dup(saved[1]), "w", encoding="utf-8", buffering=1) as screen:
-            yield screen
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in enumerate(saved, start=1):
-            os.dup2(copy, number)
-            os.close(copy)
 
 
 def _write_aside(path: Path, text: str) -> None:

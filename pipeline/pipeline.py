@@ -5,6 +5,7 @@ import tfx.types.standard_artifacts as artifacts
 from ml_metadata.proto import metadata_store_pb2
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components as tfx_components
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
@@ -48,7 +49,7 @@ def create_pipeline(
         examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
     if config.data.schema_file:
-        schema_gen = tfx_components.ImportSchemaGen(schema_file=config.data.schema_file)
+        schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
     else:
         schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
     validator = AnomalyGate if config.data.stop_on_anomalies else tfx_components.ExampleValidator

@@ -1,11 +1,10 @@
 """Classifies image files with a SavedModel as a server would: from the folder alone, without the code that made it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, check_image
-from models.errors import UserError
 
 _BATCH_SIZE = 64
 _MAX_PIXELS = 100_000_000
@@ -30,7 +29,6 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
     files = [_read(image) for image in images]
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     classify = tf.saved_model.load(str(folder)).signatures["serving_default"]

@@ -13,10 +13,10 @@ def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> Rende
     """Overall metrics and slices with 95 % intervals, and the thresholds' verdicts."""
     names = list(evaluation.overall)
     metrics = Table(title="Test split, 95 % intervals", title_justify="left", title_style="bold")
-    metrics.add_column("slice")
-    metrics.add_column("images", justify="right")
+    metrics.add_column("slice", overflow="fold")
+    metrics.add_column("images", justify="right", no_wrap=True)
     for name in names:
-        metrics.add_column(name, justify="right")
+        metrics.add_column(name, justify="right", no_wrap=True)
     for item in evaluation.slices if with_slices else evaluation.slices[:1]:
         metrics.add_row(item.name, *_cells(item, names), end_section=not item.key)
 
@@ -38,7 +38,7 @@ def _cells(item: Slice, names: list[str]) -> list[str]:
 def _value(metric: Metric) -> str:
     if metric.lower is None or metric.upper is None:
         return f"{metric.value:.4f}"
-    return f"{metric.value:.4f} [{metric.lower:.4f}, {metric.upper:.4f}]"
+    return f"{metric.value:.4f} [{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

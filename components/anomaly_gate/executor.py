@@ -8,7 +8,7 @@ from tfx.components.example_validator import executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 
-from models.errors import UserError
+from components.errors import UserError
 
 
 class Executor(executor.Executor):

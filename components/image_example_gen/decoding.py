@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Format -> the pixel modes that tf.io.decode_image reads as Pillow does.
+# Format -> the pixel modes that tf.io.decode_image reads as Pillow does. Not BMP and GIF: of some files TensorFlow makes
+# other channels than Pillow, others it refuses.
 _READ_BY_TENSORFLOW: Final = {
     "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"},
     "JPEG": {"L", "RGB"},
-    "BMP": {"RGB"},
-    "GIF": {"L", "P", "RGB", "RGBA"},
 }
+_PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 _EXIF_ORIENTATION: Final = 0x0112
 
 
@@ -26,8 +26,8 @@ class ImageFile:
     """A checked image file.
 
     Attributes:
-      encoded: a file that tf.io.decode_image reads: the original bytes, or a PNG made of them.
-      format: png, jpeg, bmp or gif.
+      encoded: a file that tf.io.decode_image reads: the original bytes, or a PNG made of the first frame.
+      format: png or jpeg.
       height: pixels.
       width: pixels.
       channels: 1 to 4.
@@ -47,8 +47,8 @@ class ImageFile:
 def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
     """Decodes a file completely.
 
-    Bytes that TensorFlow reads as Pillow does are kept as they are. The rest (CMYK or rotated JPEG, palette BMP, TIFF,
-    WebP) becomes PNG; 16-bit grey stays 16-bit.
+    Bytes that TensorFlow reads as Pillow does are kept as they are. The rest (CMYK or rotated JPEG, BMP, GIF, TIFF, WebP)
+    becomes PNG; 16-bit grey stays 16-bit.
 
     Args:
       encoded: the file's bytes.
@@ -64,6 +64,8 @@ def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
         if image.width * image.height > max_pixels:
             raise RejectedImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
         file_format = image.format or ""
+        if file_format == "PNG":
+            _check_png(encoded)
         image.load()
         rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         if rotated or image.mode not in _READ_BY_TENSORFLOW.get(file_format, ()):
@@ -97,6 +99,13 @@ def _as_png_pixels(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
+def _check_png(encoded: bytes) -> None:
+    """Checksums and the end of the file, on which TensorFlow insists and Pillow does not."""
+    Image.open(io.BytesIO(encoded)).verify()
+    if _PNG_END not in encoded:
+        raise RejectedImage("damaged: the end is missing")
+
+
 def _encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
@@ -105,8 +114,8 @@ def _encode_png(image: Image.Image) -> bytes:
 
 def _channels(image: Image.Image) -> int:
     """Channels that TensorFlow decodes the file to."""
-    if image.mode == "P" or image.format == "GIF":
-        return 4 if image.format == "PNG" and "transparency" in image.info else 3
+    if image.mode == "P":
+        return 4 if "transparency" in image.info else 3
     return len(image.getbands())
 
 

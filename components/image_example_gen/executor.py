@@ -16,10 +16,10 @@ from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
+from components.errors import UserError
 from components.image_example_gen import source
 from components.image_example_gen.decoding import ImageFile, RejectedImage, check_image
 from models import features
-from models.errors import UserError
 
 SUMMARY_FILE = "ingestion.json"  # {"splits": {split: {label: images}}, "rejected": files}
 REJECTED_FILE = "rejected.csv"  # columns path, label, reason

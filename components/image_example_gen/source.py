@@ -16,8 +16,8 @@ from typing import Any, Final
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from components.errors import UserError
 from models import features
-from models.errors import UserError
 
 _SPLIT_NAMES: Final = {
     "train": "train",
@@ -60,7 +60,7 @@ def list_files(folder: str) -> dict[str, FileMetadata]:
     """
     root = folder.rstrip("/") + "/"
     try:
-        found = FileSystems.match([root + "**"])[0].metadata_list
+        found = list(FileSystems.get_filesystem(root)._list(root))
     except Exception as error:
         raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
     files = {item.path.removeprefix(root): item for item in found}
@@ -112,8 +112,11 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
 
 def _from_folders(folder: str, files: Iterable[str]) -> list[Row]:
     parts = [path.split("/") for path in files]
-    top_folders = {part[0].lower() for part in parts if len(part) > 1}
-    if "train" in top_folders and top_folders <= _SPLIT_NAMES.keys():
+    top_folders = {part[0] for part in parts if len(part) > 1}
+    split_folders = {name for name in top_folders if name.lower() in _SPLIT_NAMES}
+    if len(split_folders) > 1:
+        if others := sorted(top_folders - split_folders):
+            raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
         return [
             Row("/".join(part), label=part[1], group="", split=_SPLIT_NAMES[part[0].lower()]) for part in parts if len(part) > 2
         ]
@@ -135,11 +138,13 @@ def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[s
     table = csv.DictReader(io.StringIO(text))
     columns = settings["columns"]
     found = list(table.fieldnames or [])
+    if repeated := next((column for column in found if found.count(column) > 1), None):
+        raise UserError(f"{name}: two columns are called {repeated}; rename one of them")
     for role in ("path", "label", "group", "split"):
         # A group and a split column are optional under their default names.
         if columns[role] not in found and not (role in ("group", "split") and columns[role] == role):
             near = difflib.get_close_matches(columns[role], found, n=1)
-            hint = f"; is it {near[0]}?" if near else ""
+            hint = f"; is it {near[0]}?" if near else "."
             raise UserError(
                 f"{name}: no column {columns[role]} for the {role}, found {', '.join(found) or 'none'}{hint} "
                 f"Set data.columns.{role} or add the column"
@@ -148,10 +153,11 @@ def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[s
     rows = []
     lines: dict[str, int] = {}
     missing = []
-    for number, line in enumerate(table, start=2):
+    for line in _lines(name, table):
+        number = table.line_num
         path = (line[columns["path"]] or "").strip().removeprefix("./")
         label = (line[columns["label"]] or "").strip()
-        if None in line or not path or not label:
+        if None in line or None in line.values() or not path or not label:
             raise UserError(f"{name}: line {number} needs one value for each column, and a path and a label; mend or remove it")
         if path in lines:
             raise UserError(f"{name}: lines {lines[path]} and {number} name the same file, {path}; keep one of them")
@@ -179,6 +185,13 @@ def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[s
     return rows
 
 
+def _lines(name: str, table: csv.DictReader) -> Iterable[dict]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise UserError(f"{name}: line {table.line_num}: {error}; look for a quote that is not closed") from error
+
+
 def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
     """Fills in what is missing: a row's group with its path, its split by the hash of its group."""
     given = {row.split for row in rows} - {""}
@@ -186,17 +199,17 @@ def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
     spread = [split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"]
     bounds = list(itertools.accumulate(buckets[split] for split in spread))
     complete = []
-    split_of_group: dict[str, str] = {}
+    given_to: dict[str, str] = {}
     for row in rows:
         group = row.group or row.path
         split = row.split
-        if split in ("", "train"):
-            split = spread[bisect.bisect(bounds, _hash(group) % bounds[-1])]
-        if split_of_group.setdefault(group, split) != split:
+        if given_to.setdefault(group, split) != split:
             raise UserError(
-                f"group {group} is in the splits {split_of_group[group]} and {split} (file {row.path}); "
+                f"group {group} is in the splits {given_to[group]} and {split} (file {row.path}); "
                 f"a group must stay in one, or the test measures what training has seen"
             )
+        if split in ("", "train"):
+            split = spread[bisect.bisect(bounds, _hash(group) % bounds[-1])]
         complete.append(Row(row.path, row.label, group, split, row.meta))
     return complete
 

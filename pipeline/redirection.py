@@ -1,0 +1,35 @@
+"""Sends what libraries print elsewhere."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[TextIO]:
+    """Appends all that is written to standard output and error, by C++ code too, to a file.
+
+    Args:
+      log: the file; `os.devnull` to drop it all.
+
+    Yields:
+      The real standard error.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        with open(os.dup(saved[1]), "w", encoding="utf-8", buffering=1) as screen:
+            yield screen
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in enumerate(saved, start=1):
+            os.dup2(copy, number)
+            os.close(copy)

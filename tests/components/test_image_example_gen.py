@@ -1,0 +1,306 @@
+"""The components around the data, run for real: ingestion, the anomaly gate, the choice of a baseline."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from PIL import Image
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+
+from components.anomaly_gate.executor import Executor as AnomalyGate
+from components.anomaly_gate.executor import read_anomalies
+from components.baseline.strategy import LastBlessedBaseline
+from components.errors import UserError
+from components.image_example_gen import source
+from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE, Executor
+from models import features
+
+SETTINGS = {
+    "manifest": "manifest.csv",
+    "columns": {"path": "path", "label": "label", "group": "group", "split": "split"},
+    "splits": {"train": 2, "eval": 1, "test": 1},
+    "max_rejected": 0.05,
+    "max_pixels": 1_000_000,
+}
+LABELS = ("cat", "dog", "eel")
+BROKEN = "dog/04.png"
+
+
+def write_images(folder: Path, broken: tuple[str, ...] = ()) -> None:
+    """30 images of three classes and two sizes, with a manifest that has groups of two and one extra column."""
+    lines = []
+    for number in range(30):
+        label = LABELS[number % 3]
+        path = f"{label}/{number:02d}.{'jpg' if label == 'eel' else 'png'}"
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (8 + number % 2, 10, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG" if label == "eel" else "PNG")
+        (folder / path).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2 if path in broken else None])
+        lines.append(f"{path},{label},{number // 6}-{label},{'day' if number % 2 else 'night'}")
+    (folder / "manifest.csv").write_text("\n".join(["path,label,group,light", *lines]) + "\n")
+
+
+def ingest(data: Path, output: Path, **changes: Any) -> standard_artifacts.Examples:
+    component = ImageExampleGen(str(data), SETTINGS | changes)
+    examples = standard_artifacts.Examples()
+    examples.uri = str(output / "ImageExampleGen/examples/7")
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="7"
+    )
+    Executor(context).Do({}, {standard_component_specs.EXAMPLES_KEY: [examples]}, dict(component.exec_properties))
+    return examples
+
+
+def read_split(examples: standard_artifacts.Examples, split: str) -> list[dict[str, Any]]:
+    """Feature -> its only value, for each example."""
+    paths = list(Path(artifact_utils.get_split_uri([examples], split)).iterdir())
+    rows = []
+    for record in tf.data.TFRecordDataset([str(path) for path in paths], compression_type="GZIP"):
+        found = tf.train.Example.FromString(record.numpy()).features.feature
+        row = {}
+        for name, feature in found.items():
+            (row[name],) = getattr(feature, feature.WhichOneof("kind")).value
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_images(folder, broken=(BROKEN,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examples(data: Path, tmp_path_factory: pytest.TempPathFactory) -> standard_artifacts.Examples:
+    return ingest(data, tmp_path_factory.mktemp("output"))
+
+
+@pytest.fixture(scope="module")
+def rows(examples: standard_artifacts.Examples) -> dict[str, list[dict[str, Any]]]:
+    return {split: read_split(examples, split) for split in features.SPLITS}
+
+
+# Ingestion
+
+
+def test_every_good_image_is_written_once_in_its_split(data: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
+    expected = {(row.split, row.path) for row in source.read_rows(str(data), SETTINGS) if row.path != BROKEN}
+    written = [(split, row[features.FILENAME].decode()) for split in rows for row in rows[split]]
+    assert len(written) == 29
+    assert set(written) == expected
+    assert {split for split, _ in written} == {"train", "eval", "test"}
+
+
+def test_the_artifact_names_its_splits(examples: standard_artifacts.Examples) -> None:
+    assert artifact_utils.decode_split_names(examples.split_names) == ["train", "eval", "test"]
+
+
+def test_groups_do_not_straddle_the_written_splits(rows: dict[str, list[dict[str, Any]]]) -> None:
+    groups = {split: {row[features.GROUP] for row in rows[split]} for split in rows}
+    assert not groups["train"] & groups["test"]
+    assert not groups["train"] & groups["eval"]
+    assert not groups["eval"] & groups["test"]
+
+
+def test_features_are_those_of_the_contract(data: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
+    types = {
+        features.ENCODED: bytes,
+        features.FORMAT: bytes,
+        features.HEIGHT: int,
+        features.WIDTH: int,
+        features.CHANNELS: int,
+        features.FILENAME: bytes,
+        features.LABEL: bytes,
+        features.GROUP: bytes,
+        features.MEAN: float,
+        features.STD: float,
+        f"{features.META_PREFIX}light": bytes,
+    }
+    for row in [row for split in rows.values() for row in split]:
+        assert {name: type(value) for name, value in row.items()} == types
+        path = row[features.FILENAME].decode()
+        number = int(path[4:6])
+        assert row[features.ENCODED] == (data / path).read_bytes()
+        assert row[features.FORMAT] == (b"jpeg" if path.endswith("jpg") else b"png")
+        assert (row[features.HEIGHT], row[features.WIDTH], row[features.CHANNELS]) == (8 + number % 2, 10, 3)
+        assert row[features.LABEL].decode() == path[:3]
+        assert row[features.GROUP].decode() == f"{number // 6}-{path[:3]}"
+        assert row["meta/light"] == (b"day" if number % 2 else b"night")
+        with Image.open(data / path) as image:
+            grey = np.asarray(image.convert("L")) / 255
+        assert row[features.MEAN] == pytest.approx(grey.mean())
+        assert row[features.STD] == pytest.approx(grey.std())
+
+
+def test_the_summary_adds_up_to_the_files_found(
+    examples: standard_artifacts.Examples, rows: dict[str, list[dict[str, Any]]]
+) -> None:
+    summary = json.loads((Path(examples.uri) / SUMMARY_FILE).read_text())
+    assert list(summary["splits"]) == ["train", "eval", "test"]
+    for split, counts in summary["splits"].items():
+        assert counts == {
+            label: sum(row[features.LABEL].decode() == label for row in rows[split])
+            for label in LABELS
+            if any(row[features.LABEL].decode() == label for row in rows[split])
+        }
+    assert summary["rejected"] == 1
+    assert sum(sum(counts.values()) for counts in summary["splits"].values()) + summary["rejected"] == 30
+
+
+def test_the_broken_file_is_listed_with_its_reason(examples: standard_artifacts.Examples) -> None:
+    with (Path(examples.uri) / REJECTED_FILE).open(newline="") as file:
+        (rejected,) = csv.DictReader(file)
+    assert (rejected["path"], rejected["label"]) == (BROKEN, "dog")
+    assert rejected["reason"].startswith("damaged: ")
+
+
+def test_more_bad_files_than_allowed_stop_the_run_and_their_list_is_kept(tmp_path: Path) -> None:
+    broken = ("cat/00.png", "cat/03.png", "eel/02.jpg")
+    write_images(tmp_path / "data", broken)
+    (tmp_path / "data" / broken[2]).write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        ingest(tmp_path / "data", tmp_path / "output", max_rejected=0.09)
+    kept = tmp_path / "output/ImageExampleGen" / REJECTED_FILE
+    first, cure = str(caught.value).splitlines()
+    assert first.startswith("3 of 30 files (10.0%) can't be used, the first cat/00.png (damaged: ")
+    assert first.endswith(f"all are listed in {kept}")
+    assert cure == "Mend or remove them, or raise data.max_rejected (0.09)"
+    with kept.open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["path"] for row in listed] == list(broken)
+    assert listed[2]["reason"] == "empty file"
+
+
+def test_as_many_bad_files_as_allowed_do_not_stop_the_run(tmp_path: Path) -> None:
+    write_images(tmp_path / "data", ("cat/00.png", "cat/03.png", "eel/02.jpg"))
+    examples = ingest(tmp_path / "data", tmp_path / "output", max_rejected=0.1)
+    assert json.loads((Path(examples.uri) / SUMMARY_FILE).read_text())["rejected"] == 3
+
+
+def test_a_mistake_in_the_data_reaches_the_user_as_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        ingest(tmp_path / "absent", tmp_path / "output")
+
+
+def test_changed_settings_change_what_the_cache_looks_at(tmp_path: Path) -> None:
+    first, same, other = (
+        ImageExampleGen(str(tmp_path), SETTINGS | {"code": code}).exec_properties for code in ("digest", "digest", "another")
+    )
+    assert first == same
+    assert first != other
+
+
+# The baseline
+
+
+def model(number: int) -> standard_artifacts.Model:
+    artifact = standard_artifacts.Model()
+    artifact.id = number
+    return artifact
+
+
+def blessing(model_id: int, blessed: bool) -> standard_artifacts.ModelBlessing:
+    artifact = standard_artifacts.ModelBlessing()
+    artifact.set_int_custom_property("current_model_id", model_id)
+    artifact.set_int_custom_property("blessed", int(blessed))
+    return artifact
+
+
+@pytest.mark.parametrize(
+    ("models", "blessed", "refused", "candidate", "chosen"),
+    [
+        ([], [], [], 5, []),
+        ([3, 4, 5], [], [3, 4], 5, []),
+        ([5], [5], [], 5, []),
+        ([3, 4, 5], [3, 4], [], 5, [4]),
+        ([5, 4, 3], [4, 3], [], 5, [4]),
+        ([3, 4, 5], [3], [4], 5, [3]),
+        ([3, 4, 5], [3, 5], [4], 5, [3]),
+        ([3, 4, 5], [3, 4, 5], [], 4, [5]),
+        ([4, 5], [3], [], 5, []),
+        ([3, 5, 10], [3, 10], [], 5, [10]),
+    ],
+)
+def test_the_last_blessed_model_other_than_the_candidate_is_the_baseline(
+    models: list[int], blessed: list[int], refused: list[int], candidate: int, chosen: list[int]
+) -> None:
+    inputs = {
+        "model": [model(number) for number in models],
+        "model_blessing": [blessing(number, True) for number in blessed] + [blessing(number, False) for number in refused],
+        "candidate": [model(candidate)],
+    }
+    resolved = LastBlessedBaseline().resolve_artifacts(None, inputs)
+    assert [artifact.id for artifact in resolved["model"]] == chosen
+    assert resolved["candidate"] == inputs["candidate"]
+    assert resolved["model_blessing"] == []
+
+
+# The anomaly gate
+
+
+def validate(folder: Path, rows_of_splits: dict[str, list[str]]) -> Path:
+    """Runs the gate over statistics of one feature, `light`, and a schema that knows day and night."""
+    reference = tfdv.generate_statistics_from_dataframe(dataframe(["day", "night"] * 5))
+    schema: schema_pb2.Schema = tfdv.infer_schema(reference)
+    inputs = {
+        standard_component_specs.STATISTICS_KEY: [standard_artifacts.ExampleStatistics()],
+        standard_component_specs.SCHEMA_KEY: [standard_artifacts.Schema()],
+    }
+    (statistics,), (schema_artifact,) = inputs.values()
+    statistics.uri, schema_artifact.uri = str(folder / "statistics"), str(folder / "schema")
+    statistics.split_names = artifact_utils.encode_split_names(list(rows_of_splits))
+    statistics.span = 0
+    (folder / "schema").mkdir()
+    tfdv.write_schema_text(schema, str(folder / "schema/schema.pbtxt"))
+    for split, values in rows_of_splits.items():
+        found: statistics_pb2.DatasetFeatureStatisticsList = tfdv.generate_statistics_from_dataframe(dataframe(values))
+        split_folder = folder / "statistics" / f"Split-{split}"
+        split_folder.mkdir(parents=True)
+        (split_folder / "FeatureStats.pb").write_bytes(found.SerializeToString())
+    anomalies = standard_artifacts.ExampleAnomalies()
+    anomalies.uri = str(folder / "anomalies")
+    properties = {standard_component_specs.EXCLUDE_SPLITS_KEY: "[]"}
+    AnomalyGate().Do(inputs, {standard_component_specs.ANOMALIES_KEY: [anomalies]}, properties)
+    return folder / "anomalies"
+
+
+def dataframe(values: list[str]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"light": values})
+
+
+def test_data_that_fits_the_schema_passes_the_gate(tmp_path: Path) -> None:
+    folder = validate(tmp_path, {"train": ["day", "night"] * 5, "eval": ["night", "day"] * 2})
+    assert sorted(path.name for path in folder.iterdir()) == ["Split-eval", "Split-train"]
+    assert read_anomalies(str(folder)) == []
+
+
+def test_an_unknown_value_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(tmp_path, {"train": ["day", "night"] * 5, "eval": ["day", "night", "dusk", "dusk"]})
+    first, cure = str(caught.value).splitlines()
+    assert first.startswith("1 anomalies in the data: eval: light: ")
+    assert "dusk" in first
+    assert "data.schema" in cure
+    assert "data.stop_on_anomalies" in cure
+    (anomaly,) = read_anomalies(str(tmp_path / "anomalies"))
+    assert anomaly.startswith("eval: light: ")
+    assert anomaly in first
+
+
+def test_anomalies_of_every_split_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 anomalies"):
+        validate(tmp_path, {"train": ["dusk"] * 3, "eval": ["day"], "test": ["dawn"] * 3})
+    assert [line.split(":")[0] for line in read_anomalies(str(tmp_path / "anomalies"))] == ["test", "train"]

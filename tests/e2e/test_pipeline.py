@@ -1,0 +1,210 @@
+"""The whole pipeline on a few hundred digits, started as a person starts it, again, and after changes."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import yaml
+
+from models import features
+from pipeline.digits import write_digits
+
+PACKAGES = ("pipeline", "components", "models")
+ALL = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Trainer", "Evaluator", "Pusher"]
+SOURCE_DIGITS = 240  # three pictures each
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A copy of the packages, whose code may be changed, with a small data set and a configuration."""
+    project = tmp_path_factory.mktemp("project")
+    for package in PACKAGES:
+        shutil.copytree(Path(__file__).parents[2] / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
+    write_digits(project / "all")
+    with (project / "all" / "manifest.csv").open() as file:
+        header, *rows = csv.reader(file)
+    rows = [row for row in rows if int(row[3]) < SOURCE_DIGITS]
+    data = project / "data"
+    for path, *_ in rows:
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / "all" / path, data / path)
+    (data / "broken.png").write_bytes((data / rows[0][0]).read_bytes()[:200])
+    with (data / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows, ["broken.png", "0", "small", "broken"]])
+
+    config = {
+        "name": "few-digits",
+        "data": {"path": str(data), "splits": {"train": 6, "eval": 2, "test": 2}},
+        "image": {"height": 32, "width": 32, "channels": 1},
+        "model": {"backbone": "small_resnet", "max_level": 4, "num_filters": 16},
+        "train": {"epochs": 6, "batch_size": 32, "learning_rate": 0.01},
+        "evaluate": {
+            "slices": [["image/label"], ["meta/size"], ["image/label", "meta/size"]],
+            "thresholds": [{"metric": "accuracy", "lower": 0.15}, {"metric": "accuracy", "change": -1.0}],
+        },
+    }
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    return project
+
+
+@pytest.fixture(scope="module")
+def runs(place, fpn):
+    """One sequence of runs, shared by all tests of this file."""
+
+    def run(*arguments):
+        return fpn("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
+
+    ended = {"first": run(), "again": run()}
+    failing = "evaluate.thresholds=[{metric: accuracy, lower: 0.1}, {metric: accuracy, lower: 1.01, slice: {meta/size: small}}]"
+    ended["threshold"] = run("--set", failing)
+    (place / "models" / "fpn.py").open("a").write("\n# a change\n")
+    ended["code"] = run()
+    return ended
+
+
+def states(ended, state):
+    return [name for name, component in ended.json["components"].items() if component["state"] == state]
+
+
+def test_the_first_run_ends_with_a_blessed_and_pushed_model(runs, place):
+    ended = runs["first"]
+    assert ended.status == 0, ended.stderr
+    summary = ended.json
+    assert states(ended, "complete") == ALL
+    assert summary["pipeline"] == "few-digits"
+    assert summary["blessed"] is True
+    assert (Path(summary["pushed_model"]) / "saved_model.pb").exists()
+    assert Path(summary["pushed_model"]).parent == place / "out" / "pushed"
+    assert Path(summary["report"]).exists()
+    assert (place / "out" / "runs" / summary["run_id"] / "log.txt").stat().st_size > 1000
+
+
+def test_every_file_is_accounted_for(runs):
+    examples = runs["first"].json["examples"]
+    assert examples.pop("rejected") == 1
+    assert set(examples) == {"train", "eval", "test"}
+    assert sum(examples.values()) == 3 * SOURCE_DIGITS
+
+
+def test_metrics_lie_in_their_intervals(runs):
+    metrics = runs["first"].json["metrics"]
+    assert set(metrics) == {"accuracy", "cross_entropy"}
+    for metric in metrics.values():
+        assert metric["lower"] <= metric["value"] <= metric["upper"]
+
+
+def test_a_person_sees_components_times_and_training(runs):
+    screen = runs["first"].stderr
+    for name in ALL:
+        assert f"✓ {name} " in screen
+    assert "epoch 6/6  loss " in screen
+    assert "from the cache" not in screen
+    assert "Traceback" not in screen
+
+
+def test_an_unchanged_run_comes_from_the_cache(runs):
+    ended = runs["again"]
+    assert ended.status == 0, ended.stderr
+    assert states(ended, "cached") == ALL
+    for key in ("pushed_model", "evaluation", "metrics", "examples"):
+        assert ended.json[key] == runs["first"].json[key]
+
+
+def test_a_changed_threshold_is_judged_without_training_again(runs):
+    assert states(runs["threshold"], "complete") == ["Evaluator", "Pusher"]
+    assert states(runs["threshold"], "cached") == ALL[:-2]
+
+
+def test_a_model_below_a_threshold_is_not_pushed_and_the_slice_is_named(runs, place):
+    ended = runs["threshold"]
+    assert ended.status == 3
+    assert ended.json["blessed"] is False
+    assert ended.json["pushed_model"] is None
+    assert "accuracy on meta/size=small must be at least 1.01" in ended.stdout
+    assert "accuracy on all examples must be" not in ended.stdout
+    assert len(list((place / "out" / "pushed").iterdir())) == 2  # of the first run and of the one with changed code
+
+
+def test_changed_code_is_trained_again_and_nothing_before_it(runs):
+    ended = runs["code"]
+    assert ended.status == 0, ended.stderr
+    assert states(ended, "complete") == ["Trainer", "Evaluator", "Pusher"]
+    assert states(ended, "cached") == ALL[:5]
+
+
+def test_the_new_model_is_compared_with_the_last_blessed_one(runs, fpn, place):
+    report = fpn("report", "out", project=place).stdout
+    line = next(line for line in report.splitlines() if "against the last blessed" in line)
+    assert "passed" in line
+    assert "nothing to compare" in Path(runs["first"].json["report"]).read_text()
+
+
+def test_the_report_shows_slices_with_intervals_and_verdicts(runs, fpn, place):
+    ended = fpn("report", "out", project=place)
+    assert ended.status == 0
+    for text in ("all examples", "image/label=3", "meta/size=small", "image/label=3, meta/size=small", "at least 0.15"):
+        assert text in ended.stdout
+
+
+def test_runs_are_listed_with_their_verdicts(runs, fpn, place):
+    listed = fpn("runs", "--output", "out", project=place).stdout
+    assert [line.split("│")[4].strip() for line in listed.splitlines() if "few-digits" in line] == ["yes", "yes", "no", "yes"]
+
+
+def test_predict_agrees_with_the_evaluator_on_every_test_file(runs, fpn, place):
+    artifacts = place / "out" / "artifacts" / "ImageExampleGen" / "examples"
+    files = [str(path) for path in artifacts.glob("*/Split-test/*.gz")]
+    labels = {}
+    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        labels[feature[features.FILENAME].bytes_list.value[0].decode()] = feature[features.LABEL].bytes_list.value[0].decode()
+    paths = [place / "data" / name for name in labels]
+    ended = fpn("predict", "--model", runs["code"].json["pushed_model"], "--json", *paths, project=place)
+    assert ended.status == 0, ended.stderr
+    predictions = ended.json["predictions"]
+    right = sum(item["label"] == label for item, label in zip(predictions, labels.values(), strict=True))
+    assert len(predictions) == runs["code"].json["examples"]["test"]
+    assert right / len(predictions) == pytest.approx(runs["code"].json["metrics"]["accuracy"]["value"], abs=1e-6)
+    losses = [-tf.math.log(item["probabilities"][label]) for item, label in zip(predictions, labels.values(), strict=True)]
+    assert tf.reduce_mean(losses).numpy() == pytest.approx(runs["code"].json["metrics"]["cross_entropy"]["value"], rel=1e-3)
+
+
+def test_predict_names_the_file_that_is_no_image(runs, fpn, place):
+    ended = fpn("predict", "--model", "out/pushed", "data/manifest.csv", project=place)
+    assert ended.status == 2
+    assert ended.stderr == "fpn: data/manifest.csv: not an image; give an image file, such as PNG or JPEG\n"
+
+
+def test_predict_loads_nothing_of_the_model_package(runs, place):
+    image = next((place / "data" / "3").glob("*.png"))
+    program = f"""
+import sys
+from pipeline.cli import main
+assert main(["predict", "--model", "out/pushed", {str(image)!r}]) == 0
+print([name for name in sys.modules if name.split(".")[0] == "models"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_anomalies_stop_the_run_before_training_when_asked_to(runs, fpn, place):
+    schema = next((place / "out" / "artifacts" / "SchemaGen" / "schema").glob("*/schema.pbtxt")).read_text()
+    (place / "curated.pbtxt").write_text(schema.replace('value: "7"', 'value: "seven"'))
+    arguments = ["--set", "data.schema=curated.pbtxt", "--set", "data.stop_on_anomalies=true"]
+    ended = fpn("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
+    assert ended.status == 2
+    assert states(ended, "failed") == ["ExampleValidator"]
+    assert states(ended, "skipped") == ["Transform", "Trainer", "Evaluator", "Pusher"]
+    assert "image/label" in ended.stderr
+    assert "data.stop_on_anomalies" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_summary_is_kept_with_the_run(runs, place):
+    summary = runs["first"].json
+    assert json.loads((place / "out" / "runs" / summary["run_id"] / "summary.json").read_text()) == summary

@@ -1,0 +1,153 @@
+"""Pixels and statistics of the Transform step, run for real, against Pillow and NumPy."""
+
+import io
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+from models import features, preprocessing
+
+RANDOM = np.random.default_rng(7)
+LUMA = [0.2989, 0.587, 0.114]
+
+
+def encode(pixels, kind="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def load(encoded, height, width, channels=1, resize="stretch", antialias=True):
+    images = preprocessing.images_from_files(
+        tf.constant([encoded]), height=height, width=width, channels=channels, resize=resize, antialias=antialias
+    )
+    assert images.dtype == tf.uint8
+    return images.numpy()[0]
+
+
+def noise(*shape, dtype=np.uint8):
+    return RANDOM.integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+def smooth(height, width):
+    y, x = np.mgrid[:height, :width]
+    return (127 + 100 * np.sin(y / 9) * np.cos(x / 7)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_an_image_of_the_networks_size_keeps_its_pixels(kind):
+    pixels = noise(12, 9)
+    np.testing.assert_array_equal(load(encode(pixels, kind), 12, 9)[..., 0], pixels)
+
+
+def test_a_16_bit_png_is_scaled_to_8_bit_by_rounding():
+    pixels = noise(12, 9, dtype=np.uint16)
+    np.testing.assert_array_equal(load(encode(pixels), 12, 9)[..., 0], np.round(pixels / 257))
+
+
+def test_a_16_bit_png_is_averaged_before_it_is_rounded():
+    pixels = np.array([[0, 257], [257, 257]], np.uint16) // np.uint16(2)  # levels 0 and just below one half
+    assert load(encode(pixels), 1, 1)[0, 0, 0] == 0
+    assert load(encode(pixels + np.uint16(257)), 1, 1)[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize("found", [1, 2, 3, 4])
+@pytest.mark.parametrize("wanted", [1, 3, 4])
+def test_channels_are_converted(found, wanted):
+    pixels = noise(8, 8, found)
+    grey, alpha = pixels[..., :1], np.full((8, 8, 1), 255, np.uint8)
+    colour = np.repeat(grey, 3, -1) if found < 3 else pixels[..., :3]
+    expected = {
+        1: grey if found < 3 else np.round(pixels[..., :3] @ LUMA)[..., None],
+        3: colour,
+        4: np.concatenate([colour, pixels[..., -1:] if found in (2, 4) else alpha], -1),
+    }[wanted]
+    encoded = encode(pixels[..., 0] if found == 1 else pixels)
+    np.testing.assert_allclose(load(encoded, 8, 8, wanted), expected, atol=0 if found == wanted or found < 3 else 1)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (80, 50)])
+def test_stretching_agrees_with_pillow(size):
+    pixels = smooth(48, 40)
+    expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR), int)
+    assert np.abs(load(encode(pixels), *size)[..., 0] - expected).max() <= 2
+
+
+def test_letterbox_keeps_the_aspect_ratio_and_pads_with_black():
+    result = load(encode(np.full((20, 40), 200, np.uint8)), 32, 32, resize="letterbox")[..., 0]
+    assert (result[8:24] == 200).all()
+    assert (result[:8] == 0).all()
+    assert (result[24:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 41), (41, 20)])
+def test_crop_cuts_the_longer_side_around_the_centre(shape):
+    pixels = noise(*shape)
+    middle = pixels[:, 10:30] if shape[1] == 41 else pixels[10:30]
+    np.testing.assert_array_equal(load(encode(pixels), 20, 20, resize="crop")[..., 0], middle)
+
+
+def test_antialiasing_averages_what_plain_sampling_would_miss():
+    stripes = np.tile(np.array([0, 255], np.uint8), (32, 16))
+    averaged = load(encode(stripes), 8, 8, antialias=True)[1:-1, 1:-1]
+    assert np.abs(averaged.astype(int) - 127.5).max() < 20
+
+
+def test_serialised_images_come_back_unchanged():
+    images = noise(3, 5, 4, 2)
+    parsed = preprocessing.parse_images(preprocessing.serialize_images(tf.constant(images)), (5, 4, 2))
+    np.testing.assert_array_equal(parsed, images)
+
+
+@pytest.fixture(scope="module")
+def transformed(tmp_path_factory):
+    pictures = [noise(10, 12, 3) for _ in range(6)]
+    rows = [
+        {features.ENCODED: [encode(picture)], features.LABEL: [label]}
+        for picture, label in zip(pictures, [b"cat", b"dog", b"cat", b"cat", b"owl", b"dog"], strict=True)
+    ]
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    settings = {"image": {"height": 10, "width": 12, "channels": 3, "resize": "stretch", "antialias": True}}
+    with (
+        beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
+        tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("temp"))),
+    ):
+        raw = pipeline | beam.Create(rows)
+        transform = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing.preprocessing_fn(inputs, settings))
+        folder = str(tmp_path_factory.mktemp("graph") / "out")
+        _ = transform | tft_beam.WriteTransformFn(folder)
+    return pictures, folder
+
+
+def test_transform_writes_uint8_pixels_and_label_indices(transformed):
+    pictures, folder = transformed
+    output = tft.TFTransformOutput(folder)
+    assert output.vocabulary_by_name(features.LABEL_VOCABULARY) == [b"cat", b"dog", b"owl"]
+    layer = output.transform_features_layer()
+    result = layer(
+        {
+            features.ENCODED: tf.constant([[encode(picture)] for picture in pictures]),
+            features.LABEL: tf.constant([[b"owl"], [b"cat"], [b"dog"], [b"cat"], [b"yak"], [b"owl"]]),
+        }
+    )
+    parsed = preprocessing.parse_images(result[features.IMAGE], (10, 12, 3))
+    np.testing.assert_array_equal(parsed, pictures)
+    assert result[features.LABEL_INDEX].numpy().tolist() == [2, 0, 1, 0, -1, 2]
+
+
+def test_analyzers_see_every_pixel_of_the_training_split(transformed):
+    pictures, folder = transformed
+    layer = tft.TFTransformOutput(folder).transform_features_layer()
+    result = layer({features.ENCODED: tf.constant([[encode(pictures[0])]]), features.LABEL: tf.constant([[b"cat"]])})
+    pixels = np.stack(pictures).astype(np.float64)
+    np.testing.assert_allclose(result[features.CHANNEL_MEAN][0], pixels.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(result[features.CHANNEL_VARIANCE][0], pixels.var((0, 1, 2)), rtol=1e-4)
+    assert result[features.TRAIN_EXAMPLES].numpy().tolist() == [6]
