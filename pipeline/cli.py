@@ -67,6 +67,9 @@ def _run(options: argparse.Namespace) -> int:
         from pipeline.report import render_evaluation
 
         console.print(render_evaluation(result.evaluation, with_slices=False))
+        compares = any(threshold.change is not None for threshold in config.evaluate.thresholds)
+        if compares and not result.evaluation.compared:
+            console.print("No earlier blessed model to compare with: thresholds on the change did not apply")
     for anomaly in result.anomalies:
         console.print(f"Anomaly: {anomaly}", markup=False)
     if result.summary["examples"]:
@@ -82,7 +85,6 @@ def _run(options: argparse.Namespace) -> int:
     if result.error:
         print(f"fpn: {result.error}", file=sys.stderr)
     if options.json:
-        sys.stdout.flush()
         print(json.dumps(result.summary))
     return result.status
 

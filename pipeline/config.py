@@ -143,7 +143,6 @@ class EvaluateConfig(Section):
     slices: list[Annotated[list[str], AfterValidator(_one_or_two)]] = Field(
         [["image/label"]], description="features, or pairs of features, to slice by; meta/ and image/ as ingested"
     )
-    min_slice_size: Count = 10
     confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = "jackknife"
     batch_size: Count = 256
     thresholds: list[ThresholdConfig] = Field([ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1)

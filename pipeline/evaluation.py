@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-from google.protobuf import wrappers_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.errors import UserError
@@ -46,7 +45,8 @@ def build_eval_config(config: EvaluateConfig) -> tfma.EvalConfig:
     slices = [[], *config.slices]
     # A slice that has a threshold has to be computed.
     slices += [[key] for threshold in config.thresholds for key in threshold.slice if [key] not in slices]
-    options = config_pb2.Options(min_slice_size=wrappers_pb2.Int32Value(value=config.min_slice_size))
+    # No min_slice_size: TFMA fails every threshold on a slice that it leaves out, also those that are not on this slice.
+    options = config_pb2.Options()
     if config.confidence_intervals != "none":
         options.compute_confidence_intervals.value = True
         options.confidence_intervals.method = _INTERVALS[config.confidence_intervals]

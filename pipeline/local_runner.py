@@ -95,8 +95,8 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
             levels = config.model.min_level, config.model.max_level
             try:
                 build_backbone(config.model.backbone, config.model.weights, shape, *levels)
-            except WeightsError as error:
-                raise UserError(str(error)) from error
+            except WeightsError as misfit:
+                raise UserError(str(misfit)) from misfit
 
     absl_logging.set_verbosity(absl_logging.INFO)
     connection = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from pipeline.results import Evaluation, Metric, Slice
 
-_PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red"), None: Text("nothing to compare", "yellow")}
+_PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
 
 def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> RenderableType:
@@ -30,8 +30,6 @@ def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> Rende
 
 
 def _cells(item: Slice, names: list[str]) -> list[str]:
-    if item.examples is None:
-        return ["too few", *("-" for _ in names)]
     return [str(item.examples), *(_value(item.metrics[name]) for name in names)]
 
 

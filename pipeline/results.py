@@ -26,29 +26,26 @@ class Metric:
 
 @dataclass(frozen=True)
 class Slice:
-    """Metrics of the test examples that share some feature values; an empty key stands for all examples.
-
-    `examples` is None where the slice has fewer than `min_slice_size`, and so no metrics.
-    """
+    """Metrics of the test examples that share some feature values; an empty key stands for all examples."""
 
     key: SliceKey
-    examples: int | None
+    examples: int
     metrics: dict[str, Metric]
 
     @property
     def name(self) -> str:
-        return ", ".join(f"{feature}={value}" for feature, value in self.key) or "all examples"
+        return _slice_name(self.key)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A threshold, what was measured, and whether it held; `passed` is None where there was nothing to compare with."""
+    """A threshold, what was measured (None where the slice has no examples), and whether it held."""
 
     metric: str
     slice: str
     requirement: str
     value: float | None
-    passed: bool | None
+    passed: bool
 
     def __str__(self) -> str:
         measured = "no examples" if self.value is None else f"{self.value:.4f}"
@@ -61,6 +58,11 @@ class Evaluation:
 
     slices: list[Slice]
     verdicts: list[Verdict]
+
+    @property
+    def compared(self) -> bool:
+        """Whether there was a baseline model."""
+        return any("last blessed" in verdict.requirement for verdict in self.verdicts)
 
     @property
     def overall(self) -> dict[str, Metric]:
@@ -76,19 +78,18 @@ def read_evaluation(path: str) -> Evaluation:
         items = [item for item in record.metric_keys_and_values if item.key.model_name != _BASELINE]
         values = {item.key.name: item for item in items if not item.key.is_diff}
         changes.update({(key, item.key.name): item.value.double_value.value for item in items if item.key.is_diff})
-        if "example_count" not in values:  # TFMA leaves out all metrics of a slice below min_slice_size
-            slices.append(Slice(key, None, {}))
-            continue
         examples = int(values.pop("example_count").value.double_value.value)
         metrics = {name: Metric(item.value.double_value.value, *_interval(item, examples)) for name, item in values.items()}
         slices.append(Slice(key, examples, metrics))
     slices.sort(key=lambda item: (len(item.key), [name for name, _ in item.key], [_natural(value) for _, value in item.key]))
-    return Evaluation(slices, _read_verdicts(path, {item.key: item.metrics for item in slices}, changes))
+    values = {(item.key, name): metric.value for item in slices for name, metric in item.metrics.items()}
+    return Evaluation(slices, _read_verdicts(path, values, changes))
 
 
 def _read_verdicts(
-    path: str, metrics: dict[SliceKey, dict[str, Metric]], changes: dict[tuple[SliceKey, str], float]
+    path: str, values: dict[tuple[SliceKey, str], float], changes: dict[tuple[SliceKey, str], float]
 ) -> list[Verdict]:
+    """Judged by TFMA; a threshold on the change is not in its configuration where there was no baseline model."""
     failures = {
         (
             _slice_key(record.slice_key),
@@ -106,18 +107,9 @@ def _read_verdicts(
                 key: SliceKey = tuple(sorted(item.slicing_specs[0].feature_values.items()))
                 name = _metric_name(metric)
                 for is_diff, threshold in _split(item.threshold):
-                    if is_diff:
-                        value = changes.get((key, name))
-                        passed = None
-                    else:
-                        found = metrics.get(key, {}).get(name)
-                        value = found.value if found else None
-                        passed = False
-                    if value is not None:
-                        passed = (key, name, is_diff, _requirements(threshold)) not in failures
-                    verdicts.append(
-                        Verdict(name, Slice(key, None, {}).name, "; ".join(_requirements(threshold)), value, passed)
-                    )
+                    value = changes.get((key, name)) if is_diff else values.get((key, name))
+                    passed = value is not None and (key, name, is_diff, _requirements(threshold)) not in failures
+                    verdicts.append(Verdict(name, _slice_name(key), "; ".join(_requirements(threshold)), value, passed))
     return verdicts
 
 
@@ -156,6 +148,10 @@ def _slice_key(key: metrics_for_slice_pb2.SliceKey) -> SliceKey:
         return value.decode() if isinstance(value, bytes) else str(value)
 
     return tuple(sorted((single.column, text(single)) for single in key.single_slice_keys))
+
+
+def _slice_name(key: SliceKey) -> str:
+    return ", ".join(f"{feature}={value}" for feature, value in key) or "all examples"
 
 
 def _natural(value: str) -> tuple[float, str]:

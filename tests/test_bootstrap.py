@@ -378,7 +378,9 @@ def test_a_wrong_hash_is_refused_and_the_environment_stays_as_it_was(small_proje
 
 
 def test_an_install_that_was_cut_short_is_begun_anew(small_project: SmallProject) -> None:
-    (small_project.venv / ".installing").touch()
+    mark = small_project.venv / ".installing"
+    mark.touch()
+    os.utime(mark, (time.time() - 1,) * 2)  # begun a second ago
     next(small_project.venv.glob("lib/python3*/site-packages/small.py")).unlink()  # half a package: its metadata is there
     done = small_project.setup()
     assert done.returncode == 0, done.stderr

@@ -141,7 +141,9 @@ def test_the_new_model_is_compared_with_the_last_blessed_one(runs, fpn, place):
     report = fpn("report", "out", project=place).stdout
     line = next(line for line in report.splitlines() if "against the last blessed" in line)
     assert "passed" in line
-    assert "nothing to compare" in Path(runs["first"].json["report"]).read_text()
+    assert "against the last blessed" not in Path(runs["first"].json["report"]).read_text()
+    assert "No earlier blessed model to compare with" in runs["first"].stdout
+    assert "No earlier blessed model to compare with" not in runs["code"].stdout
 
 
 def test_the_report_shows_slices_with_intervals_and_verdicts(runs, fpn, place):
