@@ -196,13 +196,13 @@ print([name for name in sys.modules if name.split(".")[0] == "models"])
 
 def test_anomalies_stop_the_run_before_training_when_asked_to(runs, fpn, place):
     schema = next((place / "out" / "artifacts" / "SchemaGen" / "schema").glob("*/schema.pbtxt")).read_text()
-    (place / "curated.pbtxt").write_text(schema.replace('value: "7"', 'value: "seven"'))
+    (place / "curated.pbtxt").write_text(schema.replace('value: "large"', 'value: "huge"'))
     arguments = ["--set", "data.schema=curated.pbtxt", "--set", "data.stop_on_anomalies=true"]
     ended = fpn("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
     assert ended.status == 2
     assert states(ended, "failed") == ["ExampleValidator"]
     assert states(ended, "skipped") == ["Transform", "Trainer", "Evaluator", "Pusher"]
-    assert "image/label" in ended.stderr
+    assert "meta/size" in ended.stderr
     assert "data.stop_on_anomalies" in ended.stderr
     assert "Traceback" not in ended.stderr
 
