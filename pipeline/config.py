@@ -26,18 +26,18 @@ class Section(BaseModel):
 class SplitsConfig(Section):
     """Hash buckets of each split; a split's share is its buckets over the sum of all."""
 
-    train: Count = 8
-    eval: Count = 1
-    test: Count = 1
+    train: Count = Field(8, description="hash buckets of the split that fits the model")
+    eval: Count = Field(1, description="hash buckets of the split that stops training early")
+    test: Count = Field(1, description="hash buckets of the split that the Evaluator alone sees")
 
 
 class ColumnsConfig(Section):
     """Names of the manifest's columns. All other columns become features `meta/<column>`."""
 
-    path: str = "path"
-    label: str = "label"
-    group: str = "group"
-    split: str = "split"
+    path: str = Field("path", description="column with the file, relative to the manifest's folder")
+    label: str = Field("label", description="column with the name of the class")
+    group: str = Field("group", description="column with what must not be spread over splits, such as the patient (optional)")
+    split: str = Field("split", description="column with train, eval or test (optional)")
 
 
 class DataConfig(Section):
@@ -57,17 +57,17 @@ class DataConfig(Section):
 class ImageConfig(Section):
     """What the network sees."""
 
-    height: Count = 224
-    width: Count = 224
-    channels: Literal[1, 3, 4] = 3
-    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
-    antialias: bool = True
+    height: Count = Field(224, description="pixels")
+    width: Count = Field(224, description="pixels")
+    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 RGB, 4 RGBA")
+    resize: Literal["stretch", "letterbox", "crop"] = Field("stretch", description="how another aspect ratio is made to fit")
+    antialias: bool = Field(True, description="filter before making images smaller")
 
 
 class AugmentConfig(Section):
     """Random changes to training images; off for evaluation and serving."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field("none", description="mirror at random")
     shift: Share = Field(0.0, description="largest shift, as a share of height and width")
     zoom: Share = Field(0.0, description="largest zoom in or out, as a share")
     rotation: Share = Field(0.0, description="largest rotation, as a share of a full turn")
@@ -77,13 +77,15 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """Backbone, pyramid and heads."""
 
-    backbone: Literal["small_resnet", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    backbone: Literal["small_resnet", "resnet50", "resnet101", "mobilenet_v2"] = Field(
+        "resnet50", description="network that gives the maps C2..C5"
+    )
     weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
-    min_level: Annotated[int, Field(ge=2, le=5)] = 2
-    max_level: Annotated[int, Field(ge=2, le=5)] = 5
-    num_filters: Count = 256
-    fusion_type: Literal["sum", "concat", "none"] = Field("sum", description="none leaves the pyramid out")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    min_level: Annotated[int, Field(ge=2, le=5)] = Field(2, description="finest level, of stride 2^min_level")
+    max_level: Annotated[int, Field(ge=2, le=5)] = Field(5, description="coarsest level")
+    num_filters: Count = Field(256, description="channels of the pyramid")
+    fusion_type: Literal["sum", "concat", "none"] = Field("sum", description="how levels merge; none leaves the pyramid out")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share dropped before each head")
 
     @model_validator(mode="after")
     def _levels_in_order(self) -> "ModelConfig":
@@ -97,24 +99,24 @@ class TrainConfig(Section):
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
     frozen_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs before, with the backbone frozen")
-    batch_size: Count = 32
-    learning_rate: Positive = 1e-3
+    batch_size: Count = Field(32, description="images a step, over all GPUs together")
+    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of AdamW")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better eval loss; 0: never")
-    mixed_precision: bool = False
-    xla: bool = False
+    mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
+    xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
-    seed: int = 0
+    seed: int = Field(0, description="of weights, order and augmentation")
 
 
 class ThresholdConfig(Section):
     """What a model must reach to be blessed. At least one of the bounds."""
 
-    metric: str
+    metric: str = Field(description="accuracy or cross_entropy")
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(
@@ -143,9 +145,13 @@ class EvaluateConfig(Section):
     slices: list[Annotated[list[str], AfterValidator(_one_or_two)]] = Field(
         [["image/label"]], description="features, or pairs of features, to slice by; meta/ and image/ as ingested"
     )
-    confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = "jackknife"
-    batch_size: Count = 256
-    thresholds: list[ThresholdConfig] = Field([ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1)
+    confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = Field(
+        "jackknife", description="how the 95 % intervals are computed"
+    )
+    batch_size: Count = Field(256, description="images a step")
+    thresholds: list[ThresholdConfig] = Field(
+        [ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1, description="all must hold for a blessing"
+    )
 
 
 class PushConfig(Section):
@@ -163,7 +169,7 @@ class BeamConfig(Section):
 class Config(Section):
     """The whole configuration of a pipeline."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")] = Field(description="of the pipeline")
     data: DataConfig
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()
