@@ -18,6 +18,7 @@ GROUP: Final = "image/group"  # bytes: rows that share it share a split; the pat
 MEAN: Final = "image/mean"  # float: mean grey level, 0..1
 STD: Final = "image/std"  # float: standard deviation of the grey level, 0..0.5
 META_PREFIX: Final = "meta/"  # bytes: one feature for each extra column of a manifest
+RAW: Final = (ENCODED, FORMAT, HEIGHT, WIDTH, CHANNELS, FILENAME, LABEL, GROUP, MEAN, STD)
 
 # Transformed features.
 IMAGE: Final = "image"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels]

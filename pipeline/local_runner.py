@@ -1,6 +1,7 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
 import datetime
+import difflib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from components.errors import UserError
 from components.image_example_gen import source
+from models import features
 from pipeline.config import Config
 from pipeline.digits import write_digits
 from pipeline.redirection import output_to
@@ -52,6 +54,7 @@ def run(config: Config, output: Path) -> RunResult:
     if config.data.sample == "digits":
         write_digits(Path(config.data.path))
     rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits"}))
+    _check_slices(config, rows)
     del rows  # read to find mistakes before TensorFlow is loaded; the component reads them where it runs
 
     output = output.resolve()
@@ -138,6 +141,17 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
         "components": display.components,
     }
     return RunResult(summary, status, log, error, evaluation, outputs.anomalies)
+
+
+def _check_slices(config: Config, rows: list[source.Row]) -> None:
+    known = [*features.RAW, *(features.META_PREFIX + column for column in rows[0].meta)]
+    named = [name for names in config.evaluate.slices for name in names]
+    named += [name for threshold in config.evaluate.thresholds for name in threshold.slice]
+    for name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known ones: {', '.join(known)}"
+            raise UserError(f"evaluate: no feature {name} to slice by; {hint}")
 
 
 def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, str]:

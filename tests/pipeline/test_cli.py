@@ -77,6 +77,11 @@ def spoil_test_split(place):
     return []
 
 
+def spoil_slice(place):
+    write_config(place, evaluate={"slices": [["image/lable"]]})
+    return []
+
+
 def spoil_output(place):
     (place / "file").write_text("")
     return ["--output", place / "file" / "out"]
@@ -94,6 +99,7 @@ def spoil_output(place):
         (spoil_key, ["train.epoch: unknown key; did you mean train.epochs?"]),
         (spoil_type, ["train.epochs", "integer", "'many'"]),
         (spoil_test_split, ["the test split would be empty", "data.splits.test"]),
+        (spoil_slice, ["no feature image/lable to slice by; did you mean image/label?"]),
         (spoil_output, ["file", "--output"]),
     ],
     ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "",
