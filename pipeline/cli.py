@@ -59,29 +59,11 @@ def _run(options: argparse.Namespace) -> int:
 
     from pipeline import local_runner
     from pipeline.config import load_config
+    from pipeline.report import print_summary
 
     config = load_config(options.config, options.data, options.overrides)
     result = local_runner.run(config, options.output or Path("output") / config.name)
-    console = Console(highlight=False, soft_wrap=True)
-    if result.evaluation:
-        from pipeline.report import render_evaluation
-
-        console.print(render_evaluation(result.evaluation, with_slices=False))
-        compares = any(threshold.change is not None for threshold in config.evaluate.thresholds)
-        if compares and not result.evaluation.compared:
-            console.print("No earlier blessed model to compare with: thresholds on the change did not apply")
-    for anomaly in result.anomalies:
-        console.print(f"Anomaly: {anomaly}", markup=False)
-    if result.summary["examples"]:
-        console.print("Images   " + ", ".join(f"{name} {count}" for name, count in result.summary["examples"].items()))
-    if result.summary["blessed"]:
-        console.print(f"Blessed, pushed to {result.summary['pushed_model']}")
-        console.print(f"Slices: fpn report {result.log.parents[2]}")
-    elif not result.error:
-        console.print("Not blessed, not pushed:")
-        for verdict in result.evaluation.verdicts:
-            if verdict.passed is False:
-                console.print(f"  {verdict}")
+    print_summary(result, Console(highlight=False, soft_wrap=True))
     if result.error:
         print(f"fpn: {result.error}", file=sys.stderr)
     if options.json:
@@ -126,11 +108,11 @@ def _report(options: argparse.Namespace) -> int:
     from pipeline.redirection import output_to
 
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
-        from pipeline.report import print_evaluation
+        from pipeline.report import render_evaluation
         from pipeline.results import read_evaluation
 
         evaluation = read_evaluation(str(folder))
-    print_evaluation(evaluation, Console())
+    Console().print(render_evaluation(evaluation))
     return 0
 
 

@@ -1,15 +1,19 @@
-"""Evaluations as tables in a terminal."""
+"""Runs and evaluations as text in a terminal."""
+
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.results import Evaluation, Metric, Slice
+if TYPE_CHECKING:
+    from pipeline.local_runner import RunResult
+    from pipeline.results import Evaluation, Metric, Slice
 
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
 
-def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> RenderableType:
+def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> RenderableType:
     """Overall metrics and slices with 95 % intervals, and the thresholds' verdicts."""
     names = list(evaluation.overall)
     metrics = Table(title="Test split, 95 % intervals", title_justify="left", title_style="bold")
@@ -29,15 +33,31 @@ def render_evaluation(evaluation: Evaluation, with_slices: bool = True) -> Rende
     return Group(metrics, verdicts)
 
 
-def _cells(item: Slice, names: list[str]) -> list[str]:
+def _cells(item: "Slice", names: list[str]) -> list[str]:
     return [str(item.examples), *(_value(item.metrics[name]) for name in names)]
 
 
-def _value(metric: Metric) -> str:
+def _value(metric: "Metric") -> str:
     if metric.lower is None or metric.upper is None:
         return f"{metric.value:.4f}"
     return f"{metric.value:.4f} [{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
-def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    console.print(render_evaluation(evaluation))
+def print_summary(result: "RunResult", console: Console) -> None:
+    """What a run has come to: overall metrics, verdicts, images, and where the model went, or why it did not."""
+    summary = result.summary
+    if result.evaluation:
+        console.print(render_evaluation(result.evaluation, with_slices=False))
+    for note in result.notes:
+        console.print(note, markup=False)
+    if summary["examples"]:
+        console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
+    if summary["blessed"]:
+        console.print(f"[green]Blessed[/], pushed to {summary['pushed_model']}")
+    elif result.evaluation and not result.error:
+        console.print("[bold red]Not blessed[/], not pushed:")
+        for verdict in result.evaluation.verdicts:
+            if not verdict.passed:
+                console.print(f"  {verdict}", markup=False)
+    if result.evaluation:
+        console.print(f"All slices: fpn report {result.log.parents[2]}")

@@ -1,0 +1,78 @@
+"""Shows on the screen which component runs and how far training is."""
+
+import logging
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressDisplay(logging.Handler):
+    """Shows which component runs and how far training is; keeps each component's state and time.
+
+    Listens to what LocalDagRunner logs of each node, and to `models.training`.
+    """
+
+    def __init__(self, console: Console, components: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self.components: dict[str, dict[str, Any]] = {name: {"state": "skipped", "seconds": 0.0} for name in components}
+        self.running = ""
+        self._started = 0.0
+        self._console = console
+        self._width = max(map(len, components))
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", visible=False)
+        self._listened = [logging.getLogger("absl"), logging.getLogger("models.training")]
+
+    def __enter__(self) -> "ProgressDisplay":
+        for logger in self._listened:
+            logger.addHandler(self)
+        self._listened[1].setLevel(logging.DEBUG)
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self._bar.stop()
+        for logger in self._listened:
+            logger.removeHandler(self)
+        if kind and self.running in self.components:
+            self._finish("failed")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if progress := getattr(record, "progress", None):
+            self._bar.update(
+                self._task,
+                description=f"{self.running}  {progress['text']}",
+                completed=progress["done"],
+                total=progress["total"],
+            )
+            if not self._console.is_terminal and record.levelno >= logging.INFO:
+                self._console.print(f"  {progress['text']}", highlight=False)
+        elif record.msg == "Component %s is running.":
+            self.running = str(record.args[0]) if isinstance(record.args, tuple) else ""
+            self._started = time.monotonic()
+            if self.running in self.components:
+                self.components[self.running]["state"] = "complete"
+                self._bar.reset(self._task, description=self.running, total=None, visible=True)
+        elif record.msg == "A cached execution %d is used.":
+            self.components[self.running]["state"] = "cached"
+        elif record.msg == "Component %s is finished." and self.running in self.components:
+            self._finish(self.components[self.running]["state"])
+
+    def _finish(self, state: str) -> None:
+        seconds = round(time.monotonic() - self._started, 2)
+        self.components[self.running] = {"state": state, "seconds": seconds}
+        mark = {"complete": "[green]✓[/]", "cached": "[green]✓[/]", "failed": "[bold red]✗[/]"}[state]
+        note = {"complete": "", "cached": "  from the cache", "failed": "  failed"}[state]
+        self._console.print(f"{mark} {self.running:<{self._width}} {seconds:7.1f} s{note}", highlight=False)
