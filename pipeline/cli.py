@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     runs.set_defaults(call=_runs)
 
     report = commands.add_parser("report", help="show a run's evaluation")
-    report.add_argument("folder", type=Path, metavar="DIR", help="a run's output folder, or a folder of TFMA results")
+    report.add_argument(
+        "folder", type=Path, metavar="DIR", help="an output folder (its latest run), a run in it, or a folder of TFMA results"
+    )
     report.set_defaults(call=_report)
 
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
@@ -97,7 +99,7 @@ def _runs(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     if not (folder / "eval_config.json").exists():
-        summaries = sorted(folder.glob("runs/*/summary.json"), reverse=True)
+        summaries = [*folder.glob("summary.json"), *sorted(folder.glob("runs/*/summary.json"), reverse=True)]
         evaluations = [json.loads(path.read_text())["evaluation"] for path in summaries]
         found = next((Path(path) for path in evaluations if path), None)
         if not found:

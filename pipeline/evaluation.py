@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.errors import UserError
@@ -25,7 +24,7 @@ _INTERVALS = {
 }
 
 
-def build_eval_config(config: EvaluateConfig) -> tfma.EvalConfig:
+def build_eval_config(config: EvaluateConfig) -> config_pb2.EvalConfig:
     """Builds what the Evaluator is told to compute.
 
     Raises:
@@ -50,7 +49,7 @@ def build_eval_config(config: EvaluateConfig) -> tfma.EvalConfig:
     if config.confidence_intervals != "none":
         options.compute_confidence_intervals.value = True
         options.confidence_intervals.method = _INTERVALS[config.confidence_intervals]
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[model],
         slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in slices],
         metrics_specs=[config_pb2.MetricsSpec(metrics=[_metric(name, config.thresholds) for name in METRICS])],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from models import features
 from pipeline.digits import write_digits
+from pipeline.results import read_evaluation
 
 PACKAGES = ("pipeline", "components", "models")
 ALL = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Trainer", "Evaluator", "Pusher"]
@@ -149,6 +151,7 @@ def test_the_new_model_is_compared_with_the_last_blessed_one(runs, fpn, place):
 def test_the_report_shows_slices_with_intervals_and_verdicts(runs, fpn, place):
     ended = fpn("report", "out", project=place)
     assert ended.status == 0
+    assert fpn("report", f"out/runs/{runs['code'].json['run_id']}", project=place).stdout == ended.stdout
     for text in ("all examples", "image/label=3", "meta/size=small", "image/label=3, meta/size=small", "at least 0.15"):
         assert text in ended.stdout
 
@@ -158,22 +161,46 @@ def test_runs_are_listed_with_their_verdicts(runs, fpn, place):
     assert [line.split("│")[4].strip() for line in listed.splitlines() if "few-digits" in line] == ["yes", "yes", "no", "yes"]
 
 
-def test_predict_agrees_with_the_evaluator_on_every_test_file(runs, fpn, place):
+@pytest.fixture(scope="module")
+def predictions(runs, fpn, place):
+    """What `fpn predict` says of every test image: (label, size, predicted label, probability of the label)."""
     artifacts = place / "out" / "artifacts" / "ImageExampleGen" / "examples"
+    rows = {}
     files = [str(path) for path in artifacts.glob("*/Split-test/*.gz")]
-    labels = {}
     for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
-        labels[feature[features.FILENAME].bytes_list.value[0].decode()] = feature[features.LABEL].bytes_list.value[0].decode()
-    paths = [place / "data" / name for name in labels]
+        name, label, size = (
+            feature[key].bytes_list.value[0].decode() for key in (features.FILENAME, features.LABEL, "meta/size")
+        )
+        rows[name] = label, size
+    paths = [place / "data" / name for name in rows]
     ended = fpn("predict", "--model", runs["code"].json["pushed_model"], "--json", *paths, project=place)
     assert ended.status == 0, ended.stderr
-    predictions = ended.json["predictions"]
-    right = sum(item["label"] == label for item, label in zip(predictions, labels.values(), strict=True))
+    answers = ended.json["predictions"]
+    assert [item["image"] for item in answers] == [str(path) for path in paths]
+    return [
+        (label, size, item["label"], item["probabilities"][label])
+        for (label, size), item in zip(rows.values(), answers, strict=True)
+    ]
+
+
+def test_every_metric_agrees_with_the_answers_of_predict(runs, predictions):
+    evaluation = read_evaluation(runs["code"].json["evaluation"])
+    assert len(evaluation.slices) == 1 + 10 + 3 + 30
+    for item in evaluation.slices:
+        wanted = dict(item.key)
+        rows = [
+            row
+            for row in predictions
+            if row[0] == wanted.get("image/label", row[0]) and row[1] == wanted.get("meta/size", row[1])
+        ]
+        assert item.examples == len(rows)
+        accuracy = sum(predicted == label for label, _, predicted, _ in rows) / len(rows)
+        cross_entropy = -sum(math.log(probability) for *_, probability in rows) / len(rows)
+        assert item.metrics["accuracy"].value == pytest.approx(accuracy, abs=1e-6)
+        assert item.metrics["cross_entropy"].value == pytest.approx(cross_entropy, rel=1e-3, abs=1e-5)
     assert len(predictions) == runs["code"].json["examples"]["test"]
-    assert right / len(predictions) == pytest.approx(runs["code"].json["metrics"]["accuracy"]["value"], abs=1e-6)
-    losses = [-tf.math.log(item["probabilities"][label]) for item, label in zip(predictions, labels.values(), strict=True)]
-    assert tf.reduce_mean(losses).numpy() == pytest.approx(runs["code"].json["metrics"]["cross_entropy"]["value"], rel=1e-3)
+    assert runs["code"].json["metrics"]["accuracy"]["value"] == evaluation.overall["accuracy"].value
 
 
 def test_predict_names_the_file_that_is_no_image(runs, fpn, place):
