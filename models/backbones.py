@@ -72,9 +72,8 @@ def small_resnet(weights: None, input_shape: tuple[int | None, int | None, int],
     """
     del weights
     inputs = keras.Input(input_shape)
-    x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem_conv")(inputs)
-    x = keras.layers.BatchNormalization(name="stem_bn")(x)
-    x = keras.layers.ReLU(name="stem_relu")(x)
+    # No batch normalisation here: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
+    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="stem_conv")(inputs)
     for level in range(1, 6):
         x = _residual_block(x, filters=width * 2 ** (level - 1), stride=2, name=f"stage{level}")
     return keras.Model(inputs, x, name="small_resnet")

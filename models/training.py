@@ -229,5 +229,5 @@ class _Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
-        self._text = f"  loss {logs['loss']:.4f}  eval loss {logs['val_loss']:.4f}  eval accuracy {logs['val_accuracy']:.4f}"
+        self._text = f"  loss {logs['loss']:.3f}  eval loss {logs['val_loss']:.3f}  eval accuracy {logs['val_accuracy']:.3f}"
         self._log(logging.INFO, self._steps_per_epoch)

@@ -16,7 +16,7 @@ from components.image_example_gen import source
 from models import features
 from pipeline.config import Config
 from pipeline.digits import write_digits
-from pipeline.progress import ProgressDisplay
+from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import render_evaluation
 
@@ -82,7 +82,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
     console.print(f"[bold]{config.name}[/] run {run_id}, log in {log}", highlight=False, soft_wrap=True)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    with console.status("loading TensorFlow and TFX"):
+    with waiting(console, "loading TensorFlow and TFX"):
         from absl import logging as absl_logging
         from tfx.orchestration import metadata
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -92,7 +92,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
         from pipeline.results import read_evaluation
 
     if config.model.weights != "none":
-        with console.status("checking the weights"):  # now rather than after hours of ingestion
+        with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             _check_weights(config)
     absl_logging.set_verbosity(absl_logging.INFO)
     connection = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
@@ -114,7 +114,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
     outputs = run_metadata.read_outputs(connection)
     evaluation = None
     if outputs.evaluation:
-        with console.status("reading the evaluation"):
+        with waiting(console, "reading the evaluation"):
             evaluation = read_evaluation(outputs.evaluation)
     if not error and not outputs.blessed:
         status = 3

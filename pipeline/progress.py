@@ -1,11 +1,16 @@
 """Shows on the screen which component runs and how far training is."""
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.spinner import Spinner
+from rich.table import Column
 
 
 class ProgressDisplay(logging.Handler):
@@ -23,13 +28,15 @@ class ProgressDisplay(logging.Handler):
         self._width = max(map(len, components))
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            TimeElapsedColumn(table_column=Column(min_width=7)),
+            TextColumn("left", table_column=Column(min_width=4)),
+            TimeRemainingColumn(table_column=Column(min_width=7)),
             console=console,
             transient=True,
+            redirect_stdout=False,  # else all that TFX logs would be shown above the bar
+            redirect_stderr=False,
         )
         self._task = self._bar.add_task("", visible=False)
         self._listened = [logging.getLogger("absl"), logging.getLogger("models.training")]
@@ -76,3 +83,11 @@ class ProgressDisplay(logging.Handler):
         mark = {"complete": "[green]✓[/]", "cached": "[green]✓[/]", "failed": "[bold red]✗[/]"}[state]
         note = {"complete": "", "cached": "  from the cache", "failed": "  failed"}[state]
         self._console.print(f"{mark} {self.running:<{self._width}} {seconds:7.1f} s{note}", highlight=False)
+
+
+@contextlib.contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Shows that something takes a while."""
+    spinner = Live(Spinner("dots", what), console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with spinner if console.is_terminal else contextlib.nullcontext():
+        yield
