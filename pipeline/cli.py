@@ -77,6 +77,8 @@ def _runs(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pipeline.report import shown
+
     pattern = "runs/*/summary.json" if options.output else "*/runs/*/summary.json"
     summaries = [json.loads(path.read_text()) for path in (options.output or Path("output")).glob(pattern)]
     if not summaries:
@@ -90,7 +92,7 @@ def _runs(options: argparse.Namespace) -> int:
             summary["pipeline"],
             f"{accuracy['value']:.4f}" if accuracy else "-",
             f"{failed} failed" if failed else "yes" if summary["blessed"] else "no",
-            summary["pushed_model"] or "-",
+            shown(summary["pushed_model"]) if summary["pushed_model"] else "-",
         )
     Console().print(table)
     return 0

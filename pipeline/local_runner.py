@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.digits import write_digits
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
-from pipeline.report import render_evaluation
+from pipeline.report import render_evaluation, shown
 
 if TYPE_CHECKING:
     from pipeline.results import Evaluation
@@ -79,7 +79,7 @@ def run(config: Config, output: Path) -> RunResult:
 
 def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -> RunResult:
     console = Console(file=screen)
-    console.print(f"[bold]{config.name}[/] run {run_id}, log in {log}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{config.name}[/] run {run_id}, log in {shown(log)}", highlight=False, soft_wrap=True)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
@@ -167,7 +167,7 @@ def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, st
             return 2, str(cause)
         cause = cause.__cause__ or cause.__context__
     lines = str(failure).strip().splitlines() or [""]
-    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {log}"
+    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {shown(log)}"
 
 
 def _write_aside(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 from rich.table import Column
 
@@ -28,17 +28,16 @@ class ProgressDisplay(logging.Handler):
         self._width = max(map(len, components))
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.description}", table_column=Column(min_width=self._width)),
             BarColumn(bar_width=16, table_column=Column(min_width=16)),
-            TimeElapsedColumn(table_column=Column(min_width=7)),
-            TextColumn("left", table_column=Column(min_width=4)),
             TimeRemainingColumn(table_column=Column(min_width=7)),
+            TextColumn("left  {task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
             redirect_stdout=False,  # else all that TFX logs would be shown above the bar
             redirect_stderr=False,
         )
-        self._task = self._bar.add_task("", visible=False)
+        self._task = self._bar.add_task("", visible=False, text="")
         self._listened = [logging.getLogger("absl"), logging.getLogger("models.training")]
 
     def __enter__(self) -> "ProgressDisplay":
@@ -58,12 +57,7 @@ class ProgressDisplay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if progress := getattr(record, "progress", None):
-            self._bar.update(
-                self._task,
-                description=f"{self.running}  {progress['text']}",
-                completed=progress["done"],
-                total=progress["total"],
-            )
+            self._bar.update(self._task, completed=progress["done"], total=progress["total"], text=progress["text"])
             if not self._console.is_terminal and record.levelno >= logging.INFO:
                 self._console.print(f"  {progress['text']}", highlight=False)
         elif record.msg == "Component %s is running.":
@@ -71,7 +65,7 @@ class ProgressDisplay(logging.Handler):
             self._started = time.monotonic()
             if self.running in self.components:
                 self.components[self.running]["state"] = "complete"
-                self._bar.reset(self._task, description=self.running, total=None, visible=True)
+                self._bar.reset(self._task, description=self.running, total=None, visible=True, text="")
         elif record.msg == "A cached execution %d is used.":
             self.components[self.running]["state"] = "cached"
         elif record.msg == "Component %s is finished." and self.running in self.components:

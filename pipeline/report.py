@@ -1,5 +1,6 @@
 """Runs and evaluations as text in a terminal."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -43,6 +44,12 @@ def _value(metric: "Metric") -> str:
     return f"{metric.value:.4f} [{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
+def shown(path: str | Path) -> str:
+    """A path as a person would type it: relative where it is below the working folder."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def print_summary(result: "RunResult", console: Console) -> None:
     """What a run has come to: overall metrics, verdicts, images, and where the model went, or why it did not."""
     summary = result.summary
@@ -53,11 +60,11 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
     if summary["blessed"]:
-        console.print(f"[green]Blessed[/], pushed to {summary['pushed_model']}")
+        console.print(f"[green]Blessed[/], pushed to {shown(summary['pushed_model'])}")
     elif result.evaluation and not result.error:
         console.print("[bold red]Not blessed[/], not pushed:")
         for verdict in result.evaluation.verdicts:
             if not verdict.passed:
                 console.print(f"  {verdict}", markup=False)
     if result.evaluation:
-        console.print(f"All slices: fpn report {result.log.parents[2]}")
+        console.print(f"All slices: fpn report {shown(result.log.parents[2])}")
