@@ -107,6 +107,12 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
                 f"{folder}: the {split} split would be empty ({len(rows)} images in {groups} groups); "
                 f"give it more hash buckets (data.splits.{split}), more data, or a split of its own"
             )
+    unlearned = sorted(labels - {row.label for row in rows if row.split == "train"})
+    if unlearned:
+        raise UserError(
+            f"{folder}: the train split has no image of {', '.join(unlearned)}; "
+            f"give it more hash buckets (data.splits.train), or add or remove images of the class"
+        )
     return sorted(rows, key=lambda row: _hash(row.path))
 
 

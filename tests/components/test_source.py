@@ -475,3 +475,12 @@ def test_importing_source_does_not_import_tensorflow() -> None:
     code = "import sys, components.image_example_gen.source; print({'tensorflow', 'tfx'} & sys.modules.keys() or 'none')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "none"
+
+
+def test_a_class_that_training_would_never_see_is_an_error(tmp_path):
+    for split, label in [("train", "cat"), ("train", "dog"), ("val", "cat"), ("test", "cat"), ("test", "owl")]:
+        folder = tmp_path / split / label
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"the train split has no image of owl; .*data\.splits\.train"):
+        source.read_rows(str(tmp_path), settings())
