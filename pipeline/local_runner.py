@@ -1,10 +1,13 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
+import contextlib
 import datetime
 import difflib
+import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -68,13 +71,24 @@ def run(config: Config, output: Path) -> RunResult:
     except OSError as error:
         raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
     log = folder / "log.txt"
-    with output_to(log) as screen:
+    with _locked(output), output_to(log) as screen:
         result = _run(config, output, run_id, log, screen)
     _write_aside(folder / "summary.json", json.dumps(result.summary, indent=2))
     if result.evaluation:
         with (folder / "report.txt").open("w", encoding="utf-8") as file:
             Console(file=file, width=120).print(render_evaluation(result.evaluation))
     return result
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """One run at a time in an output folder, for the metadata store is a file; a lock ends with its process, killed or not."""
+    with (output / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{output}: another run is writing here; wait for its end, or give another --output") from error
+        yield
 
 
 def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -> RunResult:

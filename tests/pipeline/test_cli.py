@@ -1,6 +1,7 @@
 """What a person can get wrong ends with status 2 and a line or two that name the cure."""
 
 import csv
+import fcntl
 
 import pytest
 import yaml
@@ -113,6 +114,15 @@ def test_a_mistake_is_told_in_two_lines_with_its_cure(place, fpn, spoil, texts):
     assert ended.stderr.startswith("fpn: ")
     assert len(ended.stderr.splitlines()) <= 2
     assert not (place / "out").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(place, fpn):
+    (place / "out").mkdir()
+    with (place / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = fpn("run", "--config", place / "config.yaml", "--output", place / "out")
+    assert ended.status == 2
+    assert "another run is writing here; wait for its end, or give another --output" in ended.stderr
 
 
 def test_weights_of_another_network_are_refused_before_anything_runs(place, fpn):
