@@ -47,17 +47,21 @@ class Backbone:
     channels: int | None
 
 
+# Of the batch statistics: small data sets have few steps, in which Keras' 0.99 would not get from its start to the data.
+_MOMENTUM: Final = 0.9
+
+
 def _residual_block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
     """Two 3x3 convolutions and a shortcut, the identity or a projection (He et al. 2015, arXiv:1512.03385)."""
     shortcut = x
     if stride != 1 or x.shape[-1] != filters:
         shortcut = keras.layers.Conv2D(filters, 1, stride, use_bias=False, name=f"{name}_shortcut_conv")(x)
-        shortcut = keras.layers.BatchNormalization(name=f"{name}_shortcut_bn")(shortcut)
+        shortcut = keras.layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_shortcut_bn")(shortcut)
     x = keras.layers.Conv2D(filters, 3, stride, padding="same", use_bias=False, name=f"{name}_1_conv")(x)
-    x = keras.layers.BatchNormalization(name=f"{name}_1_bn")(x)
+    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_1_bn")(x)
     x = keras.layers.ReLU(name=f"{name}_1_relu")(x)
     x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(x)
-    x = keras.layers.BatchNormalization(name=f"{name}_2_bn")(x)
+    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_2_bn")(x)
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_out")(x)
 
