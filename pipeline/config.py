@@ -44,7 +44,10 @@ class DataConfig(Section):
     """Where the images are and how they are taken in."""
 
     path: str = Field(description="folder of class folders, of train/eval/test folders of these, or with a manifest.csv")
-    sample: Literal["digits"] | None = Field(None, description="built-in data set to write to `path` if it is not there")
+    sample: Literal["digits", "fashion_mnist"] | None = Field(
+        None, description="known data set to write to `path` if it is not there"
+    )
+    multi_label: bool = Field(False, description="an image may have several classes, written `one|two` in the manifest")
     manifest: str = Field("manifest.csv", description="name of the manifest in the folder")
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
@@ -72,20 +75,73 @@ class AugmentConfig(Section):
     zoom: Share = Field(0.0, description="largest zoom in or out, as a share")
     rotation: Share = Field(0.0, description="largest rotation, as a share of a full turn")
     contrast: Share = Field(0.0, description="largest change of contrast, as a share")
+    rand_augment: Share = Field(0.0, description="strength of RandAugment, two random operations an image; 0: off")
+    erasing: Share = Field(0.0, description="probability of blanking a random rectangle of an image")
+    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of MixUp, which blends pairs of images; 0: off")
+    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of CutMix, which swaps rectangles; 0: off")
+
+
+BackboneName = Literal[
+    "small_resnet10",
+    "small_resnet18",
+    "small_resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet50_v2",
+    "resnet101_v2",
+    "resnet152_v2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_b1",
+    "efficientnet_v2_b2",
+    "efficientnet_v2_b3",
+    "efficientnet_v2_s",
+    "efficientnet_v2_m",
+    "efficientnet_v2_l",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+    "xception",
+]
+Level = Annotated[int, Field(ge=1, le=7)]
 
 
 class ModelConfig(Section):
     """Backbone, pyramid and heads."""
 
-    backbone: Literal["small_resnet", "resnet50", "resnet101", "mobilenet_v2"] = Field(
-        "resnet50", description="network that gives the maps C2..C5"
-    )
+    backbone: BackboneName = Field("resnet50", description="network that gives the maps C1..C5")
     weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
-    min_level: Annotated[int, Field(ge=2, le=5)] = Field(2, description="finest level, of stride 2^min_level")
-    max_level: Annotated[int, Field(ge=2, le=5)] = Field(5, description="coarsest level")
+    grey_input: Literal["repeat", "sum"] = Field(
+        "repeat", description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs"
+    )
+    min_level: Level = Field(2, description="finest level, of stride 2^min_level")
+    max_level: Level = Field(5, description="coarsest level; beyond the backbone's last map, levels are made from it")
+    coarse_levels: Literal["conv", "pool"] = Field("conv", description="how levels beyond the backbone's last map are made")
     num_filters: Count = Field(256, description="channels of the pyramid")
-    fusion_type: Literal["sum", "concat", "none"] = Field("sum", description="how levels merge; none leaves the pyramid out")
+    fusion_type: Literal["sum", "concat", "bifpn", "none"] = Field(
+        "sum", description="how levels merge; none leaves the pyramid out"
+    )
+    bifpn_repeats: Count = Field(3, description="rounds of a bifpn, each down and up again")
+    separable: bool = Field(False, description="depthwise separable convolutions in the pyramid")
+    norm: Literal["none", "batch", "group"] = Field("none", description="normalisation after the pyramid's convolutions")
+    activation: Literal["none", "relu", "silu", "gelu"] = Field(
+        "none", description="non-linearity after the pyramid's last convolutions"
+    )
+    shared_head: bool = Field(False, description="one head for all levels instead of one a level")
+    pooling: Literal["average", "max", "attention"] = Field("average", description="how a level's map becomes a vector")
+    combine: Literal["mean", "concat", "learned"] = Field(
+        "mean", description="levels' answers: their mean, a dense layer on them together, or a mean with learned weights"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share dropped before each head")
+    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
+        "none", description="views of an image over which the exported model averages"
+    )
 
     @model_validator(mode="after")
     def _levels_in_order(self) -> "ModelConfig":
@@ -100,13 +156,25 @@ class TrainConfig(Section):
     epochs: Count = Field(10, description="epochs with all weights trainable")
     frozen_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images a step, over all GPUs together")
-    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
+    accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
+    optimizer: Literal["adamw", "adam", "nadam", "sgd", "lamb", "lion", "muon"] = Field("adamw", description="by name")
+    learning_rate: Positive = Field(1e-3, description="peak rate of the optimizer")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="decoupled, of all kernels")
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="largest norm of all gradients together; 0: any")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="moving average of the weights, its momentum; 0: off")
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal weighs down what is right already")
+    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="of the focal loss")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each class counts as much as every other, by the training split's counts"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
-    early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better eval loss; 0: never")
+    monitor: Literal["loss", "accuracy", "f1"] = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
+    keep: Literal["last", "best"] = Field("last", description="the epoch whose weights are exported; best by `monitor`")
+    early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
+    calibrate: bool = Field(True, description="fit a temperature on the eval split, exported with the model")
     mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
@@ -181,7 +249,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _weights_fit_channels(self) -> "Config":
-        if self.image.channels == 4 and self.model.backbone != "small_resnet":
+        if self.image.channels == 4 and not self.model.backbone.startswith("small_resnet"):
             raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
         return self
 

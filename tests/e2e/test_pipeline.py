@@ -43,7 +43,7 @@ def place(tmp_path_factory):
         "name": "few-digits",
         "data": {"path": str(data), "splits": {"train": 6, "eval": 2, "test": 2}},
         "image": {"height": 32, "width": 32, "channels": 1},
-        "model": {"backbone": "small_resnet", "max_level": 4, "num_filters": 16},
+        "model": {"backbone": "small_resnet10", "max_level": 4, "num_filters": 16},
         "train": {"epochs": 6, "batch_size": 32, "learning_rate": 0.01},
         "evaluate": {
             "slices": [["image/label"], ["meta/size"], ["image/label", "meta/size"]],

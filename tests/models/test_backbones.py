@@ -21,7 +21,7 @@ def test_maps_have_the_strides_that_their_names_say(name, size):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("resnet50", [256, 512, 1024, 2048]), ("mobilenet_v2", [24, 32, 96, 1280]), ("small_resnet", [32, 64, 128, 256])],
+    [("resnet50", [256, 512, 1024, 2048]), ("mobilenet_v2", [24, 32, 96, 1280]), ("small_resnet10", [32, 64, 128, 256])],
 )
 def test_maps_have_the_widths_of_their_stages(name, expected):
     maps = build_backbone(name, "none", (64, 64, 3), 2, 5).output
@@ -67,7 +67,7 @@ def test_weights_are_read_from_a_file(weights_file):
     np.testing.assert_allclose(backbone(images)["C5"], reference(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "small_resnet"])
+@pytest.mark.parametrize("name", ["resnet50", "small_resnet10"])
 def test_weights_of_another_network_are_refused(weights_file, name):
     with pytest.raises(WeightsError, match=f"does not fit {name}") as error:
         build_backbone(name, str(weights_file[0]), (64, 64, 3), 2, 5)

@@ -54,7 +54,7 @@ def exported(tmp_path_factory):
         num_classes=3,
         channel_mean=[127.0],
         channel_variance=[5000.0],
-        backbone="small_resnet",
+        backbone="small_resnet10",
         weights="none",
         min_level=2,
         max_level=4,

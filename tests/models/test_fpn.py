@@ -138,7 +138,7 @@ def classifier(**changes):
         "num_classes": 3,
         "channel_mean": [90.0],
         "channel_variance": [400.0],
-        "backbone": "small_resnet",
+        "backbone": "small_resnet10",
         "weights": "none",
         "min_level": 2,
         "max_level": 4,

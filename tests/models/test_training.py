@@ -36,7 +36,7 @@ def small_model():
         num_classes=2,
         channel_mean=[127.0],
         channel_variance=[5000.0],
-        backbone="small_resnet",
+        backbone="small_resnet10",
         weights="none",
         min_level=2,
         max_level=3,

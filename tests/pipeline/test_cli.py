@@ -21,7 +21,7 @@ def place(tmp_path):
 
 
 def write_config(place, **sections):
-    config = {"name": "trial", "data": {"path": str(place / "data")}, "model": {"backbone": "small_resnet"}, **sections}
+    config = {"name": "trial", "data": {"path": str(place / "data")}, "model": {"backbone": "small_resnet10"}, **sections}
     (place / "config.yaml").write_text(yaml.safe_dump(config))
 
 

@@ -132,7 +132,7 @@ def test_four_channels_need_a_backbone_of_our_own(backbone: str, write: Any) -> 
 
 
 def test_the_small_backbone_takes_four_channels(write: Any) -> None:
-    assert load_config(write(image={"channels": 4}, model={"backbone": "small_resnet"})).image.channels == 4
+    assert load_config(write(image={"channels": 4}, model={"backbone": "small_resnet10"})).image.channels == 4
 
 
 # Overrides
@@ -148,7 +148,7 @@ def test_the_small_backbone_takes_four_channels(write: Any) -> None:
         ("data.schema=null", "data", "schema_file", None),
         ("beam.options=[--direct_num_workers=4]", "beam", "options", ["--direct_num_workers=4"]),
         ("evaluate.slices=[[meta/size], [a, b]]", "evaluate", "slices", [["meta/size"], ["a", "b"]]),
-        ("model.backbone=small_resnet", "model", "backbone", "small_resnet"),
+        ("model.backbone=small_resnet10", "model", "backbone", "small_resnet10"),
     ],
 )
 def test_an_override_is_typed_by_yaml(override: str, section: str, key: str, value: Any, write: Any) -> None:

@@ -1,0 +1,21 @@
+"""The documentation says what is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import configuration_table
+
+PROJECT = Path(__file__).parents[1]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_the_configuration_is_the_configuration():
+    assert configuration_table.PAGE.read_text() == configuration_table.page(), "run .venv/bin/python -m scripts.configuration_table"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_local_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
