@@ -139,14 +139,19 @@ class ModelConfig(Section):
         "mean", description="levels' answers: their mean, a dense layer on them together, or a mean with learned weights"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share dropped before each head")
-    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
-        "none", description="views of an image over which the exported model averages"
-    )
 
     @model_validator(mode="after")
-    def _levels_in_order(self) -> "ModelConfig":
+    def _levels_fit(self) -> "ModelConfig":
         if self.min_level > self.max_level:
             raise ValueError(f"min_level ({self.min_level}) must not be above max_level ({self.max_level})")
+        small = self.backbone.startswith("small_resnet")
+        finest, coarsest = (1, 4) if small else (2, 5)
+        if not finest <= self.min_level <= coarsest:
+            raise ValueError(f"min_level must be {finest} to {coarsest}, the levels that {self.backbone} has, is {self.min_level}")
+        if self.fusion_type == "none" and self.max_level > coarsest:
+            raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
+        if small and self.weights == "imagenet":
+            raise ValueError(f"there are no imagenet weights of {self.backbone}; set weights to none, or choose another backbone")
         return self
 
 
@@ -179,6 +184,14 @@ class TrainConfig(Section):
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
+
+
+class ExportConfig(Section):
+    """What the exported model does beyond the network."""
+
+    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
+        "none", description="views of an image over which the exported model averages"
+    )
 
 
 class ThresholdConfig(Section):
@@ -243,6 +256,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     push: PushConfig = PushConfig()
     beam: BeamConfig = BeamConfig()

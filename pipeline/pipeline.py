@@ -77,6 +77,7 @@ def create_pipeline(
             "augment": config.augment.model_dump(),
             "model": config.model.model_dump(),
             "train": config.train.model_dump(),
+            "export": config.export.model_dump(),
             "code": code_digest("models.training"),
         },
     )
