@@ -8,8 +8,8 @@ import tensorflow as tf
 
 def build_augmentation(
     *, flip: str, shift: float, zoom: float, rotation: float, contrast: float, seed: int
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Makes a function over batches of images, to run inside tf.data.
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Makes a function over batches of images and their labels, to run inside tf.data.
 
     Args:
       flip: none, horizontal, vertical or both.
@@ -20,7 +20,7 @@ def build_augmentation(
       seed: of the random numbers.
 
     Returns:
-      A function from uint8 [N, height, width, channels] to the same.
+      A function from (uint8 [N, height, width, channels], float32 [N, classes]) to the same.
     """
     layers: list[keras.layers.Layer] = []
     if flip != "none":
@@ -34,10 +34,10 @@ def build_augmentation(
     if contrast:
         layers.append(keras.layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 4))
 
-    def augment(images: tf.Tensor) -> tf.Tensor:
+    def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = tf.cast(images, tf.float32)
         for layer in layers:
             x = layer(x, training=True)
-        return tf.cast(tf.clip_by_value(tf.round(x), 0.0, 255.0), tf.uint8)
+        return tf.cast(tf.clip_by_value(tf.round(x), 0.0, 255.0), tf.uint8), labels
 
-    return augment if layers else lambda images: images
+    return augment if layers else lambda images, labels: (images, labels)

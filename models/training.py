@@ -40,17 +40,18 @@ def run_fn(fn_args: FnArgs) -> None:
     train_examples = int(statistics[features.TRAIN_EXAMPLES])
     batch_size = min(train_config["batch_size"], train_examples)
     augment = build_augmentation(**config["augment"], seed=train_config["seed"])
-    train = read_images(fn_args.train_files, image_shape)
+    num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
+    train = read_images(fn_args.train_files, image_shape, num_classes)
     if train_examples * image_shape[0] * image_shape[1] * image_shape[2] <= train_config["cache_gb"] * 2**30:
         train = train.cache()
     buffer = max(batch_size, _SHUFFLE_BYTES // (image_shape[0] * image_shape[1] * image_shape[2]))
     train = (
         train.shuffle(min(buffer, train_examples), seed=train_config["seed"])
         .batch(batch_size, drop_remainder=True)
-        .map(lambda images, labels: (augment(images), labels), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(augment, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-    evaluation = read_images(fn_args.eval_files, image_shape).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
+    evaluation = read_images(fn_args.eval_files, image_shape, num_classes).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
 
     strategy = _strategy()
     policy = keras.config.dtype_policy()
@@ -60,7 +61,7 @@ def run_fn(fn_args: FnArgs) -> None:
         with strategy.scope():
             model = build_classifier(
                 image_shape=image_shape,
-                num_classes=transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY),
+                num_classes=num_classes,
                 channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
                 **config["model"],
@@ -85,7 +86,7 @@ def fit(
     Args:
       model: from images to logits.
       strategy: under whose scope the model was built.
-      train: batches of (uint8 images, int64 labels), shuffled, one pass an epoch.
+      train: batches of (uint8 images, float32 one-hot labels), shuffled, one pass an epoch.
       evaluation: batches likewise.
       steps_per_epoch: batches of `train`.
       config: the section `train` of the configuration.
@@ -109,8 +110,8 @@ def fit(
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
             model.compile(
                 optimizer=_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, config),
-                loss=_loss(model.output_shape[-1], config["label_smoothing"]),
-                metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+                loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["label_smoothing"]),
+                metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
                 jit_compile=config["xla"],
             )
         callbacks: list[keras.callbacks.Callback] = [progress, tensorboard]
@@ -122,15 +123,16 @@ def fit(
         done += epochs
 
 
-def read_images(files: list[str], image_shape: tuple[int, int, int]) -> tf.data.Dataset:
+def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes: int) -> tf.data.Dataset:
     """Reads transformed examples.
 
     Args:
       files: patterns of gzipped TFRecord files.
       image_shape: (height, width, channels).
+      num_classes: size of the label vocabulary; a label that is not in it is all zeros.
 
     Returns:
-      A data set of (uint8 [*image_shape], int64 []), one element an example, decoded in parallel.
+      A data set of (uint8 [*image_shape], float32 [num_classes], one-hot), one element an example, decoded in parallel.
     """
 
     def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -141,7 +143,7 @@ def read_images(files: list[str], image_shape: tuple[int, int, int]) -> tf.data.
                 features.LABEL_INDEX: tf.io.FixedLenFeature([], tf.int64),
             },
         )
-        return parse_images(parsed[features.IMAGE], image_shape), parsed[features.LABEL_INDEX]
+        return parse_images(parsed[features.IMAGE], image_shape), tf.one_hot(parsed[features.LABEL_INDEX], num_classes)
 
     return _read_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
@@ -186,17 +188,6 @@ def _optimizer(learning_rate: float, steps: int, steps_per_epoch: int, config: d
         warmup_steps=warmup,
     )
     return keras.optimizers.AdamW(schedule, weight_decay=config["weight_decay"])
-
-
-def _loss(num_classes: int, label_smoothing: float) -> Any:
-    if not label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def smoothed(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        one_hot = keras.ops.one_hot(keras.ops.reshape(labels, [-1]), num_classes)
-        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
-
-    return smoothed
 
 
 class _Progress(keras.callbacks.Callback):
