@@ -34,7 +34,7 @@ def write_quarter(name: str) -> None:
     """Writes a manifest with the same eval and test splits, and a quarter of the source digits of train."""
     write_digits(DATA)
     config = load_config(CONFIG, data=str(DATA))
-    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits"}))
+    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
     with (DATA / name).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "size", "group", "split"))

@@ -1,6 +1,7 @@
 """Names, types and shapes of every feature: the contract between ingestion, Transform, training and evaluation.
 
-Raw features are what `components.image_example_gen` writes, one `tf.Example` an image, each feature with one value.
+Raw features are what `components.image_example_gen` writes, one `tf.Example` an image, each feature with one value; but the
+label of multi-label data has as many as the image has classes, which may be none.
 Transformed features are what `models.preprocessing` writes and `models.training` reads.
 """
 
@@ -13,7 +14,8 @@ HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels
 CHANNELS: Final = "image/channels"  # int64: 1 to 4
 FILENAME: Final = "image/filename"  # bytes: path, relative to the data folder
-LABEL: Final = "image/label"  # bytes: name of the class
+LABEL: Final = "image/label"  # bytes: name of the class; of multi-label data, the names of all its classes
+LABEL_SEPARATOR: Final = "|"  # between names where several are written as one text: in manifests and in predictions
 GROUP: Final = "image/group"  # bytes: rows that share it share a split; the path where the data has no groups
 MEAN: Final = "image/mean"  # float: mean grey level, 0..1
 STD: Final = "image/std"  # float: standard deviation of the grey level, 0..0.5
@@ -22,7 +24,7 @@ RAW: Final = (ENCODED, FORMAT, HEIGHT, WIDTH, CHANNELS, FILENAME, LABEL, GROUP, 
 
 # Transformed features.
 IMAGE: Final = "image"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels]
-LABEL_INDEX: Final = "label"  # int64: position of the label in the vocabulary
+LABEL_INDEX: Final = "label"  # int64: position of the label in the vocabulary; of multi-label data, of each, any number
 CHANNEL_MEAN: Final = "channel_mean"  # float32 [channels]: mean of the training split's pixels, 0..255, same on every row
 CHANNEL_VARIANCE: Final = "channel_variance"  # float32 [channels]: their variance, same on every row
 TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the training split, same on every row

@@ -59,7 +59,7 @@ def run(config: Config, output: Path) -> RunResult:
     """
     if config.data.sample == "digits":
         write_digits(Path(config.data.path))
-    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits"}))
+    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
     _check_slices(config, rows)
     del rows  # read to find mistakes before TensorFlow is loaded; the component reads them where it runs
 

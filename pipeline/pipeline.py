@@ -41,7 +41,7 @@ def create_pipeline(
     example_gen = ImageExampleGen(
         input_base=config.data.path,
         settings={
-            **config.data.model_dump(include={"manifest", "columns", "splits", "max_rejected", "max_pixels"}),
+            **config.data.model_dump(include={"manifest", "columns", "splits", "multi_label", "max_rejected", "max_pixels"}),
             "code": code_digest("components.image_example_gen.component"),
         },
     )

@@ -10,7 +10,6 @@ from tfx.dsl.io import fileio
 
 from components.anomaly_gate.executor import read_anomalies
 from components.image_example_gen.executor import SUMMARY_FILE
-from models import features
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     if "examples" in artifacts:
         with fileio.open(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)) as file:
             summary = json.load(file)
-        examples = {split: sum(summary["splits"][split].values()) for split in features.SPLITS}
-        examples["rejected"] = summary["rejected"]
+        examples = {**summary["images"], "rejected": summary["rejected"]}
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(

@@ -25,8 +25,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
 
         Args:
           input_base: the data folder.
-          settings: `manifest`, `columns`, `splits`, `max_rejected` and `max_pixels` of the configuration's `data` section,
-            and anything else whose change must make the component run again.
+          settings: `manifest`, `columns`, `splits`, `multi_label`, `max_rejected` and `max_pixels` of the configuration's
+            `data` section, and anything else whose change must make the component run again.
         """
         splits = [
             example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=settings["splits"][name]) for name in features.SPLITS

@@ -1,5 +1,6 @@
 """Reads, checks and writes the images, as a Beam pipeline."""
 
+import collections
 import csv
 import io
 import json
@@ -21,7 +22,8 @@ from components.image_example_gen import source
 from components.image_example_gen.decoding import ImageFile, RejectedImage, check_image
 from models import features
 
-SUMMARY_FILE = "ingestion.json"  # {"splits": {split: {label: images}}, "rejected": files}
+# {"images": {split: images}, "splits": {split: {label: images}}, "rejected": files}
+SUMMARY_FILE = "ingestion.json"
 REJECTED_FILE = "rejected.csv"  # columns path, label, reason
 _ROWS_A_CHUNK = 64
 
@@ -29,8 +31,8 @@ _ROWS_A_CHUNK = 64
 def to_example(row: source.Row, image: ImageFile) -> tf.train.Example:
     """One image as the raw features of `models.features`."""
 
-    def text(value: str) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+    def text(*values: str) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode() for value in values]))
 
     def number(value: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
@@ -47,7 +49,7 @@ def to_example(row: source.Row, image: ImageFile) -> tf.train.Example:
                 features.WIDTH: number(image.width),
                 features.CHANNELS: number(image.channels),
                 features.FILENAME: text(row.path),
-                features.LABEL: text(row.label),
+                features.LABEL: text(*row.labels),
                 features.GROUP: text(row.group),
                 features.MEAN: real(image.mean),
                 features.STD: real(image.std),
@@ -58,7 +60,7 @@ def to_example(row: source.Row, image: ImageFile) -> tf.train.Example:
 
 
 class _LoadImages(beam.DoFn):
-    """Chunks of rows to (split, serialised tf.Example); `counts` gets (split, label), `rejected` (path, label, reason)."""
+    """Chunks of rows to (split, serialised tf.Example); `counts` gets (split, labels), `rejected` (path, label, reason)."""
 
     def __init__(self, folder: str, max_pixels: int) -> None:
         self._folder = folder
@@ -85,18 +87,21 @@ class _LoadImages(beam.DoFn):
             if isinstance(result, RejectedImage):
                 yield beam.pvalue.TaggedOutput("rejected", (row.path, row.label, str(result)))
             else:
-                yield beam.pvalue.TaggedOutput("counts", (row.split, row.label))
+                yield beam.pvalue.TaggedOutput("counts", (row.split, row.labels))
                 yield row.split, result
 
 
 def _write_summary(
-    _: None, folder: str, counts: list[tuple[tuple[str, str], int]], rejected: list[tuple[str, str, str]]
+    _: None, folder: str, counts: list[tuple[tuple[str, tuple[str, ...]], int]], rejected: list[tuple[str, str, str]]
 ) -> None:
-    splits: dict[str, dict[str, int]] = {split: {} for split in features.SPLITS}
-    for (split, label), images in sorted(counts):
-        splits[split][label] = images
+    images = dict.fromkeys(features.SPLITS, 0)
+    by_label: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in features.SPLITS}
+    for (split, labels), count in counts:
+        images[split] += count
+        by_label[split].update(dict.fromkeys(labels, count))
+    splits = {split: dict(sorted(found.items())) for split, found in by_label.items()}
     with fileio.open(os.path.join(folder, SUMMARY_FILE), "w") as file:
-        file.write(json.dumps({"splits": splits, "rejected": len(rejected)}, indent=2))
+        file.write(json.dumps({"images": images, "splits": splits, "rejected": len(rejected)}, indent=2))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("path", "label", "reason"))
@@ -148,7 +153,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
     def _check_rejected(self, max_rejected: float) -> None:
         with fileio.open(os.path.join(self._examples_uri, SUMMARY_FILE)) as file:
             summary = json.load(file)
-        accepted = sum(sum(labels.values()) for labels in summary["splits"].values())
+        accepted = sum(summary["images"].values())
         share = summary["rejected"] / (accepted + summary["rejected"])
         if share <= max_rejected:
             return

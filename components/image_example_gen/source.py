@@ -36,17 +36,22 @@ class Row:
 
     Attributes:
       path: relative to the data folder.
-      label: name of the class.
+      labels: names of its classes: one, or of multi-label data any number, sorted and without repeats.
       group: rows that share it are kept in one split; the path where the data has no groups.
       split: train, eval or test.
       meta: the manifest's extra columns.
     """
 
     path: str
-    label: str
+    labels: tuple[str, ...]
     group: str
     split: str
     meta: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The names as a manifest has them: "cat", or of multi-label data "cat|dog" or ""."""
+        return features.LABEL_SEPARATOR.join(self.labels)
 
 
 def list_files(folder: str) -> dict[str, FileMetadata]:
@@ -85,7 +90,7 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
     Args:
       folder: the data folder; with class folders (`CLASS/...`), class folders in split folders (`train/CLASS/...`,
         `val` or `eval`, `test`), or a manifest.
-      settings: `manifest`, `columns` and `splits` of the configuration's `data` section.
+      settings: `manifest`, `columns`, `splits` and `multi_label` of the configuration's `data` section.
 
     Returns:
       The rows, in an order that is random but the same on every run, so that no later shard holds one class only.
@@ -97,9 +102,13 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
     listed = _from_manifest(folder, files, settings) if settings["manifest"] in files else _from_folders(folder, files)
     rows = _with_splits(listed, settings["splits"])
 
-    labels = {row.label for row in rows}
-    if len(labels) < 2:
+    labels = {label for row in rows for label in row.labels}
+    if len(labels) < 2 and not settings["multi_label"]:
         raise UserError(f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}")
+    if not labels:
+        raise UserError(f"{folder}: no image has a label; name the classes in the manifest's label column")
+    if not settings["multi_label"]:
+        _check_single(folder, labels)
     for split in features.SPLITS:
         if not any(row.split == split for row in rows):
             groups = len({row.group for row in rows})
@@ -107,13 +116,27 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
                 f"{folder}: the {split} split would be empty ({len(rows)} images in {groups} groups); "
                 f"give it more hash buckets (data.splits.{split}), more data, or a split of its own"
             )
-    unlearned = sorted(labels - {row.label for row in rows if row.split == "train"})
+    unlearned = sorted(labels - {label for row in rows if row.split == "train" for label in row.labels})
     if unlearned:
         raise UserError(
             f"{folder}: the train split has no image of {', '.join(unlearned)}; "
             f"give it more hash buckets (data.splits.train), or add or remove images of the class"
         )
     return sorted(rows, key=lambda row: _hash(row.path))
+
+
+def _check_single(folder: str, labels: set[str]) -> None:
+    for label in sorted(labels):
+        if len(parts := _split_label(label)) > 1 and labels.intersection(parts):
+            raise UserError(
+                f"{folder}: the label {label} looks like {len(parts)} classes; "
+                f"set data.multi_label to true, or rename the class if it is one"
+            )
+
+
+def _split_label(text: str) -> tuple[str, ...]:
+    """ "dog | cat|dog" to ("cat", "dog")."""
+    return tuple(sorted({part.strip() for part in text.split(features.LABEL_SEPARATOR)} - {""}))
 
 
 def _from_folders(folder: str, files: Iterable[str]) -> list[Row]:
@@ -124,9 +147,11 @@ def _from_folders(folder: str, files: Iterable[str]) -> list[Row]:
         if others := sorted(top_folders - split_folders):
             raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
         return [
-            Row("/".join(part), label=part[1], group="", split=_SPLIT_NAMES[part[0].lower()]) for part in parts if len(part) > 2
+            Row("/".join(part), labels=(part[1],), group="", split=_SPLIT_NAMES[part[0].lower()])
+            for part in parts
+            if len(part) > 2
         ]
-    rows = [Row("/".join(part), label=part[0], group="", split="") for part in parts if len(part) > 1]
+    rows = [Row("/".join(part), labels=(part[0],), group="", split="") for part in parts if len(part) > 1]
     if not rows:
         raise UserError(
             f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"
@@ -163,8 +188,9 @@ def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[s
         number = table.line_num
         path = (line[columns["path"]] or "").strip().removeprefix("./")
         label = (line[columns["label"]] or "").strip()
-        if None in line or None in line.values() or not path or not label:
-            raise UserError(f"{name}: line {number} needs one value for each column, and a path and a label; mend or remove it")
+        if None in line or None in line.values() or not path or not (label or settings["multi_label"]):
+            required = "a path" if settings["multi_label"] else "a path and a label"
+            raise UserError(f"{name}: line {number} needs one value for each column, and {required}; mend or remove it")
         if path in lines:
             raise UserError(f"{name}: lines {lines[path]} and {number} name the same file, {path}; keep one of them")
         lines[path] = number
@@ -176,7 +202,7 @@ def _from_manifest(folder: str, files: dict[str, FileMetadata], settings: dict[s
         rows.append(
             Row(
                 path,
-                label,
+                _split_label(label) if settings["multi_label"] else (label,),
                 group=(line.get(columns["group"]) or "").strip(),
                 split=_SPLIT_NAMES.get(given.lower(), ""),
                 meta={key: (value or "").strip() for key, value in line.items() if key not in columns.values()},
@@ -216,7 +242,7 @@ def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
             )
         if split in ("", "train"):
             split = spread[bisect.bisect(bounds, _hash(group) % bounds[-1])]
-        complete.append(Row(row.path, row.label, group, split, row.meta))
+        complete.append(Row(row.path, row.labels, group, split, row.meta))
     return complete
 
 

@@ -28,6 +28,7 @@ SETTINGS = {
     "manifest": "manifest.csv",
     "columns": {"path": "path", "label": "label", "group": "group", "split": "split"},
     "splits": {"train": 2, "eval": 1, "test": 1},
+    "multi_label": False,
     "max_rejected": 0.05,
     "max_pixels": 1_000_000,
 }
@@ -155,7 +156,30 @@ def test_the_summary_adds_up_to_the_files_found(
             if any(row[features.LABEL].decode() == label for row in rows[split])
         }
     assert summary["rejected"] == 1
+    assert summary["images"] == {split: len(rows[split]) for split in features.SPLITS}
     assert sum(sum(counts.values()) for counts in summary["splits"].values()) + summary["rejected"] == 30
+
+
+def test_a_multi_label_image_has_one_value_a_class_and_counts_once_for_each(tmp_path: Path) -> None:
+    write_images(tmp_path / "data")
+    manifest = tmp_path / "data" / "manifest.csv"
+    texts = ["eel | cat", "", "dog"]
+    lines = [f"{line.split(',')[0]},{texts[number % 3]}" for number, line in enumerate(manifest.read_text().split()[1:])]
+    manifest.write_text("\n".join(["path,label", *lines]) + "\n")
+    examples = ingest(tmp_path / "data", tmp_path, multi_label=True)
+    summary = json.loads((Path(examples.uri) / SUMMARY_FILE).read_text())
+    assert sum(summary["images"].values()) == 30
+    assert {label: sum(counts.get(label, 0) for counts in summary["splits"].values()) for label in LABELS} == dict.fromkeys(
+        LABELS, 10
+    )
+    files = [str(path) for path in Path(examples.uri).glob("Split-*/*.gz")]
+    records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+    written = {
+        feature[features.FILENAME].bytes_list.value[0].decode(): list(feature[features.LABEL].bytes_list.value)
+        for feature in (tf.train.Example.FromString(record).features.feature for record in records)
+    }
+    expected = [[b"cat", b"eel"], [], [b"dog"]]
+    assert written == {line.split(",")[0]: expected[number % 3] for number, line in enumerate(lines)}
 
 
 def test_the_broken_file_is_listed_with_its_reason(examples: standard_artifacts.Examples) -> None:

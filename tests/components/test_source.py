@@ -16,7 +16,8 @@ COLUMNS = {"path": "path", "label": "label", "group": "group", "split": "split"}
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return {"manifest": "manifest.csv", "columns": COLUMNS, "splits": {"train": 8, "eval": 1, "test": 1}, **changes}
+    splits = {"train": 8, "eval": 1, "test": 1}
+    return {"manifest": "manifest.csv", "columns": COLUMNS, "splits": splits, "multi_label": False, **changes}
 
 
 def touch(folder: Path, *paths: str) -> None:
@@ -424,6 +425,59 @@ def test_a_group_in_two_splits_is_told_with_the_splits_that_the_manifest_names(t
     paths = image_paths()
     make_manifest(tmp_path, "path,label,group,split", [f"{paths[0]},cat,{group},train", f"{paths[1]},cat,{group},test", *lines])
     assert f"group {group} is in the splits train and test" in user_error(tmp_path, splits={"train": 1, "eval": 1, "test": 1})
+
+
+# Multi-label data
+
+
+def write_multi_label(folder: Path, texts: list[str]) -> Path:
+    paths = image_paths(60)
+    touch(folder, *paths)
+    lines = [f"{path},{texts[number % len(texts)]}" for number, path in enumerate(paths)]
+    return make_manifest(folder, "path,label", lines)
+
+
+def test_a_label_is_split_into_classes_in_one_order_and_without_repeats(tmp_path: Path) -> None:
+    texts = ["dog|cat", " cat | dog ", "cat|dog|cat", "|cat||dog|"]
+    rows = source.read_rows(str(write_multi_label(tmp_path, texts)), settings(multi_label=True))
+    assert {row.labels for row in rows} == {("cat", "dog")}
+    assert {row.label for row in rows} == {"cat|dog"}
+
+
+def test_an_image_may_have_no_class(tmp_path: Path) -> None:
+    rows = source.read_rows(str(write_multi_label(tmp_path, ["cat", ""])), settings(multi_label=True))
+    assert {row.labels for row in rows} == {("cat",), ()}
+
+
+def test_class_folders_give_one_class_each_to_multi_label_data(class_folders: Path) -> None:
+    rows = source.read_rows(str(class_folders), settings(multi_label=True))
+    assert {row.labels for row in rows} == {("cat",), ("dog",)}
+
+
+def test_a_class_that_only_other_splits_have_is_told_by_itself(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(3))
+    lines = [
+        f"{path},{label},{split}"
+        for path, label, split in zip(
+            image_paths(3),
+            ("cat", "dog", "", "cat|owl", "dog", ""),
+            ("train", "train", "eval", "eval", "test", "test"),
+            strict=True,
+        )
+    ]
+    make_manifest(tmp_path, "path,label,split", lines)
+    assert "the train split has no image of owl;" in user_error(tmp_path, multi_label=True)
+
+
+def test_multi_label_data_without_any_label_is_told(tmp_path: Path) -> None:
+    assert "no image has a label" in user_error(write_multi_label(tmp_path, [""]), multi_label=True)
+
+
+def test_an_empty_label_and_joined_classes_are_errors_where_an_image_has_one_class(tmp_path: Path) -> None:
+    assert "needs one value for each column, and a path and a label" in user_error(write_multi_label(tmp_path, ["cat", ""]))
+    text = user_error(write_multi_label(tmp_path, ["cat", "dog", "cat|dog"]))
+    assert "the label cat|dog looks like 2 classes; set data.multi_label to true" in text
+    assert len(source.read_rows(str(write_multi_label(tmp_path, ["a|b", "c|d"])), settings())) == 120
 
 
 # Fingerprint

@@ -61,9 +61,9 @@ def test_larger_digits_are_brighter(digits: Path, rows: list[dict[str, str]]) ->
 
 def test_ingestion_takes_the_manifest(digits: Path) -> None:
     columns = {"path": "path", "label": "label", "group": "group", "split": "split"}
-    found = source.read_rows(
-        str(digits), {"manifest": "manifest.csv", "columns": columns, "splits": {"train": 7, "eval": 1, "test": 2}}
-    )
+    splits = {"train": 7, "eval": 1, "test": 2}
+    settings = {"manifest": "manifest.csv", "columns": columns, "splits": splits, "multi_label": False}
+    found = source.read_rows(str(digits), settings)
     assert len(found) == 5391
     assert {row.meta["size"] for row in found} == set(SIZES)
 
