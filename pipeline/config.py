@@ -1,6 +1,7 @@
 """The typed configuration: one class a section, validated on load. The only place that knows defaults."""
 
 import difflib
+import math
 import re
 import types
 import typing
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import UserError
 
@@ -118,7 +119,8 @@ class ModelConfig(Section):
     backbone: BackboneName = Field("resnet50", description="network that gives the maps C1..C5")
     weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
     grey_input: Literal["repeat", "sum"] = Field(
-        "repeat", description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs"
+        "repeat",
+        description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",
     )
     min_level: Level = Field(2, description="finest level, of stride 2^min_level")
     max_level: Level = Field(5, description="coarsest level; beyond the backbone's last map, levels are made from it")
@@ -147,11 +149,15 @@ class ModelConfig(Section):
         small = self.backbone.startswith("small_resnet")
         finest, coarsest = (1, 4) if small else (2, 5)
         if not finest <= self.min_level <= coarsest:
-            raise ValueError(f"min_level must be {finest} to {coarsest}, the levels that {self.backbone} has, is {self.min_level}")
+            raise ValueError(
+                f"min_level must be {finest} to {coarsest}, the levels that {self.backbone} has, is {self.min_level}"
+            )
         if self.fusion_type == "none" and self.max_level > coarsest:
             raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
         if small and self.weights == "imagenet":
-            raise ValueError(f"there are no imagenet weights of {self.backbone}; set weights to none, or choose another backbone")
+            raise ValueError(
+                f"there are no imagenet weights of {self.backbone}; set weights to none, or choose another backbone"
+            )
         return self
 
 
@@ -176,9 +182,13 @@ class TrainConfig(Section):
         "none", description="balanced: each class counts as much as every other, by the training split's counts"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
-    monitor: Literal["loss", "accuracy", "f1"] = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
+    monitor: Literal["loss", "accuracy", "f1"] = Field(
+        "loss", description="metric of the eval split that picks epochs; f1: macro"
+    )
     keep: Literal["last", "best"] = Field("last", description="the epoch whose weights are exported; best by `monitor`")
-    early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
+    early_stopping: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs without a better `monitor`; 0: never; keeps the best"
+    )
     calibrate: bool = Field(True, description="fit a temperature on the eval split, exported with the model")
     mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
     xla: bool = Field(False, description="compile the training step with XLA")
@@ -192,6 +202,69 @@ class ExportConfig(Section):
     test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
         "none", description="views of an image over which the exported model averages"
     )
+
+
+class RangeConfig(Section):
+    """Where the Tuner takes a number from."""
+
+    min: int | float
+    max: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> "RangeConfig":
+        if self.min >= self.max:
+            raise ValueError(f"min ({self.min}) must be below max ({self.max})")
+        if self.log and self.min <= 0:
+            raise ValueError(f"with log, min ({self.min}) must be above 0")
+        if self.step is not None and self.step <= (1 if self.log else 0):
+            raise ValueError(f"step ({self.step}) must be above {'1, for log multiplies by it' if self.log else 0}")
+        return self
+
+    def steps(self) -> list[int | float]:
+        """The values from min to max, `step` apart: a difference, or with log a factor."""
+        assert self.step is not None
+        if self.log:
+            count = math.floor(math.log(self.max / self.min, self.step) + 1e-9) + 1
+            values = [self.min * self.step**number for number in range(count)]
+        else:
+            count = math.floor((self.max - self.min) / self.step + 1e-9) + 1
+            values = [self.min + self.step * number for number in range(count)]
+        return [value if isinstance(value, int) else float(f"{value:.12g}") for value in values]  # 0.3, not 0.30000000000000004
+
+
+class TuneConfig(Section):
+    """A search for hyperparameters before the training, which then takes the best."""
+
+    enabled: bool = Field(False, description="search before training")
+    trials: Count = Field(10, description="sets of values to try; fewer if the space has fewer")
+    epochs: Count = Field(3, description="`train.epochs` of a trial; frozen epochs come before, as ever")
+    algorithm: Literal["random", "bayesian"] = Field(
+        "random", description="bayesian: a Gaussian process proposes, once three times as many trials as keys are known"
+    )
+    space: dict[str, Any] = Field(
+        {},
+        description="keys of `train`, `model` and `augment`, each with a list of choices or `{min, max, log, step}`; "
+        "the best trial is the one with the best `train.monitor`",
+    )
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flat(cls, space: Any) -> Any:
+        """`--set tune.space.train.learning_rate=...` nests what a file writes with dots."""
+        if not isinstance(space, dict):
+            return space
+        flat: dict[Any, Any] = {}
+        for key, value in space.items():
+            nested = key in _TUNED_SECTIONS and isinstance(value, dict)
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()} if nested else {key: value}
+        return flat
+
+
+_TUNED_SECTIONS = ("train", "model", "augment")
+_NOT_TUNED = {"train.epochs": "a trial has tune.epochs", "train.monitor": "it is what trials are compared by"}
+_LOSS_KEYS = ("train.loss", "train.focal_gamma", "train.label_smoothing")  # losses under different ones can't be compared
 
 
 class ThresholdConfig(Section):
@@ -256,6 +329,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     push: PushConfig = PushConfig()
@@ -266,6 +340,59 @@ class Config(Section):
         if self.image.channels == 4 and not self.model.backbone.startswith("small_resnet"):
             raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
         return self
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> "Config":
+        if self.tune.enabled and not self.tune.space:
+            raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")
+        for key, value in self.tune.space.items():
+            self.tune.space[key] = _tunable(self, key, value)
+        return self
+
+
+def _tunable(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]:
+    """What the Tuner draws a key's values from: choices, each as the key itself would take it, or {"min", "max", "log"}.
+
+    Raises:
+      ValueError: there is no such key, or it can't take these values.
+    """
+    name = f"tune.space.{key}"
+    known = [f"{section}.{item}" for section in _TUNED_SECTIONS for item in type(getattr(config, section)).model_fields]
+    known = [item for item in known if item not in _NOT_TUNED]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "it takes keys of train, model and augment"
+        raise ValueError(f"{name}: {_NOT_TUNED.get(key, f'unknown key; {hint}')}")
+    if key in _LOSS_KEYS and config.train.monitor == "loss":
+        raise ValueError(f"{name}: changes what the loss measures; compare trials by train.monitor: accuracy, or f1")
+    if isinstance(value, list):
+        choices = [_checked(config, key, choice) for choice in value]
+    elif isinstance(value, dict):
+        try:
+            range_ = RangeConfig.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(_explain(error.errors()[0], RangeConfig, name)) from error
+        if range_.step is None:
+            return {"min": _checked(config, key, range_.min), "max": _checked(config, key, range_.max), "log": range_.log}
+        choices = [_checked(config, key, choice) for choice in range_.steps()]
+    else:
+        raise ValueError(f"{name}: write a list of choices, or {{min: ..., max: ...}}")
+    if None in choices:
+        raise ValueError(f"{name}: null can't be a choice; write the value that it stands for")
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise ValueError(f"{name}: needs two or more choices, each once")
+    return choices
+
+
+def _checked(config: Config, key: str, choice: Any) -> Any:
+    """A choice as it is in a configuration with it: 1 becomes 1.0 where the key is a float."""
+    section, _, item = key.partition(".")
+    content = config.model_dump(by_alias=True, exclude={"tune"})
+    content[section][item] = choice
+    try:
+        return getattr(getattr(Config.model_validate(content), section), item)
+    except ValidationError as error:
+        raise ValueError(f"tune.space: {_explain(error.errors()[0])}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -327,24 +454,32 @@ def _apply(override: str, content: dict[str, Any]) -> None:
         raise UserError(f"--set {override}: the value is not YAML") from error
 
 
-def _explain(detail: Any) -> str:
-    """One line on what is wrong with a key, and the cure."""
+def _explain(detail: Any, section: type[BaseModel] = Config, within: str = "") -> str:
+    """One line on what is wrong with a key, and the cure.
+
+    Args:
+      detail: an error of pydantic.
+      section: what was validated.
+      within: the key that holds it.
+    """
     keys = [str(key) for key in detail["loc"]]
-    name = ".".join(keys) or "the file"
+    shown = [within, *keys] if within else keys
+    name = ".".join(shown)
     if detail["type"] == "extra_forbidden":
-        known = [field.alias or key for key, field in _section_at(keys[:-1]).model_fields.items()]
+        known = [field.alias or key for key, field in _section_at(keys[:-1], section).model_fields.items()]
         near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean {'.'.join([*keys[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        hint = f"did you mean {'.'.join([*shown[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
         return f"{name}: unknown key; {hint}"
     if detail["type"] == "missing":
         return f"{name}: is missing"
     message = detail["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
     message = message[0].lower() + message[1:]
     return f"{name}: {message}" + ("" if isinstance(detail["input"], dict | BaseModel) else f", is {detail['input']!r}")
 
 
-def _section_at(keys: list[str]) -> type[BaseModel]:
-    section: type[BaseModel] = Config
+def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:
     for key in keys:
         if key.isdigit():
             continue

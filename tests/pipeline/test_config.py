@@ -265,3 +265,77 @@ def test_a_user_error_ends_the_command_with_one_message_and_status_2(tmp_path: P
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"fpn: {tmp_path / 'absent.yaml'}: No such file or directory\n"
     assert list(tmp_path.iterdir()) == []
+
+
+# The search space
+
+
+def test_choices_are_what_the_key_would_take(write: Any) -> None:
+    space = {"train.learning_rate": [1, 0.1], "train.optimizer": ["sgd", "adamw"], "train.freeze_batch_norm": [True, False]}
+    loaded = load_config(write(tune={"enabled": True, "space": space})).tune.space
+    assert loaded == space
+    assert [type(choice) for choice in loaded["train.learning_rate"]] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "choices"),
+    [
+        ("augment.rotation", {"min": 0, "max": 0.5, "step": 0.1}, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ("model.num_filters", {"min": 16, "max": 70, "step": 2, "log": True}, [16, 32, 64]),
+        ("train.weight_decay", {"min": 1e-4, "max": 0.1, "step": 10, "log": True}, [1e-4, 1e-3, 0.01, 0.1]),
+        ("train.learning_rate", {"min": 1e-4, "max": 1e-2, "log": True}, {"min": 1e-4, "max": 1e-2, "log": True}),
+        ("model.num_filters", {"min": 16, "max": 70}, {"min": 16, "max": 70, "log": False}),
+    ],
+)
+def test_a_range_with_steps_is_a_list_of_choices(key: str, given: Any, choices: Any, write: Any) -> None:
+    assert load_config(write(tune={"space": {key: given}})).tune.space == {key: choices}
+
+
+def test_an_override_adds_to_the_search_space_or_replaces_a_key_of_it(write: Any) -> None:
+    path = write(tune={"space": {"train.learning_rate": [0.1, 0.2], "train.ema": [0.0, 0.9]}})
+    overrides = ["tune.space.train.learning_rate=[0.3, 0.4]", "tune.space.model.dropout=[0.1, 0.2]"]
+    assert load_config(path, overrides=overrides).tune.space == {
+        "train.learning_rate": [0.3, 0.4],
+        "train.ema": [0.0, 0.9],
+        "model.dropout": [0.1, 0.2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({}, "tune.space: is empty; name what to search"),
+        ({"train.learning_rat": [1, 2]}, "tune.space.train.learning_rat: unknown key; did you mean train.learning_rate?"),
+        ({"image.height": [16, 32]}, "tune.space.image.height: unknown key; "),
+        ({"zzz": [1, 2]}, "tune.space.zzz: unknown key; it takes keys of train, model and augment"),
+        ({"train.epochs": [3, 4]}, "tune.space.train.epochs: a trial has tune.epochs"),
+        ({"train.monitor": ["loss", "f1"]}, "tune.space.train.monitor: it is what trials are compared by"),
+        ({"train.label_smoothing": [0, 0.1]}, "tune.space.train.label_smoothing: changes what the loss measures; "),
+        ({"train.optimizer": ["sgd", "adamm"]}, "tune.space: train.optimizer: input should be 'adamw', "),
+        ({"train.learning_rate": [0.1, -1]}, "tune.space: train.learning_rate: input should be greater than 0, is -1"),
+        ({"model.max_level": [5, 1]}, "tune.space: model: min_level (2) must not be above max_level (1)"),
+        ({"model.num_filters": {"min": 8, "max": 9.5}}, "tune.space: model.num_filters: input should be a valid integer"),
+        ({"model.num_filters": {"min": 8, "max": 16, "step": 0.5}}, "tune.space: model.num_filters: input should be a valid integ"),
+        ({"train.freeze_batch_norm": {"min": 0, "max": 1}}, "tune.space: train.freeze_batch_norm: input should be a valid bool"),
+        ({"model.dropout": {"min": 0.5, "max": 0.1}}, "tune.space.model.dropout: min (0.5) must be below max (0.1)"),
+        ({"model.dropout": {"min": 0, "max": 0.1, "log": True}}, "tune.space.model.dropout: with log, min (0) must be above 0"),
+        ({"model.dropout": {"min": 0, "max": 0.1, "step": 0}}, "tune.space.model.dropout: step (0) must be above 0"),
+        ({"model.dropout": {"min": 0, "mx": 0.1}}, "tune.space.model.dropout.max: is missing"),
+        ({"model.dropout": {"min": 0, "max": 1, "stp": 1}}, "stp: unknown key; did you mean tune.space.model.dropout.step?"),
+        ({"model.dropout": 0.5}, "tune.space.model.dropout: write a list of choices, or {min: ..., max: ...}"),
+        ({"model.dropout": [0.5]}, "tune.space.model.dropout: needs two or more choices, each once"),
+        ({"model.dropout": [0, 0.0]}, "tune.space.model.dropout: needs two or more choices, each once"),
+        ({"train.fine_tune_learning_rate": [None, 0.1]}, "tune.space.train.fine_tune_learning_rate: null can't be a choice"),
+    ],
+)
+def test_a_search_space_that_does_not_fit_is_told(space: Any, told: str, write: Any) -> None:
+    path = write(tune={"enabled": True, "space": space})
+    text = user_error(path)
+    assert text.startswith(f"{path}: tune.space")
+    assert told in text
+    assert len(text.splitlines()) == 1
+
+
+def test_the_kind_of_loss_can_be_searched_if_trials_are_compared_by_another_metric(write: Any) -> None:
+    sections = {"train": {"monitor": "accuracy"}, "tune": {"space": {"train.loss": ["focal", "cross_entropy"]}}}
+    assert load_config(write(**sections)).tune.space == {"train.loss": ["focal", "cross_entropy"]}
