@@ -25,12 +25,49 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
 
     Args:
-      fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration.
+      fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration; if the
+        Tuner has run, with its best `hyperparameters`, which replace what the sections say.
 
     Raises:
       WeightsError: the weights do not fit the backbone.
     """
     config = fn_args.custom_config
+    if fn_args.hyperparameters:
+        config = with_hyperparameters(config, fn_args.hyperparameters["values"])
+    model, _ = train_model(fn_args, config, fn_args.model_run_dir)
+    export_model(model, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
+
+
+def with_hyperparameters(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The sections of a configuration with other values.
+
+    Args:
+      config: {section: {key: value}}.
+      values: {"section.key": value}, as the Tuner names them.
+
+    Raises:
+      ValueError: there is no such key.
+    """
+    changed = {section: dict(content) if isinstance(content, dict) else content for section, content in config.items()}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        if key not in config.get(section, {}):
+            raise ValueError(f"the hyperparameter {name} is no key of the configuration")
+        changed[section][key] = value
+    return changed
+
+
+def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[keras.Model, tf.data.Dataset]:
+    """Builds the classifier and trains it.
+
+    Args:
+      fn_args: names the transformed examples of both splits, and the transform graph.
+      config: the sections `image`, `model`, `augment` and `train` of the configuration.
+      log_dir: for TensorBoard.
+
+    Returns:
+      The trained model, and the batches of the `eval` split.
+    """
     train_config = config["train"]
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     image_shape = (config["image"]["height"], config["image"]["width"], config["image"]["channels"])
@@ -69,7 +106,7 @@ def run_fn(fn_args: FnArgs) -> None:
         fit(model, strategy, train, evaluation, train_examples // batch_size, train_config, fn_args.model_run_dir)
     finally:
         keras.config.set_dtype_policy(policy)
-    export_model(model, transform_output, fn_args.serving_model_dir)
+    return model, evaluation
 
 
 def fit(

@@ -156,3 +156,12 @@ def test_the_statistics_of_the_training_split_come_with_the_examples(records):
     assert statistics[features.TRAIN_EXAMPLES] == 32
     assert statistics[features.CHANNEL_MEAN].tolist() == [127.5]
     assert statistics[features.CHANNEL_VARIANCE].tolist() == [5000.25]
+
+
+def test_hyperparameters_replace_what_the_sections_say():
+    config = {"train": {"learning_rate": 0.1, "epochs": 2}, "model": {"dropout": 0.2}, "code": "digest"}
+    changed = training.with_hyperparameters(config, {"train.learning_rate": 0.3, "model.dropout": 0.0})
+    assert changed == {"train": {"learning_rate": 0.3, "epochs": 2}, "model": {"dropout": 0.0}, "code": "digest"}
+    assert config["train"]["learning_rate"] == 0.1
+    with pytest.raises(ValueError, match=r"train\.lr is no key"):
+        training.with_hyperparameters(config, {"train.lr": 0.3})
