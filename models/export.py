@@ -19,7 +19,7 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
         It reads no pixels; the Evaluator takes its labels from it.
 
     Args:
-      model: from uint8 images to logits, as `models.fpn.build_classifier` makes it.
+      model: from uint8 images to calibrated logits, as `models.inference.build_inference_model` makes it.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
     """

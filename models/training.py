@@ -1,18 +1,24 @@
 """`run_fn` of the Trainer component: builds the classifier, trains it, exports it."""
 
+import json
 import logging
+import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import features
 from models.augmentation import build_augmentation
+from models.calibration import CALIBRATION_FILE, calibrate
 from models.export import export_model
 from models.fpn import build_classifier
+from models.inference import build_inference_model
 from models.preprocessing import parse_images
 
 # INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see _Progress) for a display.
@@ -25,8 +31,8 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
 
     Args:
-      fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration; if the
-        Tuner has run, with its best `hyperparameters`, which replace what the sections say.
+      fn_args: with `custom_config` holding the sections `image`, `model`, `augment`, `train` and `export` of the configuration;
+        if the Tuner has run, with its best `hyperparameters`, which replace what the sections say.
 
     Raises:
       WeightsError: the weights do not fit the backbone.
@@ -34,8 +40,13 @@ def run_fn(fn_args: FnArgs) -> None:
     config = fn_args.custom_config
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
-    model, _ = train_model(fn_args, config, fn_args.model_run_dir)
-    export_model(model, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
+    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir)
+    views = config["export"]["test_time_augmentation"]
+    inference = build_inference_model(model, 1.0, views)
+    if config["train"]["calibrate"]:
+        temperature = find_temperature(inference, evaluation, fn_args.model_run_dir)
+        inference = build_inference_model(model, temperature, views)
+    export_model(inference, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
 
 
 def with_hyperparameters(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +114,7 @@ def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
                 **config["model"],
             )
-        fit(model, strategy, train, evaluation, train_examples // batch_size, train_config, fn_args.model_run_dir)
+        fit(model, strategy, train, evaluation, train_examples // batch_size, train_config, log_dir)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -158,6 +169,32 @@ def fit(
             )
         model.fit(train, validation_data=evaluation, initial_epoch=done, epochs=done + epochs, callbacks=callbacks, verbose=0)
         done += epochs
+
+
+def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: str, multi_label: bool = False) -> float:
+    """Fits the temperature on the eval split, and writes what it does to CALIBRATION_FILE.
+
+    Args:
+      model: from images to logits, as it is exported but for the temperature.
+      evaluation: batches of (uint8 images, float32 labels).
+      folder: of the file.
+      multi_label: as in `models.calibration`.
+
+    Returns:
+      The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known.
+    """
+    logits = model.predict(evaluation, verbose=0)
+    labels = np.concatenate([labels for _, labels in evaluation.as_numpy_iterator()])
+    try:
+        calibration = calibrate(logits, labels, multi_label)
+    except ValueError as error:
+        log.warning("not calibrated: %s", error)
+        return 1.0
+    log.info("calibrated on the eval split: %s", calibration)
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(os.path.join(folder, CALIBRATION_FILE), "w") as file:
+        json.dump(asdict(calibration), file, indent=2)
+    return calibration.temperature
 
 
 def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes: int) -> tf.data.Dataset:

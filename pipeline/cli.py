@@ -100,23 +100,24 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     folder: Path = options.folder
+    training = {}
     if not (folder / "eval_config.json").exists():
         summaries = [*folder.glob("summary.json"), *sorted(folder.glob("runs/*/summary.json"), reverse=True)]
-        evaluations = [json.loads(path.read_text())["evaluation"] for path in summaries]
-        found = next((Path(path) for path in evaluations if path), None)
+        evaluated = (item for item in (json.loads(path.read_text()) for path in summaries) if item["evaluation"])
+        found = next(evaluated, None)
         if not found:
             raise UserError(f"{folder}: no evaluation here; give the output folder of a run, such as output/digits")
-        folder = found
+        folder, training = Path(found["evaluation"]), found.get("training", {})
     from rich.console import Console
 
     from pipeline.redirection import output_to
 
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
-        from pipeline.report import render_evaluation
+        from pipeline.report import render_evaluation, render_training
         from pipeline.results import read_evaluation
 
         evaluation = read_evaluation(str(folder))
-    Console().print(render_evaluation(evaluation))
+    Console().print(render_evaluation(evaluation), render_training(training))
     return 0
 
 

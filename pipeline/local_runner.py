@@ -21,7 +21,7 @@ from pipeline.config import Config
 from pipeline.digits import write_digits
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
-from pipeline.report import render_evaluation, shown
+from pipeline.report import render_evaluation, render_training, shown
 
 if TYPE_CHECKING:
     from pipeline.results import Evaluation
@@ -76,7 +76,9 @@ def run(config: Config, output: Path) -> RunResult:
     _write_aside(folder / "summary.json", json.dumps(result.summary, indent=2))
     if result.evaluation:
         with (folder / "report.txt").open("w", encoding="utf-8") as file:
-            Console(file=file, width=120).print(render_evaluation(result.evaluation))
+            Console(file=file, width=120).print(
+                render_evaluation(result.evaluation), render_training(result.summary["training"])
+            )
     return result
 
 
@@ -141,6 +143,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
         "report": str(log.parent / "report.txt") if evaluation else None,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
+        "training": outputs.training,
         "components": display.components,
     }
     notes = [f"Anomaly: {anomaly}" for anomaly in outputs.anomalies]

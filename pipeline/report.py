@@ -1,7 +1,7 @@
 """Runs and evaluations as text in a terminal."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -44,6 +44,21 @@ def _value(metric: "Metric") -> str:
     return f"{metric.value:.4f} [{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
+def render_training(training: dict[str, Any]) -> Text:
+    """A line on the epochs and one on the calibration, of what `run_metadata.read_training` gives; empty where there is none."""
+    if not training:
+        return Text(end="")
+    lines = [f"Trained {training['epochs']} epoch{'s' if training['epochs'] > 1 else ''}"]
+    if training["best_epoch"]:
+        lines[0] += f"; best eval loss {training['best_loss']:.3f} in epoch {training['best_epoch']}"
+    if calibration := training["calibration"]:
+        lines.append(
+            f"Calibration on the eval split: temperature {calibration['temperature']:.2f}, expected calibration error "
+            f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
+        )
+    return Text("\n".join(lines))
+
+
 def shown(path: str | Path) -> str:
     """A path as a person would type it: relative where it is below the working folder."""
     path = Path(path)
@@ -55,6 +70,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
     summary = result.summary
     if result.evaluation:
         console.print(render_evaluation(result.evaluation, with_slices=False))
+    console.print(render_training(summary["training"]))
     for note in result.notes:
         console.print(note, markup=False)
     if summary["examples"]:

@@ -1,8 +1,11 @@
 """What the latest run has put out, from ML Metadata."""
 
+import csv
 import json
+import math
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -18,6 +21,7 @@ class RunOutputs:
 
     Attributes:
       examples: number of images by split, and `rejected` files.
+      training: see `read_training`.
       anomalies: found by the ExampleValidator, a line each.
       evaluation: folder of TFMA's results.
       blessed: whether the model has met its thresholds.
@@ -25,6 +29,7 @@ class RunOutputs:
     """
 
     examples: dict[str, int] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
     evaluation: str | None = None
     blessed: bool | None = None
@@ -36,18 +41,46 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     artifacts = _artifacts_of_latest_run(mlmd.MetadataStore(connection))
     examples: dict[str, int] = {}
     if "examples" in artifacts:
-        with fileio.open(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)) as file:
-            summary = json.load(file)
+        summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
+        training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
         anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
         pushed_model=destination or None,
     )
+
+
+def read_training(folder: str) -> dict[str, Any]:
+    """What the Trainer has left beside the model.
+
+    Args:
+      folder: its artifact `model_run`.
+
+    Returns:
+      {"epochs": epochs trained, "best_epoch": the one of least loss on the eval split (from 1), None if all have diverged,
+      "best_loss": that loss, "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
+    """
+    history = csv.DictReader(_read(os.path.join(folder, HISTORY_FILE)).splitlines())
+    losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
+    finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
+    best = min(finite, key=finite.__getitem__, default=None)
+    calibration = os.path.join(folder, CALIBRATION_FILE)
+    return {
+        "epochs": len(losses),
+        "best_epoch": best,
+        "best_loss": finite.get(best),
+        "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
+    }
+
+
+def _read(path: str) -> str:
+    with fileio.open(path) as file:
+        return file.read()
 
 
 def _artifacts_of_latest_run(store: mlmd.MetadataStore) -> dict[str, metadata_store_pb2.Artifact]:
