@@ -45,18 +45,19 @@ def _value(metric: "Metric") -> str:
 
 
 def render_training(training: dict[str, Any]) -> Text:
-    """A line on the epochs and one on the calibration, of what `run_metadata.read_training` gives; empty where there is none."""
-    if not training:
-        return Text(end="")
-    lines = [f"Trained {training['epochs']} epoch{'s' if training['epochs'] > 1 else ''}"]
-    if training["best_epoch"]:
-        lines[0] += f"; best eval loss {training['best_loss']:.3f} in epoch {training['best_epoch']}"
-    if calibration := training["calibration"]:
+    """A line on the epochs and one on the calibration, as far as `run_metadata.read_training` has found any."""
+    lines = []
+    if epochs := training.get("epochs"):
+        best = (
+            f"; best eval loss {training['best_loss']:.3f} in epoch {training['best_epoch']}" if training["best_epoch"] else ""
+        )
+        lines.append(f"Trained {epochs} epoch{'s' if epochs > 1 else ''}{best}")
+    if calibration := training.get("calibration"):
         lines.append(
             f"Calibration on the eval split: temperature {calibration['temperature']:.2f}, expected calibration error "
             f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         )
-    return Text("\n".join(lines))
+    return Text("\n".join(lines), end="\n" if lines else "")
 
 
 def shown(path: str | Path) -> str:

@@ -13,6 +13,9 @@ from tfx.dsl.io import fileio
 
 from components.anomaly_gate.executor import read_anomalies
 from components.image_example_gen.executor import SUMMARY_FILE
+from models.calibration import CALIBRATION_FILE
+
+HISTORY_FILE = "history.csv"  # in the Trainer's model_run: a row an epoch
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,16 @@ def read_training(folder: str) -> dict[str, Any]:
       {"epochs": epochs trained, "best_epoch": the one of least loss on the eval split (from 1), None if all have diverged,
       "best_loss": that loss, "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
     """
-    history = csv.DictReader(_read(os.path.join(folder, HISTORY_FILE)).splitlines())
+    path = os.path.join(folder, HISTORY_FILE)
+    history = csv.DictReader(_read(path).splitlines()) if fileio.exists(path) else []
     losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
     finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
-    best = min(finite, key=finite.__getitem__, default=None)
+    best, loss = min(finite.items(), key=lambda item: item[1], default=(None, None))
     calibration = os.path.join(folder, CALIBRATION_FILE)
     return {
         "epochs": len(losses),
         "best_epoch": best,
-        "best_loss": finite.get(best),
+        "best_loss": loss,
         "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
     }
 

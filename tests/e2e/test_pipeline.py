@@ -109,11 +109,22 @@ def test_a_person_sees_components_times_and_training(runs):
     assert "Traceback" not in screen
 
 
+def test_the_model_is_calibrated_and_a_person_is_told(runs, fpn, place):
+    summary = runs["first"].json
+    calibration = summary["training"]["calibration"]
+    assert calibration["examples"] == summary["examples"]["eval"]
+    assert calibration["cross_entropy_after"] <= calibration["cross_entropy_before"]
+    line = f"Calibration on the eval split: temperature {calibration['temperature']:.2f}, expected calibration error"
+    for told in (runs["first"].stdout, runs["again"].stdout, Path(summary["report"]).read_text()):
+        assert line in told
+    assert line in fpn("report", f"out/runs/{summary['run_id']}", project=place).stdout
+
+
 def test_an_unchanged_run_comes_from_the_cache(runs):
     ended = runs["again"]
     assert ended.status == 0, ended.stderr
     assert states(ended, "cached") == ALL
-    for key in ("pushed_model", "evaluation", "metrics", "examples"):
+    for key in ("pushed_model", "evaluation", "metrics", "examples", "training"):
         assert ended.json[key] == runs["first"].json[key]
 
 

@@ -18,6 +18,7 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from models import features
 from models.export import export_model
 from models.fpn import build_classifier
+from models.inference import build_inference_model
 from models.preprocessing import preprocessing_fn
 
 RANDOM = np.random.default_rng(11)
@@ -64,8 +65,10 @@ def exported(tmp_path_factory):
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(PICTURES[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
-    export_model(model, tft.TFTransformOutput(str(folder / "transform")), str(folder / "model"))
-    probabilities = tf.nn.softmax(model(PICTURES[..., None], training=False)).numpy()
+    inference = build_inference_model(model, temperature=1.7, test_time_augmentation="flip")
+    export_model(inference, tft.TFTransformOutput(str(folder / "transform")), str(folder / "model"))
+    views = [model(pictures[..., None], training=False) for pictures in (PICTURES, PICTURES[:, :, ::-1])]
+    probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return str(folder / "model"), probabilities, model
 
 

@@ -1,6 +1,8 @@
 """Rates, losses, phases and input of the training loop."""
 
+import json
 import logging
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from models import features, training
+from models.calibration import CALIBRATION_FILE, calibrate
 from models.fpn import build_classifier
 from models.preprocessing import serialize_images
 
@@ -123,6 +126,23 @@ def test_training_leaves_curves_for_tensorboard(tmp_path):
     train(small_model(), tmp_path)
     assert list(tmp_path.glob("train/events*"))
     assert list(tmp_path.glob("validation/events*"))
+
+
+def test_the_temperature_is_fitted_on_the_models_answers_and_kept_with_the_run(tmp_path):
+    model = small_model()
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(5)
+    temperature = training.find_temperature(model, data, str(tmp_path))
+    expected = calibrate(model(IMAGES).numpy(), ONE_HOT)
+    assert temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert json.loads((tmp_path / CALIBRATION_FILE).read_text()) == pytest.approx(asdict(expected), rel=1e-3)
+
+
+def test_a_diverged_model_is_not_calibrated(tmp_path):
+    model = small_model()
+    model.get_layer("head_P2").set_weights([np.full((4, 2), np.nan), np.zeros(2)])
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(8)
+    assert training.find_temperature(model, data, str(tmp_path)) == 1.0
+    assert not (tmp_path / CALIBRATION_FILE).exists()
 
 
 @pytest.fixture(scope="module")
