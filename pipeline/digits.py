@@ -1,10 +1,9 @@
 """The embedded data set: handwritten digits at three sizes, to see the whole pipeline work without a download."""
 
 import csv
-import os
-import shutil
-import tempfile
 from pathlib import Path
+
+from pipeline.write_aside import new_folder
 
 CANVAS = 32  # pixels
 SIZES = {"small": 14, "medium": 20, "large": 28}  # pixels
@@ -25,9 +24,7 @@ def write_digits(folder: Path) -> None:
 
     digits = load_digits()
     random = np.random.default_rng(seed=1612_03144)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as unfinished:
         rows = []
         for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             scan = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
@@ -43,7 +40,3 @@ def write_digits(folder: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("path", "label", "size", "group"))
             writer.writerows(rows)
-        os.chmod(unfinished, 0o755)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -18,10 +18,10 @@ from components.errors import UserError
 from components.image_example_gen import source
 from models import features
 from pipeline.config import Config
-from pipeline.digits import write_digits
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import render_evaluation, render_training, shown
+from pipeline.samples import SAMPLES
 
 if TYPE_CHECKING:
     from pipeline.results import Evaluation
@@ -57,8 +57,8 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    if config.data.sample == "digits":
-        write_digits(Path(config.data.path))
+    if config.data.sample:
+        SAMPLES[config.data.sample](Path(config.data.path))
     rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
     _check_slices(config, rows)
     del rows  # read to find mistakes before TensorFlow is loaded; the component reads them where it runs
