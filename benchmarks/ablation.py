@@ -1,0 +1,308 @@
+"""What do the pyramid and its heads add? Whole runs of every variant, over data sets and seeds.
+
+    .venv/bin/python benchmarks/ablation.py
+    .venv/bin/python benchmarks/ablation.py --data digits digits_quarter --variants none sum --seeds 5
+
+Data sets: `digits` (configs/digits.yaml), `digits_quarter` (the same with a quarter of the training digits) and `sign_digits`
+(configs/sign_digits.yaml; left out where its folder is absent). The runs of a data set differ by `model.fusion_type`,
+`model.shared_head` and `train.seed` alone, and share an output folder, so that ingestion and Transform run once.
+
+docs/ablation.json is written after every run: started again, the benchmark goes on where it stopped. Results of other code
+under models/ or of other settings are dropped. docs/ablation.md has the tables, docs/images/ablation.png shows the accuracies,
+and docs/images/pyramid.png those by the size of the digits, with and without the pyramid.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from components.image_example_gen import source
+from pipeline.code_digest import code_digest
+from pipeline.config import load_config
+from pipeline.digits import write_digits
+
+OUTPUT = Path("output/ablation")
+DIGITS = Path("data/digits_quarter")  # its own copy of the digits: one more manifest in a folder counts as changed data
+QUARTER = "manifest-quarter.csv"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network: what it is called, and its settings."""
+
+    name: str
+    fusion_type: str
+    shared_head: bool = False
+
+
+VARIANTS = {
+    "none": Variant("backbone alone", "none"),
+    "sum": Variant("sum, a head a level", "sum"),
+    "sum_shared": Variant("sum, one shared head", "sum", shared_head=True),
+    "concat": Variant("concat, a head a level", "concat"),
+    "bifpn": Variant("bifpn, a head a level", "bifpn"),
+}
+CONFIGS = {
+    "digits": Path("configs/digits.yaml"),
+    "digits_quarter": Path("configs/digits.yaml"),
+    "sign_digits": Path("configs/sign_digits.yaml"),
+}
+SIZES = ("small", "medium", "large")  # of the digits; see pipeline/digits.py
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run; `digest` is of the code and settings that it depends on, `seconds` None where the model came from the cache."""
+
+    data: str
+    variant: str
+    seed: int
+    digest: str
+    train: int
+    test: int
+    accuracy: float
+    cross_entropy: float
+    seconds: float | None
+    accuracy_by_size: dict[str, float]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.data, self.variant, self.seed
+
+
+def settings(data: str, variant: str, seed: int, more: list[str]) -> list[str]:
+    """Overrides of the data set's configuration. The verdicts do not matter here, nor do intervals of a single run."""
+    return [
+        f"model.fusion_type={VARIANTS[variant].fusion_type}",
+        f"model.shared_head={str(VARIANTS[variant].shared_head).lower()}",
+        f"train.seed={seed}",
+        "evaluate.thresholds=[{metric: accuracy, lower: 0}]",
+        "evaluate.confidence_intervals=none",
+        *([f"data.manifest={QUARTER}"] if data == "digits_quarter" else []),
+        *more,
+    ]
+
+
+def digest(data: str, variant: str, seed: int, more: list[str]) -> str:
+    """Of all that a result depends on but the images themselves."""
+    config = load_config(CONFIGS[data], data="", overrides=settings(data, variant, seed, more))
+    return hashlib.sha256((config.model_dump_json() + code_digest("models.training")).encode()).hexdigest()[:16]
+
+
+def write_quarter() -> None:
+    """Writes a manifest with the same eval and test splits, and a quarter of the source digits of train."""
+    write_digits(DIGITS)
+    if (DIGITS / QUARTER).exists():
+        return
+    config = load_config(CONFIGS["digits"], data=str(DIGITS))
+    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
+    unfinished = DIGITS.with_name(f".{QUARTER}")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "size", "group", "split"))
+        for row in sorted(rows, key=lambda row: row.path):
+            if row.split != "train" or int(row.group) % 4 == 0:
+                writer.writerow((row.path, row.label, row.meta["size"], row.group, row.split))
+    unfinished.rename(DIGITS / QUARTER)
+
+
+def run(data: str, variant: str, seed: int, folder: Path | None, more: list[str]) -> Result:
+    """One run of the whole pipeline.
+
+    Raises:
+      SystemExit: it has failed; it has said why.
+    """
+    before = digest(data, variant, seed, more)
+    command = [sys.executable, "-m", "pipeline.cli", "run", "--json"]
+    command += ["--config", str(CONFIGS[data]), "--output", str(OUTPUT / data)]
+    command += ["--data", str(folder)] if folder else []
+    for setting in settings(data, variant, seed, more):
+        command += ["--set", setting]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode not in (0, 3):  # 3: training has diverged, which is a result here
+        raise SystemExit(done.returncode)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    trainer = summary["components"]["Trainer"]
+    return Result(
+        data=data,
+        variant=variant,
+        seed=seed,
+        digest=before,
+        train=summary["examples"]["train"],
+        test=summary["examples"]["test"],
+        accuracy=summary["metrics"]["accuracy"]["value"],
+        cross_entropy=summary["metrics"]["cross_entropy"]["value"],
+        seconds=trainer["seconds"] if trainer["state"] == "complete" else None,
+        accuracy_by_size=read_sizes(summary["evaluation"]) if data.startswith("digits") else {},
+    )
+
+
+def read_sizes(evaluation: str) -> dict[str, float]:
+    from pipeline.results import read_evaluation  # loads TensorFlow
+
+    slices = {item.name: item.metrics["accuracy"].value for item in read_evaluation(evaluation).slices}
+    return {size: slices[f"meta/size={size}"] for size in SIZES}
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; 0 of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def cell(values: list[float], digits: int) -> str:
+    if not values:
+        return "-"
+    mean, deviation = spread(values)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
+
+
+def grouped(results: list[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Data set -> variant -> its runs, in the order in which they are named above."""
+    found: dict[str, dict[str, list[Result]]] = {}
+    for data in CONFIGS:
+        for variant in VARIANTS:
+            if runs := [item for item in results if (item.data, item.variant) == (data, variant)]:
+                found.setdefault(data, {})[variant] = runs
+    return found
+
+
+def tables(results: list[Result]) -> str:
+    lines = [
+        "# Ablation: backbone, pyramid, heads",
+        "",
+        "Mean and standard deviation over the seeds, on the test split. Within a data set, the runs differ by the variant and "
+        f"the seed alone. Seconds are of the Trainer, on {os.cpu_count()} CPU cores, and depend on what else they do.",
+        "Made by `benchmarks/ablation.py`, which measures again what has changed.",
+        "",
+        "![Test accuracy by variant](images/ablation.png)",
+    ]
+    for data, variants in grouped(results).items():
+        first = next(iter(variants.values()))[0]
+        lines += ["", f"## {data}: {first.train} training images, {first.test} test images", ""]
+        sizes = SIZES if first.accuracy_by_size else ()
+        header = ["variant", "accuracy", *(f"accuracy, {size}" for size in sizes), "cross-entropy", "training seconds", "seeds"]
+        lines += ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
+        for variant, runs in variants.items():
+            row = [
+                VARIANTS[variant].name,
+                cell([item.accuracy for item in runs], 4),
+                *(cell([item.accuracy_by_size[size] for item in runs], 4) for size in sizes),
+                cell([item.cross_entropy for item in runs], 4),
+                cell([item.seconds for item in runs if item.seconds is not None], 0),
+                str(len(runs)),
+            ]
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """A panel a data set, a row a variant: every seed as a dot, and mean and standard deviation."""
+    panels = grouped(results)
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.8 + 3.6 * len(panels), 3.2), squeeze=False, layout="constrained")
+    names = [variant for variant in reversed(VARIANTS) if any(variant in found for found in panels.values())]
+    for axis, (data, variants) in zip(axes[0], panels.items(), strict=True):
+        for row, variant in enumerate(names):
+            if values := [item.accuracy for item in variants.get(variant, [])]:
+                mean, deviation = spread(values)
+                axis.plot(values, [row] * len(values), "o", color="#9bb3cc", markersize=4)
+                axis.errorbar(mean, row, xerr=deviation, fmt="o", color="#1f5fa8", capsize=4)
+        axis.set_title(f"{data}: {next(iter(variants.values()))[0].train:,} training images", fontsize=10)
+        axis.set_xlabel("test accuracy")
+        axis.set_yticks(range(len(names)), [VARIANTS[variant].name for variant in names] if axis is axes[0][0] else [])
+        axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Mean and standard deviation, {seeds_of(results)} seeds", fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def draw_sizes(results: list[Result], path: Path) -> None:
+    """A panel a data set of digits, a row a size: mean and standard deviation with and without the pyramid."""
+    panels = {data: variants for data, variants in grouped(results).items() if data.startswith("digits")}
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained")
+    rows = [*reversed(SIZES), "all examples"]
+    lines = {"with pyramid": ("sum", 0.13, "#1f5fa8"), "without": ("none", -0.13, "#c2571a")}
+    for axis, variants in zip(axes[0], panels.values(), strict=True):
+        for label, (variant, offset, colour) in lines.items():
+            for row, name in enumerate(rows):
+                mean, deviation = spread([item.accuracy_by_size.get(name, item.accuracy) for item in variants[variant]])
+                axis.errorbar(
+                    mean, row + offset, xerr=deviation, fmt="o", color=colour, capsize=4, label=None if row else label
+                )
+        axis.set_title(f"{variants['sum'][0].train:,} training images", fontsize=11)
+        axis.set_xlabel("test accuracy")
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_yticks(range(len(rows)), rows)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    title = f"The same network with and without a pyramid (mean and standard deviation, {seeds_of(results)} seeds)"
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def seeds_of(results: list[Result]) -> int:
+    return len({item.seed for item in results})
+
+
+def write_aside(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text)
+    unfinished.rename(path)
+
+
+def read_results(path: Path, more: list[str]) -> list[Result]:
+    """The results so far, without those that would not come out so any more."""
+    stored = [Result(**item) for item in json.loads(path.read_text())] if path.exists() else []
+    current = [item for item in stored if item.digest == digest(*item.key, more)]
+    if len(current) < len(stored):
+        print(f"{path}: {len(stored) - len(current)} results of other code or settings dropped")
+    return current
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (3)")
+    parser.add_argument("--data", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="all if not given")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="all if not given")
+    parser.add_argument("--sign-digits", type=Path, default=Path("../shared/data/sign_digits"), metavar="PATH")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value for all runs")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
+    options = parser.parse_args()
+
+    folders = {"digits": None, "digits_quarter": DIGITS, "sign_digits": options.sign_digits}
+    if "sign_digits" in options.data and not options.sign_digits.is_dir():
+        print(f"sign_digits is left out: no folder {options.sign_digits}; give it with --sign-digits PATH")
+        options.data.remove("sign_digits")
+    if "digits_quarter" in options.data:
+        write_quarter()
+    results = read_results(options.docs / "ablation.json", options.set)
+    wanted = [(data, name, seed) for seed in range(options.seeds) for data in options.data for name in options.variants]
+    missing = [key for key in wanted if key not in {item.key for item in results}]
+    for number, (data, variant, seed) in enumerate(missing, start=1):
+        print(f"[{number}/{len(missing)}] {data}, {VARIANTS[variant].name}, seed {seed}", flush=True)
+        results.append(run(data, variant, seed, folders[data], options.set))
+        print(f"    accuracy {results[-1].accuracy:.4f}, cross-entropy {results[-1].cross_entropy:.4f}", flush=True)
+        write_aside(options.docs / "ablation.json", json.dumps([asdict(item) for item in results], indent=1) + "\n")
+    if not results:
+        raise SystemExit("nothing was measured")
+
+    write_aside(options.docs / "ablation.md", tables(results))
+    print(tables(results))
+    (options.docs / "images").mkdir(parents=True, exist_ok=True)
+    draw(results, options.docs / "images" / "ablation.png")
+    if all({"none", "sum"} <= grouped(results).get(data, {}).keys() for data in ("digits", "digits_quarter")):
+        draw_sizes(results, options.docs / "images" / "pyramid.png")
+
+
+if __name__ == "__main__":
+    main()
