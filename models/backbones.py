@@ -1,4 +1,4 @@
-"""Backbones: networks that turn an image into the feature maps C2..C5 of strides 4, 8, 16 and 32.
+"""Backbones: networks that turn an image into feature maps of strides 2, 4, 8, 16 and 32.
 
 C_l is the output of the last block of the stage whose stride is 2^l (Lin et al. 2016, arXiv:1612.03144, section 3).
 """
@@ -7,9 +7,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import keras
+import numpy as np
+
+GreyInput = Literal["repeat", "sum"]
 
 
 class WeightsError(ValueError):
@@ -18,9 +21,16 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Feature:
-    """One map of a backbone: the layer that puts it out, and how many input pixels one of its cells stands for."""
+    """One map of a backbone.
 
-    layer: str
+    Attributes:
+      layer: the layer that puts it out; None for the network's own output, which some networks leave unnamed.
+      channels: of the map.
+      stride: how many input pixels one of its cells stands for, along each axis.
+    """
+
+    layer: str | None
+    channels: int
     stride: int
 
     @property
@@ -30,25 +40,43 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """The input that weights were trained with: (x - mean) / std of each channel of an RGB image in 0..255.
+
+    Attributes:
+      mean: red, green, blue.
+      std: red, green, blue.
+      reverse: whether the network takes the scaled channels as blue, green, red.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
 class Backbone:
     """How to build a backbone, what its maps are called, and the input that it was trained with.
 
     Attributes:
-      build: takes `weights` (None or "imagenet") and `input_shape`, returns the network without its top.
-      features: the maps, finest first; strides 4, 8, 16, ... without a gap.
-      scale: from float [N, H, W, C] in 0..255 to the input that the weights expect; None where the data set's own
-        channel means and variances are to be used.
-      channels: the only number of input channels that it takes; None for any.
+      build: takes the scaled input and the weights (None or "imagenet"), returns the network without its top.
+      features: the maps, finest first; each has twice the stride of the one before.
+      scaling: what the weights expect of three channels; None for a network without pretrained weights, which takes any
+        number of channels and is given the data set's own channel means and variances.
     """
 
-    build: Callable[..., keras.Model]
+    build: Callable[[keras.KerasTensor, str | None], keras.Model]
     features: tuple[Feature, ...]
-    scale: Callable[[keras.KerasTensor], keras.KerasTensor] | None
-    channels: int | None
+    scaling: Scaling | None
 
 
 # Of the batch statistics: small data sets have few steps, in which Keras' 0.99 would not get from its start to the data.
 _MOMENTUM: Final = 0.9
+
+_SYMMETRIC: Final = Scaling((127.5,) * 3, (127.5,) * 3)  # -1..1
+_EFFICIENT: Final = Scaling((128.0,) * 3, (128.0,) * 3)
+_CAFFE: Final = Scaling((123.68, 116.779, 103.939), (1.0,) * 3, reverse=True)
+_NORMALISED: Final = Scaling((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # ImageNet's own moments, times 255
 
 
 def _residual_block(x: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
@@ -66,51 +94,161 @@ def _residual_block(x: keras.KerasTensor, filters: int, stride: int, name: str) 
     return keras.layers.ReLU(name=f"{name}_out")(x)
 
 
-def small_resnet(weights: None, input_shape: tuple[int | None, int | None, int], width: int = 16) -> keras.Model:
-    """A thin residual network for small images: one block a stage, and a stem that keeps the full resolution.
+def _small_resnet(width: int, blocks: tuple[int, ...]) -> Backbone:
+    """A residual network for small images: its stem keeps the full resolution, its stages halve it one by one.
 
     Args:
-      weights: None; there are no pretrained ones.
-      input_shape: (height, width, channels).
-      width: filters at full and at half resolution; each later stage has twice those of the one before.
+      width: filters of the first stage; each later one has twice those of the one before. Stage l has stride 2^l.
+      blocks: number of residual blocks of each stage.
     """
-    del weights
-    inputs = keras.Input(input_shape)
-    # No batch normalisation here: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
-    x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name="stem_conv")(inputs)
-    for level in range(1, 6):
-        x = _residual_block(x, filters=width * 2 ** (level - 1), stride=2, name=f"stage{level}")
-    return keras.Model(inputs, x, name="small_resnet")
+
+    def build(x: keras.KerasTensor, weights: str | None) -> keras.Model:
+        if weights is not None:
+            raise ValueError("there are no pretrained weights of the small residual networks")
+        inputs = keras.utils.get_source_inputs(x)
+        # No batch normalisation here: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
+        x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="stem_conv")(x)
+        for stage, count in enumerate(blocks, start=1):
+            for block in range(1, count + 1):
+                name = f"stage{stage}_block{block}"
+                x = _residual_block(x, filters=width * 2 ** (stage - 1), stride=2 if block == 1 else 1, name=name)
+        return keras.Model(inputs, x)
+
+    features = (
+        Feature(f"stage{stage}_block{count}_out", width * 2 ** (stage - 1), 2**stage)
+        for stage, count in enumerate(blocks, start=1)
+    )
+    return Backbone(build, tuple(features), scaling=None)
 
 
-def _taps(*layers: str) -> tuple[Feature, ...]:
-    return tuple(Feature(layer, 4 * 2**index) for index, layer in enumerate(layers))
+def _application(
+    build: Callable[..., keras.Model], scaling: Scaling, *taps: tuple[str | None, int], scales_itself: bool = False
+) -> Backbone:
+    """A network of keras.applications.
+
+    Args:
+      build: its function.
+      scaling: what its weights expect.
+      *taps: layer and channels of C2, C3, C4 and C5.
+      scales_itself: whether it has the scaling inside, to be left out: it differs with the number of channels there.
+    """
+    options = {"include_preprocessing": False} if scales_itself else {}
+
+    def build_without_top(x: keras.KerasTensor, weights: str | None) -> keras.Model:
+        return build(include_top=False, weights=weights, input_tensor=x, input_shape=tuple(x.shape[1:]), **options)
+
+    features = (Feature(layer, channels, 4 * 2**index) for index, (layer, channels) in enumerate(taps))
+    return Backbone(build_without_top, tuple(features), scaling)
 
 
+def _resnet(build: Callable[..., keras.Model], blocks3: int, blocks4: int) -> Backbone:
+    return _application(
+        build,
+        _CAFFE,
+        ("conv2_block3_out", 256),
+        (f"conv3_block{blocks3}_out", 512),
+        (f"conv4_block{blocks4}_out", 1024),
+        ("conv5_block3_out", 2048),
+    )
+
+
+def _resnet_v2(build: Callable[..., keras.Model], blocks3: int, blocks4: int) -> Backbone:
+    # The last block of a stage strides already, so the stage's own map is what this block takes in.
+    return _application(
+        build,
+        _SYMMETRIC,
+        ("conv2_block3_preact_relu", 256),
+        (f"conv3_block{blocks3}_preact_relu", 512),
+        (f"conv4_block{blocks4}_preact_relu", 1024),
+        ("post_relu", 2048),
+    )
+
+
+def _efficientnet_v2(
+    build: Callable[..., keras.Model], scaling: Scaling, c2: tuple[str, int], c3: tuple[str, int], c4: tuple[str, int], top: int
+) -> Backbone:
+    return _application(build, scaling, c2, c3, c4, ("top_activation", top), scales_itself=True)
+
+
+def _convnext(build: Callable[..., keras.Model], name: str, channels: int, blocks4: int) -> Backbone:
+    taps = [
+        (f"convnext_{name}_stage_{stage}_block_{blocks - 1}_identity", channels * 2**stage)
+        for stage, blocks in enumerate((3, 3, blocks4, 3))
+    ]
+    return _application(build, _NORMALISED, *taps, scales_itself=True)
+
+
+def _densenet(build: Callable[..., keras.Model], c4: int, c5: int) -> Backbone:
+    return _application(build, _NORMALISED, ("pool2_relu", 256), ("pool3_relu", 512), ("pool4_relu", c4), ("relu", c5))
+
+
+_APPLICATIONS: Final = keras.applications
 BACKBONES: Final[dict[str, Backbone]] = {
-    "small_resnet": Backbone(
-        build=small_resnet,
-        features=_taps("stage2_out", "stage3_out", "stage4_out", "stage5_out"),
-        scale=None,
-        channels=None,
+    "small_resnet10": _small_resnet(16, (1, 1, 1, 1)),
+    "small_resnet18": _small_resnet(32, (2, 2, 2, 2)),
+    "small_resnet34": _small_resnet(32, (3, 4, 6, 3)),
+    "resnet50": _resnet(_APPLICATIONS.ResNet50, 4, 6),
+    "resnet101": _resnet(_APPLICATIONS.ResNet101, 4, 23),
+    "resnet152": _resnet(_APPLICATIONS.ResNet152, 8, 36),
+    "resnet50_v2": _resnet_v2(_APPLICATIONS.ResNet50V2, 4, 6),
+    "resnet101_v2": _resnet_v2(_APPLICATIONS.ResNet101V2, 4, 23),
+    "resnet152_v2": _resnet_v2(_APPLICATIONS.ResNet152V2, 8, 36),
+    "mobilenet_v2": _application(
+        _APPLICATIONS.MobileNetV2, _SYMMETRIC, ("block_2_add", 24), ("block_5_add", 32), ("block_12_add", 96), ("out_relu", 1280)
     ),
-    "resnet50": Backbone(
-        build=keras.applications.ResNet50,
-        features=_taps("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
-        scale=keras.applications.resnet.preprocess_input,
-        channels=3,
+    "mobilenet_v3_small": _application(
+        _APPLICATIONS.MobileNetV3Small,
+        _SYMMETRIC,
+        ("expanded_conv_project_bn", 16),
+        ("expanded_conv_2_add", 24),
+        ("expanded_conv_7_add", 48),
+        (None, 576),
+        scales_itself=True,
     ),
-    "resnet101": Backbone(
-        build=keras.applications.ResNet101,
-        features=_taps("conv2_block3_out", "conv3_block4_out", "conv4_block23_out", "conv5_block3_out"),
-        scale=keras.applications.resnet.preprocess_input,
-        channels=3,
+    "mobilenet_v3_large": _application(
+        _APPLICATIONS.MobileNetV3Large,
+        _SYMMETRIC,
+        ("expanded_conv_2_add", 24),
+        ("expanded_conv_5_add", 40),
+        ("expanded_conv_11_add", 112),
+        (None, 960),
+        scales_itself=True,
     ),
-    "mobilenet_v2": Backbone(
-        build=keras.applications.MobileNetV2,
-        features=_taps("block_2_add", "block_5_add", "block_12_add", "out_relu"),
-        scale=keras.applications.mobilenet_v2.preprocess_input,
-        channels=3,
+    "efficientnet_v2_b0": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2B0, _NORMALISED, ("block2b_add", 32), ("block3b_add", 48), ("block5e_add", 112), 1280
+    ),
+    "efficientnet_v2_b1": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2B1, _NORMALISED, ("block2c_add", 32), ("block3c_add", 48), ("block5f_add", 112), 1280
+    ),
+    "efficientnet_v2_b2": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2B2, _NORMALISED, ("block2c_add", 32), ("block3c_add", 56), ("block5f_add", 120), 1408
+    ),
+    "efficientnet_v2_b3": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2B3, _NORMALISED, ("block2c_add", 40), ("block3c_add", 56), ("block5g_add", 136), 1536
+    ),
+    "efficientnet_v2_s": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2S, _EFFICIENT, ("block2d_add", 48), ("block3d_add", 64), ("block5i_add", 160), 1280
+    ),
+    "efficientnet_v2_m": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2M, _EFFICIENT, ("block2e_add", 48), ("block3e_add", 80), ("block5n_add", 176), 1280
+    ),
+    "efficientnet_v2_l": _efficientnet_v2(
+        _APPLICATIONS.EfficientNetV2L, _EFFICIENT, ("block2g_add", 64), ("block3g_add", 96), ("block5s_add", 224), 1280
+    ),
+    "convnext_tiny": _convnext(_APPLICATIONS.ConvNeXtTiny, "tiny", 96, 9),
+    "convnext_small": _convnext(_APPLICATIONS.ConvNeXtSmall, "small", 96, 27),
+    "convnext_base": _convnext(_APPLICATIONS.ConvNeXtBase, "base", 128, 27),
+    "densenet121": _densenet(_APPLICATIONS.DenseNet121, 1024, 1024),
+    "densenet169": _densenet(_APPLICATIONS.DenseNet169, 1280, 1664),
+    "densenet201": _densenet(_APPLICATIONS.DenseNet201, 1792, 1920),
+    # The sums at the ends of its blocks have no names of their own; these are what the next blocks make of them, their ReLU.
+    "xception": _application(
+        _APPLICATIONS.Xception,
+        _SYMMETRIC,
+        ("block3_sepconv1_act", 128),
+        ("block4_sepconv1_act", 256),
+        ("block13_sepconv1_act", 728),
+        ("block14_sepconv2_act", 2048),
     ),
 }
 
@@ -125,31 +263,72 @@ def check_strides(features: tuple[Feature, ...]) -> None:
             )
 
 
-def build_backbone(name: str, weights: str, input_shape: tuple[int, int, int], min_level: int, max_level: int) -> keras.Model:
-    """Builds a backbone that gives its maps by level.
+def build_backbone(
+    name: str,
+    weights: str,
+    input_shape: tuple[int | None, int | None, int],
+    min_level: int,
+    max_level: int,
+    *,
+    grey_input: GreyInput = "repeat",
+    channel_mean: list[float] | None = None,
+    channel_variance: list[float] | None = None,
+) -> keras.Model:
+    """Builds a backbone, with its input scaling inside, that gives its maps by level.
 
     Args:
       name: a key of `BACKBONES`.
       weights: "none", "imagenet" (downloaded by Keras on first use), or the path of a file that
         `keras.Model.save_weights` wrote for this network without its top.
-      input_shape: (height, width, channels).
+      input_shape: (height, width, channels). Networks with pretrained weights take 3 channels, or 1.
       min_level: the finest map to give, of stride 2^min_level.
-      max_level: the coarsest; what the network computes beyond it is left out.
+      max_level: the coarsest; what the network computes beyond it is left out. May be above the network's coarsest level.
+      grey_input: how a network of three channels takes one: the channel is repeated, or the first kernel is summed over
+        its input channels. Both give the same maps; the sum computes less.
+      channel_mean: mean of each channel, 0..255, for networks without a scaling of their own; 0 if not given.
+      channel_variance: the variance likewise; 1 if not given.
 
     Returns:
-      A model from scaled float [N, height, width, channels] to {"C2": [N, height/4, width/4, c2], "C3": ...}.
+      A model from float [N, height, width, channels] in 0..255 to {"C2": [N, height/4, width/4, c2], "C3": ...}.
 
     Raises:
       WeightsError: the weights can't be had, or belong to another network.
+      ValueError: the network has no map of min_level, or does not take this number of channels.
     """
     backbone = BACKBONES[name]
     check_strides(backbone.features)
+    features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
+    if not features or features[0].level != min_level:
+        levels = ", ".join(f"C{feature.level}" for feature in backbone.features)
+        raise ValueError(f"{name} has no map C{min_level}, only {levels}")
+    inputs = keras.Input(input_shape)
+    scaling = backbone.scaling
+    if scaling is None:
+        moments = {"mean": channel_mean or [0.0] * input_shape[-1], "variance": channel_variance or [1.0] * input_shape[-1]}
+        network = _load(name, backbone.build, keras.layers.Normalization(**moments, name="scale")(inputs), weights)
+    elif input_shape[-1] == 1 and grey_input == "sum":
+        network = _sum_first_kernel(name, backbone.build, scaling, inputs, weights)
+    elif input_shape[-1] in (1, 3):
+        colour = keras.layers.Concatenate(name="grey_to_rgb")([inputs] * 3) if input_shape[-1] == 1 else inputs
+        x = keras.layers.Normalization(mean=scaling.mean, variance=np.square(scaling.std), name="scale")(colour)
+        network = _load(name, backbone.build, keras.ops.flip(x, axis=-1) if scaling.reverse else x, weights)
+    else:
+        raise ValueError(f"{name} takes images of 1 or 3 channels, not {input_shape[-1]}")
+    maps = {}
+    for feature in features:
+        output = network.get_layer(feature.layer).output if feature.layer else network.output
+        if output.shape[-1] != feature.channels:
+            raise ValueError(f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}")
+        maps[f"C{feature.level}"] = output
+    return keras.Model(inputs, maps, name="backbone")
+
+
+def _load(
+    name: str, build: Callable[[keras.KerasTensor, str | None], keras.Model], x: keras.KerasTensor, weights: str
+) -> keras.Model:
+    """The network on a scaled input, with its weights."""
     try:
-        network = backbone.build(
-            weights="imagenet" if weights == "imagenet" else None,
-            input_shape=input_shape,
-            **({} if name == "small_resnet" else {"include_top": False}),
-        )
+        network = build(x, "imagenet" if weights == "imagenet" else None)
     except Exception as error:
         if weights != "imagenet":
             raise
@@ -168,9 +347,35 @@ def build_backbone(name: str, weights: str, input_shape: tuple[int, int, int], m
                 f"model.weights: {weights} does not fit {name} without its top ({reason}); "
                 f"give a file made for this backbone, or set model.weights to none"
             ) from error
-    maps = {
-        f"C{feature.level}": network.get_layer(feature.layer).output
-        for feature in backbone.features
-        if min_level <= feature.level <= max_level
-    }
-    return keras.Model(network.input, maps, name="backbone")
+    return network
+
+
+def _sum_first_kernel(
+    name: str,
+    build: Callable[[keras.KerasTensor, str | None], keras.Model],
+    scaling: Scaling,
+    inputs: keras.KerasTensor,
+    weights: str,
+) -> keras.Model:
+    """The network on one channel, with the first kernel summed over the three that it was trained with.
+
+    With k_c, mu_c, s_c the kernel, mean and deviation of channel c, and m, s their averages, the scaled channel
+    z = (x - m) / s takes sum_c k_c s / s_c. Where the means differ, sum_c k_c (m - mu_c) / s_c acts on a channel of ones,
+    not on a bias: the zeros around the image, which stand for the means, must not get it.
+    """
+    colour = _load(name, build, keras.Input((*inputs.shape[1:3], 3)), weights)
+    mean, std = np.asarray(scaling.mean), np.asarray(scaling.std)
+    centre, spread = mean.mean(), std.mean()
+    x = keras.layers.Normalization(mean=[centre], variance=[spread**2], name="scale")(inputs)
+    factors = [spread / std]
+    if not np.allclose(mean, centre):
+        x = keras.layers.Concatenate(name="with_ones")([x, keras.ops.ones_like(x)])
+        factors.append((centre - mean) / std)
+    network = build(x, None)
+    for target, source in zip(network.weights, colour.weights, strict=True):
+        if target.shape == source.shape:
+            target.assign(source)
+        else:  # the first kernel, [height, width, 3, filters]
+            of_channel = np.asarray(factors)[:, ::-1] if scaling.reverse else np.asarray(factors)
+            target.assign(np.einsum("hwcf,ic->hwif", source.numpy(), of_channel))
+    return network

@@ -1,12 +1,24 @@
 """The Feature Pyramid Network (Lin et al. 2016, arXiv:1612.03144) and the image classifier on it."""
 
+import math
 from typing import Any, Literal
 
 import keras
 
-from models.backbones import BACKBONES, build_backbone
+from models.backbones import GreyInput, build_backbone
 
-FusionType = Literal["sum", "concat"]
+FusionType = Literal["sum", "concat", "bifpn"]
+CoarseLevels = Literal["conv", "pool"]
+Norm = Literal["none", "batch", "group"]
+Activation = Literal["none", "relu", "silu", "gelu"]
+Pooling = Literal["average", "max", "attention"]
+Combine = Literal["mean", "concat", "learned"]
+
+_EPSILON = 1e-4  # of the weighted fusion (arXiv:1911.09070, section 3.3)
+
+
+def _cut(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
+    return x[:, : size[0], : size[1]]
 
 
 def _upsample(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
@@ -15,20 +27,54 @@ def _upsample(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
     Backbones round odd sizes up or down, so the finer map may lack or exceed the double by one. Row i shows row i // 2, the
     last one again where there is none. Unlike a resize operation, its gradient compiles under XLA.
     """
-    for axis, length in zip((1, 2), size, strict=True):
+    for axis in (1, 2):
         last = x[:, -1:] if axis == 1 else x[:, :, -1:]
         x = keras.ops.repeat(keras.ops.concatenate([x, last], axis), 2, axis)
-        x = x[:, :length] if axis == 1 else x[:, :, :length]
-    return x
+    return _cut(x, size)
+
+
+def _downsample(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
+    """3x3 maximum pooling of stride 2 to a given size: [N, h, w, c] to [N, *size, c], where size is h/2 rounded either way."""
+    return _cut(keras.ops.max_pool(x, 3, strides=2, padding="same"), size)
+
+
+def _size(x: keras.KerasTensor) -> tuple[int, int]:
+    return keras.ops.shape(x)[1:3]
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class WeightedFusion(keras.layers.Layer):
+    """Mean of maps of one shape with learned weights w_i >= 0: sum(w_i x_i) / (sum(w_i) + 1e-4) (arXiv:1911.09070, section 3.3)."""
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        self.weight = self.add_weight(name="weight", shape=(len(input_shape),), initializer="ones")
+        self.built = True
+
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        weight = keras.ops.relu(self.weight)
+        weight = weight / (keras.ops.sum(weight) + _EPSILON)
+        return sum(weight[index] * x for index, x in enumerate(inputs))
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return input_shape[0]
 
 
 @keras.saving.register_keras_serializable(package="fpn")
 class FeaturePyramid(keras.layers.Layer):
-    """Merges a backbone's maps from coarse to fine, so that every level sees both detail and context.
+    """Merges a backbone's maps, so that every level sees both detail and context.
 
-    Each map passes a 1x1 lateral convolution to `num_filters` channels; the coarser merged map, upsampled (nearest) to the
-    lateral's own size, is fused with it; a 3x3 convolution on each merged map lessens the aliasing of the upsampling. There
-    is no non-linearity (arXiv:1612.03144, section 3).
+    Each map passes a 1x1 lateral convolution to `num_filters` channels. Then, by `fusion_type`:
+
+    - "sum" (arXiv:1612.03144, section 3): from coarse to fine, the merged map is upsampled (nearest) to the lateral's own
+      size and added to it; a 3x3 convolution on each merged map lessens the aliasing of the upsampling.
+    - "concat": likewise, but lateral and upsampled map are stacked and brought back to `num_filters` by a learned 1x1
+      convolution (of which the sum is the special case of two stacked identities).
+    - "bifpn" (arXiv:1911.09070, section 3): `bifpn_repeats` rounds, each from coarse to fine and then from fine to coarse;
+      every node is a weighted mean (see `WeightedFusion`) of the round's input, the node before (upsampled, or pooled) and
+      on the way back the node of the way there, followed by the activation and a 3x3 convolution.
+
+    Levels beyond the coarsest input are made from the level before, by a 3x3 convolution of stride 2 (after a ReLU from the
+    second on: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them with the others.
 
     >>> pyramid = FeaturePyramid(min_level=2, max_level=4, num_filters=64)
     >>> maps = pyramid({"C2": ops.ones((1, 56, 56, 24)), "C3": ops.ones((1, 28, 28, 32)), "C4": ops.ones((1, 14, 14, 96))})
@@ -39,64 +85,158 @@ class FeaturePyramid(keras.layers.Layer):
       min_level: the finest level, of stride 2^min_level.
       max_level: the coarsest level.
       num_filters: channels of every merged and every output map.
-      fusion_type: "sum" adds lateral and upsampled map; "concat" stacks them and brings them back to `num_filters` by a
-        learned 1x1 convolution (of which the sum is the special case of two stacked identities).
+      fusion_type: "sum", "concat" or "bifpn".
+      coarse_levels: "conv" or "pool", how levels beyond the coarsest input are made.
+      bifpn_repeats: rounds of a bifpn.
+      separable: whether 3x3 convolutions are depthwise separable.
+      norm: "none", "batch" or "group", after every convolution.
+      activation: after the last convolution of every level, and before every convolution of a bifpn.
     """
 
     def __init__(
-        self, min_level: int = 2, max_level: int = 5, num_filters: int = 256, fusion_type: FusionType = "sum", **kwargs: Any
+        self,
+        min_level: int = 2,
+        max_level: int = 5,
+        num_filters: int = 256,
+        fusion_type: FusionType = "sum",
+        *,
+        coarse_levels: CoarseLevels = "conv",
+        bifpn_repeats: int = 3,
+        separable: bool = False,
+        norm: Norm = "none",
+        activation: Activation = "none",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if min_level > max_level:
             raise ValueError(f"min_level {min_level} is above max_level {max_level}")
-        if fusion_type not in ("sum", "concat"):
-            raise ValueError(f"fusion_type must be sum or concat, is {fusion_type}")
+        for name, value, known in (
+            ("fusion_type", fusion_type, ("sum", "concat", "bifpn")),
+            ("coarse_levels", coarse_levels, ("conv", "pool")),
+            ("norm", norm, ("none", "batch", "group")),
+            ("activation", activation, ("none", "relu", "silu", "gelu")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, is {value}")
         self.min_level = min_level
         self.max_level = max_level
         self.num_filters = num_filters
         self.fusion_type = fusion_type
+        self.coarse_levels = coarse_levels
+        self.bifpn_repeats = bifpn_repeats
+        self.separable = separable
+        self.norm = norm
+        self.activation = activation
         self.levels = range(min_level, max_level + 1)
-        self.lateral = {f"C{level}": keras.layers.Conv2D(num_filters, 1, name=f"lateral_{level}") for level in self.levels}
-        self.fuse = {
-            f"P{level}": keras.layers.Conv2D(num_filters, 1, name=f"fuse_{level}")
-            for level in self.levels[:-1]
-            if fusion_type == "concat"
-        }
-        self.smooth = {
-            f"P{level}": keras.layers.Conv2D(num_filters, 3, padding="same", name=f"smooth_{level}") for level in self.levels
-        }
+        self._activate = keras.layers.Activation("linear" if activation == "none" else activation)
+
+    def _convolution(self, name: str, kernel_size: int, in_channels: int, strides: int = 1) -> keras.Sequential:
+        """Convolution to `num_filters` and normalisation, built."""
+        kind = keras.layers.SeparableConv2D if self.separable and kernel_size > 1 else keras.layers.Conv2D
+        layers = [kind(self.num_filters, kernel_size, strides, padding="same", use_bias=self.norm == "none")]
+        if self.norm == "batch":
+            layers.append(keras.layers.BatchNormalization(momentum=0.9))
+        elif self.norm == "group":
+            layers.append(keras.layers.GroupNormalization(math.gcd(32, self.num_filters)))
+        convolution = keras.Sequential(layers, name=name)
+        convolution.build((None, None, None, in_channels))
+        return convolution
 
     def build(self, input_shape: dict[str, tuple[int | None, ...]]) -> None:
-        missing = [f"C{level}" for level in self.levels if f"C{level}" not in input_shape]
+        given = [level for level in self.levels if f"C{level}" in input_shape]
+        missing = [f"C{level}" for level in range(self.min_level, max(given, default=self.min_level) + 1) if level not in given]
         if missing:
             raise ValueError(f"the pyramid needs {', '.join(missing)}, but was given {', '.join(input_shape)}")
-        for level in self.levels:
-            shape = tuple(input_shape[f"C{level}"])
-            self.lateral[f"C{level}"].build(shape)
-            self.smooth[f"P{level}"].build((*shape[:-1], self.num_filters))
-            if f"P{level}" in self.fuse:
-                self.fuse[f"P{level}"].build((*shape[:-1], 2 * self.num_filters))
+        filters = self.num_filters
+        self._given = given
+        self.lateral = {f"C{n}": self._convolution(f"lateral_{n}", 1, input_shape[f"C{n}"][-1]) for n in given}
+        coarse = self.levels[len(given) :] if self.coarse_levels == "conv" else ()
+        self.coarse = {f"P{level}": self._convolution(f"coarse_{level}", 3, filters, strides=2) for level in coarse}
+        self.fuse, self.smooth = {}, {}
+        self.down_fusion, self.down, self.up_fusion, self.up = {}, {}, {}, {}
+        if self.fusion_type == "bifpn":
+            shape = (None, None, None, filters)
+            for repeat in range(1, self.bifpn_repeats + 1):
+                for level in self.levels[:-1]:
+                    key = f"{repeat}_P{level}"
+                    self.down_fusion[key] = WeightedFusion(name=f"down_fusion_{key}")
+                    self.down_fusion[key].build([shape] * 2)
+                    self.down[key] = self._convolution(f"down_{key}", 3, filters)
+                for level in self.levels[1:]:
+                    key = f"{repeat}_P{level}"
+                    self.up_fusion[key] = WeightedFusion(name=f"up_fusion_{key}")
+                    self.up_fusion[key].build([shape] * (2 if level == self.max_level else 3))
+                    self.up[key] = self._convolution(f"up_{key}", 3, filters)
+        else:
+            if self.fusion_type == "concat":
+                self.fuse = {f"P{level}": self._convolution(f"fuse_{level}", 1, 2 * filters) for level in given[:-1]}
+            self.smooth = {f"P{level}": self._convolution(f"smooth_{level}", 3, filters) for level in given}
         self.built = True
 
-    def call(self, inputs: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
+    def call(self, inputs: dict[str, keras.KerasTensor], training: bool | None = None) -> dict[str, keras.KerasTensor]:
         """{"C2": [N, H/4, W/4, c2], ...} to {"P2": [N, H/4, W/4, num_filters], ...}; any size of maps."""
+        laterals = {level: self.lateral[f"C{level}"](inputs[f"C{level}"], training=training) for level in self._given}
+        if self.fusion_type == "bifpn":
+            maps = self._with_coarse_levels(laterals, training)
+            for repeat in range(1, self.bifpn_repeats + 1):
+                maps = self._both_ways(maps, repeat, training)
+        else:
+            maps = self._with_coarse_levels(self._top_down(laterals, training), training)
+        return {f"P{level}": self._activate(maps[level]) for level in self.levels}
+
+    def _top_down(self, laterals: dict[int, keras.KerasTensor], training: bool | None) -> dict[int, keras.KerasTensor]:
         outputs = {}
         merged = None
-        for level in reversed(self.levels):
-            lateral = self.lateral[f"C{level}"](inputs[f"C{level}"])
+        for level in reversed(self._given):
+            lateral = laterals[level]
             if merged is None:
                 merged = lateral
+            elif self.fusion_type == "sum":
+                merged = lateral + _upsample(merged, _size(lateral))
             else:
-                upsampled = _upsample(merged, size=keras.ops.shape(lateral)[1:3])
-                if self.fusion_type == "sum":
-                    merged = lateral + upsampled
-                else:
-                    merged = self.fuse[f"P{level}"](keras.ops.concatenate([lateral, upsampled], axis=-1))
-            outputs[f"P{level}"] = self.smooth[f"P{level}"](merged)
-        return {f"P{level}": outputs[f"P{level}"] for level in self.levels}
+                stacked = keras.ops.concatenate([lateral, _upsample(merged, _size(lateral))], axis=-1)
+                merged = self.fuse[f"P{level}"](stacked, training=training)
+            outputs[level] = self.smooth[f"P{level}"](merged, training=training)
+        return outputs
+
+    def _with_coarse_levels(self, maps: dict[int, keras.KerasTensor], training: bool | None) -> dict[int, keras.KerasTensor]:
+        maps = dict(maps)
+        for level in self.levels[len(self._given) :]:
+            x = maps[level - 1]
+            if self.coarse_levels == "pool":
+                maps[level] = x[:, ::2, ::2]
+            else:
+                x = x if level - 1 in self._given else keras.ops.relu(x)
+                maps[level] = self.coarse[f"P{level}"](x, training=training)
+        return maps
+
+    def _both_ways(
+        self, maps: dict[int, keras.KerasTensor], repeat: int, training: bool | None
+    ) -> dict[int, keras.KerasTensor]:
+        """One round of a bifpn over maps of `num_filters` channels."""
+        middle = {self.max_level: maps[self.max_level]}
+        for level in reversed(self.levels[:-1]):
+            key = f"{repeat}_P{level}"
+            fused = self.down_fusion[key]([maps[level], _upsample(middle[level + 1], _size(maps[level]))])
+            middle[level] = self.down[key](self._activate(fused), training=training)
+        outputs = {self.min_level: middle[self.min_level]}
+        for level in self.levels[1:]:
+            key = f"{repeat}_P{level}"
+            finer = _downsample(outputs[level - 1], _size(maps[level]))
+            parts = [maps[level], finer] if level == self.max_level else [maps[level], middle[level], finer]
+            outputs[level] = self.up[key](self._activate(self.up_fusion[key](parts)), training=training)
+        return outputs
 
     def compute_output_shape(self, input_shape: dict[str, tuple[int | None, ...]]) -> dict[str, tuple[int | None, ...]]:
-        return {f"P{level}": (*input_shape[f"C{level}"][:-1], self.num_filters) for level in self.levels}
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        batch, height, width = None, None, None
+        for level in self.levels:
+            if f"C{level}" in input_shape:
+                batch, height, width, _ = input_shape[f"C{level}"]
+            else:
+                height, width = (None if side is None else (side + 1) // 2 for side in (height, width))
+            shapes[f"P{level}"] = (batch, height, width, self.num_filters)
+        return shapes
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -105,7 +245,58 @@ class FeaturePyramid(keras.layers.Layer):
             "max_level": self.max_level,
             "num_filters": self.num_filters,
             "fusion_type": self.fusion_type,
+            "coarse_levels": self.coarse_levels,
+            "bifpn_repeats": self.bifpn_repeats,
+            "separable": self.separable,
+            "norm": self.norm,
+            "activation": self.activation,
         }
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class AttentionPooling(keras.layers.Layer):
+    """Mean over positions with learned weights: [N, h, w, c] to [N, c].
+
+    The weights are the softmax over all positions of a linear score of each position's channels (the attention of
+    arXiv:1802.04712, equation 7 to 8, with a linear score); at the start, all positions weigh the same.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.score = self.add_weight(name="score", shape=(input_shape[-1],), initializer="zeros")
+        self.built = True
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        positions = keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, x.shape[-1]))
+        # In float32, as every softmax over many values should be.
+        score = keras.ops.cast(keras.ops.einsum("npc,c->np", positions, self.score), "float32")
+        weight = keras.ops.cast(keras.ops.softmax(score, axis=-1), x.dtype)
+        return keras.ops.einsum("npc,np->nc", positions, weight)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class LearnedMean(keras.layers.Layer):
+    """Mean of tensors of one shape with learned weights, the softmax of one number each; all the same at the start."""
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        self.weight = self.add_weight(name="weight", shape=(len(input_shape),), initializer="zeros")
+        self.built = True
+
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        weight = keras.ops.softmax(self.weight)
+        return sum(weight[index] * x for index, x in enumerate(inputs))
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return input_shape[0]
+
+
+_POOLING = {
+    "average": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+    "attention": AttentionPooling,
+}
 
 
 def build_classifier(
@@ -115,14 +306,23 @@ def build_classifier(
     channel_mean: list[float],
     channel_variance: list[float],
     backbone: str,
-    weights: str,
-    min_level: int,
-    max_level: int,
-    num_filters: int,
-    fusion_type: FusionType | Literal["none"],
-    dropout: float,
+    weights: str = "none",
+    grey_input: GreyInput = "repeat",
+    min_level: int = 2,
+    max_level: int = 5,
+    coarse_levels: CoarseLevels = "conv",
+    num_filters: int = 256,
+    fusion_type: Literal["sum", "concat", "bifpn", "none"] = "sum",
+    bifpn_repeats: int = 3,
+    separable: bool = False,
+    norm: Norm = "none",
+    activation: Activation = "none",
+    shared_head: bool = False,
+    pooling: Pooling = "average",
+    combine: Combine = "mean",
+    dropout: float = 0.2,
 ) -> keras.Model:
-    """Builds the classifier: scaling, backbone, pyramid, a head on every level, and the mean of the heads' answers.
+    """Builds the classifier: scaling, backbone, pyramid, a head on every level, and the levels' answers combined.
 
     Args:
       image_shape: (height, width, channels).
@@ -131,37 +331,70 @@ def build_classifier(
       channel_variance: the variance likewise.
       backbone: a key of `models.backbones.BACKBONES`.
       weights: as in `build_backbone`.
+      grey_input: as in `build_backbone`.
       min_level: the pyramid's finest level.
       max_level: the coarsest level.
+      coarse_levels: as in `FeaturePyramid`, and so `num_filters`, `bifpn_repeats`, `separable`, `norm` and `activation`.
       num_filters: channels of the pyramid.
       fusion_type: as in `FeaturePyramid`; "none" leaves the pyramid out and puts one head on the map C<max_level>.
+      bifpn_repeats: rounds of a bifpn.
+      separable: whether the pyramid's 3x3 convolutions are depthwise separable.
+      norm: of the pyramid.
+      activation: of the pyramid.
+      shared_head: one head for all levels, instead of one a level.
+      pooling: how a level's map becomes a vector: the mean or the maximum of each channel, or `AttentionPooling`.
+      combine: how the levels' logits become the answer: their mean, a dense layer on all of them, or `LearnedMean`.
       dropout: share of the pooled features that training drops before each head, 0..1.
 
     Returns:
       A model from uint8 [N, *image_shape] to logits float32 [N, num_classes].
     """
-    spec = BACKBONES[backbone]
     inputs = keras.Input(image_shape, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1.0, name="to_float")(inputs)
-    if spec.channels == 3 and image_shape[-1] == 1:
-        x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
-    if spec.scale is None:
-        x = keras.layers.Normalization(mean=channel_mean, variance=channel_variance, name="scale")(x)
-    else:
-        x = spec.scale(x)
-    if fusion_type == "none":
-        levels = build_backbone(backbone, weights, tuple(x.shape[1:]), max_level, max_level)(x)
-    else:
-        maps = build_backbone(backbone, weights, tuple(x.shape[1:]), min_level, max_level)(x)
-        levels = FeaturePyramid(min_level, max_level, num_filters, fusion_type, name="pyramid")(maps)
+    maps = build_backbone(
+        backbone,
+        weights,
+        image_shape,
+        max_level if fusion_type == "none" else min_level,
+        max_level,
+        grey_input=grey_input,
+        channel_mean=channel_mean,
+        channel_variance=channel_variance,
+    )(x)
+    if fusion_type != "none":
+        maps = FeaturePyramid(
+            min_level,
+            max_level,
+            num_filters,
+            fusion_type,
+            coarse_levels=coarse_levels,
+            bifpn_repeats=bifpn_repeats,
+            separable=separable,
+            norm=norm,
+            activation=activation,
+            name="pyramid",
+        )(maps)
 
-    answers = []
-    for name, level in levels.items():
+    def head(name: str) -> keras.Sequential:
         # Without this non-linearity pyramid, pooling and head would be one linear map of the backbone's pooled features.
-        level = keras.layers.ReLU(name=f"relu_{name}")(level)
-        pooled = keras.layers.GlobalAveragePooling2D(name=f"pool_{name}")(level)
-        pooled = keras.layers.Dropout(dropout, name=f"dropout_{name}")(pooled)
+        layers = [keras.layers.ReLU()] if activation == "none" else []
+        layers += [_POOLING[pooling](), keras.layers.Dropout(dropout)]
         # The logits stay float32 under mixed precision: softmax and loss need the range.
-        answers.append(keras.layers.Dense(num_classes, dtype="float32", name=f"head_{name}")(pooled))
-    logits = keras.layers.Average(name="logits", dtype="float32")(answers) if len(answers) > 1 else answers[0]
+        layers.append(keras.layers.Dense(num_classes, dtype="float32"))
+        return keras.Sequential(layers, name=name)
+
+    if shared_head:
+        shared = head("head")
+        answers = [shared(level) for level in maps.values()]
+    else:
+        answers = [head(f"head_{name}")(level) for name, level in maps.items()]
+    if len(answers) == 1:
+        logits = answers[0]
+    elif combine == "mean":
+        logits = keras.layers.Average(name="logits", dtype="float32")(answers)
+    elif combine == "learned":
+        logits = LearnedMean(name="logits", dtype="float32")(answers)
+    else:
+        stacked = keras.layers.Concatenate(name="levels", dtype="float32")(answers)
+        logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(stacked)
     return keras.Model(inputs, logits, name="classifier")

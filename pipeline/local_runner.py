@@ -153,12 +153,12 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
 
 
 def _check_weights(config: Config) -> None:
-    from models.backbones import BACKBONES, WeightsError, build_backbone
+    from models.backbones import WeightsError, build_backbone
 
     model, image = config.model, config.image
-    shape = (image.height, image.width, BACKBONES[model.backbone].channels or image.channels)
+    shape = (image.height, image.width, image.channels)
     try:
-        build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level)
+        build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
     except WeightsError as error:
         raise UserError(str(error)) from error
 

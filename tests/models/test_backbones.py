@@ -1,76 +1,129 @@
 """Maps, strides, scaling and weights of the backbones."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
 
 from models.backbones import BACKBONES, Feature, WeightsError, build_backbone, check_strides
 
+APPLICATIONS = keras.applications
+# One network of each family: the function of keras.applications, and how its users have to scale the input.
+FAMILIES = {
+    "resnet50": (APPLICATIONS.ResNet50, APPLICATIONS.resnet.preprocess_input),
+    "resnet50_v2": (APPLICATIONS.ResNet50V2, APPLICATIONS.resnet_v2.preprocess_input),
+    "mobilenet_v2": (APPLICATIONS.MobileNetV2, APPLICATIONS.mobilenet_v2.preprocess_input),
+    "mobilenet_v3_small": (APPLICATIONS.MobileNetV3Small, APPLICATIONS.mobilenet_v3.preprocess_input),
+    "mobilenet_v3_large": (APPLICATIONS.MobileNetV3Large, APPLICATIONS.mobilenet_v3.preprocess_input),
+    "efficientnet_v2_b0": (APPLICATIONS.EfficientNetV2B0, APPLICATIONS.efficientnet_v2.preprocess_input),
+    "efficientnet_v2_s": (APPLICATIONS.EfficientNetV2S, APPLICATIONS.efficientnet_v2.preprocess_input),
+    "convnext_tiny": (APPLICATIONS.ConvNeXtTiny, APPLICATIONS.convnext.preprocess_input),
+    "densenet121": (APPLICATIONS.DenseNet121, APPLICATIONS.densenet.preprocess_input),
+    "xception": (APPLICATIONS.Xception, APPLICATIONS.xception.preprocess_input),
+}
+# Rows of the maps at 225 px and at 350 px, by how the family rounds; at 224 px all have 224 / stride.
+ROUNDS_UP = {225: [57, 29, 15, 8], 350: [88, 44, 22, 11]}
+ROUNDS_DOWN = {225: [56, 28, 14, 7], 350: [87, 43, 21, 10]}
 
-@pytest.mark.parametrize("size", [64, 75])
-@pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_maps_have_the_strides_that_their_names_say(name, size):
-    maps = build_backbone(name, "none", (size, size, 3), 2, 5).output
-    assert list(maps) == ["C2", "C3", "C4", "C5"]
-    for level, value in maps.items():
-        height, width = value.shape[1:3]
-        assert height == width == math.ceil(size / 2 ** int(level[1]))
+
+def rows(name, size):
+    if size == 224:
+        return [56, 28, 14, 7] if name != "xception" else [55, 28, 14, 7]
+    if name == "xception":  # two convolutions without padding in its stem
+        return {225: [55, 28, 14, 7], 350: [86, 43, 22, 11]}[size]
+    if name.startswith(("mobilenet_v3", "convnext", "densenet")):
+        return ROUNDS_DOWN[size]
+    return ROUNDS_UP[size]
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("resnet50", [256, 512, 1024, 2048]), ("mobilenet_v2", [24, 32, 96, 1280]), ("small_resnet10", [32, 64, 128, 256])],
-)
-def test_maps_have_the_widths_of_their_stages(name, expected):
-    maps = build_backbone(name, "none", (64, 64, 3), 2, 5).output
-    assert [value.shape[-1] for value in maps.values()] == expected
+@pytest.mark.parametrize("name", BACKBONES)
+def test_maps_have_the_shapes_and_strides_that_their_names_say(name):
+    features = BACKBONES[name].features
+    for size in (224, 225, 350):
+        expected = rows(name, size)
+        if name.startswith("small_resnet"):  # C1 to C4
+            expected = [{224: 112, 225: 113, 350: 175}[size], *expected[:3]]
+        for channels in (1, 3):
+            with keras.StatelessScope(initialize_variables=False):  # shapes need no values, whose making takes longest
+                maps = build_backbone(name, "none", (size, size, channels), features[0].level, 5).output
+            assert list(maps) == [f"C{feature.level}" for feature in features]
+            assert [tuple(value.shape) for value in maps.values()] == [
+                (None, side, side, feature.channels) for side, feature in zip(expected, features, strict=True)
+            ]
+    keras.backend.clear_session()
 
 
 def test_a_stride_that_is_skipped_or_repeated_is_refused():
-    check_strides((Feature("a", 4), Feature("b", 8), Feature("c", 16)))
+    check_strides((Feature("a", 1, 4), Feature("b", 1, 8), Feature("c", 1, 16)))
     with pytest.raises(ValueError, match="a has 8 and b has 8"):
-        check_strides((Feature("a", 8), Feature("b", 8)))
+        check_strides((Feature("a", 1, 8), Feature("b", 1, 8)))
     with pytest.raises(ValueError, match="must double"):
-        check_strides((Feature("a", 4), Feature("b", 16)))
+        check_strides((Feature("a", 1, 4), Feature("b", 1, 16)))
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("mobilenet_v2", lambda pixels: pixels / 127.5 - 1),
-        ("resnet50", lambda pixels: pixels[..., ::-1] - [103.939, 116.779, 123.68]),
-    ],
-)
-def test_pixels_are_scaled_as_the_weights_were_trained(name, expected):
-    inputs = keras.Input((4, 4, 3))
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.float32)
-    scaled = keras.Model(inputs, BACKBONES[name].scale(inputs))(pixels)
-    np.testing.assert_allclose(scaled, expected(pixels), atol=1e-4)
+def test_a_level_that_the_network_has_not_is_refused():
+    with pytest.raises(ValueError, match="resnet50 has no map C1, only C2, C3, C4, C5"):
+        build_backbone("resnet50", "none", (64, 64, 3), 1, 5)
+    with pytest.raises(ValueError, match="takes images of 1 or 3 channels, not 4"):
+        build_backbone("resnet50", "none", (64, 64, 4), 2, 5)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """Name, function and scaling of a network, and a file with its (random) weights."""
+    build, scale = FAMILIES[request.param]
+    keras.utils.set_random_seed(1)
+    network = build(include_top=False, weights=None, input_shape=(64, 64, 3))
+    path = tmp_path_factory.mktemp("weights") / "network.weights.h5"
+    network.save_weights(path)
+    return request.param, network, scale, str(path)
+
+
+def test_a_file_of_weights_gives_the_maps_of_the_published_network_on_plain_pixels(family):
+    name, network, scale, path = family
+    features = BACKBONES[name].features
+    outputs = [network.get_layer(item.layer).output if item.layer else network.output for item in features]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    expected = keras.Model(network.input, outputs)(scale(pixels.copy()))
+    maps = build_backbone(name, path, (64, 64, 3), 2, 5)(pixels)
+    for value, wanted in zip(maps.values(), expected, strict=True):
+        assert np.ptp(wanted) > 0
+        np.testing.assert_allclose(value, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_summed_kernel_and_repeated_channel_give_the_same_maps_of_a_grey_image(family):
+    name, _, _, path = family
+    grey = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1)).astype(np.float32)
+    colour = build_backbone(name, path, (64, 64, 3), 2, 5)(np.repeat(grey, 3, axis=-1))
+    repeated = build_backbone(name, path, (64, 64, 1), 2, 5)(grey)
+    summed = build_backbone(name, path, (64, 64, 1), 2, 5, grey_input="sum")(grey)
+    for level, wanted in colour.items():
+        tolerance = 1e-4 * np.abs(wanted).max()
+        np.testing.assert_allclose(repeated[level], wanted, atol=tolerance)
+        np.testing.assert_allclose(summed[level], wanted, atol=tolerance)
+
+
+def test_a_network_without_pretrained_weights_is_given_the_moments_of_the_data():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 4)).astype(np.float32)
+    mean, variance = [10.0, 20.0, 30.0, 40.0], [4.0, 9.0, 16.0, 25.0]
+    plain = build_backbone("small_resnet10", "none", (32, 32, 4), 1, 4)
+    scaled = build_backbone("small_resnet10", "none", (32, 32, 4), 1, 4, channel_mean=mean, channel_variance=variance)
+    scaled.set_weights(plain.get_weights())
+    expected = plain((pixels - mean) / np.sqrt(variance))
+    for level, value in scaled(pixels).items():
+        np.testing.assert_allclose(value, expected[level], atol=1e-3)
 
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.weights.h5"
-    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3))
-    network.save_weights(path)
-    return path, network
-
-
-def test_weights_are_read_from_a_file(weights_file):
-    path, network = weights_file
-    backbone = build_backbone("mobilenet_v2", str(path), (96, 96, 3), 5, 5)
-    reference = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
-    reference.set_weights(network.get_weights())
-    images = np.random.default_rng(0).normal(size=(1, 96, 96, 3)).astype(np.float32)
-    np.testing.assert_allclose(backbone(images)["C5"], reference(images), atol=1e-5)
+    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(64, 64, 3)).save_weights(path)
+    return str(path)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "small_resnet10"])
 def test_weights_of_another_network_are_refused(weights_file, name):
     with pytest.raises(WeightsError, match=f"does not fit {name}") as error:
-        build_backbone(name, str(weights_file[0]), (64, 64, 3), 2, 5)
+        build_backbone(name, weights_file, (64, 64, 3), 2, 5)
     assert len(str(error.value).splitlines()) <= 2
 
 

@@ -1,11 +1,10 @@
-"""The pyramid against an independent NumPy computation, and the classifier's shapes."""
+"""The pyramid against independent NumPy computations, and the classifier's shapes."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.backbones import BACKBONES
 from models.fpn import FeaturePyramid, build_classifier
 
 RANDOM = np.random.default_rng(3)
@@ -49,7 +48,8 @@ def randomise(layer):
 
 
 def weights_by_name(pyramid):
-    convolutions = [*pyramid.lateral.values(), *pyramid.fuse.values(), *pyramid.smooth.values()]
+    parts = (pyramid.lateral, pyramid.coarse, pyramid.fuse, pyramid.smooth, pyramid.down, pyramid.up)
+    convolutions = [layer for part in parts for layer in part.values()]
     return {layer.name: [np.asarray(value, np.float64) for value in layer.get_weights()] for layer in convolutions}
 
 
@@ -92,6 +92,101 @@ def test_concat_with_stacked_identities_is_the_sum():
         np.testing.assert_allclose(stacked(maps)[name], value, atol=1e-5)
 
 
+def pool(x, height, width):
+    """Maximum over 3x3 cells around 2i, 2j, or around 2i + 1, 2j + 1 where the side is even (as `same` padding has it)."""
+    rows, columns = x.shape[1:3]
+    shift = [1 - side % 2 for side in (rows, columns)]
+    result = np.empty((x.shape[0], height, width, x.shape[3]))
+    for i in range(height):
+        for j in range(width):
+            top, left = 2 * i + shift[0], 2 * j + shift[1]
+            result[:, i, j] = x[:, max(top - 1, 0) : top + 2, max(left - 1, 0) : left + 2].max((1, 2))
+    return result
+
+
+@pytest.mark.parametrize("sizes", [ROUNDED_UP, ROUNDED_DOWN], ids=["rounded_up", "rounded_down"])
+def test_bifpn_equals_numpy_for_a_round_over_odd_sizes(sizes):
+    maps = {f"C{level}": RANDOM.normal(size=(2, *sizes[level - 2], 5)).astype(np.float32) for level in (3, 4, 5)}
+    pyramid = FeaturePyramid(3, 5, num_filters=4, fusion_type="bifpn", bifpn_repeats=1, activation="relu")
+    pyramid.build({name: value.shape for name, value in maps.items()})
+    randomise(pyramid)
+    fusions = [*pyramid.down_fusion.values(), *pyramid.up_fusion.values()]
+    for fusion in fusions:
+        fusion.weight.assign(RANDOM.uniform(0.1, 2.0, fusion.weight.shape))
+    pyramid.up_fusion["1_P4"].weight.assign([0.5, -1.0, 2.0])  # what is below zero does not count
+    weights = weights_by_name(pyramid)
+    of = {fusion.name: fusion.weight.numpy().astype(np.float64) for fusion in fusions}
+
+    def node(name, fusion, *parts):
+        weight = np.maximum(of[fusion], 0)
+        mean = sum(part * share for part, share in zip(parts, weight, strict=True)) / (weight.sum() + 1e-4)
+        return conv(np.maximum(mean, 0), *weights[name])
+
+    c = {level: conv(maps[f"C{level}"], *weights[f"lateral_{level}"]) for level in (3, 4, 5)}
+    size = {level: value.shape[1:3] for level, value in c.items()}
+    middle = node("down_1_P4", "down_fusion_1_P4", c[4], upsample(c[5], *size[4]))
+    p3 = node("down_1_P3", "down_fusion_1_P3", c[3], upsample(middle, *size[3]))
+    p4 = node("up_1_P4", "up_fusion_1_P4", c[4], middle, pool(p3, *size[4]))
+    p5 = node("up_1_P5", "up_fusion_1_P5", c[5], pool(p4, *size[5]))
+    outputs = pyramid(maps)
+    for name, expected in (("P3", p3), ("P4", p4), ("P5", p5)):
+        np.testing.assert_allclose(outputs[name], np.maximum(expected, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn"])
+@pytest.mark.parametrize("coarse_levels", ["conv", "pool"])
+def test_levels_beyond_the_backbones_last_are_made_from_the_one_before(fusion_type, coarse_levels):
+    maps = {f"C{level}": np.ones((1, side, side, 8), np.float32) for level, side in ((3, 29), (4, 15), (5, 8))}
+    pyramid = FeaturePyramid(3, 7, 4, fusion_type, coarse_levels=coarse_levels)
+    outputs = pyramid(maps)
+    assert {name: value.shape[1] for name, value in outputs.items()} == {"P3": 29, "P4": 15, "P5": 8, "P6": 4, "P7": 2}
+    assert pyramid.compute_output_shape({key: item.shape for key, item in maps.items()}) == {
+        name: tuple(value.shape) for name, value in outputs.items()
+    }
+    if fusion_type != "bifpn" and coarse_levels == "pool":
+        np.testing.assert_array_equal(outputs["P7"], np.asarray(outputs["P5"])[:, ::4, ::4])
+
+
+def test_coarse_levels_by_convolution_equal_numpy():
+    maps = {"C3": RANDOM.normal(size=(1, 9, 11, 3)).astype(np.float32)}
+    pyramid = FeaturePyramid(3, 5, 4)
+    pyramid.build({"C3": maps["C3"].shape})
+    randomise(pyramid)
+    weights = weights_by_name(pyramid)
+    outputs = {name: np.asarray(value, np.float64) for name, value in pyramid(maps).items()}
+
+    def every_second(x):  # with `same` padding, from the first where the side is odd, from the second where it is even
+        return x[:, 1 - x.shape[1] % 2 :: 2, 1 - x.shape[2] % 2 :: 2]
+
+    p4 = every_second(conv(outputs["P3"], *weights["coarse_4"]))
+    p5 = every_second(conv(np.maximum(p4, 0), *weights["coarse_5"]))
+    np.testing.assert_allclose(outputs["P4"], p4, atol=1e-4)
+    np.testing.assert_allclose(outputs["P5"], p5, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_norm_stands_in_for_every_bias(norm):
+    maps = {"C3": np.ones((2, 8, 8, 3), np.float32), "C4": np.ones((2, 4, 4, 3), np.float32)}
+    pyramid = FeaturePyramid(3, 4, 6, norm=norm)
+    pyramid(maps, training=True)
+    names = [variable.path for variable in pyramid.weights]
+    assert not any("conv2d" in name and name.endswith("bias") for name in names)
+    assert sum(name.endswith("gamma") for name in names) == 4
+    moved = [variable for variable in pyramid.weights if variable.path.endswith("moving_mean")]
+    assert len(moved) == (4 if norm == "batch" else 0)
+    assert all(np.abs(variable.numpy()).sum() > 0 for variable in moved)
+
+
+def test_separable_convolutions_have_the_weights_of_one_filter_a_channel():
+    maps = {"C3": np.ones((1, 4, 4, 16), np.float32)}
+    counts = {}
+    for separable in (False, True):
+        pyramid = FeaturePyramid(3, 3, 16, separable=separable)
+        pyramid(maps)
+        counts[separable] = pyramid.count_params()
+    assert counts[False] - counts[True] == 9 * 16 * 16 - (9 * 16 + 16 * 16)
+
+
 def test_one_pyramid_takes_images_of_any_size():
     inputs = {"C2": keras.Input((None, None, 4)), "C3": keras.Input((None, None, 8))}
     model = keras.Model(inputs, FeaturePyramid(2, 3, 6)(inputs))
@@ -117,18 +212,18 @@ def test_training_through_the_pyramid_compiles_under_xla():
 
 
 def test_pyramid_can_be_saved_and_made_again():
-    pyramid = FeaturePyramid(3, 5, 7, "concat", name="neck")
+    pyramid = FeaturePyramid(3, 5, 7, "concat", norm="group", separable=True, activation="silu", name="neck")
     assert FeaturePyramid.from_config(pyramid.get_config()).get_config() == pyramid.get_config()
 
 
 def test_pyramid_names_the_levels_that_are_missing():
-    with pytest.raises(ValueError, match="needs C4, but was given C2, C3"):
-        FeaturePyramid(2, 4, 8).build({"C2": (1, 8, 8, 3), "C3": (1, 4, 4, 3)})
+    with pytest.raises(ValueError, match="needs C3, but was given C2, C4"):
+        FeaturePyramid(2, 4, 8).build({"C2": (1, 8, 8, 3), "C4": (1, 2, 2, 3)})
 
 
-@pytest.mark.parametrize("arguments", [{"min_level": 5, "max_level": 3}, {"fusion_type": "product"}])
+@pytest.mark.parametrize("arguments", [{"min_level": 5, "max_level": 3}, {"fusion_type": "product"}, {"norm": "layer"}])
 def test_pyramid_refuses_bad_arguments(arguments):
-    with pytest.raises(ValueError, match=r"min_level|fusion_type"):
+    with pytest.raises(ValueError, match=r"min_level|fusion_type|norm"):
         FeaturePyramid(**arguments)
 
 
@@ -149,18 +244,11 @@ def classifier(**changes):
     return build_classifier(**{**arguments, **changes})
 
 
-@pytest.mark.parametrize("fusion_type", ["sum", "concat", "none"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
-def test_classifier_gives_finite_logits_for_uint8_images(backbone, channels, fusion_type):
-    model = classifier(
-        backbone=backbone,
-        image_shape=(65, 47, channels),
-        channel_mean=[90.0] * channels,
-        channel_variance=[400.0] * channels,
-        fusion_type=fusion_type,
-    )
-    images = RANDOM.integers(0, 256, (2, 65, 47, channels), dtype=np.uint8)
+@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "none"])
+@pytest.mark.parametrize("backbone", ["small_resnet10", "mobilenet_v2"])
+def test_classifier_gives_finite_logits_for_uint8_images(backbone, fusion_type):
+    model = classifier(backbone=backbone, image_shape=(65, 47, 1), fusion_type=fusion_type)
+    images = RANDOM.integers(0, 256, (2, 65, 47, 1), dtype=np.uint8)
     logits = model(images).numpy()
     assert model.input.dtype == "uint8"
     assert logits.shape == (2, 3)
@@ -168,26 +256,46 @@ def test_classifier_gives_finite_logits_for_uint8_images(backbone, channels, fus
     assert np.isfinite(logits).all()
 
 
-def test_every_level_has_a_head_and_their_mean_is_the_answer():
-    model = classifier(min_level=3, max_level=5)
-    heads = [model.get_layer(f"head_P{level}").output for level in (3, 4, 5)]
-    images = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)
-    *answers, logits = keras.Model(model.input, [*heads, model.output])(images)
-    np.testing.assert_allclose(logits, np.mean(answers, axis=0), atol=1e-6)
+IMAGES = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)
+POOLING = {"average": lambda x: x.mean((1, 2)), "max": lambda x: x.max((1, 2))}
+
+
+@pytest.mark.parametrize("combine", ["mean", "concat", "learned"])
+@pytest.mark.parametrize("shared_head", [False, True], ids=["head_a_level", "shared_head"])
+@pytest.mark.parametrize("pooling", ["average", "max", "attention"])
+def test_heads_equal_numpy(pooling, shared_head, combine):
+    model = classifier(min_level=2, max_level=4, pooling=pooling, shared_head=shared_head, combine=combine)
+    for variable in model.trainable_variables:
+        if any(part in variable.path for part in ("head", "logits")):
+            variable.assign(RANDOM.normal(0, 0.5, variable.shape))
+    heads = [layer for layer in model.layers if layer.name.startswith("head")]
+    assert [layer.name for layer in heads] == (["head"] if shared_head else ["head_P2", "head_P3", "head_P4"])
+    maps, logits = keras.Model(model.input, [model.get_layer("pyramid").output, model.output])(IMAGES)
+    answers = []
+    for index, value in enumerate(maps.values()):
+        value = np.maximum(np.asarray(value, np.float64), 0)
+        *attention, kernel, bias = heads[0 if shared_head else index].get_weights()
+        if pooling == "attention":
+            score = np.exp(value @ attention[0])
+            pooled = (value * score[..., None]).sum((1, 2)) / score.sum((1, 2))[:, None]
+        else:
+            pooled = POOLING[pooling](value)
+        answers.append(pooled @ kernel + bias)
+    if combine == "mean":
+        expected = np.mean(answers, axis=0)
+    elif combine == "learned":
+        share = np.exp(model.get_layer("logits").weight.numpy())
+        expected = np.tensordot(share / share.sum(), answers, 1)
+    else:
+        kernel, bias = model.get_layer("logits").get_weights()
+        expected = np.concatenate(answers, axis=1) @ kernel + bias
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_without_a_pyramid_nothing_beyond_the_last_level_is_built():
     names = {layer.name for layer in classifier(fusion_type="none", max_level=3).get_layer("backbone").layers}
-    assert "stage3_out" in names
-    assert "stage4_out" not in names
-
-
-def test_grey_images_reach_a_pretrained_network_as_three_equal_channels():
-    grey = classifier(backbone="mobilenet_v2", image_shape=(64, 64, 1))
-    colour = classifier(backbone="mobilenet_v2", image_shape=(64, 64, 3), channel_mean=[90.0] * 3, channel_variance=[400.0] * 3)
-    colour.set_weights(grey.get_weights())
-    images = RANDOM.integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
-    np.testing.assert_allclose(grey(images), colour(np.repeat(images, 3, -1)), atol=1e-5)
+    assert "stage3_block1_out" in names
+    assert "stage4_block1_out" not in names
 
 
 def test_mixed_precision_keeps_the_logits_in_float32():
