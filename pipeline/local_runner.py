@@ -1,9 +1,11 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
 import contextlib
+import csv
 import datetime
 import difflib
 import fcntl
+import io
 import json
 import logging
 import os
@@ -20,11 +22,12 @@ from models import features
 from pipeline.config import Config
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
-from pipeline.report import render_evaluation, render_training, shown
+from pipeline.report import render_evaluation, render_training, shown, trial_rows
 from pipeline.samples import SAMPLES
 
 if TYPE_CHECKING:
     from pipeline.results import Evaluation
+    from pipeline.run_metadata import Trial
 
 
 @dataclass
@@ -37,6 +40,7 @@ class RunResult:
       log: TFX's log.
       error: why it failed; empty if it did not.
       evaluation: None if the run did not get that far.
+      trials: of the Tuner, best first; empty if it did not run.
       notes: what a person should know besides, a line each.
     """
 
@@ -46,13 +50,14 @@ class RunResult:
     error: str = ""
     evaluation: "Evaluation | None" = None
     notes: list[str] = field(default_factory=list)
+    trials: "list[Trial]" = field(default_factory=list)
 
 
 def run(config: Config, output: Path) -> RunResult:
     """Runs all components, taking from the cache what has not changed.
 
     Writes below `output`: `metadata.sqlite`, `artifacts/`, `pushed/` (unless `push.path` is given) and
-    `runs/RUN_ID/` with `log.txt`, `summary.json` and `report.txt`.
+    `runs/RUN_ID/` with `log.txt`, `summary.json`, `report.txt`, and `trials.csv` if there was a search.
 
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
@@ -74,6 +79,10 @@ def run(config: Config, output: Path) -> RunResult:
     with _locked(output), output_to(log) as screen:
         result = _run(config, output, run_id, log, screen)
     _write_aside(folder / "summary.json", json.dumps(result.summary, indent=2))
+    if result.trials:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
+        _write_aside(folder / "trials.csv", table.getvalue().rstrip("\n"))
     if result.evaluation:
         with (folder / "report.txt").open("w", encoding="utf-8") as file:
             Console(file=file, width=120).print(
@@ -134,7 +143,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
             evaluation = read_evaluation(outputs.evaluation)
     if not error and not outputs.blessed:
         status = 3
-    summary = {
+    summary: dict[str, Any] = {
         "pipeline": config.name,
         "run_id": run_id,
         "blessed": None if error else outputs.blessed,
@@ -149,7 +158,15 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
     notes = [f"Anomaly: {anomaly}" for anomaly in outputs.anomalies]
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append("No earlier blessed model to compare with: thresholds on the change did not apply")
-    return RunResult(summary, status, log, error, evaluation, notes)
+    if outputs.trials:
+        best = outputs.trials[0]
+        summary["tuning"] = {
+            "objective": f"eval {config.train.monitor}",
+            "score": best.score,
+            "values": best.values,
+            "trials": len(outputs.trials),
+        }
+    return RunResult(summary, status, log, error, evaluation, notes, outputs.trials)
 
 
 def _check_weights(config: Config) -> None:

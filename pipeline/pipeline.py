@@ -66,17 +66,36 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
+    sections = {
+        "image": image,
+        "augment": config.augment.model_dump(),
+        "model": config.model.model_dump(),
+        "train": config.train.model_dump(),
+    }
+    tuner = None
+    if config.tune.enabled:
+        tuner = tfx_components.Tuner(
+            tuner_fn="models.tuning.tuner_fn",
+            examples=transform.outputs["transformed_examples"],
+            transform_graph=transform.outputs["transform_graph"],
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            custom_config={
+                **sections,
+                "train": {**sections["train"], "epochs": config.tune.epochs},
+                "tune": config.tune.model_dump(include={"trials", "algorithm", "space"}),
+                "code": code_digest("models.tuning"),
+            },
+        )
     trainer = tfx_components.Trainer(
         run_fn="models.training.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
-            "image": image,
-            "augment": config.augment.model_dump(),
-            "model": config.model.model_dump(),
-            "train": config.train.model_dump(),
+            **sections,
             "export": config.export.model_dump(),
             "code": code_digest("models.training"),
         },
@@ -111,6 +130,7 @@ def create_pipeline(
             schema_gen,
             example_validator,
             transform,
+            *([tuner] if tuner else []),
             trainer,
             baseline,
             evaluator,

@@ -16,7 +16,7 @@ from rich.table import Column
 class ProgressDisplay(logging.Handler):
     """Shows which component runs and how far training is; keeps each component's state and time.
 
-    Listens to what LocalDagRunner logs of each node, and to `models.training`.
+    Listens to what LocalDagRunner logs of each node, and to what `models` logs with `progress`.
     """
 
     def __init__(self, console: Console, components: list[str]) -> None:
@@ -38,7 +38,7 @@ class ProgressDisplay(logging.Handler):
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", visible=False, text="")
-        self._listened = [logging.getLogger("absl"), logging.getLogger("models.training")]
+        self._listened = [logging.getLogger("absl"), logging.getLogger("models")]
 
     def __enter__(self) -> "ProgressDisplay":
         for logger in self._listened:

@@ -10,6 +10,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pipeline.local_runner import RunResult
     from pipeline.results import Evaluation, Metric, Slice
+    from pipeline.run_metadata import Trial
 
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
@@ -60,6 +61,26 @@ def render_training(training: dict[str, Any]) -> Text:
     return Text("\n".join(lines), end="\n" if lines else "")
 
 
+def render_trials(trials: list["Trial"], objective: str) -> RenderableType:
+    """The trials of a search, best first; `objective` is what the score is."""
+    table = Table(title="Trials, best first; its values were trained with", title_justify="left", title_style="bold")
+    header, *rows = trial_rows(trials, objective)
+    for name, value in zip(header, rows[0], strict=True):
+        table.add_column(name, justify="left" if isinstance(value, str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    return table
+
+
+def trial_rows(trials: list["Trial"], objective: str) -> list[list[Any]]:
+    """Names of the columns, then a row a trial: rank, number, score, and the value of each key."""
+    keys = list(trials[0].values)
+    rows = [
+        [rank, trial.number, trial.score, *(trial.values[key] for key in keys)] for rank, trial in enumerate(trials, start=1)
+    ]
+    return [["rank", "trial", objective, *keys], *rows]
+
+
 def shown(path: str | Path) -> str:
     """A path as a person would type it: relative where it is below the working folder."""
     path = Path(path)
@@ -69,6 +90,8 @@ def shown(path: str | Path) -> str:
 def print_summary(result: "RunResult", console: Console) -> None:
     """What a run has come to: overall metrics, verdicts, images, and where the model went, or why it did not."""
     summary = result.summary
+    if result.trials:
+        console.print(render_trials(result.trials, summary["tuning"]["objective"]))
     if result.evaluation:
         console.print(render_evaluation(result.evaluation, with_slices=False))
     console.print(render_training(summary["training"]))

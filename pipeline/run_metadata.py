@@ -17,6 +17,17 @@ from models.calibration import CALIBRATION_FILE
 
 HISTORY_FILE = "history.csv"  # in the Trainer's model_run: a row an epoch
 
+_TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the Tuner has tried: its number in the order of time, the objective on the eval split, the value of each key."""
+
+    number: int
+    score: float
+    values: dict[str, Any]
+
 
 @dataclass(frozen=True)
 class RunOutputs:
@@ -26,6 +37,7 @@ class RunOutputs:
       examples: number of images by split, and `rejected` files.
       training: see `read_training`.
       anomalies: found by the ExampleValidator, a line each.
+      trials: of the Tuner, best first, without those that failed.
       evaluation: folder of TFMA's results.
       blessed: whether the model has met its thresholds.
       pushed_model: the numbered folder that the model was pushed to.
@@ -34,6 +46,7 @@ class RunOutputs:
     examples: dict[str, int] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     evaluation: str | None = None
     blessed: bool | None = None
     pushed_model: str | None = None
@@ -46,12 +59,19 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     if "examples" in artifacts:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
+    trials: list[Trial] = []
+    if "tuner_results" in artifacts:
+        with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
+            for record in json.load(file):
+                number, score = int(record.pop("trial_id")) + 1, record.pop("score")
+                trials.append(Trial(number, score, record))
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
         anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
+        trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
         pushed_model=destination or None,
