@@ -30,5 +30,6 @@ CHANNEL_VARIANCE: Final = "channel_variance"  # float32 [channels]: their varian
 TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the training split, same on every row
 
 LABEL_VOCABULARY: Final = "labels"  # the vocabulary's name inside the transform graph
+LABEL_COUNTS: Final = "label_counts"  # likewise: lines of an example count of the training split, a space, and the label
 
 SPLITS: Final = ("train", "eval", "test")

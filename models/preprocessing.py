@@ -169,6 +169,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     images = images_from_files(tf.reshape(inputs[features.ENCODED], [-1]), **custom_config["image"])
     mean, variance = channel_moments(images)
     labels = tf.reshape(inputs[features.LABEL], [-1])
+    tft.vocabulary(labels, vocab_filename=features.LABEL_COUNTS, store_frequency=True)
     rows = tf.shape(images)[:1]
 
     def on_every_row(value: tf.Tensor) -> tf.Tensor:

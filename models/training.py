@@ -1,10 +1,13 @@
 """`run_fn` of the Trainer component: builds the classifier, trains it, exports it."""
 
+import csv
 import json
 import logging
+import math
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -16,9 +19,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from models import features
 from models.augmentation import build_augmentation
 from models.calibration import CALIBRATION_FILE, calibrate
+from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from models.export import export_model
 from models.fpn import build_classifier
 from models.inference import build_inference_model
+from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer
 from models.preprocessing import parse_images
 
 # INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see _Progress) for a display.
@@ -31,8 +36,9 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
 
     Args:
-      fn_args: with `custom_config` holding the sections `image`, `model`, `augment`, `train` and `export` of the configuration;
-        if the Tuner has run, with its best `hyperparameters`, which replace what the sections say.
+      fn_args: with `custom_config` holding the sections `image`, `model`, `augment`, `train` and `export` of the configuration,
+        and in `checkpoints` the folder below which an interrupted training is found again; if the Tuner has run, with its
+        best `hyperparameters`, which replace what the sections say.
 
     Raises:
       WeightsError: the weights do not fit the backbone.
@@ -40,13 +46,16 @@ def run_fn(fn_args: FnArgs) -> None:
     config = fn_args.custom_config
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
-    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir)
+    data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
+    checkpoints = checkpoint_folder(config["checkpoints"], data=data, config=config)
+    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints)
     views = config["export"]["test_time_augmentation"]
     inference = build_inference_model(model, 1.0, views)
     if config["train"]["calibrate"]:
         temperature = find_temperature(inference, evaluation, fn_args.model_run_dir)
         inference = build_inference_model(model, temperature, views)
     export_model(inference, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
+    remove_checkpoint(checkpoints)
 
 
 def with_hyperparameters(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -68,13 +77,16 @@ def with_hyperparameters(config: dict[str, Any], values: dict[str, Any]) -> dict
     return changed
 
 
-def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[keras.Model, tf.data.Dataset]:
+def train_model(
+    fn_args: FnArgs, config: dict[str, Any], log_dir: str, checkpoints: str | None = None
+) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
     Args:
       fn_args: names the transformed examples of both splits, and the transform graph.
       config: the sections `image`, `model`, `augment` and `train` of the configuration.
-      log_dir: for TensorBoard.
+      log_dir: for the curves, as in `fit`.
+      checkpoints: folder of this training's checkpoint, as in `fit`.
 
     Returns:
       The trained model, and the batches of the `eval` split.
@@ -87,19 +99,16 @@ def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[
     statistics = read_statistics(fn_args.train_files)
     train_examples = int(statistics[features.TRAIN_EXAMPLES])
     batch_size = min(train_config["batch_size"], train_examples)
-    augment = build_augmentation(**config["augment"], seed=train_config["seed"])
-    num_classes = transform_output.vocabulary_size_by_name(features.LABEL_VOCABULARY)
-    train = read_images(fn_args.train_files, image_shape, num_classes)
-    if train_examples * image_shape[0] * image_shape[1] * image_shape[2] <= train_config["cache_gb"] * 2**30:
-        train = train.cache()
-    buffer = max(batch_size, _SHUFFLE_BYTES // (image_shape[0] * image_shape[1] * image_shape[2]))
-    train = (
-        train.shuffle(min(buffer, train_examples), seed=train_config["seed"])
-        .batch(batch_size, drop_remainder=True)
-        .map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+    counts = read_class_counts(transform_output)
+    train = build_batches(
+        read_images(fn_args.train_files, image_shape, len(counts)),
+        examples=train_examples,
+        batch_size=batch_size,
+        seed=train_config["seed"],
+        cache_bytes=int(train_config["cache_gb"] * 2**30),
+        augment=build_augmentation(**config["augment"], seed=train_config["seed"]),
     )
-    evaluation = read_images(fn_args.eval_files, image_shape, num_classes).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
+    evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
 
     strategy = _strategy()
     policy = keras.config.dtype_policy()
@@ -109,12 +118,14 @@ def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[
         with strategy.scope():
             model = build_classifier(
                 image_shape=image_shape,
-                num_classes=num_classes,
+                num_classes=len(counts),
                 channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
                 **config["model"],
             )
-        fit(model, strategy, train, evaluation, train_examples // batch_size, train_config, log_dir)
+        class_weights = balanced_weights(counts) if train_config["class_weights"] == "balanced" else None
+        steps = train_examples // batch_size
+        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -123,52 +134,133 @@ def train_model(fn_args: FnArgs, config: dict[str, Any], log_dir: str) -> tuple[
 def fit(
     model: keras.Model,
     strategy: tf.distribute.Strategy,
-    train: tf.data.Dataset,
+    train: Callable[[int], tf.data.Dataset],
     evaluation: tf.data.Dataset,
     steps_per_epoch: int,
     config: dict[str, Any],
     log_dir: str,
-) -> None:
+    class_weights: list[float] | None = None,
+    checkpoints: str | None = None,
+) -> list[dict[str, float]]:
     """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`).
+
+    Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
+    the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
+    are the averaged weights. The loss of the eval split is the one that training minimises.
+
+    After every epoch a checkpoint replaces the last one. Where one is found, training goes on after the epoch that it was
+    written in, with the same steps, rates and order of examples as if it had never stopped.
 
     Args:
       model: from images to logits.
       strategy: under whose scope the model was built.
-      train: batches of (uint8 images, float32 one-hot labels), shuffled, one pass an epoch.
-      evaluation: batches likewise.
+      train: gives, from an epoch on (the first is 0), endless batches of (uint8 images, float32 labels [N, classes]).
+      evaluation: all batches of the eval split, likewise.
       steps_per_epoch: batches of `train`.
       config: the section `train` of the configuration.
-      log_dir: for TensorBoard.
+      log_dir: gets `history.csv`, which is the returned history, and the same curves for TensorBoard in `train` and
+        `validation`, renewed after every epoch. An interrupted training's part is written again.
+      class_weights: of the loss, one a class.
+      checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
+        Whoever calls removes it when the model is safe.
+
+    Returns:
+      One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
+      `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
     backbone = model.get_layer("backbone")
     phases = [(config["epochs"], config["learning_rate"], True)]
     if config["frozen_epochs"]:
         fine_tune = config["fine_tune_learning_rate"] or config["learning_rate"]
         phases = [(config["frozen_epochs"], config["learning_rate"], False), (config["epochs"], fine_tune, True)]
-    progress = _Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
-    tensorboard = keras.callbacks.TensorBoard(log_dir, write_graph=False)
+    if strategy.num_replicas_in_sync > 1:
+        _synchronise_batch_norm(model)
 
-    done = 0
-    for epochs, learning_rate, trains_backbone in phases:
+    state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
+    if state.history:
+        log.info("going on after epoch %d", len(state.history))
+    keeper = _Keeper(state, config, checkpoints)
+    progress = _Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
+    curves = _Curves(state.history, log_dir)
+    for number, (epochs, learning_rate, trains_backbone) in enumerate(phases):
+        if number < state.phase:
+            continue
+        if number > state.phase:
+            state.phase, state.phase_start, state.stopped = number, len(state.history), False
         backbone.trainable = trains_backbone
         if config["freeze_batch_norm"]:
             for layer in backbone.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
+            variables = model.trainable_variables
             model.compile(
-                optimizer=_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, config),
-                loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["label_smoothing"]),
-                metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+                optimizer=build_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, variables, config),
+                loss=build_loss(
+                    config["loss"],
+                    focal_gamma=config["focal_gamma"],
+                    label_smoothing=config["label_smoothing"],
+                    class_weights=class_weights,
+                ),
+                metrics=build_metrics(),
                 jit_compile=config["xla"],
             )
-        callbacks: list[keras.callbacks.Callback] = [progress, tensorboard]
-        if config["early_stopping"]:
-            callbacks.append(
-                keras.callbacks.EarlyStopping("val_loss", patience=config["early_stopping"], restore_best_weights=True)
+            model.optimizer.build(variables)
+        keeper.restore(model)
+        done = len(state.history)
+        if done < state.phase_start + epochs and not state.stopped:
+            model.fit(
+                train(done),
+                steps_per_epoch=steps_per_epoch,
+                validation_data=evaluation,
+                initial_epoch=done,
+                epochs=state.phase_start + epochs,
+                callbacks=[keeper, progress, curves],
+                verbose=0,
             )
-        model.fit(train, validation_data=evaluation, initial_epoch=done, epochs=done + epochs, callbacks=callbacks, verbose=0)
-        done += epochs
+        keeper.finish(model)
+    return state.history
+
+
+def build_batches(
+    examples_once: tf.data.Dataset,
+    *,
+    examples: int,
+    batch_size: int,
+    seed: int,
+    cache_bytes: int,
+    augment: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+) -> Callable[[int], tf.data.Dataset]:
+    """Shuffles, batches and augments the training split, epoch after epoch without a pause.
+
+    The order within an epoch is a function of seed and epoch, so that an interrupted training can go on in it. All epochs
+    share one cache, filled by the first.
+
+    Args:
+      examples_once: (uint8 image, float32 labels), the whole split, always in the same order.
+      examples: how many.
+      batch_size: up to `examples`; what does not fill a batch is left for another epoch.
+      seed: of the order.
+      cache_bytes: the split is kept in memory where its pixels take no more.
+      augment: as `models.augmentation.build_augmentation` makes it.
+
+    Returns:
+      From the number of an epoch (the first is 0) to the endless batches from that epoch on.
+    """
+    image_bytes = int(np.prod(examples_once.element_spec[0].shape))
+    if examples * image_bytes <= cache_bytes:
+        examples_once = examples_once.cache()
+    buffer = min(examples, max(batch_size, _SHUFFLE_BYTES // image_bytes))
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        tf.random.set_seed(seed + 1)  # of this function's graph; never 0, which `shuffle` would have to compare `epoch` with
+        return examples_once.shuffle(buffer, seed=epoch).batch(batch_size, drop_remainder=True)
+
+    def from_epoch(first: int) -> tf.data.Dataset:
+        epochs = tf.data.Dataset.range(first, tf.int64.max)
+        return epochs.flat_map(one_epoch).map(augment, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return from_epoch
 
 
 def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: str, multi_label: bool = False) -> float:
@@ -241,27 +333,127 @@ def _read_records(patterns: list[str]) -> tf.data.Dataset:
     return files.interleave(lambda file: tf.data.TFRecordDataset(file, "GZIP"), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine as mirrors of each other, or the one device that there is."""
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        try:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:  # an earlier step of this process has started the device
-            log.warning("the memory of %s is not shared with other processes", gpu.name)
-    return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+def read_class_counts(transform_output: tft.TFTransformOutput) -> list[int]:
+    """How many examples of the training split have each label, in the order of the label vocabulary."""
+    lines = [line.split(b" ", 1) for line in transform_output.vocabulary_by_name(features.LABEL_COUNTS)]
+    counts = {label: int(count) for count, label in lines}
+    return [counts[label] for label in transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)]
 
 
-def _optimizer(learning_rate: float, steps: int, steps_per_epoch: int, config: dict[str, Any]) -> keras.optimizers.Optimizer:
-    """AdamW whose rate rises linearly from 0 over `warmup_epochs`, then falls to 0 along a cosine (arXiv:1608.03983)."""
-    warmup = min(int(config["warmup_epochs"] * steps_per_epoch), steps - 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else learning_rate,
-        decay_steps=steps - warmup,
-        warmup_target=learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=config["weight_decay"])
+def _strategy(devices: list[str] | None = None) -> tf.distribute.Strategy:
+    """Devices as mirrors of each other, or the one device that there is; all GPUs of this machine if not given."""
+    if devices is None:
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            try:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            except RuntimeError:  # an earlier step of this process has started the device
+                log.warning("the memory of %s is not shared with other processes", gpu.name)
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _synchronise_batch_norm(model: keras.Model) -> None:
+    """Lets batch statistics be those of the whole batch, not of one replica's share."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Ends every epoch: has the averaged weights measured, keeps the best, stops when it gets no better, saves a checkpoint."""
+
+    def __init__(self, state: Checkpoint, config: dict[str, Any], folder: str | None) -> None:
+        super().__init__()
+        self._state = state
+        self._folder = folder
+        self._averages = config["ema"] > 0
+        self._patience = config["early_stopping"]
+        self._keeps_best = config["keep"] == "best" or self._patience > 0
+        self._monitor = f"val_{config['monitor']}"
+        self._sign = -1 if config["monitor"] == "loss" else 1
+        self._raw: list[np.ndarray] = []
+
+    def restore(self, model: keras.Model) -> None:
+        """Puts the checkpoint that was found, if any, into the model and its optimizer."""
+        if self._state.model:
+            _assign(model.variables, self._state.model)
+            _assign(model.optimizer.variables, self._state.optimizer)
+            self._state.model, self._state.optimizer = [], []
+
+    def finish(self, model: keras.Model) -> None:
+        """Leaves in the model the weights that the phase is to end with."""
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        if self._keeps_best:
+            _assign(model.variables, self._state.best)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self._averages:
+            self._raw = _values(self.model.trainable_variables)
+            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        state, model = self._state, self.model
+        measured = {name: float(value) for name, value in (logs or {}).items()}
+        state.history.append({"epoch": epoch + 1, **measured, "learning_rate": float(model.optimizer.learning_rate)})
+        if self._keeps_best and self._is_best():
+            state.best_epoch, state.best = epoch, _values(model.variables)
+        if self._averages:
+            _assign(model.trainable_variables, self._raw)
+        waited = epoch + 1 - max(state.best_epoch + 1, state.phase_start)
+        state.stopped = model.stop_training = bool(self._patience) and waited >= self._patience
+        if self._folder:
+            saved = replace(state, model=_values(model.variables), optimizer=_values(model.optimizer.variables))
+            save_checkpoint(self._folder, saved)
+
+    def _is_best(self) -> bool:
+        if not self._state.best:
+            return True
+        last, best = (self._state.history[epoch][self._monitor] for epoch in (-1, self._state.best_epoch))
+        return math.isnan(best) or self._sign * last > self._sign * best
+
+
+def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+
+
+def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+class _Curves(keras.callbacks.Callback):
+    """Writes the history: `history.csv`, and events for TensorBoard."""
+
+    def __init__(self, history: list[dict[str, float]], folder: str) -> None:
+        super().__init__()
+        self._history = history
+        self._folder = folder
+        self._writers = {name: tf.summary.create_file_writer(os.path.join(folder, name)) for name in ("train", "validation")}
+        for row in history:
+            self._write_events(row)
+        if history:
+            self._write_table()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._write_events(self._history[-1])
+        self._write_table()
+
+    def _write_table(self) -> None:
+        path, aside = (os.path.join(self._folder, name) for name in ("history.csv", ".history.csv"))
+        with tf.io.gfile.GFile(aside, "w") as file:
+            table = csv.DictWriter(file, list(self._history[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(self._history)
+        tf.io.gfile.rename(aside, path, overwrite=True)
+
+    def _write_events(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                with self._writers["validation" if name.startswith("val_") else "train"].as_default(int(row["epoch"])):
+                    tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value)
+        for writer in self._writers.values():
+            writer.flush()
 
 
 class _Progress(keras.callbacks.Callback):

@@ -98,6 +98,7 @@ def create_pipeline(
             **sections,
             "export": config.export.model_dump(),
             "code": code_digest("models.training"),
+            "checkpoints": f"{pipeline_root}/checkpoints",
         },
     )
     baseline = Resolver(

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from models import features, preprocessing
+from models import features, preprocessing, training
 
 RANDOM = np.random.default_rng(7)
 LUMA = [0.2989, 0.587, 0.114]
@@ -111,7 +111,7 @@ def transformed(tmp_path_factory):
     pictures = [noise(10, 12, 3) for _ in range(6)]
     rows = [
         {features.ENCODED: [encode(picture)], features.LABEL: [label]}
-        for picture, label in zip(pictures, [b"cat", b"dog", b"cat", b"cat", b"owl", b"dog"], strict=True)
+        for picture, label in zip(pictures, [b"cat", b"big dog", b"cat", b"cat", b"owl", b"big dog"], strict=True)
     ]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
@@ -127,15 +127,16 @@ def transformed(tmp_path_factory):
     return pictures, folder
 
 
-def test_transform_writes_uint8_pixels_and_label_indices(transformed):
+def test_transform_writes_uint8_pixels_label_indices_and_class_counts(transformed):
     pictures, folder = transformed
     output = tft.TFTransformOutput(folder)
-    assert output.vocabulary_by_name(features.LABEL_VOCABULARY) == [b"cat", b"dog", b"owl"]
+    assert output.vocabulary_by_name(features.LABEL_VOCABULARY) == [b"cat", b"big dog", b"owl"]
+    assert training.read_class_counts(output) == [3, 2, 1]
     layer = output.transform_features_layer()
     result = layer(
         {
             features.ENCODED: tf.constant([[encode(picture)] for picture in pictures]),
-            features.LABEL: tf.constant([[b"owl"], [b"cat"], [b"dog"], [b"cat"], [b"yak"], [b"owl"]]),
+            features.LABEL: tf.constant([[b"owl"], [b"cat"], [b"big dog"], [b"cat"], [b"yak"], [b"owl"]]),
         }
     )
     parsed = preprocessing.parse_images(result[features.IMAGE], (10, 12, 3))

@@ -1,8 +1,12 @@
-"""Rates, losses, phases and input of the training loop."""
+"""Phases, checkpoints, input and devices of the training loop."""
 
+import csv
 import json
 import logging
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,49 +15,63 @@ import tensorflow as tf
 
 from models import features, training
 from models.calibration import CALIBRATION_FILE, calibrate
-from models.fpn import build_classifier
 from models.preprocessing import serialize_images
 
 CONFIG = {
     "epochs": 1,
     "frozen_epochs": 0,
     "batch_size": 8,
+    "accumulate_steps": 1,
+    "optimizer": "adamw",
     "learning_rate": 0.01,
     "fine_tune_learning_rate": None,
     "freeze_batch_norm": False,
     "weight_decay": 0.0,
     "warmup_epochs": 0.0,
+    "clip_norm": 0.0,
+    "ema": 0.0,
+    "loss": "cross_entropy",
+    "focal_gamma": 2.0,
+    "class_weights": "none",
     "label_smoothing": 0.0,
+    "monitor": "loss",
+    "keep": "last",
     "early_stopping": 0,
+    "mixed_precision": False,
     "xla": False,
+    "cache_gb": 1.0,
+    "seed": 0,
 }
 RANDOM = np.random.default_rng(5)
 IMAGES = RANDOM.integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
 LABELS = RANDOM.integers(0, 2, 32)
 ONE_HOT = np.eye(2, dtype=np.float32)[LABELS]
+DATA = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT))
+EVALUATION = DATA.batch(8)
 
 
-def small_model():
+def tiny_model():
+    """What `training.fit` needs of a classifier: a layer `backbone`. It has batch statistics, and random numbers in a dropout."""
     keras.utils.set_random_seed(0)
-    return build_classifier(
-        image_shape=(16, 16, 1),
-        num_classes=2,
-        channel_mean=[127.0],
-        channel_variance=[5000.0],
-        backbone="small_resnet10",
-        weights="none",
-        min_level=2,
-        max_level=3,
-        num_filters=4,
-        fusion_type="sum",
-        dropout=0.0,
+    image = keras.Input((16, 16, 1))
+    x = keras.layers.Conv2D(4, 3, strides=2)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.8, name="bn")(x))
+    inputs = keras.Input((16, 16, 1), dtype="uint8")
+    x = keras.Model(image, x, name="backbone")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(2, dtype="float32", name="head")(x))
+
+
+def batches(data=DATA, batch_size=8, cache_bytes=2**30):
+    return training.build_batches(
+        data, examples=32, batch_size=batch_size, seed=7, cache_bytes=cache_bytes, augment=lambda *batch: batch
     )
 
 
-def train(model, log_dir, **changes):
-    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(8)
-    training.fit(model, tf.distribute.get_strategy(), data, data, 4, {**CONFIG, **changes}, str(log_dir))
-    return model
+def train(model, log_dir, checkpoints=None, evaluation=EVALUATION, **changes):
+    strategy = tf.distribute.get_strategy()
+    folder = str(checkpoints) if checkpoints else None
+    return training.fit(model, strategy, batches(), evaluation, 4, {**CONFIG, **changes}, str(log_dir), None, folder)
 
 
 def backbone_weights(model):
@@ -64,85 +82,205 @@ def changed(before, after):
     return {path for path, value in after.items() if not np.array_equal(value, before[path])}
 
 
-def test_the_rate_warms_up_linearly_and_falls_along_a_cosine():
-    optimizer = training._optimizer(0.1, steps=100, steps_per_epoch=10, config={**CONFIG, "warmup_epochs": 2})
-    rates = np.array([optimizer._learning_rate(step) for step in range(101)])
-    np.testing.assert_allclose(rates[:21], np.linspace(0, 0.1, 21), atol=1e-7)
-    decay = 0.05 * (1 + np.cos(np.pi * np.arange(81) / 80))
-    np.testing.assert_allclose(rates[20:], decay, atol=1e-7)
-
-
-def test_one_single_step_can_be_trained():
-    optimizer = training._optimizer(0.1, steps=1, steps_per_epoch=1, config={**CONFIG, "warmup_epochs": 5})
-    assert float(optimizer._learning_rate(0)) == pytest.approx(0.1)
+def read_history(folder):
+    with open(f"{folder}/history.csv") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def test_the_first_phase_leaves_the_backbone_alone(tmp_path, monkeypatch):
-    model = small_model()
+    model = tiny_model()
     before = backbone_weights(model)
     snapshots = []
     fit = keras.Model.fit
 
     def fit_and_remember(self, *arguments, **keywords):
         result = fit(self, *arguments, **keywords)
-        snapshots.append((backbone_weights(model), model.get_layer("pyramid").get_weights()))
+        snapshots.append((backbone_weights(model), model.get_layer("head").get_weights()))
         return result
 
     monkeypatch.setattr(keras.Model, "fit", fit_and_remember)
     train(model, tmp_path, frozen_epochs=1, epochs=1)
-    (frozen, pyramid_after_first), (final, pyramid_after_second) = snapshots
+    (frozen, head_after_first), (final, head_after_second) = snapshots
     assert not changed(before, frozen)
     assert changed(frozen, final)
-    assert any((first != second).any() for first, second in zip(pyramid_after_first, pyramid_after_second, strict=True))
+    assert any((first != second).any() for first, second in zip(head_after_first, head_after_second, strict=True))
 
 
 def test_frozen_batch_statistics_do_not_move(tmp_path):
-    model = small_model()
+    model = tiny_model()
     before = backbone_weights(model)
-    moved = changed(before, backbone_weights(train(model, tmp_path, freeze_batch_norm=True)))
+    train(model, tmp_path, freeze_batch_norm=True)
+    moved = changed(before, backbone_weights(model))
     assert moved
     assert not any("bn" in path for path in moved)
 
 
-def test_early_stopping_ends_training_and_keeps_the_best_weights(tmp_path, caplog):
-    model = small_model()
-    with caplog.at_level(logging.INFO, logger="models.training"):
-        train(model, tmp_path, epochs=30, early_stopping=1, learning_rate=0.5)
-    losses = [float(record.getMessage().split("eval loss ")[1].split()[0]) for record in caplog.records]
-    assert len(losses) < 30
-    assert model.evaluate(IMAGES, ONE_HOT, verbose=0)[0] == pytest.approx(min(losses), abs=1e-3)
+@pytest.mark.parametrize(("monitor", "best"), [("loss", min), ("f1", max)])
+def test_the_best_epoch_by_the_chosen_metric_is_kept(tmp_path, monitor, best):
+    model = tiny_model()
+    opposite = DATA.map(lambda image, label: (image, 1 - label)).batch(8)
+    history = train(model, tmp_path, epochs=6, keep="best", monitor=monitor, learning_rate=0.1, evaluation=opposite)
+    values = [row[f"val_{monitor}"] for row in history]
+    assert best(values) != values[-1]
+    measured = model.evaluate(opposite, return_dict=True, verbose=0)
+    assert measured[monitor] == pytest.approx(best(values), abs=1e-5)
+
+
+def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(tmp_path):
+    model = tiny_model()
+    history = train(model, tmp_path, frozen_epochs=40, epochs=40, early_stopping=2, learning_rate=0.5)
+    losses = [row["val_loss"] for row in history]
+    assert len(losses) < 80
+    assert [row["epoch"] for row in history] == list(range(1, len(losses) + 1))
+    assert min(losses[-2:]) >= min(losses[:-2])
+    assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_averaged_weights_are_measured_and_left_in_the_model(tmp_path):
+    plain = train(tiny_model(), tmp_path / "plain", epochs=3, learning_rate=0.1)
+    model = tiny_model()
+    averaged = train(model, tmp_path / "averaged", epochs=3, learning_rate=0.1, ema=0.9)
+    # What is trained is the same; what is measured is not.
+    assert [row["loss"] for row in averaged] == pytest.approx([row["loss"] for row in plain], abs=1e-5)
+    assert all(abs(first["val_loss"] - second["val_loss"]) > 1e-4 for first, second in zip(plain, averaged, strict=True))
+    assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(averaged[-1]["val_loss"], abs=1e-5)
 
 
 def test_progress_counts_every_step_up_to_the_total(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="models.training"):
-        train(small_model(), tmp_path, frozen_epochs=1, epochs=2)
+        train(tiny_model(), tmp_path, frozen_epochs=1, epochs=2)
     progress = [record.progress for record in caplog.records]
     assert [item["done"] for item in progress] == [4, 8, 12]
     assert {item["total"] for item in progress} == {12}
     assert progress[-1]["text"].startswith("epoch 3/3")
 
 
-def test_training_leaves_curves_for_tensorboard(tmp_path):
-    train(small_model(), tmp_path)
-    assert list(tmp_path.glob("train/events*"))
-    assert list(tmp_path.glob("validation/events*"))
+def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    checkpoints = tmp_path / "checkpoints"
+    settings = {"frozen_epochs": 1, "epochs": 2, "keep": "best", "ema": 0.5, "accumulate_steps": 3, "warmup_epochs": 1.0}
+    model = tiny_model()
+    whole = train(model, tmp_path / "whole", **settings)
+
+    save = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: (save(*arguments), 1 / 0))
+    for _ in range(3):  # after every epoch, the last of a phase and of all among them
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_model(), tmp_path / "killed", checkpoints, **settings)
+    monkeypatch.undo()
+    resumed = tiny_model()
+    history = train(resumed, tmp_path / "last", checkpoints, **settings)
+    for first, second in zip(whole, history, strict=True):
+        assert second == pytest.approx(first, abs=1e-5)
+    for first, second in zip(model.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_the_temperature_is_fitted_on_the_models_answers_and_kept_with_the_run(tmp_path):
-    model = small_model()
-    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(5)
-    temperature = training.find_temperature(model, data, str(tmp_path))
+    model = tiny_model()
+    temperature = training.find_temperature(model, DATA.batch(5), str(tmp_path))
     expected = calibrate(model(IMAGES).numpy(), ONE_HOT)
     assert temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert json.loads((tmp_path / CALIBRATION_FILE).read_text()) == pytest.approx(asdict(expected), rel=1e-3)
 
 
 def test_a_diverged_model_is_not_calibrated(tmp_path):
-    model = small_model()
-    model.get_layer("head_P2").set_weights([np.full((4, 2), np.nan), np.zeros(2)])
-    data = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT)).batch(8)
-    assert training.find_temperature(model, data, str(tmp_path)) == 1.0
+    model = tiny_model()
+    model.get_layer("head").set_weights([np.full((4, 2), np.nan), np.zeros(2)])
+    assert training.find_temperature(model, EVALUATION, str(tmp_path)) == 1.0
     assert not (tmp_path / CALIBRATION_FILE).exists()
+
+
+def events(folder):
+    found = []
+    for path in sorted(Path(folder).glob("events*")):
+        for record in tf.compat.v1.train.summary_iterator(str(path)):
+            found += [(value.tag, record.step, float(tf.make_ndarray(value.tensor))) for value in record.summary.value]
+    return found
+
+
+def test_curves_of_all_epochs_are_left_for_tensorboard(tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    train(tiny_model(), tmp_path / "first", checkpoints, epochs=2)
+    history = train(tiny_model(), tmp_path / "second", checkpoints, epochs=2)
+    for split, prefix in (("train", ""), ("validation", "val_")):
+        losses = [(step, value) for tag, step, value in events(tmp_path / "second" / split) if tag == "epoch_loss"]
+        assert losses == [(row["epoch"], pytest.approx(row[f"{prefix}loss"])) for row in history]
+    assert read_history(tmp_path / "second") == history
+
+
+def test_mixed_precision_trains_and_keeps_its_weights_and_logits_in_32_bit(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("backbone").layers[1].compute_dtype == "bfloat16"
+    history = train(model, tmp_path, epochs=20, learning_rate=0.05)
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
+    assert model(IMAGES).dtype == tf.float32
+
+
+def orders(data, epochs, steps=4):
+    """The labels of some epochs, which here number the examples."""
+    found = np.stack([labels.numpy()[:, 0] for _, labels in data.take(epochs * steps)])
+    return found.reshape(epochs, -1).astype(int).tolist()
+
+
+NUMBERED = tf.data.Dataset.from_tensor_slices((IMAGES, np.arange(32, dtype=np.float32)[:, None]))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_the_order_of_an_epoch_does_not_depend_on_where_training_starts(cache_bytes):
+    data = batches(NUMBERED, cache_bytes=cache_bytes)
+    first, second, third = orders(data(0), 3)
+    assert all(sorted(order) == list(range(32)) for order in (first, second, third))
+    assert first != second != third
+    assert orders(batches(NUMBERED, cache_bytes=cache_bytes)(1), 2) == [second, third]
+
+
+def test_no_batch_is_made_of_two_epochs():
+    for order in orders(batches(NUMBERED, batch_size=10)(0), 3, steps=3):
+        assert len(set(order)) == 30
+
+
+def test_examples_are_read_once_for_all_epochs_and_phases():
+    reads = []
+
+    def read(image, label):
+        tf.py_function(lambda: reads.append(0), [], [])
+        return image, label
+
+    data = batches(NUMBERED.map(read))
+    for first in (0, 2):
+        assert len(orders(data(first), 2)) == 2
+    assert len(reads) == 32
+
+
+def test_two_devices_train_to_the_same_loss_as_one(tmp_path):
+    program = f"""
+import json, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_training as test
+losses = []
+for devices in (None, ["CPU:0", "CPU:1"]):
+    strategy = test.training._strategy(devices)
+    with strategy.scope():
+        model = test.tiny_model()
+        model.layers[-2].rate = 0.0  # each device draws its own random numbers
+    config = {{**test.CONFIG, "epochs": 3, "clip_norm": 0.1, "ema": 0.5, "weight_decay": 0.1, "optimizer": "sgd"}}
+    history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r} + str(devices))
+    losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
+print(json.dumps([strategy.num_replicas_in_sync, *losses]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    replicas, one, two = json.loads(done.stdout.splitlines()[-1])
+    assert replicas == 2
+    np.testing.assert_allclose(one, two, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

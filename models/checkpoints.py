@@ -1,0 +1,73 @@
+"""What an interrupted training needs to go on: one file, replaced as a whole after every epoch.
+
+All paths go through `tf.io.gfile`, so they may be on this machine or in an object store such as GCS.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_FILE = "checkpoint.npz"
+
+
+@dataclass
+class Checkpoint:
+    """The state of training after a whole number of epochs."""
+
+    phase: int = 0  # position in the list of phases
+    phase_start: int = 0  # epochs before this phase
+    stopped: bool = False  # whether early stopping has ended the phase
+    history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
+    best_epoch: int = 0  # position in the history of the epoch whose weights are in `best`
+    model: list[np.ndarray] = field(default_factory=list)  # all variables, states of random numbers among them
+    optimizer: list[np.ndarray] = field(default_factory=list)  # all variables
+    best: list[np.ndarray] = field(default_factory=list)  # as `model`, of the best epoch; empty where it is not asked for
+
+
+_ARRAYS = ("model", "optimizer", "best")
+
+
+def checkpoint_folder(root: str, **key: Any) -> str:
+    """A folder below `root` for the training that `key` tells apart: its data, its code and its configuration."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    return os.path.join(root, digest[:24])
+
+
+def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
+    """Replaces the folder's checkpoint; killed at any instant, it leaves either the old one or the new one, whole."""
+    state = {name: value for name, value in vars(checkpoint).items() if name not in _ARRAYS}
+    arrays = {f"{name}/{index}": array for name in _ARRAYS for index, array in enumerate(getattr(checkpoint, name))}
+    tf.io.gfile.makedirs(folder)
+    aside = os.path.join(folder, f".{_FILE}")
+    with tempfile.TemporaryDirectory() as local:
+        written = os.path.join(local, _FILE)
+        np.savez(written, state=np.array(json.dumps(state)), **arrays)
+        tf.io.gfile.copy(written, aside, overwrite=True)
+    tf.io.gfile.rename(aside, os.path.join(folder, _FILE), overwrite=True)
+
+
+def load_checkpoint(folder: str) -> Checkpoint | None:
+    """The folder's checkpoint, None where there is none."""
+    path = os.path.join(folder, _FILE)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        stored = np.load(io.BytesIO(file.read()))
+    checkpoint = Checkpoint(**json.loads(str(stored["state"])))
+    for name in _ARRAYS:
+        count = sum(key.startswith(f"{name}/") for key in stored.files)
+        setattr(checkpoint, name, [stored[f"{name}/{index}"] for index in range(count)])
+    return checkpoint
+
+
+def remove_checkpoint(folder: str) -> None:
+    """Removes the folder, if it is there."""
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)

@@ -1,0 +1,149 @@
+"""What training minimises and how: losses, metrics, the learning rate's course, optimizers by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def build_loss(
+    loss: str, *, focal_gamma: float = 2.0, label_smoothing: float = 0.0, class_weights: list[float] | None = None
+) -> Loss:
+    """Makes the loss of one example, from labels and logits; Keras averages it over the batch.
+
+    - cross_entropy: -sum_k t_k log p_k
+    - focal: -sum_k t_k (1 - p_k)^gamma log p_k (Lin et al. 2017, arXiv:1708.02002, equation 4), which weighs down what is
+      right already; the cross-entropy where gamma is 0
+
+    with p = softmax(logits) and t = (1 - label_smoothing) y + label_smoothing / classes. Where labels are soft (MixUp), an
+    example's weight is the mean of the class weights by its labels.
+
+    Args:
+      loss: cross_entropy or focal.
+      focal_gamma: of the focal loss, >= 0.
+      label_smoothing: share of each label that is spread over all classes, 0..1.
+      class_weights: one a class; None counts all classes alike.
+
+    Returns:
+      A function from (labels float32 [N, classes], whose rows add to one, logits float32 [N, classes]) to float32 [N].
+    """
+
+    def per_example(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        targets = (1.0 - label_smoothing) * labels + label_smoothing / labels.shape[-1]
+        log_p = keras.ops.log_softmax(logits)
+        terms = -targets * log_p
+        if loss == "focal":
+            # The bound keeps the derivative finite where p is 1 and gamma below 1.
+            terms = terms * keras.ops.maximum(-keras.ops.expm1(log_p), 1e-7) ** focal_gamma
+        result = keras.ops.sum(terms, axis=-1)
+        if class_weights is not None:
+            result = result * keras.ops.sum(labels * keras.ops.convert_to_tensor(class_weights, labels.dtype), axis=-1)
+        return result
+
+    return per_example
+
+
+def build_metrics() -> list[keras.metrics.Metric]:
+    """Metrics of one-hot labels and logits: `accuracy`, and `f1`, the mean of the classes' F1 scores."""
+    return [keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.F1Score(average="macro", name="f1")]
+
+
+def balanced_weights(counts: list[int]) -> list[float]:
+    """N / (K n_k) for each of K classes with n_k of N examples, as scikit-learn's `class_weight="balanced"` has it."""
+    return [sum(counts) / (len(counts) * count) for count in counts]
+
+
+def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Rises linearly from 0 over `warmup_steps`, then falls along a cosine to 0 at `steps` (arXiv:1608.03983)."""
+    warmup_steps = min(warmup_steps, steps - 1)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else learning_rate,
+        decay_steps=steps - warmup_steps,
+        warmup_target=learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+def build_optimizer(
+    learning_rate: float, steps: int, steps_per_epoch: int, variables: list[keras.Variable], config: dict[str, Any]
+) -> keras.optimizers.Optimizer:
+    """Makes an optimizer with its schedule, weight decay, clipping, averaging and accumulation.
+
+    Steps are batches. Keras' schedules count batches too, also where gradients are accumulated (an update then takes the
+    rate of its last batch), and its moving averages move at every batch: with accumulation the momentum is taken to the
+    power 1/accumulate_steps, so that it is `ema` from update to update.
+
+    Weight decay is decoupled (arXiv:1711.05101): each update takes rate * weight_decay * w from each weight w, for all
+    optimizers alike. Biases, scales and offsets of normalisations, and all else that has fewer than two dimensions, are
+    left alone.
+
+    Args:
+      learning_rate: the peak.
+      steps: batches until the rate is 0.
+      steps_per_epoch: batches an epoch.
+      variables: the trainable ones, in the order in which the model has them.
+      config: the section `train` of the configuration.
+    """
+    accumulate = min(config["accumulate_steps"], steps)
+    decay = config["weight_decay"]
+    own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}, "muon": {"adam_weight_decay": decay}}
+    optimizer = _OPTIMIZERS[config["optimizer"]](
+        learning_rate=build_schedule(learning_rate, steps, int(config["warmup_epochs"] * steps_per_epoch)),
+        weight_decay=decay,
+        global_clipnorm=config["clip_norm"] or None,
+        use_ema=config["ema"] > 0,
+        ema_momentum=config["ema"] ** (1 / accumulate),
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+        **own.get(config["optimizer"], {}),
+    )
+    optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
+    return optimizer
+
+
+class _ClipsOverReplicas:
+    """Clips the sum of all replicas' gradients. Keras clips each replica's share before it adds them up."""
+
+    global_clipnorm: float | None
+
+    def _clip_gradients(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        if replicas == 1 or not self.global_clipnorm:
+            return super()._clip_gradients(gradients)  # type: ignore[misc]
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return [gradient / replicas for gradient in super()._clip_gradients(total)]  # type: ignore[misc]
+
+
+class _ConvolutionalMuon(keras.optimizers.Muon):
+    """Muon (arXiv:2502.16982) on convolutions too, as matrices [height * width * channels in, channels out].
+
+    Keras' own takes Adam for them, and Muon for dense kernels: here these are the heads, which the method leaves to Adam.
+    """
+
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
+        return len(variable.shape) != 4 or variable.shape[-1] == 1  # the last: a depthwise kernel
+
+    def _muon_update_step(self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, m: tf.Variable) -> None:
+        self.assign_add(m, gradient + m * (self.momentum - 1))
+        direction = gradient + self.momentum * m  # Nesterov's
+        matrix = keras.ops.reshape(direction, (int(np.prod(direction.shape[:-1])), direction.shape[-1]))
+        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, keras.ops.reshape(update, direction.shape))
+
+
+_OPTIMIZERS = {
+    name: type(kind.__name__, (_ClipsOverReplicas, kind), {})
+    for name, kind in {
+        "adamw": keras.optimizers.AdamW,
+        "adam": keras.optimizers.Adam,
+        "nadam": keras.optimizers.Nadam,
+        "sgd": keras.optimizers.SGD,
+        "lamb": keras.optimizers.Lamb,
+        "lion": keras.optimizers.Lion,
+        "muon": _ConvolutionalMuon,
+    }.items()
+}
