@@ -136,7 +136,7 @@ class _ConvolutionalMuon(keras.optimizers.Muon):
 
 
 _OPTIMIZERS = {
-    name: type(kind.__name__, (_ClipsOverReplicas, kind), {})
+    name: type(name, (_ClipsOverReplicas, kind), {})
     for name, kind in {
         "adamw": keras.optimizers.AdamW,
         "adam": keras.optimizers.Adam,

@@ -160,6 +160,15 @@ def test_every_optimizer_decays_kernels_alone_and_lowers_the_loss(name):
     assert ((weight - target) ** 2).numpy().mean() < 0.95 * ((1 - target) ** 2).mean()
 
 
+@pytest.mark.parametrize("name", sorted(optimization._OPTIMIZERS))
+def test_a_model_trains_with_every_optimizer(name):
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
+    model.compile(optimization.build_optimizer(0.1, 2, 2, model.trainable_variables, {**CONFIG, "optimizer": name}), "mse")
+    before = model.get_weights()[0]
+    model.fit(np.ones((4, 4, 4, 1)), np.ones((4, 8)), batch_size=2, verbose=0)
+    assert not np.array_equal(model.get_weights()[0], before)
+
+
 def test_muon_makes_the_update_of_a_convolution_nearly_orthogonal():
     weight = variable(np.zeros((3, 3, 2, 4)))
     optimizer = optimization.build_optimizer(0.1, 10, 10, [weight], {**CONFIG, "optimizer": "muon"})
