@@ -278,6 +278,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value for all runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
     options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
     folders = {"digits": None, "digits_quarter": DIGITS, "sign_digits": options.sign_digits}
     if "sign_digits" in options.data and not options.sign_digits.is_dir():
