@@ -375,19 +375,21 @@ def build_classifier(
             name="pyramid",
         )(maps)
 
-    def head(name: str) -> keras.Sequential:
+    def head(name: str, channels: int) -> keras.Sequential:
         # Without this non-linearity pyramid, pooling and head would be one linear map of the backbone's pooled features.
         layers = [keras.layers.ReLU()] if activation == "none" else []
         layers += [_POOLING[pooling](), keras.layers.Dropout(dropout)]
         # The logits stay float32 under mixed precision: softmax and loss need the range.
         layers.append(keras.layers.Dense(num_classes, dtype="float32"))
-        return keras.Sequential(layers, name=name)
+        sequence = keras.Sequential(layers, name=name)
+        sequence.build((None, None, None, channels))  # of any size, as a head that is shared must take
+        return sequence
 
     if shared_head:
-        shared = head("head")
+        shared = head("head", next(iter(maps.values())).shape[-1])
         answers = [shared(level) for level in maps.values()]
     else:
-        answers = [head(f"head_{name}")(level) for name, level in maps.items()]
+        answers = [head(f"head_{name}", level.shape[-1])(level) for name, level in maps.items()]
     if len(answers) == 1:
         logits = answers[0]
     elif combine == "mean":
