@@ -194,7 +194,12 @@ BACKBONES: Final[dict[str, Backbone]] = {
     "resnet101_v2": _resnet_v2(_APPLICATIONS.ResNet101V2, 4, 23),
     "resnet152_v2": _resnet_v2(_APPLICATIONS.ResNet152V2, 8, 36),
     "mobilenet_v2": _application(
-        _APPLICATIONS.MobileNetV2, _SYMMETRIC, ("block_2_add", 24), ("block_5_add", 32), ("block_12_add", 96), ("out_relu", 1280)
+        _APPLICATIONS.MobileNetV2,
+        _SYMMETRIC,
+        ("block_2_add", 24),
+        ("block_5_add", 32),
+        ("block_12_add", 96),
+        ("out_relu", 1280),
     ),
     "mobilenet_v3_small": _application(
         _APPLICATIONS.MobileNetV3Small,
@@ -318,7 +323,9 @@ def build_backbone(
     for feature in features:
         output = network.get_layer(feature.layer).output if feature.layer else network.output
         if output.shape[-1] != feature.channels:
-            raise ValueError(f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}")
+            raise ValueError(
+                f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}"
+            )
         maps[f"C{feature.level}"] = output
     return keras.Model(inputs, maps, name="backbone")
 

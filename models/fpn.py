@@ -130,7 +130,7 @@ class FeaturePyramid(keras.layers.Layer):
         self.levels = range(min_level, max_level + 1)
         self._activate = keras.layers.Activation("linear" if activation == "none" else activation)
 
-    def _convolution(self, name: str, kernel_size: int, in_channels: int, strides: int = 1) -> keras.Sequential:
+    def _convolution(self, name: str, kernel_size: int, in_channels: int | None, strides: int = 1) -> keras.Sequential:
         """Convolution to `num_filters` and normalisation, built."""
         kind = keras.layers.SeparableConv2D if self.separable and kernel_size > 1 else keras.layers.Conv2D
         layers = [kind(self.num_filters, kernel_size, strides, padding="same", use_bias=self.norm == "none")]

@@ -12,8 +12,8 @@ from pipeline.config import Config
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = """# Configuration
 
-One YAML file a pipeline; an unknown key or a wrong type is an error that names the nearest key. `--set train.epochs=20` changes a
-value for one run. This table is made by `scripts/configuration_table.py` from `pipeline/config.py`.
+One YAML file a pipeline; an unknown key or a wrong type is an error that names the nearest key. `--set train.epochs=20` changes
+a value for one run. This table is made by `scripts/configuration_table.py` from `pipeline/config.py`.
 
 | key | default | meaning |
 | --- | --- | --- |

@@ -10,7 +10,7 @@ from models.fpn import FeaturePyramid, build_classifier
 from pipeline.config import load_config
 
 _COLOURS = {"C": "#dbe4f0", "merge": "#fdf1d8", "P": "#d9ecdc", "head": "#f3dede"}
-_COLUMNS = {"C": 0.0, "lateral": 1.35, "merge": 2.3, "P": 3.75, "head": 5.6, "logits": 7.4}
+_COLUMNS = {"C": 0.0, "merge": 2.1, "P": 3.75, "head": 5.45, "logits": 7.2}
 
 
 class _Canvas:
@@ -64,20 +64,28 @@ def draw(model: keras.Model, title: str, path: Path) -> None:
         shared = len(heads) == 1
         head = heads[0] if shared else heads[level - pyramid.min_level]
         steps = ", ".join(type(layer).__name__.replace("Pooling2D", " pooling") for layer in head.layers)
-        steps = steps.replace("GlobalAverage", "average").replace("GlobalMax", "maximum").replace("Attention", "attention")
+        steps = (
+            steps.replace(", Dropout", ",\nDropout")
+            .replace("GlobalAverage", "average")
+            .replace("GlobalMax", "maximum")
+            .replace("Attention", "attention")
+        )
         name = "shared head" if shared else f"head P{level}"
-        canvas.box("head", row, f"{name}\n{steps.lower().replace('relu', 'ReLU')}", _COLOURS["head"], width=1.95)
-        canvas.arrow((_COLUMNS["P"] + 0.63, row), (_COLUMNS["head"] - 0.98, row))
+        canvas.box("head", row, f"{name}\n{steps.lower().replace('relu', 'ReLU')}", _COLOURS["head"], width=1.6, height=0.8)
+        canvas.arrow((_COLUMNS["P"] + 0.63, row), (_COLUMNS["head"] - 0.8, row))
         middle = (rows[pyramid.min_level] + rows[pyramid.max_level]) / 2
-        canvas.arrow((_COLUMNS["head"] + 0.98, row), (_COLUMNS["logits"] - 0.52, middle))
+        canvas.arrow((_COLUMNS["head"] + 0.8, row), (_COLUMNS["logits"] - 0.52, middle))
         if level not in given:
             kind = _kind(pyramid.coarse[f"P{level}"]) if pyramid.coarse else "subsampling"
             canvas.arrow((_COLUMNS["P"], row - 0.84), (_COLUMNS["P"], row - 0.31), f"{kind}, stride 2")
             continue
         canvas.box("C", row, f"C{level}\n{size(maps[f'C{level}'])}", _COLOURS["C"], width=1.25)
-        canvas.box("merge", row, "+" if pyramid.fusion_type == "sum" else "concat", _COLOURS["merge"], width=0.6, height=0.45)
-        canvas.arrow((0.63, row), (_COLUMNS["merge"] - 0.3, row), _kind(pyramid.lateral[f"C{level}"]))
-        canvas.arrow((_COLUMNS["merge"] + 0.3, row), (_COLUMNS["P"] - 0.63, row), _kind(pyramid.smooth[f"P{level}"]))
+        merge = (
+            "+" if pyramid.fusion_type == "sum" else f"concat,\n{_kind(pyramid.fuse[f'P{level}'])}" if level < given[-1] else ""
+        )
+        canvas.box("merge", row, merge if level < given[-1] else "", _COLOURS["merge"], width=0.8, height=0.45)
+        canvas.arrow((0.63, row), (_COLUMNS["merge"] - 0.4, row), _kind(pyramid.lateral[f"C{level}"]))
+        canvas.arrow((_COLUMNS["merge"] + 0.4, row), (_COLUMNS["P"] - 0.63, row), _kind(pyramid.smooth[f"P{level}"]))
         if level != given[-1]:
             canvas.arrow((_COLUMNS["merge"], rows[level + 1] - 0.23), (_COLUMNS["merge"], row + 0.23), "2x up")
             canvas.arrow((0, row + 0.31), (0, rows[level + 1] - 0.31))

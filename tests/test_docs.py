@@ -12,7 +12,9 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
 def test_the_page_of_the_configuration_is_the_configuration():
-    assert configuration_table.PAGE.read_text() == configuration_table.page(), "run .venv/bin/python -m scripts.configuration_table"
+    assert configuration_table.PAGE.read_text() == configuration_table.page(), (
+        "run .venv/bin/python -m scripts.configuration_table"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

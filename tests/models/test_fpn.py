@@ -245,9 +245,8 @@ def classifier(**changes):
 
 
 @pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "none"])
-@pytest.mark.parametrize("backbone", ["small_resnet10", "mobilenet_v2"])
-def test_classifier_gives_finite_logits_for_uint8_images(backbone, fusion_type):
-    model = classifier(backbone=backbone, image_shape=(65, 47, 1), fusion_type=fusion_type)
+def test_classifier_gives_finite_logits_for_uint8_images(fusion_type):
+    model = classifier(image_shape=(65, 47, 1), fusion_type=fusion_type)
     images = RANDOM.integers(0, 256, (2, 65, 47, 1), dtype=np.uint8)
     logits = model(images).numpy()
     assert model.input.dtype == "uint8"
@@ -260,9 +259,17 @@ IMAGES = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)
 POOLING = {"average": lambda x: x.mean((1, 2)), "max": lambda x: x.max((1, 2))}
 
 
-@pytest.mark.parametrize("combine", ["mean", "concat", "learned"])
-@pytest.mark.parametrize("shared_head", [False, True], ids=["head_a_level", "shared_head"])
-@pytest.mark.parametrize("pooling", ["average", "max", "attention"])
+@pytest.mark.parametrize(
+    ("pooling", "shared_head", "combine"),
+    [
+        ("average", False, "mean"),
+        ("average", True, "learned"),
+        ("max", True, "mean"),
+        ("max", False, "concat"),
+        ("attention", False, "learned"),
+        ("attention", True, "concat"),
+    ],
+)
 def test_heads_equal_numpy(pooling, shared_head, combine):
     model = classifier(min_level=2, max_level=4, pooling=pooling, shared_head=shared_head, combine=combine)
     for variable in model.trainable_variables:
@@ -272,7 +279,7 @@ def test_heads_equal_numpy(pooling, shared_head, combine):
     assert [layer.name for layer in heads] == (["head"] if shared_head else ["head_P2", "head_P3", "head_P4"])
     maps, logits = keras.Model(model.input, [model.get_layer("pyramid").output, model.output])(IMAGES)
     answers = []
-    for index, value in enumerate(maps.values()):
+    for index, value in enumerate(maps):
         value = np.maximum(np.asarray(value, np.float64), 0)
         *attention, kernel, bias = heads[0 if shared_head else index].get_weights()
         if pooling == "attention":
