@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models import features
+from models.gradcam import grad_cam
 from models.preprocessing import parse_images
 
 
@@ -15,6 +16,12 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
       serving_default: `image_bytes` string [N], image files; gives `probabilities` float [N, classes], `label` string [N]
         (the most probable) and `labels` string [classes] (the names, in the order of the probabilities).
       predict_examples: `examples` string [N], serialised tf.Example with raw features; gives `probabilities` and `label`.
+      explain: `image_bytes` likewise, and `label` string [N], the class to explain, "" for the most probable; [1] goes for all
+        images. Gives, beside the outputs of serving_default, `explained` string [N], the explained class; `levels` string
+        [levels], the names of the explained maps, finest first; `shares` float [N, levels], what each contributed to the
+        class, negative where it argues against it; `maps` float [N, levels, h, w] and `combined` float [N, h, w], where the
+        evidence lies, 0..1, h and w being the finest level's (see `models.gradcam`); and `images` uint8 [N, height, width,
+        channels], what the network sees.
       transform_labels: `examples` likewise; gives `label` int64 [N], the index of the true label, -1 where it is unknown.
         It reads no pixels; the Evaluator takes its labels from it.
 
@@ -26,19 +33,43 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
     labels = tf.constant(transform_output.vocabulary_by_name(features.LABEL_VOCABULARY))
     transform = transform_output.transform_features_layer()
 
-    def classify(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+    # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def read(encoded: tf.Tensor) -> tf.Tensor:
         serialized = transform({features.ENCODED: encoded[:, tf.newaxis]})[features.IMAGE]
-        logits = model(parse_images(serialized, model.input_shape[1:]), training=False)
+        return parse_images(serialized, model.input_shape[1:])
+
+    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(images, training=False)
         return {"probabilities": tf.nn.softmax(logits), "label": tf.gather(labels, tf.argmax(logits, axis=-1))}
 
     def parse(examples: tf.Tensor, feature: str) -> tf.Tensor:
         return tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})[feature]
 
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**classify(image_bytes), "labels": labels}
+        return {**answer(read(image_bytes)), "labels": labels}
 
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classify(parse(examples, features.ENCODED))
+        return answer(read(parse(examples, features.ENCODED)))
+
+    def explain(image_bytes: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = read(image_bytes)
+        answers = answer(images)
+        explained = tf.where(tf.equal(label, ""), answers["label"], label)
+        same = tf.equal(explained[:, tf.newaxis], labels)
+        tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=-1)), ["label must be empty or one of", labels], len(labels))
+        explanation = grad_cam(model, images, tf.argmax(same, axis=-1))
+        return {
+            **answers,
+            "labels": labels,
+            "explained": explained,
+            "levels": tf.constant(explanation.levels),
+            "shares": explanation.shares,
+            "maps": explanation.scaled_maps,
+            "combined": explanation.scaled_combined,
+            "images": images,
+        }
 
     def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         label = parse(examples, features.LABEL)
@@ -49,10 +80,12 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
     # vocabulary's table.
     archive = keras.export.ExportArchive()
     archive.track(transform)
-    for endpoint, name in (
+    for endpoint, *names in (
         (serving_default, "image_bytes"),
         (predict_examples, "examples"),
+        (explain, "image_bytes", "label"),
         (transform_labels, "examples"),
     ):
-        archive.add_endpoint(endpoint.__name__, endpoint, input_signature=[tf.TensorSpec([None], tf.string, name=name)])
+        signature = [tf.TensorSpec([None], tf.string, name=name) for name in names]
+        archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
     archive.write_out(path, verbose=False)

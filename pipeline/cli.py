@@ -53,6 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
+
+    explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
+    explain.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
+    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    explain.add_argument(
+        "--output", type=Path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
+    )
+    explain.add_argument("--label", metavar="NAME", help="explain this class instead of the most probable")
+    explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
+    explain.set_defaults(call=_explain)
     return parser
 
 
@@ -136,6 +148,28 @@ def _predict(options: argparse.Namespace) -> int:
     Console(highlight=False).print(table)
     if options.json:
         print(json.dumps({"predictions": predictions}))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.explanation import as_json, explain, format_share, write_overlay
+    from pipeline.redirection import output_to
+
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        explanations = [
+            as_json(item, write_overlay(item, options.output)) for item in explain(options.model, options.images, options.label)
+        ]
+    table = Table("image", "label", "probability", *explanations[0]["shares"], "overlay")
+    for item in explanations:
+        shares = [format_share(share) for share in item["shares"].values()]
+        probability = item["probabilities"][item["explained"]]
+        table.add_row(item["image"], item["explained"], f"{probability:.4f}", *shares, item["overlay"])
+    Console(highlight=False).print(table)
+    if options.json:
+        print(json.dumps({"explanations": explanations}))
     return 0
 
 

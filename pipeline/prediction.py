@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from components.errors import UserError
-from components.image_example_gen.decoding import RejectedImage, check_image
+from pipeline.pushed_model import find_version, read_image
 
 _BATCH_SIZE = 64
-_MAX_PIXELS = 100_000_000
 
 
 def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
@@ -23,11 +21,8 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
     Raises:
       UserError: there is no model, or a file is no image.
     """
-    versions = [path for path in model.glob("*/saved_model.pb") if path.parent.name.isdigit()]
-    folder = max(versions, key=lambda path: int(path.parent.name)).parent if versions else model
-    if not (folder / "saved_model.pb").exists():
-        raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
-    files = [_read(image) for image in images]
+    folder = find_version(model)
+    files = [read_image(image) for image in images]
 
     import tensorflow as tf
 
@@ -43,12 +38,3 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
                 {"image": str(image), "label": label.decode(), "probabilities": dict(zip(labels, probabilities, strict=True))}
             )
     return predictions
-
-
-def _read(image: Path) -> bytes:
-    try:
-        return check_image(image.read_bytes(), _MAX_PIXELS).encoded
-    except OSError as error:
-        raise UserError(f"{image}: {error.strerror}; give an image file") from error
-    except RejectedImage as reason:
-        raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason

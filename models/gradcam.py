@@ -1,0 +1,141 @@
+"""Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): where on each level of the pyramid the evidence for a class lies."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class GradCam:
+    """An explanation of N answers.
+
+    Attributes:
+      levels: names of the explained maps, finest first: ("P3", "P4", "P5"), or ("C5",) without a pyramid.
+      class_index: int64 [N], the class that is explained.
+      maps: {level: float32 [N, h_level, w_level]}, the paper's L (equations 1 and 2), 0 and above.
+      combined: float32 [N, h, w], all levels together at the size of the finest, 0 and above, in units of the logit: were no
+        cell negative, its mean would be the levels' joint contribution to the logit.
+      contributions: float32 [N, levels], what each level adds to the logit's lead over the mean logit.
+    """
+
+    levels: tuple[str, ...]
+    class_index: tf.Tensor
+    maps: dict[str, tf.Tensor]
+    combined: tf.Tensor
+    contributions: tf.Tensor
+
+    @property
+    def shares(self) -> tf.Tensor:
+        """float32 [N, levels]: contribution_l / sum over levels of |contribution|; negative where a level argues against."""
+        return tf.math.divide_no_nan(self.contributions, tf.reduce_sum(tf.abs(self.contributions), axis=-1, keepdims=True))
+
+    @property
+    def scaled_maps(self) -> tf.Tensor:
+        """float32 [N, levels, h, w], 0..1: the maps as densities (see `grad_cam`) at the finest level's size.
+
+        The largest value over all levels of an image is 1, so that levels can be compared; all is 0 where nothing argues for
+        the class.
+        """
+        size = tf.shape(self.combined)[1:]
+        return _to_unit(tf.stack([_upsample(_density(self.maps[level]), size) for level in self.levels], axis=1))
+
+    @property
+    def scaled_combined(self) -> tf.Tensor:
+        """float32 [N, h, w], 0..1: `combined` over its largest value in each image."""
+        return _to_unit(self.combined)
+
+
+def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | None = None) -> GradCam:
+    r"""Explains a classifier's answers; runs eagerly or inside a tf.function.
+
+    For the map A of each level (h x w cells, channels k) and the logit y_c of the class:
+
+      alpha_k = 1/(h w) sum_ij d y_c / d A_ijk      equation 1 of the paper
+      S_ij    = sum_k alpha_k A_ijk
+      L       = ReLU(S)                             equation 2
+
+    A is what the level's pooling sees: where the head begins with a ReLU, its output, because what a ReLU holds back has no
+    part in the answer.
+
+    `combined` treats the channels of all levels as those of one map. A cell of a coarse level stands for many of a finer one,
+    so levels are added as densities: combined = ReLU(sum_l upsample(h_l w_l S_l)), bilinear, to the size of the finest. With
+    average pooling the mean of a level's density h_l w_l S_l is what the level adds to y_c, for each alpha_k is then W_kc /
+    (h w); so in the combined map each level has the weight that it has in the answer.
+
+    The contribution of a level is gradient times activation, sum_ijk A_ijk dz/dA_ijk, of z = y_c - mean over classes of y:
+    softmax ignores what all logits have in common. Where the head is piecewise linear (average or max pooling) the
+    contributions and the biases' part add up to z exactly; with attention pooling to first order.
+
+    Args:
+      model: a functional classifier from images to logits [N, classes], with a layer "pyramid" that puts out a dict of maps,
+        or else with a layer "backbone" that puts out a dict of one map.
+      images: [N, *model.input_shape[1:]].
+      class_index: integer [N], the class to explain for each image; the most probable if not given.
+    """
+    levels, trunk, head = _split(model)
+    maps = list(trunk(images, training=False).values())
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(maps)
+        logits = tf.cast(head(maps, training=False), tf.float32)
+        if class_index is None:
+            class_index = tf.argmax(logits, axis=-1)
+        logit = tf.gather(logits, class_index, axis=1, batch_dims=1)
+        mean_logit = tf.reduce_mean(logits, axis=-1)
+    # Examples do not depend on each other at inference, so the gradient of the batch's sum holds each example's own.
+    gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(logit, maps)]
+    mean_gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(mean_logit, maps)]
+    maps = [tf.cast(level, tf.float32) for level in maps]
+
+    signed, contributions = [], []
+    for activation, gradient, mean_gradient in zip(maps, gradients, mean_gradients, strict=True):
+        alpha = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
+        signed.append(tf.reduce_sum(alpha * activation, axis=-1))
+        contributions.append(tf.reduce_sum(activation * (gradient - mean_gradient), axis=[1, 2, 3]))
+    size = tf.shape(signed[0])[1:]
+    return GradCam(
+        levels=levels,
+        class_index=tf.cast(class_index, tf.int64),
+        maps={level: tf.nn.relu(values) for level, values in zip(levels, signed, strict=True)},
+        combined=tf.nn.relu(tf.add_n([_upsample(_density(values), size) for values in signed])),
+        contributions=tf.stack(contributions, axis=-1),
+    )
+
+
+def _split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model]:
+    """The levels' names, the part from images to their maps, and the part from there (a list) to the logits.
+
+    Both parts share the model's layers. Gradients are thus taken of the second part alone: whether the layers before are
+    frozen plays no role, and no backward pass through them is built.
+    """
+    source = "pyramid" if any(layer.name == "pyramid" for layer in model.layers) else "backbone"
+    maps: dict[str, keras.KerasTensor] = {}
+
+    def call(layer: keras.layers.Layer, *arguments: Any, **keywords: Any) -> Any:
+        outputs = layer(*arguments, **keywords)
+        if layer.name == source:
+            maps.update(outputs)
+        elif layer.name.removeprefix("relu_") in maps:
+            maps[layer.name.removeprefix("relu_")] = outputs
+        return outputs
+
+    copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    levels = tuple(sorted(maps))
+    tensors = [maps[level] for level in levels]
+    return levels, keras.Model(copy.input, dict(zip(levels, tensors, strict=True))), keras.Model(tensors, copy.output)
+
+
+def _density(values: tf.Tensor) -> tf.Tensor:
+    """[N, h, w], an amount in each cell, to the amount per image area."""
+    return values * tf.cast(tf.reduce_prod(tf.shape(values)[1:]), values.dtype)
+
+
+def _upsample(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[N, h, w] to [N, *size], bilinear; whole multiples keep the mean."""
+    return tf.image.resize(values[..., tf.newaxis], size)[..., 0]
+
+
+def _to_unit(values: tf.Tensor) -> tf.Tensor:
+    """Divides each image's values, 0 and above, by their largest."""
+    return tf.math.divide_no_nan(values, tf.reduce_max(values, axis=range(1, values.shape.rank), keepdims=True))

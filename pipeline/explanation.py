@@ -1,0 +1,219 @@
+"""Shows where a pushed model sees the evidence for its answers: reads its maps, and draws them over the images."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from components.errors import UserError
+from pipeline.pushed_model import find_version, read_image
+
+_BATCH_SIZE: Final = 16
+
+# Anchors, evenly spaced, of the perceptually uniform colour map "inferno" (Smith and van der Walt, matplotlib, CC0).
+_INFERNO: Final = np.array(
+    [
+        (0, 0, 4),
+        (33, 12, 74),
+        (87, 16, 110),
+        (138, 34, 106),
+        (188, 55, 84),
+        (228, 90, 49),
+        (249, 142, 9),
+        (249, 203, 53),
+        (252, 255, 164),
+    ],
+    np.float32,
+)
+_OPACITY: Final = 0.8  # of the greatest heat; none is transparent
+_PANEL: Final = (256, 512)  # pixels that a picture's longer side has at least, and at most
+_MARGIN: Final = 10  # pixels
+_CAPTION: Final = 15  # pixels of its letters
+_TITLE: Final = 18
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model gives an image a label.
+
+    Attributes:
+      image: the file.
+      label: the model's answer.
+      explained: the class that the rest is about; the answer itself unless another was asked for.
+      probabilities: of all classes, by label.
+      shares: of each level in the evidence, by name, finest first; negative: it argues against the class. Their absolute
+        values add up to 1.
+      pixels: uint8 [height, width, channels], what the network saw.
+      maps: float32 [levels, h, w], 0..1, the heat of each level, comparable between levels.
+      combined: float32 [h, w], 0..1.
+    """
+
+    image: Path
+    label: str
+    explained: str
+    probabilities: dict[str, float]
+    shares: dict[str, float]
+    pixels: np.ndarray
+    maps: np.ndarray
+    combined: np.ndarray
+
+
+def explain(model: Path, images: list[Path], label: str | None = None) -> Iterator[Explanation]:
+    """Explains a model's answers, in the images' order.
+
+    Args:
+      model: a SavedModel, or a folder of numbered versions, of which the newest is used.
+      images: files in any format that ingestion takes; all are read before the first answer.
+      label: the class to explain; each image's most probable if not given.
+
+    Raises:
+      UserError: there is no model, it has no explanations or no such class, or a file is no image.
+    """
+    folder = find_version(model)
+    files = [read_image(image) for image in images]
+
+    import tensorflow as tf
+
+    signatures = tf.saved_model.load(str(folder)).signatures
+    if "explain" not in signatures:
+        raise UserError(f"{folder}: was exported before models could explain themselves; run the pipeline again")
+    if label is not None:
+        known = [name.decode() for name in signatures["serving_default"](tf.constant(files[:1]))["labels"].numpy()]
+        if label not in known:
+            raise UserError(f"--label {label}: the model knows {', '.join(known)}")
+    for start in range(0, len(files), _BATCH_SIZE):
+        chosen = files[start : start + _BATCH_SIZE]
+        batch = signatures["explain"](image_bytes=tf.constant(chosen), label=tf.constant([label or ""]))
+        batch = {name: value.numpy() for name, value in batch.items()}
+        labels, levels = ([name.decode() for name in batch[key]] for key in ("labels", "levels"))
+        for row, image in enumerate(images[start : start + _BATCH_SIZE]):
+            yield Explanation(
+                image=image,
+                label=batch["label"][row].decode(),
+                explained=batch["explained"][row].decode(),
+                probabilities=dict(zip(labels, batch["probabilities"][row].tolist(), strict=True)),
+                shares=dict(zip(levels, batch["shares"][row].tolist(), strict=True)),
+                pixels=batch["images"][row],
+                maps=batch["maps"][row],
+                combined=batch["combined"][row],
+            )
+
+
+def draw(explanation: Explanation) -> Image.Image:
+    """One picture: the image as the network saw it, all levels over it, and each level over it with its share."""
+    height, width = _panel_size(*explanation.pixels.shape[:2])
+    pixels = _shown(explanation.pixels, height, width)
+    panels = [("input", pixels)]
+    if len(explanation.shares) > 1:
+        panels.append(("all levels", _overlay(pixels, explanation.combined)))
+    for (level, share), heat in zip(explanation.shares.items(), explanation.maps, strict=True):
+        panels.append((f"{level} {format_share(share)}", _overlay(pixels, heat)))
+
+    title = _title(explanation)
+    title_font, font = ImageFont.load_default(_TITLE), ImageFont.load_default(_CAPTION)
+    sheet_width = max(_MARGIN + len(panels) * (width + _MARGIN), 2 * _MARGIN + int(title_font.getlength(title)))
+    top = 2 * _MARGIN + _TITLE
+    sheet = Image.new("RGB", (sheet_width, top + height + _CAPTION + 2 * _MARGIN), "white")
+    brush = ImageDraw.Draw(sheet)
+    brush.text((_MARGIN, _MARGIN), title, "black", title_font)
+    for column, (caption, panel) in enumerate(panels):
+        left = _MARGIN + column * (width + _MARGIN)
+        sheet.paste(Image.fromarray(panel), (left, top))
+        brush.text((left + width / 2, top + height + _MARGIN / 2), caption, "black", font, anchor="ma")
+    return sheet
+
+
+def write_overlay(explanation: Explanation, folder: Path) -> Path:
+    """Draws an explanation into a PNG file named like the image; returns its path.
+
+    Explaining the same image again replaces its file. An image of the same name from elsewhere, or another class of it,
+    gets a number behind the name.
+
+    Raises:
+      UserError: the folder can't be written to.
+    """
+    made_of = f"{explanation.explained} in {explanation.image.resolve()}"
+    number, path = 1, folder / f"{explanation.image.stem}.png"
+    while path.exists() and _made_of(path) != made_of:
+        number += 1
+        path = folder / f"{explanation.image.stem}-{number}.png"
+    remark = PngImagePlugin.PngInfo()
+    remark.add_itxt("Source", made_of)
+    sheet = draw(explanation)
+    aside = path.with_name(f".{path.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet.save(aside, "PNG", pnginfo=remark)
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; give another folder with --output") from error
+    return path
+
+
+def format_share(share: float) -> str:
+    """-0.123 as "-12 %"."""
+    return f"{share:+.0%}".replace("%", " %")
+
+
+def as_json(explanation: Explanation, overlay: Path) -> dict[str, Any]:
+    """What `fpn explain --json` says of an image."""
+    return {
+        "image": str(explanation.image),
+        "label": explanation.label,
+        "explained": explanation.explained,
+        "probabilities": explanation.probabilities,
+        "shares": explanation.shares,
+        "overlay": str(overlay),
+    }
+
+
+def _title(explanation: Explanation) -> str:
+    shown = f"{explanation.explained}: {explanation.probabilities[explanation.explained]:.1%}".replace("%", " %")
+    if explanation.explained != explanation.label:
+        answer = f"{explanation.probabilities[explanation.label]:.1%}".replace("%", " %")
+        shown += f"   (the answer is {explanation.label}: {answer})"
+    return shown
+
+
+def _made_of(path: Path) -> str | None:
+    try:
+        return Image.open(path).info.get("Source")
+    except OSError:
+        return None
+
+
+def _panel_size(height: int, width: int) -> tuple[int, int]:
+    """Whole multiples for small images, so that their pixels stay equal squares; large ones are made smaller."""
+    longest = max(height, width)
+    scale = min(-(-_PANEL[0] // longest) if longest < _PANEL[0] else 1, _PANEL[1] / longest)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [h, w, 1, 3 or 4] to uint8 [height, width, 3]; RGBA on white."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    smaller = width < image.width
+    return np.asarray(
+        image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST)
+    )
+
+
+def _overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Heat, 0..1 and of any size, over uint8 [height, width, 3]: the hotter, the less transparent."""
+    smooth = Image.fromarray(heat).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR)
+    values = np.clip(np.asarray(smooth), 0, 1)[..., np.newaxis]
+    return np.round(pixels + (colours(values[..., 0]) - pixels) * values * _OPACITY).astype(np.uint8)
+
+
+def colours(values: np.ndarray) -> np.ndarray:
+    """float 0..1 [...] to RGB float32 [..., 3], 0..255."""
+    position = np.clip(values, 0, 1) * (len(_INFERNO) - 1)
+    lower = np.minimum(position.astype(int), len(_INFERNO) - 2)
+    fraction = (position - lower)[..., np.newaxis].astype(np.float32)
+    return _INFERNO[lower] * (1 - fraction) + _INFERNO[lower + 1] * fraction

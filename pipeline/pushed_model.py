@@ -1,0 +1,35 @@
+"""What asking a pushed model takes: its newest version, and image files as ingestion reads them."""
+
+from pathlib import Path
+
+from components.errors import UserError
+from components.image_example_gen.decoding import RejectedImage, check_image
+
+_MAX_PIXELS = 100_000_000
+
+
+def find_version(model: Path) -> Path:
+    """The SavedModel's folder: the one given, or the newest of the numbered versions in it.
+
+    Raises:
+      UserError: there is none.
+    """
+    versions = [path for path in model.glob("*/saved_model.pb") if path.parent.name.isdigit()]
+    folder = max(versions, key=lambda path: int(path.parent.name)).parent if versions else model
+    if not (folder / "saved_model.pb").exists():
+        raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
+    return folder
+
+
+def read_image(image: Path) -> bytes:
+    """An image file, in any format that ingestion takes, as one that the model decodes.
+
+    Raises:
+      UserError: the file can't be read, or is no image.
+    """
+    try:
+        return check_image(image.read_bytes(), _MAX_PIXELS).encoded
+    except OSError as error:
+        raise UserError(f"{image}: {error.strerror}; give an image file") from error
+    except RejectedImage as reason:
+        raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
