@@ -9,7 +9,7 @@ from models.gradcam import grad_cam
 from models.preprocessing import parse_images
 
 
-def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, path: str) -> None:
+def export_model(model: keras.Model, classifier: keras.Model, transform_output: tft.TFTransformOutput, path: str) -> None:
     """Writes a SavedModel without optimizer state.
 
     Signatures:
@@ -27,6 +27,7 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
 
     Args:
       model: from uint8 images to calibrated logits, as `models.inference.build_inference_model` makes it.
+      classifier: what it was made of, as `models.fpn.build_classifier` makes it; explanations are of its plain logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
     """
@@ -59,7 +60,7 @@ def export_model(model: keras.Model, transform_output: tft.TFTransformOutput, pa
         explained = tf.where(tf.equal(label, ""), answers["label"], label)
         same = tf.equal(explained[:, tf.newaxis], labels)
         tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=-1)), ["label must be empty or one of", labels], len(labels))
-        explanation = grad_cam(model, images, tf.argmax(same, axis=-1))
+        explanation = grad_cam(classifier, images, tf.argmax(same, axis=-1))
         return {
             **answers,
             "labels": labels,

@@ -120,7 +120,9 @@ def _split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Mode
             maps[layer.name.removeprefix("relu_")] = outputs
         return outputs
 
-    copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    # Of the bare network: a compiled model's copy would be compiled too, which a graph that is being traced doesn't allow.
+    network = keras.Model(model.input, model.output)
+    copy = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
     levels = tuple(sorted(maps))
     tensors = [maps[level] for level in levels]
     return levels, keras.Model(copy.input, dict(zip(levels, tensors, strict=True))), keras.Model(tensors, copy.output)

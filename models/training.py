@@ -54,7 +54,7 @@ def run_fn(fn_args: FnArgs) -> None:
     if config["train"]["calibrate"]:
         temperature = find_temperature(inference, evaluation, fn_args.model_run_dir)
         inference = build_inference_model(model, temperature, views)
-    export_model(inference, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
+    export_model(inference, model, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
     remove_checkpoint(checkpoints)
 
 

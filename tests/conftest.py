@@ -1,13 +1,17 @@
-"""Shared by all tests: how to start the command, and the long ones last."""
+"""Shared by all tests: how to start the command, a small exported model, and the long ones last."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
 
@@ -41,3 +45,83 @@ def fpn():
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A small classifier of grey images, exported with a temperature and over mirrored views.
+
+    Attributes:
+      path: the SavedModel.
+      classifier: the network that it was made of.
+      pictures: uint8 [7, 24, 20].
+      files: the same, as PNG files.
+      labels: their true classes.
+      names: of the classes, in the model's order.
+      probabilities: float32 [7, 3], what the export must answer.
+    """
+
+    path: str
+    classifier: Any
+    pictures: np.ndarray
+    files: list[bytes]
+    labels: list[bytes]
+    names: list[bytes]
+    probabilities: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Exported:
+    import apache_beam as beam
+    import tensorflow as tf
+    import tensorflow_transform as tft
+    import tensorflow_transform.beam as tft_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+
+    from models import features
+    from models.export import export_model
+    from models.fpn import build_classifier
+    from models.inference import build_inference_model
+    from models.preprocessing import preprocessing_fn
+
+    folder = tmp_path_factory.mktemp("export")
+    pictures = np.random.default_rng(11).integers(0, 256, (7, 24, 20), dtype=np.uint8)
+    labels = [b"cat", b"dog", b"cat", b"owl", b"cat", b"dog", b"cat"]
+    files = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    rows = [{features.ENCODED: [file], features.LABEL: [label]} for file, label in zip(files, labels, strict=True)]
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    settings = {"image": {"height": 24, "width": 20, "channels": 1, "resize": "stretch", "antialias": True}}
+    with (
+        beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
+        tft_beam.Context(temp_dir=str(folder / "temp")),
+    ):
+        raw = pipeline | beam.Create(rows)
+        transform = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
+        _ = transform | tft_beam.WriteTransformFn(str(folder / "transform"))
+
+    model = build_classifier(
+        image_shape=(24, 20, 1),
+        num_classes=3,
+        channel_mean=[127.0],
+        channel_variance=[5000.0],
+        backbone="small_resnet10",
+        weights="none",
+        min_level=2,
+        max_level=4,
+        num_filters=8,
+        fusion_type="concat",
+        dropout=0.5,
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
+    inference = build_inference_model(model, temperature=1.7, test_time_augmentation="flip")
+    export_model(inference, model, tft.TFTransformOutput(str(folder / "transform")), str(folder / "model"))
+    views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
+    probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
+    return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)
