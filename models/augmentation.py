@@ -198,7 +198,9 @@ def _neighbour(rows: tf.Tensor) -> tf.Tensor:
 
 
 def _mixup(x: tf.Tensor, labels: tf.Tensor, shares: np.ndarray, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    own = _draw(shares, tf.shape(x)[0], seed)
+    drawn = _draw(shares, tf.shape(x)[0], seed)
+    # The distribution is symmetric, so the larger part can be the image's own: each image then dominates one mixture a batch.
+    own = tf.maximum(drawn, 1 - drawn)
     mixed = _for_pixels(own) * x + _for_pixels(1 - own) * _neighbour(x)
     return mixed, own[:, tf.newaxis] * labels + (1 - own[:, tf.newaxis]) * _neighbour(labels)
 

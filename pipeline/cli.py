@@ -27,14 +27,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run the pipeline on this machine")
-    run.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file, such as configs/digits.yaml")
-    run.add_argument("--data", metavar="PATH", help="folder of images, instead of data.path in the file")
+    _add_config_arguments(run)
     run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
-    run.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
-    )
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     run.set_defaults(call=_run)
+
+    preview = commands.add_parser("preview", help="draw augmented training images as the network sees them")
+    _add_config_arguments(preview)
+    preview.add_argument(
+        "--output", type=Path, default=Path("preview.png"), metavar="FILE", help="PNG file to write (preview.png)"
+    )
+    preview.add_argument("--examples", type=int, default=8, metavar="N", help="training images to show, a row each (8)")
+    preview.set_defaults(call=_preview)
 
     runs = commands.add_parser("runs", help="list the runs so far")
     runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
@@ -68,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file, such as configs/digits.yaml")
+    parser.add_argument("--data", metavar="PATH", help="folder of images, instead of data.path in the file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -83,6 +95,18 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.summary))
     return result.status
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from pipeline.config import load_config
+    from pipeline.preview import write_preview
+    from pipeline.redirection import output_to
+
+    config = load_config(options.config, options.data, options.overrides)
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        write_preview(config, options.examples, options.output)
+    print(options.output)
+    return 0
 
 
 def _runs(options: argparse.Namespace) -> int:

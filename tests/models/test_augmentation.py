@@ -141,8 +141,8 @@ def test_mixtures_are_drawn_from_a_beta_distribution(alpha):
     labels = np.eye(2, dtype=np.float32)[np.arange(4000) % 2]
     mixed = augmented(images, labels, mixup=alpha)[1]
     share = np.where(labels[:, 0] == 1, mixed[:, 0], mixed[:, 1])
-    assert abs(share.mean() - 0.5) < 0.03
-    assert abs(share.var() - 1 / (4 * (2 * alpha + 1))) < 0.01
+    assert share.min() >= 0.5  # the larger part is the image's own; the distribution is symmetric
+    assert abs(np.square(share - 0.5).mean() - 1 / (4 * (2 * alpha + 1))) < 0.01
 
 
 def test_cutmix_labels_are_the_shares_of_the_pixels():
