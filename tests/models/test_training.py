@@ -51,7 +51,7 @@ EVALUATION = DATA.batch(8)
 
 
 def tiny_model():
-    """What `training.fit` needs of a classifier: a layer `backbone`. It has batch statistics, and random numbers in a dropout."""
+    """What `training.fit` needs of a classifier: a layer `backbone`. It has batch statistics and a dropout."""
     keras.utils.set_random_seed(0)
     image = keras.Input((16, 16, 1))
     x = keras.layers.Conv2D(4, 3, strides=2)(image)

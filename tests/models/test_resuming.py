@@ -1,0 +1,125 @@
+"""The Trainer's `run_fn`, killed and started again."""
+
+import csv
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from models import features
+from models.checkpoints import load_checkpoint
+from models.preprocessing import preprocessing_fn
+from models.training import run_fn
+from pipeline.config import Config
+
+EPOCHS = 4
+EXAMPLES = 256
+SETTINGS = Config(
+    name="tiny",
+    data={"path": "."},
+    image={"height": 16, "width": 16, "channels": 1},
+    model={"backbone": "small_resnet10", "max_level": 3, "num_filters": 4, "dropout": 0.2},
+    train={
+        "epochs": EPOCHS - 1,
+        "frozen_epochs": 1,
+        "batch_size": 8,
+        "ema": 0.9,
+        "keep": "best",
+        "class_weights": "balanced",
+        "learning_rate": 0.01,
+    },
+).model_dump()
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.permutation([b"a dark one"] * 100 + [b"bright"] * (EXAMPLES - 100))
+PICTURES = [RANDOM.integers(0, 128, (16, 16, 1)) + 40 * (label == b"bright") for label in LABELS]
+
+
+@pytest.fixture(scope="module")
+def transformed(tmp_path_factory):
+    """A transform graph, and the examples that it makes."""
+    folder = tmp_path_factory.mktemp("transformed")
+    files = [tf.io.encode_png(tf.constant(picture, tf.uint8)).numpy() for picture in PICTURES]
+    rows = [{features.ENCODED: [file], features.LABEL: [label]} for file, label in zip(files, LABELS, strict=True)]
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    with (
+        beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
+        tft_beam.Context(temp_dir=str(folder / "temp")),
+    ):
+        raw = pipeline | beam.Create(rows)
+        graph = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, SETTINGS))
+        _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
+    layer = tft.TFTransformOutput(str(folder / "graph")).transform_features_layer()
+    outputs = layer({features.ENCODED: tf.constant(files)[:, None], features.LABEL: tf.constant(LABELS)[:, None]})
+    with tf.io.TFRecordWriter(str(folder / "examples.gz"), "GZIP") as writer:
+        for index in range(EXAMPLES):
+            example = tf.train.Example()
+            for name, values in outputs.items():
+                row = np.ravel(values[index].numpy()).tolist()
+                kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(row[0])]
+                getattr(example.features.feature[name], kind).value.extend(row)
+            writer.write(example.SerializeToString())
+    return folder
+
+
+def arguments(transformed, run, checkpoints):
+    data = [str(transformed / "examples.gz")]
+    return {
+        "train_files": data,
+        "eval_files": data,
+        "transform_graph_path": str(transformed / "graph"),
+        "model_run_dir": str(run / "log"),
+        "serving_model_dir": str(run / "model"),
+        "custom_config": {**SETTINGS, "checkpoints": str(checkpoints)},
+    }
+
+
+def read_history(run):
+    with (run / "log" / "history.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_as_if_it_had_not_been(transformed, tmp_path, caplog):
+    whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
+    checkpoints = tmp_path / "checkpoints"
+    program = f"""
+import json
+from tfx.components.trainer.fn_args_utils import FnArgs
+from models.training import run_fn
+run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoints))!r})))
+"""
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=errors)
+    while process.poll() is None and not ((killed / "log" / "history.csv").exists() and len(read_history(killed)) == 2):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "errors").read_text()[-2000:]
+    (folder,) = checkpoints.iterdir()
+    assert len(load_checkpoint(str(folder)).history) == 2
+
+    with caplog.at_level(logging.INFO, logger="models.training"):
+        run_fn(FnArgs(**arguments(transformed, resumed, checkpoints)))
+    progress = [record.progress for record in caplog.records if hasattr(record, "progress")]
+    steps = EXAMPLES // SETTINGS["train"]["batch_size"]
+    assert [item["done"] for item in progress] == [3 * steps, 4 * steps]
+    assert {item["total"] for item in progress} == {4 * steps}
+    assert (resumed / "model" / "saved_model.pb").exists()
+    assert not list(checkpoints.iterdir())
+
+    run_fn(FnArgs(**arguments(transformed, whole, checkpoints)))
+    history = read_history(resumed)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    for row, expected in zip(history, read_history(whole), strict=True):
+        assert row == pytest.approx(expected, abs=1e-3)
