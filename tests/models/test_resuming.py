@@ -21,7 +21,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from models import features
 from models.checkpoints import load_checkpoint
 from models.preprocessing import preprocessing_fn
-from models.training import run_fn
+from models.training import run_fn, train_model
 from pipeline.config import Config
 
 EPOCHS = 4
@@ -30,7 +30,7 @@ SETTINGS = Config(
     name="tiny",
     data={"path": "."},
     image={"height": 16, "width": 16, "channels": 1},
-    model={"backbone": "small_resnet10", "max_level": 3, "num_filters": 4, "dropout": 0.2},
+    model={"backbone": "small_resnet10", "fusion_type": "none", "min_level": 2, "max_level": 2, "dropout": 0.2},
     train={
         "epochs": EPOCHS - 1,
         "frozen_epochs": 1,
@@ -38,6 +38,7 @@ SETTINGS = Config(
         "ema": 0.9,
         "keep": "best",
         "class_weights": "balanced",
+        "calibrate": False,
         "learning_rate": 0.01,
     },
 ).model_dump()
@@ -118,7 +119,7 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     assert (resumed / "model" / "saved_model.pb").exists()
     assert not list(checkpoints.iterdir())
 
-    run_fn(FnArgs(**arguments(transformed, whole, checkpoints)))
+    train_model(FnArgs(**arguments(transformed, whole, checkpoints)), SETTINGS, str(whole / "log"))
     history = read_history(resumed)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for row, expected in zip(history, read_history(whole), strict=True):

@@ -1,0 +1,171 @@
+"""Does the input keep up? Step times in the Trainer's own `fit`, against the same compiled model on tensors in memory.
+
+    .venv/bin/python -m benchmarks.step_time
+
+Writes TFRecords as Transform does, trains from them as the Trainer does, and measures in turns (input, memory, input, ...),
+because a machine's speed drifts; what counts is the ratio of the medians. The time of a step is from the end of a batch to
+the end of the next, over the ends of epochs too; the first epoch, which fills the cache, is left out. Writes
+docs/step_time.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models import features, training
+from models.augmentation import build_augmentation
+from models.fpn import build_classifier
+from models.optimization import build_loss, build_metrics, build_optimizer
+from models.preprocessing import serialize_images
+from pipeline.config import Config
+
+CLASSES = 10
+LIMIT = 1.05  # of the ratio, with augmentation off
+AUGMENTED = {"flip": "horizontal", "shift": 0.1, "rotation": 0.02}
+CASES: dict[str, dict[str, Any]] = {
+    "small": {
+        "image": {"height": 32, "width": 32, "channels": 1},
+        "model": {"backbone": "small_resnet10", "min_level": 2, "max_level": 4, "num_filters": 32},
+        "train": {"batch_size": 64},
+        "examples": 1600,
+        "steps": 50,
+    },
+    "large": {
+        "image": {"height": 224, "width": 224, "channels": 3},
+        "model": {"backbone": "resnet50"},
+        "train": {"batch_size": 8},
+        "examples": 32,
+        "steps": 4,
+    },
+}
+
+
+class StepTimes(keras.callbacks.Callback):
+    """Seconds from the end of each batch to the end of the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._ends.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> list[float]:
+        return np.diff(self._ends).tolist()
+
+
+def write_records(path: str, examples: int, shape: tuple[int, int, int]) -> None:
+    """Writes transformed examples of random pixels, smoothed a little so that they compress about as photographs do."""
+    random = np.random.default_rng(0)
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for _ in range(examples):
+            coarse = random.integers(0, 256, (1, -(-shape[0] // 4), -(-shape[1] // 4), shape[2])).astype(np.float32)
+            pixels = tf.image.resize(coarse, shape[:2]) + random.normal(0, 4, (1, *shape))
+            image = serialize_images(tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)).numpy()[0]
+            example = tf.train.Example()
+            example.features.feature[features.IMAGE].bytes_list.value.append(image)
+            example.features.feature[features.LABEL_INDEX].int64_list.value.append(int(random.integers(CLASSES)))
+            writer.write(example.SerializeToString())
+
+
+def build_inputs(case: dict[str, Any], config: Config, path: str) -> dict[str, Callable[[], tf.data.Dataset]]:
+    """Endless batches: "input" and "augmented" as the Trainer reads them, "memory" one batch again and again."""
+    shape = (config.image.height, config.image.width, config.image.channels)
+
+    def read(**augment: Any) -> Callable[[int], tf.data.Dataset]:
+        return training.build_batches(
+            training.read_images([path], shape, CLASSES),
+            examples=case["examples"],
+            batch_size=config.train.batch_size,
+            seed=0,
+            cache_bytes=2**30,
+            augment=build_augmentation(**{**config.augment.model_dump(), **augment}, seed=0),
+        )
+
+    plain, augmented = read(), read(**AUGMENTED)
+    for fill_the_cache in (plain, augmented):
+        for _ in fill_the_cache(0).take(case["examples"] // config.train.batch_size):
+            pass
+    batch = next(iter(plain(0)))
+    return {
+        "memory": lambda: tf.data.Dataset.from_tensors(batch).repeat(),
+        "input": lambda: plain(1),
+        "augmented": lambda: augmented(1),
+    }
+
+
+def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
+    """Milliseconds a step by input, and ratios to "memory"."""
+    case = CASES[name]
+    sections = {key: case[key] for key in ("image", "model", "train")}
+    config = Config.model_validate({"name": "steps", "data": {"path": "."}, **sections})
+    shape = (config.image.height, config.image.width, config.image.channels)
+    path = f"{folder}/{name}.gz"
+    write_records(path, case["examples"], shape)
+    inputs = build_inputs(case, config, path)
+
+    model = build_classifier(
+        image_shape=shape,
+        num_classes=CLASSES,
+        channel_mean=[127.0] * shape[2],
+        channel_variance=[5000.0] * shape[2],
+        **config.model.model_dump(),
+    )
+    train, variables = config.train.model_dump(), model.trainable_variables
+    model.compile(build_optimizer(1e-4, 10_000, 100, variables, train), build_loss("cross_entropy"), build_metrics())
+    model.fit(inputs["memory"](), steps_per_epoch=2, verbose=0)
+
+    seconds: dict[str, list[float]] = {key: [] for key in inputs}
+    for _ in range(rounds):
+        for key, dataset in inputs.items():
+            times = StepTimes()
+            steps = case["examples"] // config.train.batch_size
+            model.fit(dataset(), steps_per_epoch=steps, epochs=case["steps"] // steps, callbacks=[times], verbose=0)
+            seconds[key] += times.seconds
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    means = {key: statistics.fmean(values) for key, values in seconds.items()}
+    return {
+        "model": config.model.backbone,
+        "image": shape,
+        "batch_size": config.train.batch_size,
+        "steps": len(seconds["memory"]),
+        "milliseconds": {key: round(1000 * value, 2) for key, value in medians.items()},
+        "mean_milliseconds": {key: round(1000 * value, 2) for key, value in means.items()},
+        "ratio": {key: round(medians[key] / medians["memory"], 3) for key in inputs if key != "memory"},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--case", choices=list(CASES), action="append", help="all if not given")
+    parser.add_argument("--output", type=Path, default=Path("docs/step_time.json"))
+    arguments = parser.parse_args()
+    results = {}
+    print("| model | batch | in memory, ms | input, ms | ratio | augmented, ms | ratio |\n" + "| --- " * 7 + "|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.case or CASES:
+            result = results[name] = measure(name, arguments.rounds, folder)
+            took, ratio = result["milliseconds"], result["ratio"]
+            batch = f"{result['batch_size']} x {'x'.join(map(str, result['image']))}"
+            print(
+                f"| {result['model']} | {batch} | {took['memory']} | {took['input']} | {ratio['input']} "
+                f"| {took['augmented']} | {ratio['augmented']} |"
+            )
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    if any(result["ratio"]["input"] > LIMIT for result in results.values()):
+        raise SystemExit(f"the input holds training up: a ratio is above {LIMIT}")
+
+
+if __name__ == "__main__":
+    main()
