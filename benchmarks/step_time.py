@@ -122,15 +122,18 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
         **config.model.model_dump(),
     )
     train, variables = config.train.model_dump(), model.trainable_variables
-    model.compile(build_optimizer(1e-4, 10_000, 100, variables, train), build_loss("cross_entropy"), build_metrics())
-    model.fit(inputs["memory"](), steps_per_epoch=2, verbose=0)
+    optimizer = build_optimizer(1e-4, 10_000, 100, variables, train)
+    model.compile(optimizer, build_loss("cross_entropy"), metrics=build_metrics())
+    model.fit(inputs["memory"](), steps_per_epoch=2, shuffle=False, verbose=0)
 
     seconds: dict[str, list[float]] = {key: [] for key in inputs}
     for _ in range(rounds):
         for key, dataset in inputs.items():
             times = StepTimes()
             steps = case["examples"] // config.train.batch_size
-            model.fit(dataset(), steps_per_epoch=steps, epochs=case["steps"] // steps, callbacks=[times], verbose=0)
+            model.fit(
+                dataset(), steps_per_epoch=steps, epochs=case["steps"] // steps, callbacks=[times], shuffle=False, verbose=0
+            )
             seconds[key] += times.seconds
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     means = {key: statistics.fmean(values) for key, values in seconds.items()}
