@@ -106,7 +106,7 @@ def _small_resnet(width: int, blocks: tuple[int, ...]) -> Backbone:
         if weights is not None:
             raise ValueError("there are no pretrained weights of the small residual networks")
         inputs = keras.utils.get_source_inputs(x)
-        # No batch normalisation here: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
+        # No batch normalisation: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
         x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="stem_conv")(x)
         for stage, count in enumerate(blocks, start=1):
             for block in range(1, count + 1):

@@ -44,7 +44,7 @@ def _size(x: keras.KerasTensor) -> tuple[int, int]:
 
 @keras.saving.register_keras_serializable(package="fpn")
 class WeightedFusion(keras.layers.Layer):
-    """Mean of maps of one shape with learned weights w_i >= 0: sum(w_i x_i) / (sum(w_i) + 1e-4) (arXiv:1911.09070, section 3.3)."""
+    """Mean of maps of one shape with learned w_i >= 0: sum(w_i x_i) / (sum(w_i) + 1e-4) (arXiv:1911.09070, section 3.3)."""
 
     def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
         self.weight = self.add_weight(name="weight", shape=(len(input_shape),), initializer="ones")
@@ -74,7 +74,7 @@ class FeaturePyramid(keras.layers.Layer):
       on the way back the node of the way there, followed by the activation and a 3x3 convolution.
 
     Levels beyond the coarsest input are made from the level before, by a 3x3 convolution of stride 2 (after a ReLU from the
-    second on: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them with the others.
+    second on: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them too.
 
     >>> pyramid = FeaturePyramid(min_level=2, max_level=4, num_filters=64)
     >>> maps = pyramid({"C2": ops.ones((1, 56, 56, 24)), "C3": ops.ones((1, 28, 28, 32)), "C4": ops.ones((1, 14, 14, 96))})
