@@ -265,7 +265,12 @@ class TuneConfig(Section):
 
 _TUNED_SECTIONS = ("train", "model", "augment")
 _NOT_TUNED = {"train.epochs": "a trial has tune.epochs", "train.monitor": "it is what trials are compared by"}
-_LOSS_KEYS = ("train.loss", "train.focal_gamma", "train.label_smoothing")  # losses under different ones can't be compared
+_LOSS_KEYS = (
+    "train.loss",
+    "train.focal_gamma",
+    "train.label_smoothing",
+    "train.class_weights",
+)  # losses under different ones can't be compared
 
 
 class ThresholdConfig(Section):
