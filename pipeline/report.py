@@ -63,7 +63,7 @@ def render_training(training: dict[str, Any]) -> Text:
 
 def render_trials(trials: list["Trial"], objective: str) -> RenderableType:
     """The trials of a search, best first; `objective` is what the score is."""
-    table = Table(title="Trials, best first; its values were trained with", title_justify="left", title_style="bold")
+    table = Table(title="Trials, best first", title_justify="left", title_style="bold")
     header, *rows = trial_rows(trials, objective)
     for name, value in zip(header, rows[0], strict=True):
         table.add_column(name, justify="left" if isinstance(value, str) else "right", overflow="fold")

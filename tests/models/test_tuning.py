@@ -1,4 +1,4 @@
-"""The search for hyperparameters; what a trial trains is played by a stand-in, see tests/e2e/test_tuning.py for the rest."""
+"""The search for hyperparameters; what a trial trains is played by a stand-in, see tests/e2e/test_search.py for the rest."""
 
 import logging
 import math
