@@ -375,13 +375,15 @@ def build_classifier(
             name="pyramid",
         )(maps)
 
-    def head(name: str, channels: int) -> keras.Sequential:
+    if activation == "none":
         # Without this non-linearity pyramid, pooling and head would be one linear map of the backbone's pooled features.
-        layers = [keras.layers.ReLU()] if activation == "none" else []
-        layers += [_POOLING[pooling](), keras.layers.Dropout(dropout)]
+        # Grad-CAM (`models.gradcam`) looks for these layers by name.
+        maps = {name: keras.layers.ReLU(name=f"relu_{name}")(level) for name, level in maps.items()}
+
+    def head(name: str, channels: int) -> keras.Sequential:
         # The logits stay float32 under mixed precision: softmax and loss need the range.
-        layers.append(keras.layers.Dense(num_classes, dtype="float32"))
-        sequence = keras.Sequential(layers, name=name)
+        logits = keras.layers.Dense(num_classes, dtype="float32")
+        sequence = keras.Sequential([_POOLING[pooling](), keras.layers.Dropout(dropout), logits], name=name)
         sequence.build((None, None, None, channels))  # of any size, as a head that is shared must take
         return sequence
 
