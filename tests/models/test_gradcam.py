@@ -5,144 +5,140 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.fpn import FeaturePyramid
+from models.fpn import build_classifier
 from models.gradcam import grad_cam
 
 RANDOM = np.random.default_rng(3)
-IMAGES = RANDOM.integers(0, 256, (5, 12, 20, 1), dtype=np.uint8)
-CLASSES = 4
+IMAGES = RANDOM.integers(0, 256, (5, 24, 40, 1), dtype=np.uint8)
+CHOSEN = np.array([0, 3, 1, 2, 0])
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Attention(keras.layers.Layer):
-    """Means of positions, weighed by a softmax over a score."""
-
-    def call(self, x):
-        score = keras.ops.sum(x, -1, keepdims=True)
-        weight = keras.ops.exp(score) / keras.ops.sum(keras.ops.exp(score), (1, 2), keepdims=True)
-        return keras.ops.sum(x * weight, (1, 2))
-
-
-POOLINGS = {
-    "average": keras.layers.GlobalAveragePooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
-    "attention": Attention,
-}
-
-
-def classifier(pooling="average", combine="mean", shared=False, pyramid=True):
+def classifier(**options):
+    """A small network with random weights everywhere, biases and attention included."""
     keras.utils.set_random_seed(1)
-    image = keras.Input((12, 20, 1), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 128, -1)(image)
-    features = keras.Input((12, 20, 1))
-    fine = keras.layers.Conv2D(6, 3, 2, "same", activation="relu")(features)
-    coarse = keras.layers.Conv2D(6, 3, 2, "same", activation="relu")(fine)
-    backbone = keras.Model(features, {"C1": fine, "C2": coarse} if pyramid else {"C2": coarse}, name="backbone")
-    levels = backbone(x)
-    if pyramid:
-        levels = FeaturePyramid(1, 2, 5, name="pyramid")(levels)
-    head = keras.layers.Dense(CLASSES, bias_initializer="normal", name="head")
-    vectors = []
-    for name, level in levels.items():
-        level = keras.layers.ReLU(name=f"relu_{name}")(level)
-        vectors.append(POOLINGS[pooling]()(level))
-    if combine == "concat" and pyramid:
-        logits = head(keras.layers.Concatenate()(vectors))
-    else:
-        heads = [head if shared or not index else keras.layers.Dense(CLASSES) for index in range(len(vectors))]
-        answers = [head(vector) for head, vector in zip(heads, vectors, strict=True)]
-        logits = keras.layers.Average()(answers) if pyramid else answers[0]
-    return keras.Model(image, logits)
+    arguments = {"min_level": 2, "max_level": 3, "num_filters": 5, "backbone": "small_resnet10", **options}
+    model = build_classifier(
+        image_shape=IMAGES.shape[1:], num_classes=4, channel_mean=[127.0], channel_variance=[5000.0], **arguments
+    )
+    for weight in model.weights:
+        if any(name in weight.path for name in ("head", "logits")):
+            weight.assign(keras.random.normal(weight.shape, stddev=0.5, seed=len(weight.path)))
+    return model
 
 
-def level_maps(model):
-    """The maps after the heads' ReLU, by NumPy, through the model's own layers."""
-    x = model.layers[1](IMAGES)
-    maps = model.get_layer("backbone")(x)
+def pooled_maps(model):
+    """What each level's pooling sees."""
+    maps = model.get_layer("backbone")(model.get_layer("to_float")(IMAGES), training=False)
     if any(layer.name == "pyramid" for layer in model.layers):
-        maps = model.get_layer("pyramid")(maps)
+        maps = model.get_layer("pyramid")(maps, training=False)
     return {name: np.maximum(np.asarray(level), 0) for name, level in maps.items()}
 
 
-def kernels(model):
-    """[channels, classes] of each level's own head, and the sum of the biases' parts."""
-    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [head.kernel.numpy() / len(heads) for head in heads], sum(head.bias.numpy() / len(heads) for head in heads)
+def logits_of(model, maps):
+    """From what the poolings see to the answer."""
+    layers = {layer.name: layer for layer in model.layers}
+    answers = [(layers.get("head") or layers[f"head_{name}"])(level, training=False) for name, level in maps.items()]
+    if "levels" in layers:
+        answers = layers["levels"](answers)
+    return np.asarray(layers["logits"](answers) if "logits" in layers else answers[0])
 
 
 def test_maps_follow_the_papers_formula():
-    model, chosen = classifier(), np.array([0, 3, 1, 2, 0])
-    explanation = grad_cam(model, IMAGES, chosen)
-    assert explanation.levels == ("P1", "P2")
+    model = classifier()
+    explanation = grad_cam(model, IMAGES, CHOSEN)
+    assert explanation.levels == ("P2", "P3")
     signed = []
-    for (name, level), kernel in zip(level_maps(model).items(), kernels(model)[0], strict=True):
+    for name, level in pooled_maps(model).items():
         height, width = level.shape[1:3]
-        alpha = kernel[:, chosen].T / (height * width)  # average pooling: every cell has the gradient W_kc / (h w)
+        # Average pooling and the mean of two levels: every cell has the gradient W_kc / (2 h w).
+        alpha = model.get_layer(f"head_{name}").layers[-1].kernel.numpy()[:, CHOSEN].T / (2 * height * width)
         signed.append(np.einsum("nk,nijk->nij", alpha, level))
-        np.testing.assert_allclose(explanation.maps[name], np.maximum(signed[-1], 0), rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(explanation.maps[name], np.maximum(signed[-1], 0), rtol=1e-4, atol=1e-6)
     assert explanation.combined.shape == (5, 6, 10)
     fine, coarse = signed[0] * 60, signed[1] * 15
     coarse = tf.image.resize(coarse[..., None], (6, 10))[..., 0].numpy()
-    np.testing.assert_allclose(explanation.combined, np.maximum(fine + coarse, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(explanation.combined, np.maximum(fine + coarse, 0), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("pooling", ["average", "max"])
-@pytest.mark.parametrize("combine", ["mean", "concat"])
-@pytest.mark.parametrize("shared", [False, True])
-def test_contributions_and_biases_add_up_to_the_logits_lead(pooling, combine, shared):
-    model = classifier(pooling, combine, shared)
-    logits = model(IMAGES).numpy()
-    biases = kernels(model)[1]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "average", "combine": "mean"},
+        {"pooling": "max", "combine": "concat", "shared_head": True},
+        {"pooling": "average", "combine": "learned", "fusion_type": "bifpn", "activation": "silu"},
+        {"fusion_type": "none"},
+    ],
+    ids=str,
+)
+def test_contributions_and_biases_add_up_to_the_logits_lead(options):
+    model = classifier(**options)
     explanation = grad_cam(model, IMAGES)
+    logits = model.predict(IMAGES, verbose=0)
     best = logits.argmax(-1)
     assert explanation.class_index.numpy().tolist() == best.tolist()
-    lead = logits[np.arange(5), best] - logits.mean(-1)
-    np.testing.assert_allclose(
-        explanation.contributions.numpy().sum(-1) + biases[best] - biases.mean(), lead, rtol=1e-4, atol=1e-6
-    )
+    maps = explanation.levels
+    shapes = {name: (1, *level.shape[1:]) for name, level in pooled_maps(model).items()}
+    assert tuple(shapes) == maps
+    biases = logits_of(model, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})[0]
+    lead = (logits[np.arange(5), best] - logits.mean(-1)) - (biases[best] - biases.mean())
+    np.testing.assert_allclose(explanation.contributions.numpy().sum(-1), lead, rtol=1e-3, atol=1e-4)
 
 
 def test_shares_are_contributions_over_the_sum_of_their_absolutes():
-    explanation = grad_cam(classifier(), IMAGES, np.array([0, 3, 1, 2, 0]))
+    explanation = grad_cam(classifier(), IMAGES, CHOSEN)
     contributions = explanation.contributions.numpy()
     assert (contributions < 0).any()
-    np.testing.assert_allclose(
-        explanation.shares, contributions / np.abs(contributions).sum(-1, keepdims=True), rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(explanation.shares, contributions / np.abs(contributions).sum(-1, keepdims=True), rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["max", "attention"])
-def test_weights_are_mean_gradients_by_finite_differences(pooling):
-    model = classifier(pooling)
-    maps = level_maps(model)
-    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    for (name, level), head in zip(maps.items(), heads, strict=True):
-        level, step = level[0], 1e-2
-        steps = step * np.eye(level.size, dtype=np.float32).reshape(-1, *level.shape)
-        up, down = (head(POOLINGS[pooling]()(level + sign * steps)).numpy()[:, 2] / len(heads) for sign in (1, -1))
-        alpha = ((up - down) / (2 * step)).reshape(level.shape).mean((0, 1))
-        signed = level @ alpha
-        explained = grad_cam(model, IMAGES[:1], np.array([2])).maps[name][0]
-        np.testing.assert_allclose(explained, np.maximum(signed, 0), rtol=0.01, atol=1e-4)
+@pytest.mark.parametrize(
+    "options",
+    [{"pooling": "attention", "combine": "learned"}, {"pooling": "max", "combine": "concat", "shared_head": True}],
+    ids=str,
+)
+def test_channel_weights_are_mean_gradients_by_finite_differences(options):
+    model = classifier(**options)
+    explained = grad_cam(model, IMAGES[:1], CHOSEN[1:2]).maps
+    maps = {name: level[:1] for name, level in pooled_maps(model).items()}
+    for name, level in maps.items():
+        step = 1e-3 * level.max()
+        steps = step * np.eye(level.size, dtype=np.float32).reshape(-1, *level.shape[1:])
+        others = {other: np.repeat(values, level.size, 0) for other, values in maps.items()}
+        up, down = (logits_of(model, {**others, name: level + sign * steps})[:, CHOSEN[1]] for sign in (1, -1))
+        alpha = ((up - down) / (2 * step)).reshape(level.shape[1:]).mean((0, 1))
+        signed = np.maximum(level[0] @ alpha, 0)
+        np.testing.assert_allclose(explained[name][0], signed, rtol=0.02, atol=0.01 * np.abs(level[0] @ alpha).max())
 
 
 def test_a_model_without_a_pyramid_is_explained_by_the_backbones_map():
-    explanation = grad_cam(classifier(pyramid=False), IMAGES)
-    assert explanation.levels == ("C2",)
-    assert explanation.maps["C2"].shape == (5, 3, 5)
+    explanation = grad_cam(classifier(fusion_type="none"), IMAGES)
+    assert explanation.levels == ("C3",)
+    assert explanation.maps["C3"].shape == (5, 3, 5)
     np.testing.assert_allclose(np.abs(explanation.shares), 1)
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one_and_inside_a_graph():
-    model, chosen = classifier("attention", "concat"), np.array([0, 3, 1, 2, 0])
-    compiled = tf.function(
-        lambda images, index: (lambda e: (e.scaled_maps, e.scaled_combined, e.shares))(grad_cam(model, images, index))
-    )
-    together = compiled(IMAGES, chosen)
+    model = classifier(pooling="attention")
+
+    @tf.function
+    def compiled(images, index):
+        explanation = grad_cam(model, images, index)
+        return explanation.scaled_maps, explanation.scaled_combined, explanation.shares
+
+    together = compiled(IMAGES, CHOSEN)
     for row in (0, 4):
-        alone = grad_cam(model, IMAGES[row : row + 1], chosen[row : row + 1])
+        alone = grad_cam(model, IMAGES[row : row + 1], CHOSEN[row : row + 1])
         for whole, part in zip(together, (alone.scaled_maps, alone.scaled_combined, alone.shares), strict=True):
-            np.testing.assert_allclose(whole[row], part[0], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(whole[row], part[0], rtol=1e-3, atol=1e-5)
+
+
+def test_frozen_layers_and_a_compiled_model_change_nothing():
+    model = classifier(fusion_type="none")
+    before = grad_cam(model, IMAGES, CHOSEN).maps["C3"]
+    model.trainable = False
+    model.compile("adam", "categorical_crossentropy")
+    after = tf.function(lambda images: grad_cam(model, images, CHOSEN).maps["C3"])(IMAGES)
+    np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-5)
 
 
 def test_scaled_maps_share_one_scale_in_which_a_level_has_the_weight_that_it_has_in_the_answer():
@@ -152,17 +148,17 @@ def test_scaled_maps_share_one_scale_in_which_a_level_has_the_weight_that_it_has
     assert scaled.min() >= 0
     np.testing.assert_allclose(scaled.max((1, 2, 3)), 1)
     np.testing.assert_allclose(explanation.scaled_combined.numpy().max((1, 2)), 1)
-    fine, coarse = explanation.maps["P1"].numpy() * 60, explanation.maps["P2"].numpy() * 15
+    fine, coarse = explanation.maps["P2"].numpy() * 60, explanation.maps["P3"].numpy() * 15
     np.testing.assert_allclose(
-        scaled[:, 0].mean((1, 2)) / scaled[:, 1].mean((1, 2)), fine.mean((1, 2)) / coarse.mean((1, 2)), rtol=1e-4
+        scaled[:, 0].mean((1, 2)) * coarse.mean((1, 2)), scaled[:, 1].mean((1, 2)) * fine.mean((1, 2)), rtol=1e-3, atol=1e-6
     )
 
 
 def test_an_image_without_evidence_has_empty_maps():
     model = classifier()
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dense):
-            layer.kernel.assign(tf.zeros_like(layer.kernel))
+    for weight in model.weights:
+        if "head" in weight.path:
+            weight.assign(tf.zeros_like(weight))
     explanation = grad_cam(model, IMAGES)
     for values in (explanation.scaled_maps, explanation.scaled_combined, explanation.shares):
         np.testing.assert_array_equal(values, 0)
