@@ -63,7 +63,8 @@ def draw(model: keras.Model, title: str, path: Path) -> None:
         canvas.box("P", row, f"P{level}\n{size(outputs[f'P{level}'])}", _COLOURS["P"], width=1.25)
         shared = len(heads) == 1
         head = heads[0] if shared else heads[level - pyramid.min_level]
-        steps = ", ".join(type(layer).__name__.replace("Pooling2D", " pooling") for layer in head.layers)
+        layers = [*(layer for layer in model.layers if layer.name == f"relu_P{level}"), *head.layers]
+        steps = ", ".join(type(layer).__name__.replace("Pooling2D", " pooling") for layer in layers)
         steps = (
             steps.replace(", Dropout", ",\nDropout")
             .replace("GlobalAverage", "average")
