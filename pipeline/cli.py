@@ -189,9 +189,13 @@ def _explain(options: argparse.Namespace) -> int:
     table = Table("image", "label", "probability", *explanations[0]["shares"], "overlay")
     for item in explanations:
         shares = [format_share(share) for share in item["shares"].values()]
-        probability = item["probabilities"][item["explained"]]
-        table.add_row(item["image"], item["explained"], f"{probability:.4f}", *shares, item["overlay"])
-    Console(highlight=False).print(table)
+        probability = f"{item['probabilities'][item['explained']]:.4f}"
+        table.add_row(item["image"], item["explained"], probability, *shares, Path(item["overlay"]).name)
+    table.columns[0].overflow = "fold"  # a name that is cut short can't be found
+    table.columns[-1].no_wrap = True
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    console.print(f"Overlays in {options.output}; shares are of the evidence for (+) and against (-) the label.")
     if options.json:
         print(json.dumps({"explanations": explanations}))
     return 0

@@ -29,7 +29,7 @@ _INFERNO: Final = np.array(
     ],
     np.float32,
 )
-_OPACITY: Final = 0.8  # of the greatest heat; none is transparent
+_OPACITY: Final = 0.8  # of the greatest heat
 _PANEL: Final = (256, 512)  # pixels that a picture's longer side has at least, and at most
 _MARGIN: Final = 10  # pixels
 _CAPTION: Final = 15  # pixels of its letters
@@ -109,7 +109,7 @@ def draw(explanation: Explanation) -> Image.Image:
     pixels = _shown(explanation.pixels, height, width)
     panels = [("input", pixels)]
     if len(explanation.shares) > 1:
-        panels.append(("all levels", _overlay(pixels, explanation.combined)))
+        panels.append(("combined", _overlay(pixels, explanation.combined)))
     for (level, share), heat in zip(explanation.shares.items(), explanation.maps, strict=True):
         panels.append((f"{level} {format_share(share)}", _overlay(pixels, heat)))
 
@@ -172,11 +172,12 @@ def as_json(explanation: Explanation, overlay: Path) -> dict[str, Any]:
 
 
 def _title(explanation: Explanation) -> str:
-    shown = f"{explanation.explained}: {explanation.probabilities[explanation.explained]:.1%}".replace("%", " %")
-    if explanation.explained != explanation.label:
-        answer = f"{explanation.probabilities[explanation.label]:.1%}".replace("%", " %")
-        shown += f"   (the answer is {explanation.label}: {answer})"
-    return shown
+    def named(label: str) -> str:
+        return f"{label} ({explanation.probabilities[label]:.1%})".replace("%", " %")
+
+    if explanation.explained == explanation.label:
+        return f"{explanation.image.name}: {named(explanation.label)}"
+    return f"{explanation.image.name}: evidence for {named(explanation.explained)}; the answer is {named(explanation.label)}"
 
 
 def _made_of(path: Path) -> str | None:
@@ -205,10 +206,16 @@ def _shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat, 0..1 and of any size, over uint8 [height, width, 3]: the hotter, the less transparent."""
-    smooth = Image.fromarray(heat).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR)
-    values = np.clip(np.asarray(smooth), 0, 1)[..., np.newaxis]
-    return np.round(pixels + (colours(values[..., 0]) - pixels) * values * _OPACITY).astype(np.uint8)
+    """Heat, 0..1 and of any size, over the grey of uint8 [height, width, 3].
+
+    No heat is transparent; opacity grows with the square root of the heat, so that weak evidence is seen, too.
+    """
+    image = Image.fromarray(pixels)
+    smooth = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
+    values = np.clip(np.asarray(smooth), 0, 1)
+    opacity = _OPACITY * np.sqrt(values)[..., np.newaxis]
+    grey = np.asarray(image.convert("L"), np.float32)[..., np.newaxis]
+    return np.round(grey + (colours(values) - grey) * opacity).astype(np.uint8)
 
 
 def colours(values: np.ndarray) -> np.ndarray:
