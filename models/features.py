@@ -32,4 +32,4 @@ TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the tra
 LABEL_VOCABULARY: Final = "labels"  # the vocabulary's name inside the transform graph
 LABEL_COUNTS: Final = "label_counts"  # likewise: lines of an example count of the training split, a space, and the label
 
-SPLITS: Final = ("train", "eval", "test")
+SPLITS: Final = ("train", "eval", "test")  # of a run; cross-validation has folds instead

@@ -40,6 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--examples", type=int, default=8, metavar="N", help="training images to show, a row each (8)")
     preview.set_defaults(call=_preview)
 
+    crossval = commands.add_parser("crossval", help="cross-validate by group: test each image once, by a model of the others")
+    _add_config_arguments(crossval)
+    crossval.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")
+    crossval.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
+    crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
+    crossval.set_defaults(call=_crossval)
+
     runs = commands.add_parser("runs", help="list the runs so far")
     runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
     runs.set_defaults(call=_runs)
@@ -107,6 +114,23 @@ def _preview(options: argparse.Namespace) -> int:
         write_preview(config, options.examples, options.output)
     print(options.output)
     return 0
+
+
+def _crossval(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline import crossval
+    from pipeline.config import load_config
+    from pipeline.report import print_crossval
+
+    config = load_config(options.config, options.data, options.overrides)
+    result = crossval.run(config, options.output or Path("output") / config.name, options.folds)
+    print_crossval(result, Console(highlight=False))
+    if result.error:
+        print(f"fpn: {result.error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result.summary))
+    return result.status
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -24,8 +24,12 @@ _INTERVALS = {
 }
 
 
-def build_eval_config(config: EvaluateConfig) -> config_pb2.EvalConfig:
+def build_eval_config(config: EvaluateConfig, with_thresholds: bool = True) -> config_pb2.EvalConfig:
     """Builds what the Evaluator is told to compute.
+
+    Args:
+      config: the section `evaluate` of the configuration.
+      with_thresholds: whether the model is judged; the slices are the same if not.
 
     Raises:
       UserError: a threshold names an unknown metric.
@@ -44,6 +48,7 @@ def build_eval_config(config: EvaluateConfig) -> config_pb2.EvalConfig:
     slices = [[], *config.slices]
     # A slice that has a threshold has to be computed.
     slices += [[key] for threshold in config.thresholds for key in threshold.slice if [key] not in slices]
+    thresholds = config.thresholds if with_thresholds else []
     # No min_slice_size: TFMA fails every threshold on a slice that it leaves out, also those that are not on this slice.
     options = config_pb2.Options()
     if config.confidence_intervals != "none":
@@ -52,7 +57,7 @@ def build_eval_config(config: EvaluateConfig) -> config_pb2.EvalConfig:
     return config_pb2.EvalConfig(
         model_specs=[model],
         slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in slices],
-        metrics_specs=[config_pb2.MetricsSpec(metrics=[_metric(name, config.thresholds) for name in METRICS])],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[_metric(name, thresholds) for name in METRICS])],
         options=options,
     )
 

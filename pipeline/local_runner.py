@@ -5,6 +5,7 @@ import csv
 import datetime
 import difflib
 import fcntl
+import importlib
 import io
 import json
 import logging
@@ -12,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -26,8 +27,52 @@ from pipeline.report import render_evaluation, render_training, shown, trial_row
 from pipeline.samples import SAMPLES
 
 if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
     from pipeline.results import Evaluation
-    from pipeline.run_metadata import Trial
+    from pipeline.run_metadata import RunOutputs, Trial
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a run writes.
+
+    Attributes:
+      output: absolute folder with `artifacts/`, `metadata.sqlite` and `runs/`.
+      run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
+      console: the real screen, while the standard streams go to the log.
+    """
+
+    output: Path
+    run_id: str
+    console: Console
+
+    @property
+    def folder(self) -> Path:
+        return self.output / "runs" / self.run_id
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the components of a pipeline have ended.
+
+    Attributes:
+      components: state and seconds of each.
+      status: exit status: 0 done, 2 bad input, 1 any other failure.
+      error: why it failed; empty if it did not.
+      outputs: what is there after it.
+      evaluation: None if the run did not get that far.
+    """
+
+    components: dict[str, dict[str, Any]]
+    status: int
+    error: str
+    outputs: "RunOutputs"
+    evaluation: "Evaluation | None"
 
 
 @dataclass
@@ -62,12 +107,52 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
+    read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
+    with started("run", config, output) as place:
+        result = _run(config, place)
+        write_aside(place.folder / "summary.json", json.dumps(result.summary, indent=2))
+        if result.trials:
+            table = io.StringIO()
+            csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
+            write_aside(place.folder / "trials.csv", table.getvalue().rstrip("\n"))
+        if result.evaluation:
+            with (place.folder / "report.txt").open("w", encoding="utf-8") as file:
+                Console(file=file, width=120).print(
+                    render_evaluation(result.evaluation), render_training(result.summary["training"])
+                )
+    return result
+
+
+def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
+    """Writes the sample data set if it is asked for, and lists the data without opening an image.
+
+    Args:
+      config: the whole configuration.
+      folds: number of folds instead of train, eval and test.
+
+    Raises:
+      UserError: the data can't be used, or does not have a feature to slice by.
+    """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
+    settings = config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"})
+    rows = source.read_rows(config.data.path, {**settings, "folds": folds})
     _check_slices(config, rows)
-    del rows  # read to find mistakes before TensorFlow is loaded; the component reads them where it runs
+    return rows
 
+
+@contextlib.contextmanager
+def started(what: str, config: Config, output: Path) -> Iterator[Workplace]:
+    """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
+
+    Args:
+      what: for the heading: "run".
+      config: the whole configuration.
+      output: the folder below which all is written; one run at a time.
+
+    Raises:
+      UserError: the folder can't be made or is in use, or the backbone's weights don't fit.
+    """
     output = output.resolve()
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     folder = output / "runs" / run_id
@@ -75,20 +160,13 @@ def run(config: Config, output: Path) -> RunResult:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
-    log = folder / "log.txt"
-    with _locked(output), output_to(log) as screen:
-        result = _run(config, output, run_id, log, screen)
-    _write_aside(folder / "summary.json", json.dumps(result.summary, indent=2))
-    if result.trials:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
-        _write_aside(folder / "trials.csv", table.getvalue().rstrip("\n"))
-    if result.evaluation:
-        with (folder / "report.txt").open("w", encoding="utf-8") as file:
-            Console(file=file, width=120).print(
-                render_evaluation(result.evaluation), render_training(result.summary["training"])
-            )
-    return result
+    with _locked(output), output_to(folder / "log.txt") as screen:
+        place = Workplace(output, run_id, Console(file=screen))
+        place.console.print(
+            f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
+        )
+        _load(config, place.console)
+        yield place
 
 
 @contextlib.contextmanager
@@ -102,58 +180,80 @@ def _locked(output: Path) -> Iterator[None]:
         yield
 
 
-def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -> RunResult:
-    console = Console(file=screen)
-    console.print(f"[bold]{config.name}[/] run {run_id}, log in {shown(log)}", highlight=False, soft_wrap=True)
+def _load(config: Config, console: Console) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
+        for module in ("tfx.orchestration.local.local_dag_runner", "pipeline.pipeline", "pipeline.results"):
+            importlib.import_module(module)
         from absl import logging as absl_logging
-        from tfx.orchestration import metadata
-        from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-
-        from pipeline import run_metadata
-        from pipeline.pipeline import create_pipeline
-        from pipeline.results import read_evaluation
-
     if config.model.weights != "none":
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             _check_weights(config)
     absl_logging.set_verbosity(absl_logging.INFO)
-    connection = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
-    pipeline = create_pipeline(
-        config,
-        pipeline_root=str(output / "artifacts"),
-        push_folder=config.push.path or str(output / "pushed"),
-        metadata=connection,
-    )
-    display = ProgressDisplay(console, [node.id for node in pipeline.components if node.id != "Baseline"])
+
+
+def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
+    """Runs a pipeline's components, taking from the cache what has not changed, and reads what they have put out.
+
+    Args:
+      pipeline: as `create_pipeline` makes it.
+      place: where the run writes.
+    """
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    from pipeline import run_metadata
+    from pipeline.results import read_evaluation
+
+    display = ProgressDisplay(place.console, [node.id for node in pipeline.components if node.id != "Baseline"])
     status, error = 0, ""
     try:
         with display:
             LocalDagRunner().run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
-        status, error = _explain(failure, display.running, log)
+        status, error = _explain(failure, display.running, place.log)
 
-    outputs = run_metadata.read_outputs(connection)
+    outputs = run_metadata.read_outputs(pipeline.metadata_connection_config)
     evaluation = None
     if outputs.evaluation:
-        with waiting(console, "reading the evaluation"):
+        with waiting(place.console, "reading the evaluation"):
             evaluation = read_evaluation(outputs.evaluation)
-    if not error and not outputs.blessed:
+    return Execution(display.components, status, error, outputs, evaluation)
+
+
+def metadata_of(output: Path) -> Any:
+    """How TFX reaches the metadata store of an output folder."""
+    from tfx.orchestration import metadata
+
+    return metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
+
+
+def _run(config: Config, place: Workplace) -> RunResult:
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=str(place.output / "artifacts"),
+        push_folder=config.push.path or str(place.output / "pushed"),
+        metadata=metadata_of(place.output),
+    )
+    ended = execute(pipeline, place)
+    outputs, evaluation = ended.outputs, ended.evaluation
+    status = ended.status
+    if not ended.error and not outputs.blessed:
         status = 3
     summary: dict[str, Any] = {
         "pipeline": config.name,
-        "run_id": run_id,
-        "blessed": None if error else outputs.blessed,
+        "run_id": place.run_id,
+        "blessed": None if ended.error else outputs.blessed,
         "pushed_model": outputs.pushed_model,
         "evaluation": outputs.evaluation,
-        "report": str(log.parent / "report.txt") if evaluation else None,
+        "report": str(place.folder / "report.txt") if evaluation else None,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
         "training": outputs.training,
-        "components": display.components,
+        "components": ended.components,
     }
     notes = [f"Anomaly: {anomaly}" for anomaly in outputs.anomalies]
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
@@ -166,7 +266,7 @@ def _run(config: Config, output: Path, run_id: str, log: Path, screen: TextIO) -
             "values": best.values,
             "trials": len(outputs.trials),
         }
-    return RunResult(summary, status, log, error, evaluation, notes, outputs.trials)
+    return RunResult(summary, status, place.log, ended.error, evaluation, notes, outputs.trials)
 
 
 def _check_weights(config: Config) -> None:
@@ -204,7 +304,7 @@ def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, st
     return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {shown(log)}"
 
 
-def _write_aside(path: Path, text: str) -> None:
+def write_aside(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(text + "\n", encoding="utf-8")
     unfinished.rename(path)

@@ -18,6 +18,7 @@ from models import features
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
 from pipeline.evaluation import build_eval_config
+from pipeline.splits import TRAIN_EVAL_TEST, Splits
 
 # Statistics take the encoded files as bytes to be measured, not as values to be counted.
 _OPAQUE_BYTES = schema_pb2.Schema(
@@ -26,15 +27,22 @@ _OPAQUE_BYTES = schema_pb2.Schema(
 
 
 def create_pipeline(
-    config: Config, *, pipeline_root: str, push_folder: str, metadata: metadata_store_pb2.ConnectionConfig | None = None
+    config: Config,
+    *,
+    pipeline_root: str,
+    push_folder: str | None,
+    metadata: metadata_store_pb2.ConnectionConfig | None = None,
+    splits: Splits = TRAIN_EVAL_TEST,
 ) -> Pipeline:
     """Chains the components from image files to a pushed model.
 
     Args:
       config: the whole configuration.
       pipeline_root: folder, or URI, for everything that the components put out.
-      push_folder: where blessed models go, each in a folder named by its version number.
+      push_folder: where blessed models go, each in a folder named by its version number; None to evaluate models without
+        judging and pushing them.
       metadata: the store of runs and artifacts; None where the orchestrator keeps one.
+      splits: the usual ones, or folds in their roles.
     """
     image = config.image.model_dump()
 
@@ -42,6 +50,7 @@ def create_pipeline(
         input_base=config.data.path,
         settings={
             **config.data.model_dump(include={"manifest", "columns", "splits", "multi_label", "max_rejected", "max_pixels"}),
+            "folds": splits.folds,
             "code": code_digest("components.image_example_gen.component"),
         },
     )
@@ -62,7 +71,7 @@ def create_pipeline(
         preprocessing_fn="models.preprocessing.preprocessing_fn",
         custom_config={"image": image, "code": code_digest("models.preprocessing")},
         # The Evaluator reads the test split as the server would: as raw examples.
-        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "eval"]),
+        splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
@@ -78,8 +87,8 @@ def create_pipeline(
             tuner_fn="models.tuning.tuner_fn",
             examples=transform.outputs["transformed_examples"],
             transform_graph=transform.outputs["transform_graph"],
-            train_args=trainer_pb2.TrainArgs(splits=["train"]),
-            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            train_args=trainer_pb2.TrainArgs(splits=splits.train),
+            eval_args=trainer_pb2.EvalArgs(splits=splits.eval),
             custom_config={
                 **sections,
                 "train": {**sections["train"], "epochs": config.tune.epochs},
@@ -91,8 +100,8 @@ def create_pipeline(
         run_fn="models.training.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
-        train_args=trainer_pb2.TrainArgs(splits=["train"]),
-        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        train_args=trainer_pb2.TrainArgs(splits=splits.train),
+        eval_args=trainer_pb2.EvalArgs(splits=splits.eval),
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **sections,
@@ -101,42 +110,38 @@ def create_pipeline(
             "checkpoints": f"{pipeline_root}/checkpoints",
         },
     )
-    baseline = Resolver(
-        strategy_class=LastBlessedBaseline,
-        model=Channel(type=artifacts.Model),
-        model_blessing=Channel(type=artifacts.ModelBlessing),
-        candidate=trainer.outputs["model"],
-    ).with_id("Baseline")
+    components = [example_gen, statistics_gen, schema_gen, example_validator, transform, *([tuner] if tuner else []), trainer]
+    baseline = None
+    if push_folder:
+        baseline = Resolver(
+            strategy_class=LastBlessedBaseline,
+            model=Channel(type=artifacts.Model),
+            model_blessing=Channel(type=artifacts.ModelBlessing),
+            candidate=trainer.outputs["model"],
+        ).with_id("Baseline")
+        components.append(baseline)
     evaluator = tfx_components.Evaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
-        baseline_model=baseline.outputs["model"],
+        baseline_model=baseline.outputs["model"] if baseline else None,
         schema=schema_gen.outputs["schema"],
-        eval_config=build_eval_config(config.evaluate),
-        example_splits=["test"],
+        eval_config=build_eval_config(config.evaluate, with_thresholds=push_folder is not None),
+        example_splits=list(splits.test),
     )
-    pusher = tfx_components.Pusher(
-        model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
-        ),
-    )
+    components.append(evaluator)
+    if push_folder:
+        pusher = tfx_components.Pusher(
+            model=trainer.outputs["model"],
+            model_blessing=evaluator.outputs["blessing"],
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
+            ),
+        )
+        components.append(pusher)
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            transform,
-            *([tuner] if tuner else []),
-            trainer,
-            baseline,
-            evaluator,
-            pusher,
-        ],
+        components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
         # FnApiRunner, in this process: the default runner first tries to fetch a binary.

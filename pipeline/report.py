@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from pipeline.crossval import CrossvalResult, SliceSpread
     from pipeline.local_runner import RunResult
     from pipeline.results import Evaluation, Metric, Slice
     from pipeline.run_metadata import Trial
@@ -108,3 +109,66 @@ def print_summary(result: "RunResult", console: Console) -> None:
                 console.print(f"  {verdict}", markup=False)
     if result.evaluation:
         console.print(f"All slices: fpn report {shown(result.log.parents[2])}")
+
+
+def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:
+    """A cross-validation: all examples fold by fold, and mean and standard deviation in every slice.
+
+    Args:
+      slices: all examples first.
+      by_fold: whether to show each fold's values in every slice too.
+    """
+    tables = [_folds_table(slices[0]), _slices_table(slices)]
+    if by_fold:
+        tables += [_metric_table(name, slices) for name in slices[0].metrics]
+    return Group(*tables)
+
+
+def _folds_table(overall: "SliceSpread") -> Table:
+    table = _crossval_table("All test images, fold by fold", "fold", "images", *overall.metrics)
+    for number, examples in enumerate(overall.examples):
+        values = [_number(metric.folds[number]) for metric in overall.metrics.values()]
+        table.add_row(f"fold_{number + 1}", str(examples), *values, end_section=number + 1 == len(overall.examples))
+    table.add_row("mean", "", *(_number(metric.mean) for metric in overall.metrics.values()), style="bold")
+    table.add_row("standard deviation", "", *(_number(metric.sd) for metric in overall.metrics.values()))
+    return table
+
+
+def _slices_table(slices: list["SliceSpread"]) -> Table:
+    table = _crossval_table("Mean ± standard deviation over the folds", "slice", "images", *slices[0].metrics)
+    for item in slices:
+        values = [f"{_number(metric.mean)} ± {_number(metric.sd)}" for metric in item.metrics.values()]
+        table.add_row(item.name, str(sum(item.examples)), *values, end_section=item is slices[0])
+    return table
+
+
+def _metric_table(name: str, slices: list["SliceSpread"]) -> Table:
+    folds = [f"fold_{number + 1}" for number in range(len(slices[0].examples))]
+    table = _crossval_table(f"{name}, fold by fold", "slice", "mean", "sd", *folds)
+    for item in slices:
+        metric = item.metrics[name]
+        values = [_number(value) for value in (metric.mean, metric.sd, *metric.folds)]
+        table.add_row(item.name, *values, end_section=item is slices[0])
+    return table
+
+
+def _crossval_table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def print_crossval(result: "CrossvalResult", console: Console) -> None:
+    """What a cross-validation has come to, and where the rest is written."""
+    if result.slices:
+        console.print(render_crossval(result.slices, by_fold=False))
+    for note in result.notes:
+        console.print(note, markup=False)
+    if result.slices:
+        console.print(f"Every slice fold by fold: {shown(result.summary['report'])}", soft_wrap=True)

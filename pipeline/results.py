@@ -81,7 +81,7 @@ def read_evaluation(path: str) -> Evaluation:
         examples = int(values.pop("example_count").value.double_value.value)
         metrics = {name: Metric(item.value.double_value.value, *_interval(item, examples)) for name, item in values.items()}
         slices.append(Slice(key, examples, metrics))
-    slices.sort(key=lambda item: (len(item.key), [name for name, _ in item.key], [_natural(value) for _, value in item.key]))
+    slices.sort(key=lambda item: slice_order(item.key))
     values = {(item.key, name): metric.value for item in slices for name, metric in item.metrics.items()}
     return Evaluation(slices, _read_verdicts(path, values, changes))
 
@@ -148,6 +148,11 @@ def _slice_key(key: metrics_for_slice_pb2.SliceKey) -> SliceKey:
         return value.decode() if isinstance(value, bytes) else str(value)
 
     return tuple(sorted((single.column, text(single)) for single in key.single_slice_keys))
+
+
+def slice_order(key: SliceKey) -> tuple[int, list[str], list[tuple[float, str]]]:
+    """Sorts all examples first, then by features, then by their values."""
+    return len(key), [name for name, _ in key], [_natural(value) for _, value in key]
 
 
 def _slice_name(key: SliceKey) -> str:

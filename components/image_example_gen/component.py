@@ -1,4 +1,4 @@
-"""ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test."""
+"""ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test, or in folds."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ from tfx.components.example_gen import component
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
-from components.image_example_gen import driver, executor
-from models import features
+from components.image_example_gen import driver, executor, source
 
 
 class ImageExampleGen(component.FileBasedExampleGen):
@@ -26,11 +25,11 @@ class ImageExampleGen(component.FileBasedExampleGen):
         Args:
           input_base: the data folder.
           settings: `manifest`, `columns`, `splits`, `multi_label`, `max_rejected` and `max_pixels` of the configuration's
-            `data` section, and anything else whose change must make the component run again.
+            `data` section, in cross-validation `folds`, their number, and anything else whose change must make the component
+            run again.
         """
-        splits = [
-            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=settings["splits"][name]) for name in features.SPLITS
-        ]
+        # TFX takes the names from here; which row goes where is up to `source`.
+        splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in source.split_names(settings)]
         super().__init__(
             input_base=input_base,
             output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),

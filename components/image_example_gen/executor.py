@@ -92,10 +92,14 @@ class _LoadImages(beam.DoFn):
 
 
 def _write_summary(
-    _: None, folder: str, counts: list[tuple[tuple[str, tuple[str, ...]], int]], rejected: list[tuple[str, str, str]]
+    _: None,
+    folder: str,
+    names: tuple[str, ...],
+    counts: list[tuple[tuple[str, tuple[str, ...]], int]],
+    rejected: list[tuple[str, str, str]],
 ) -> None:
-    images = dict.fromkeys(features.SPLITS, 0)
-    by_label: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in features.SPLITS}
+    images = dict.fromkeys(names, 0)
+    by_label: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in names}
     for (split, labels), count in counts:
         images[split] += count
         by_label[split].update(dict.fromkeys(labels, count))
@@ -111,7 +115,7 @@ def _write_summary(
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
-    """Writes one tf.Example an image into the splits train, eval and test, and beside them what was taken and set aside."""
+    """Writes one tf.Example an image into its split, and beside the splits what was taken and set aside."""
 
     def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
         raise TypeError("the splits are made in GenerateExamplesByBeam")
@@ -119,7 +123,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
     def GenerateExamplesByBeam(self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]) -> dict[str, beam.PCollection]:
         folder = exec_properties[standard_component_specs.INPUT_BASE_KEY]
         settings = _settings(exec_properties)
-        rows = source.read_rows(folder, settings)
+        names = source.split_names(settings)
+        rows = [row for row in source.read_rows(folder, settings) if row.split in names]
         loaded = (
             pipeline
             | "Rows" >> beam.Create([rows[start : start + _ROWS_A_CHUNK] for start in range(0, len(rows), _ROWS_A_CHUNK)])
@@ -134,16 +139,13 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             >> beam.Map(
                 _write_summary,
                 folder=self._examples_uri,
+                names=names,
                 counts=beam.pvalue.AsList(loaded.counts | "Count" >> beam.combiners.Count.PerElement()),
                 rejected=beam.pvalue.AsList(loaded.rejected),
             )
         )
-        splits = loaded.examples | "Split" >> beam.Partition(
-            lambda example, _: features.SPLITS.index(example[0]), len(features.SPLITS)
-        )
-        return {
-            name: examples | f"Values[{name}]" >> beam.Values() for name, examples in zip(features.SPLITS, splits, strict=True)
-        }
+        splits = loaded.examples | "Split" >> beam.Partition(lambda example, _: names.index(example[0]), len(names))
+        return {name: examples | f"Values[{name}]" >> beam.Values() for name, examples in zip(names, splits, strict=True)}
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         self._examples_uri = artifact_utils.get_single_uri(output_dict[standard_component_specs.EXAMPLES_KEY])

@@ -9,8 +9,9 @@ import difflib
 import hashlib
 import io
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
@@ -38,7 +39,7 @@ class Row:
       path: relative to the data folder.
       labels: names of its classes: one, or of multi-label data any number, sorted and without repeats.
       group: rows that share it are kept in one split; the path where the data has no groups.
-      split: train, eval or test.
+      split: train, eval or test; in cross-validation fold_1, fold_2..., or test for what the data gives as such.
       meta: the manifest's extra columns.
     """
 
@@ -84,13 +85,21 @@ def fingerprint(folder: str) -> str:
     return digest.hexdigest()
 
 
+def split_names(settings: dict[str, Any]) -> tuple[str, ...]:
+    """The splits that ingestion writes: train, eval and test, or as many folds as the settings' `folds` says."""
+    folds = settings.get("folds")
+    return tuple(f"fold_{number}" for number in range(1, folds + 1)) if folds else features.SPLITS
+
+
 def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
     """Lists the data set: by the folder's manifest if it has one, else by its class folders.
 
     Args:
       folder: the data folder; with class folders (`CLASS/...`), class folders in split folders (`train/CLASS/...`,
         `val` or `eval`, `test`), or a manifest.
-      settings: `manifest`, `columns`, `splits` and `multi_label` of the configuration's `data` section.
+      settings: `manifest`, `columns`, `splits` and `multi_label` of the configuration's `data` section. In cross-validation
+        also `folds`, their number: the images given as train or eval, or without a split, are dealt to the folds by group;
+        those given as test are in no fold.
 
     Returns:
       The rows, in an order that is random but the same on every run, so that no later shard holds one class only.
@@ -100,15 +109,23 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
     """
     files = list_files(folder)
     listed = _from_manifest(folder, files, settings) if settings["manifest"] in files else _from_folders(folder, files)
-    rows = _with_splits(listed, settings["splits"])
+    rows = _with_groups(listed)
+    folds = settings.get("folds")
+    rows = _with_folds(folder, rows, folds) if folds else _with_splits(rows, settings["splits"])
 
-    labels = {label for row in rows for label in row.labels}
+    labels = {label for row in rows if row.split in split_names(settings) for label in row.labels}
     if len(labels) < 2 and not settings["multi_label"]:
         raise UserError(f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}")
     if not labels:
         raise UserError(f"{folder}: no image has a label; name the classes in the manifest's label column")
     if not settings["multi_label"]:
         _check_single(folder, labels)
+    if not folds:
+        _check_splits(folder, rows, labels)
+    return sorted(rows, key=lambda row: _hash(row.path))
+
+
+def _check_splits(folder: str, rows: list[Row], labels: set[str]) -> None:
     for split in features.SPLITS:
         if not any(row.split == split for row in rows):
             groups = len({row.group for row in rows})
@@ -122,7 +139,6 @@ def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
             f"{folder}: the train split has no image of {', '.join(unlearned)}; "
             f"give it more hash buckets (data.splits.train), or add or remove images of the class"
         )
-    return sorted(rows, key=lambda row: _hash(row.path))
 
 
 def _check_single(folder: str, labels: set[str]) -> None:
@@ -224,26 +240,62 @@ def _lines(name: str, table: csv.DictReader) -> Iterable[dict]:
         raise UserError(f"{name}: line {table.line_num}: {error}; look for a quote that is not closed") from error
 
 
-def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
-    """Fills in what is missing: a row's group with its path, its split by the hash of its group."""
-    given = {row.split for row in rows} - {""}
-    # Data that comes with a train and a test split but without an eval split gets one out of train.
-    spread = [split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"]
-    bounds = list(itertools.accumulate(buckets[split] for split in spread))
+def _with_groups(rows: list[Row]) -> list[Row]:
+    """Fills in a missing group with the row's path."""
     complete = []
     given_to: dict[str, str] = {}
     for row in rows:
         group = row.group or row.path
-        split = row.split
-        if given_to.setdefault(group, split) != split:
+        if given_to.setdefault(group, row.split) != row.split:
             raise UserError(
-                f"group {group} is in the splits {given_to[group]} and {split} (file {row.path}); "
+                f"group {group} is in the splits {given_to[group]} and {row.split} (file {row.path}); "
                 f"a group must stay in one, or the test measures what training has seen"
             )
-        if split in ("", "train"):
-            split = spread[bisect.bisect(bounds, _hash(group) % bounds[-1])]
-        complete.append(Row(row.path, row.labels, group, split, row.meta))
+        complete.append(replace(row, group=group))
     return complete
+
+
+def _with_splits(rows: list[Row], buckets: dict[str, int]) -> list[Row]:
+    """Fills in a missing split by the hash of the row's group."""
+    given = {row.split for row in rows} - {""}
+    # Data that comes with a train and a test split but without an eval split gets one out of train.
+    spread = [split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"]
+    bounds = list(itertools.accumulate(buckets[split] for split in spread))
+    return [
+        replace(row, split=spread[bisect.bisect(bounds, _hash(row.group) % bounds[-1])]) if row.split in ("", "train") else row
+        for row in rows
+    ]
+
+
+def _with_folds(folder: str, rows: list[Row], folds: int) -> list[Row]:
+    """Deals the groups to the folds, save those that are given as test.
+
+    The largest group first, each goes to the fold that its classes fill least: the fold f that minimises the sum over the
+    classes c of n[group, c] n[f, c] / n[c]^2, with which the squares of the folds' shares of each class grow least. Among
+    equals it is the smallest fold. No fold stays empty, and all hold about as much of each class as groups
+    allow, which the hash of a group does not give where groups are few.
+    """
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        if row.split != "test":
+            groups[row.group].update(row.labels or ("",))  # images of no class are to be spread like a class
+    if len(groups) < folds:
+        raise UserError(f"{folder}: {len(groups)} groups can't fill {folds} folds; give more groups, or fewer folds (--folds)")
+    classes: Counter[str] = Counter()
+    for counts in groups.values():
+        classes.update(counts)
+    filled: list[Counter[str]] = [Counter() for _ in range(folds)]
+    totals = [0] * folds
+    fold_of: dict[str, int] = {}
+    for group in sorted(groups, key=lambda group: (-groups[group].total(), _hash(group))):
+        weights = {label: count / classes[label] ** 2 for label, count in groups[group].items()}
+        costs = [sum(weight * fold[label] for label, weight in weights.items()) for fold in filled]
+        *_, least = min(zip(costs, totals, range(folds), strict=True))
+        fold_of[group] = least
+        filled[least].update(groups[group])
+        totals[least] += groups[group].total()
+    names = split_names({"folds": folds})
+    return [row if row.split == "test" else replace(row, split=names[fold_of[row.group]]) for row in rows]
 
 
 def _hash(text: str) -> int:

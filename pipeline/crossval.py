@@ -1,0 +1,198 @@
+"""Cross-validation by group: each image is tested once, by a model that has seen nothing of its group."""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from components.errors import UserError
+from components.image_example_gen import source
+from pipeline import local_runner
+from pipeline.config import Config
+from pipeline.local_runner import Execution, Workplace
+from pipeline.report import render_crossval
+from pipeline.splits import Splits, fold_splits
+
+if TYPE_CHECKING:
+    from pipeline.results import Evaluation
+
+_FEWEST_FOLDS = 3  # one tests, one watches training, one trains
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the folds.
+
+    Attributes:
+      mean: over the folds that have a value, each with the same weight.
+      sd: their sample standard deviation (n - 1 in the denominator); None for a single value.
+      folds: the value of each fold; None where the slice has no images.
+    """
+
+    mean: float
+    sd: float | None
+    folds: list[float | None]
+
+
+@dataclass(frozen=True)
+class SliceSpread:
+    """A slice of the test images: their number in each fold, and its metrics by name."""
+
+    name: str
+    examples: list[int]
+    metrics: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class CrossvalResult:
+    """How a cross-validation ended.
+
+    Attributes:
+      summary: what `fpn crossval --json` prints.
+      slices: all examples first, as in an evaluation; empty if a fold has failed.
+      status: exit status: 0 done, 2 bad input, 1 any other failure.
+      error: why it failed; empty if it did not.
+      notes: what a person should know besides, a line each.
+    """
+
+    summary: dict[str, Any]
+    slices: list[SliceSpread]
+    status: int
+    error: str
+    notes: list[str]
+
+
+def run(config: Config, output: Path, folds: int) -> CrossvalResult:
+    """Runs the pipeline once for each fold: tests on it, watches training on the next one, trains on all others.
+
+    What does not depend on the fold (examples, statistics, schema, validation) is computed once and then comes from the
+    cache, as does all that is unchanged since an earlier call: after an interruption it goes on where it was. No model is
+    judged or pushed. Images that the data gives as test are in no fold.
+
+    Writes below `output/crossval`: `metadata.sqlite`, `artifacts/` and `runs/RUN_ID/` with `log.txt`, `crossval.json` and
+    `crossval.txt`.
+
+    Args:
+      config: the whole configuration.
+      output: the pipeline's output folder.
+      folds: their number, 3 or more.
+
+    Raises:
+      UserError: the data or the configuration can't be used; nothing has run yet.
+    """
+    if folds < _FEWEST_FOLDS:
+        raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
+    rows = local_runner.read_data(config, folds)
+    runs = [fold_splits(number, folds) for number in range(1, folds + 1)]
+    _check_classes(config.data.path, rows, runs)
+    images = Counter(row.split for row in rows)
+    del rows
+
+    with local_runner.started(f"cross-validation in {folds} folds", config, output / "crossval") as place:
+        executions: list[Execution] = []
+        for number, splits in enumerate(runs, start=1):
+            sizes = {role: sum(images[name] for name in names) for role, names in _roles(splits).items()}
+            heading = ", ".join(f"{role} {size}" for role, size in sizes.items())
+            place.console.print(f"\n[bold]Fold {number} of {folds}[/]  images: {heading}", highlight=False)
+            executions.append(_run_fold(config, place, splits))
+            if executions[-1].error:
+                break
+        result = _sum_up(config, place, runs, executions)
+        local_runner.write_aside(place.folder / "crossval.json", json.dumps(result.summary, indent=2))
+        if result.slices:
+            with (place.folder / "crossval.txt").open("w", encoding="utf-8") as file:
+                Console(file=file, width=80 + 10 * folds).print(render_crossval(result.slices))
+    if images["test"]:
+        result.notes.append(f"{images['test']} images that the data gives as test were left out")
+    return result
+
+
+def _roles(splits: Splits) -> dict[str, tuple[str, ...]]:
+    return {"train": splits.train, "eval": splits.eval, "test": splits.test}
+
+
+def _run_fold(config: Config, place: Workplace, splits: Splits) -> Execution:
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=str(place.output / "artifacts"),
+        push_folder=None,
+        metadata=local_runner.metadata_of(place.output),
+        splits=splits,
+    )
+    ended = local_runner.execute(pipeline, place)
+    if ended.evaluation:
+        values = ", ".join(f"{name} {metric.value:.4f}" for name, metric in ended.evaluation.overall.items())
+        place.console.print(f"  {values}", highlight=False)
+    return ended
+
+
+def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: list[Execution]) -> CrossvalResult:
+    last = executions[-1]
+    slices = [] if last.error else spread([item.evaluation for item in executions if item.evaluation])
+    summary = {
+        "pipeline": config.name,
+        "run_id": place.run_id,
+        "folds": len(runs),
+        "report": str(place.folder / "crossval.txt") if slices else None,
+        "metrics": asdict(slices[0])["metrics"] if slices else {},
+        "slices": [asdict(item) for item in slices],
+        "examples": last.outputs.examples,
+        "runs": [
+            {
+                **_roles(splits),
+                "evaluation": item.outputs.evaluation,
+                "training": item.outputs.training,
+                "components": item.components,
+            }
+            for splits, item in zip(runs, executions, strict=False)  # fewer executions where one has failed
+        ],
+    }
+    error = f"fold {len(executions)}: {last.error}" if last.error else ""
+    notes = [f"Anomaly: {anomaly}" for anomaly in last.outputs.anomalies]
+    return CrossvalResult(summary, slices, last.status, error, notes)
+
+
+def _check_classes(folder: str, rows: Sequence[source.Row], runs: Sequence[Splits]) -> None:
+    """A class that a fold's model would be asked for and could not have learned."""
+    folds_of: dict[str, set[str]] = {}
+    for row in rows:
+        if row.split != "test":
+            for label in row.labels:
+                folds_of.setdefault(label, set()).add(row.split)
+    for number, splits in enumerate(runs, start=1):
+        for label, found in sorted(folds_of.items()):
+            if found.isdisjoint(splits.train):
+                raise UserError(
+                    f"{folder}: fold {number} would train without the class {label}, whose images are all in "
+                    f"{' and '.join(sorted(found))}; give the class images of 3 groups or more, or leave it out"
+                )
+
+
+def spread(evaluations: Sequence["Evaluation"]) -> list[SliceSpread]:
+    """Mean and standard deviation over the folds of every metric, slice by slice.
+
+    Args:
+      evaluations: one a fold, in order.
+    """
+    from pipeline.results import slice_order
+
+    folds = [{item.key: item for item in evaluation.slices} for evaluation in evaluations]
+    first = {key: item for fold in reversed(folds) for key, item in fold.items()}
+    slices = []
+    for key in sorted(first, key=slice_order):
+        found = [fold.get(key) for fold in folds]
+        metrics = {name: _spread([item.metrics[name].value if item else None for item in found]) for name in first[key].metrics}
+        slices.append(SliceSpread(first[key].name, [item.examples if item else 0 for item in found], metrics))
+    return slices
+
+
+def _spread(values: list[float | None]) -> Spread:
+    present = [value for value in values if value is not None]
+    return Spread(statistics.mean(present), statistics.stdev(present) if len(present) > 1 else None, values)
