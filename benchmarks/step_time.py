@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.step_time
 
 Writes TFRecords as Transform does, trains from them as the Trainer does, and measures in turns (input, memory, input, ...),
-because a machine's speed drifts; what counts is the ratio of the medians. The time of a step is from the end of a batch to
-the end of the next, over the ends of epochs too; the first epoch, which fills the cache, is left out. Writes
-docs/step_time.json.
+because a machine's speed drifts; what counts is the median over the rounds of the ratio of the two means. A step lasts from
+the end of a batch to the end of the next, over the ends of epochs too; the first epoch, which fills the cache, is left out.
+Writes docs/step_time.json.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def build_inputs(case: dict[str, Any], config: Config, path: str) -> dict[str, C
 
 
 def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
-    """Milliseconds a step by input, and ratios to "memory"."""
+    """Milliseconds a step by input, and their ratios to "memory" in the same round: median and quartiles."""
     case = CASES[name]
     sections = {key: case[key] for key in ("image", "model", "train")}
     config = Config.model_validate({"name": "steps", "data": {"path": "."}, **sections})
@@ -126,31 +126,30 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
     model.compile(optimizer, build_loss("cross_entropy"), metrics=build_metrics())
     model.fit(inputs["memory"](), steps_per_epoch=2, shuffle=False, verbose=0)
 
-    seconds: dict[str, list[float]] = {key: [] for key in inputs}
+    seconds: dict[str, list[float]] = {key: [] for key in inputs}  # the mean step of each round
     for _ in range(rounds):
         for key, dataset in inputs.items():
             times = StepTimes()
             steps = case["examples"] // config.train.batch_size
-            model.fit(
-                dataset(), steps_per_epoch=steps, epochs=case["steps"] // steps, callbacks=[times], shuffle=False, verbose=0
-            )
-            seconds[key] += times.seconds
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    means = {key: statistics.fmean(values) for key, values in seconds.items()}
+            epochs = case["steps"] // steps
+            model.fit(dataset(), steps_per_epoch=steps, epochs=epochs, callbacks=[times], shuffle=False, verbose=0)
+            seconds[key].append(statistics.fmean(times.seconds))
+    ratios = {key: np.divide(seconds[key], seconds["memory"]) for key in inputs if key != "memory"}
     return {
         "model": config.model.backbone,
         "image": shape,
         "batch_size": config.train.batch_size,
-        "steps": len(seconds["memory"]),
-        "milliseconds": {key: round(1000 * value, 2) for key, value in medians.items()},
-        "mean_milliseconds": {key: round(1000 * value, 2) for key, value in means.items()},
-        "ratio": {key: round(medians[key] / medians["memory"], 3) for key in inputs if key != "memory"},
+        "rounds": rounds,
+        "steps_a_round": case["steps"] - 1,
+        "milliseconds": {key: round(1000 * statistics.median(values), 2) for key, values in seconds.items()},
+        "ratio": {key: round(float(np.median(values)), 3) for key, values in ratios.items()},
+        "quartiles": {key: np.quantile(values, [0.25, 0.75]).round(3).tolist() for key, values in ratios.items()},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--case", choices=list(CASES), action="append", help="all if not given")
     parser.add_argument("--output", type=Path, default=Path("docs/step_time.json"))
     arguments = parser.parse_args()

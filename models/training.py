@@ -164,6 +164,9 @@ def fit(
       checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
         Whoever calls removes it when the model is safe.
 
+    Raises:
+      ValueError: gradients are to be accumulated on several devices, which Keras can't do.
+
     Returns:
       One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
@@ -174,6 +177,8 @@ def fit(
         fine_tune = config["fine_tune_learning_rate"] or config["learning_rate"]
         phases = [(config["frozen_epochs"], config["learning_rate"], False), (config["epochs"], fine_tune, True)]
     if strategy.num_replicas_in_sync > 1:
+        if config["accumulate_steps"] > 1:
+            raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
         _synchronise_batch_norm(model)
 
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
