@@ -17,7 +17,8 @@ class GradCam:
       maps: {level: float32 [N, h_level, w_level]}, the paper's L (equations 1 and 2), 0 and above.
       combined: float32 [N, h, w], all levels together at the size of the finest, 0 and above, in units of the logit: were no
         cell negative, its mean would be the levels' joint contribution to the logit.
-      contributions: float32 [N, levels], what each level adds to the logit's lead over the mean logit.
+      contributions: float32 [N, levels], what each level adds to the logit's lead over the mean logit; of
+        multi-label models, to the logit.
     """
 
     levels: tuple[str, ...]
@@ -47,7 +48,7 @@ class GradCam:
         return _to_unit(self.combined)
 
 
-def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | None = None) -> GradCam:
+def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | None = None, multi_label: bool = False) -> GradCam:
     r"""Explains a classifier's answers; runs eagerly or inside a tf.function.
 
     For the map A of each level (h x w cells, channels k) and the logit y_c of the class:
@@ -65,14 +66,16 @@ def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | Non
     (h w); so in the combined map each level has the weight that it has in the answer.
 
     The contribution of a level is gradient times activation, sum_ijk A_ijk dz/dA_ijk, of z = y_c - mean over classes of y:
-    softmax ignores what all logits have in common. Where the head is piecewise linear (average or max pooling) the
-    contributions and the biases' part add up to z exactly; with attention pooling to first order.
+    softmax ignores what all logits have in common. A sigmoid does not: of multi-label models, z = y_c. Where the head is
+    piecewise linear (average or max pooling) the contributions and the biases' part add up to z exactly; with attention
+    pooling to first order.
 
     Args:
       model: a functional classifier from images to logits [N, classes], with a layer "pyramid" that puts out a dict of maps,
         or else with a layer "backbone" that puts out a dict of one map.
       images: [N, *model.input_shape[1:]].
       class_index: integer [N], the class to explain for each image; the most probable if not given.
+      multi_label: whether the logits pass sigmoids, instead of one softmax.
     """
     levels, trunk, head = _split(model)
     maps = list(trunk(images, training=False).values())
@@ -82,17 +85,17 @@ def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | Non
         if class_index is None:
             class_index = tf.argmax(logits, axis=-1)
         logit = tf.gather(logits, class_index, axis=1, batch_dims=1)
-        mean_logit = tf.reduce_mean(logits, axis=-1)
+        lead = logit if multi_label else logit - tf.reduce_mean(logits, axis=-1)
     # Examples do not depend on each other at inference, so the gradient of the batch's sum holds each example's own.
     gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(logit, maps)]
-    mean_gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(mean_logit, maps)]
+    lead_gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(lead, maps)]
     maps = [tf.cast(level, tf.float32) for level in maps]
 
     signed, contributions = [], []
-    for activation, gradient, mean_gradient in zip(maps, gradients, mean_gradients, strict=True):
+    for activation, gradient, lead_gradient in zip(maps, gradients, lead_gradients, strict=True):
         alpha = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)
         signed.append(tf.reduce_sum(alpha * activation, axis=-1))
-        contributions.append(tf.reduce_sum(activation * (gradient - mean_gradient), axis=[1, 2, 3]))
+        contributions.append(tf.reduce_sum(activation * lead_gradient, axis=[1, 2, 3]))
     size = tf.shape(signed[0])[1:]
     return GradCam(
         levels=levels,

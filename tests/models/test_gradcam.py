@@ -84,6 +84,15 @@ def test_contributions_and_biases_add_up_to_the_logits_lead(options):
     np.testing.assert_allclose(explanation.contributions.numpy().sum(-1), lead, rtol=1e-3, atol=1e-4)
 
 
+def test_a_multi_label_models_contributions_add_up_to_the_logit_itself():
+    model = classifier()
+    maps = pooled_maps(model)
+    biases = logits_of(model, {name: np.zeros_like(level) for name, level in maps.items()})
+    wanted = (logits_of(model, maps) - biases)[np.arange(5), CHOSEN]
+    explanation = grad_cam(model, IMAGES, CHOSEN, multi_label=True)
+    np.testing.assert_allclose(explanation.contributions.numpy().sum(-1), wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_shares_are_contributions_over_the_sum_of_their_absolutes():
     explanation = grad_cam(classifier(), IMAGES, CHOSEN)
     contributions = explanation.contributions.numpy()
