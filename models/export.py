@@ -6,7 +6,7 @@ import tensorflow_transform as tft
 
 from models import features
 from models.gradcam import grad_cam
-from models.preprocessing import parse_images
+from models.preprocessing import is_multi_label, multi_hot, parse_images
 
 
 def export_model(model: keras.Model, classifier: keras.Model, transform_output: tft.TFTransformOutput, path: str) -> None:
@@ -14,7 +14,8 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
 
     Signatures:
       serving_default: `image_bytes` string [N], image files; gives `probabilities` float [N, classes], `label` string [N]
-        (the most probable) and `labels` string [classes] (the names, in the order of the probabilities).
+        (the most probable; of multi-label data all whose probability is at least 0.5, as "cat|dog", or "") and `labels`
+        string [classes] (the names, in the order of the probabilities).
       predict_examples: `examples` string [N], serialised tf.Example with raw features; gives `probabilities` and `label`.
       explain: `image_bytes` likewise, and `label` string [N], the class to explain, "" for the most probable; [1] goes for all
         images. Gives, beside the outputs of serving_default, `explained` string [N], the explained class; `levels` string
@@ -22,8 +23,9 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         class, negative where it argues against it; `maps` float [N, levels, h, w] and `combined` float [N, h, w], where the
         evidence lies, 0..1, h and w being the finest level's (see `models.gradcam`); and `images` uint8 [N, height, width,
         channels], what the network sees.
-      transform_labels: `examples` likewise; gives `label` int64 [N], the index of the true label, -1 where it is unknown.
-        It reads no pixels; the Evaluator takes its labels from it.
+      transform_labels: `examples` likewise; gives `label` int64 [N], the index of the true label, -1 where it is unknown; of
+        multi-label data float [N, classes], one for each true label. It reads no pixels; the Evaluator takes its labels from
+        it.
 
     Args:
       model: from uint8 images to calibrated logits, as `models.inference.build_inference_model` makes it.
@@ -31,8 +33,23 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
     """
-    labels = tf.constant(transform_output.vocabulary_by_name(features.LABEL_VOCABULARY))
+    names = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
+    labels = tf.constant(names)
+    alphabetical = sorted(range(len(names)), key=names.__getitem__)  # as manifests are read
     transform = transform_output.transform_features_layer()
+    multi_label = is_multi_label(transform_output)
+    # Of multi-label data as the schema has it: sparse, unless all images have as many labels.
+    raw_label = transform_output.raw_feature_spec()[features.LABEL] if multi_label else tf.io.FixedLenFeature([1], tf.string)
+
+    def most_probable(probabilities: tf.Tensor) -> tf.Tensor:
+        return tf.gather(labels, tf.argmax(probabilities, axis=-1))
+
+    def predicted_label(probabilities: tf.Tensor) -> tf.Tensor:
+        if not multi_label:
+            return most_probable(probabilities)
+        likely = tf.gather(probabilities, alphabetical, axis=-1) >= 0.5
+        chosen = tf.ragged.boolean_mask(tf.broadcast_to(tf.gather(labels, alphabetical), tf.shape(likely)), likely)
+        return tf.strings.reduce_join(chosen, axis=-1, separator=features.LABEL_SEPARATOR)
 
     # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
@@ -43,24 +60,25 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(images, training=False)
-        return {"probabilities": tf.nn.softmax(logits), "label": tf.gather(labels, tf.argmax(logits, axis=-1))}
+        probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
+        return {"probabilities": probabilities, "label": predicted_label(probabilities)}
 
-    def parse(examples: tf.Tensor, feature: str) -> tf.Tensor:
-        return tf.io.parse_example(examples, {feature: tf.io.FixedLenFeature([], tf.string)})[feature]
+    def parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
+        return tf.io.parse_example(examples, {feature: kind})[feature]
 
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {**answer(read(image_bytes)), "labels": labels}
 
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(read(parse(examples, features.ENCODED)))
+        return answer(read(parse(examples, features.ENCODED, tf.io.FixedLenFeature([], tf.string))))
 
     def explain(image_bytes: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         images = read(image_bytes)
         answers = answer(images)
-        explained = tf.where(tf.equal(label, ""), answers["label"], label)
+        explained = tf.where(tf.equal(label, ""), most_probable(answers["probabilities"]), label)
         same = tf.equal(explained[:, tf.newaxis], labels)
         tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=-1)), ["label must be empty or one of", labels], len(labels))
-        explanation = grad_cam(classifier, images, tf.argmax(same, axis=-1))
+        explanation = grad_cam(classifier, images, tf.argmax(same, axis=-1), multi_label)
         return {
             **answers,
             "labels": labels,
@@ -73,8 +91,8 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         }
 
     def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        label = parse(examples, features.LABEL)
-        return {"label": transform({features.LABEL: label[:, tf.newaxis]})[features.LABEL_INDEX]}
+        positions = transform({features.LABEL: parse(examples, features.LABEL, raw_label)})[features.LABEL_INDEX]
+        return {"label": multi_hot(positions, len(labels)) if multi_label else positions}
 
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
     # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the

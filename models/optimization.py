@@ -11,7 +11,12 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def build_loss(
-    loss: str, *, focal_gamma: float = 2.0, label_smoothing: float = 0.0, class_weights: list[float] | None = None
+    loss: str,
+    *,
+    focal_gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    class_weights: list[float] | None = None,
+    multi_label: bool = False,
 ) -> Loss:
     """Makes the loss of one example, from labels and logits; Keras averages it over the batch.
 
@@ -22,39 +27,87 @@ def build_loss(
     with p = softmax(logits) and t = (1 - label_smoothing) y + label_smoothing / classes. Where labels are soft (MixUp), an
     example's weight is the mean of the class weights by its labels.
 
+    Of multi-label models it is the mean over the classes of
+
+    - cross_entropy: -(w_k t_k log p_k + (1 - t_k) log(1 - p_k))
+    - focal: -(w_k t_k (1 - p_k)^gamma log p_k + (1 - t_k) p_k^gamma log(1 - p_k))
+
+    with p = sigmoid(logits) and t = (1 - label_smoothing) y + label_smoothing / 2; the class weights w count the images that
+    have the class.
+
     Args:
       loss: cross_entropy or focal.
       focal_gamma: of the focal loss, >= 0.
       label_smoothing: share of each label that is spread over all classes, 0..1.
       class_weights: one a class; None counts all classes alike.
+      multi_label: whether each class is a yes-or-no decision of its own.
 
     Returns:
-      A function from (labels float32 [N, classes], whose rows add to one, logits float32 [N, classes]) to float32 [N].
+      A function from (labels float32 [N, classes], logits float32 [N, classes]) to float32 [N]. The rows of labels add to one,
+      unless `multi_label`.
     """
 
-    def per_example(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def information(log_p: tf.Tensor) -> tf.Tensor:
+        """-log p, or -(1 - p)^gamma log p."""
+        if loss == "cross_entropy":
+            return -log_p
+        # The bound keeps the derivative finite where p is 1 and gamma below 1.
+        return -log_p * keras.ops.maximum(-keras.ops.expm1(log_p), 1e-7) ** focal_gamma
+
+    def of_one_class(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         targets = (1.0 - label_smoothing) * labels + label_smoothing / labels.shape[-1]
-        log_p = keras.ops.log_softmax(logits)
-        terms = -targets * log_p
-        if loss == "focal":
-            # The bound keeps the derivative finite where p is 1 and gamma below 1.
-            terms = terms * keras.ops.maximum(-keras.ops.expm1(log_p), 1e-7) ** focal_gamma
-        result = keras.ops.sum(terms, axis=-1)
+        result = keras.ops.sum(targets * information(keras.ops.log_softmax(logits)), axis=-1)
         if class_weights is not None:
             result = result * keras.ops.sum(labels * keras.ops.convert_to_tensor(class_weights, labels.dtype), axis=-1)
         return result
 
-    return per_example
+    def of_many(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        targets = (1.0 - label_smoothing) * labels + label_smoothing / 2
+        present = targets * information(keras.ops.log_sigmoid(logits))
+        if class_weights is not None:
+            present = present * keras.ops.convert_to_tensor(class_weights, labels.dtype)
+        absent = (1.0 - targets) * information(keras.ops.log_sigmoid(-logits))
+        return keras.ops.mean(present + absent, axis=-1)
+
+    return of_many if multi_label else of_one_class
 
 
-def build_metrics() -> list[keras.metrics.Metric]:
-    """Metrics of one-hot labels and logits: `accuracy`, and `f1`, the mean of the classes' F1 scores."""
+def build_metrics(multi_label: bool = False) -> list[keras.metrics.Metric]:
+    """Metrics of labels and logits: `accuracy`, and `f1`, the mean of the classes' F1 scores.
+
+    Of multi-label models the accuracy is the share of right answers among all pairs of an image and a class. There a class
+    is predicted where its probability is above 0.5, and present where its label is (MixUp makes labels soft).
+    """
+    if multi_label:
+        return [keras.metrics.MeanMetricWrapper(_right_answers, name="accuracy"), _MultiLabelF1(average="macro", name="f1")]
     return [keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.F1Score(average="macro", name="f1")]
+
+
+def _right_answers(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return keras.ops.cast(keras.ops.equal(labels > 0.5, logits > 0), "float32")
+
+
+class _MultiLabelF1(keras.metrics.F1Score):
+    """Takes logits; a logit above 0 is a probability above 0.5."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(threshold=0.5, **settings)
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        super().update_state(y_true > 0.5, keras.ops.sigmoid(y_pred), sample_weight)
 
 
 def balanced_weights(counts: list[int]) -> list[float]:
     """N / (K n_k) for each of K classes with n_k of N examples, as scikit-learn's `class_weight="balanced"` has it."""
     return [sum(counts) / (len(counts) * count) for count in counts]
+
+
+def positive_weights(counts: list[int], examples: int) -> list[float]:
+    """(N - n_k) / n_k for each class that n_k of N examples have: in sum its presence counts as much as its absence.
+
+    A class that all examples have gets 1 / N, for 0 would leave nothing to learn from.
+    """
+    return [max(examples - count, 1) / count for count in counts]
 
 
 def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

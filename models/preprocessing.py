@@ -156,19 +156,42 @@ def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return moments[0], tf.maximum(moments[1] - tf.square(moments[0]), 0.0)
 
 
+def multi_hot(positions: tf.SparseTensor, num_classes: int) -> tf.Tensor:
+    """Positions of labels in the vocabulary to vectors with a one at each.
+
+    Args:
+      positions: int64 [N, any number], -1 for a label that is not in the vocabulary.
+      num_classes: size of the vocabulary.
+
+    Returns:
+      float32 [N, num_classes]; all zeros where there is no label, or none that is known.
+    """
+    dense = tf.sparse.to_dense(positions, default_value=-1)
+    return tf.cast(tf.reduce_any(tf.one_hot(dense, num_classes, on_value=True, off_value=False), axis=1), tf.float32)
+
+
+def is_multi_label(transform_output: tft.TFTransformOutput) -> bool:
+    """Whether the transformed label has any number of values, by the schema that Transform has written."""
+    return isinstance(transform_output.transformed_feature_spec()[features.LABEL_INDEX], tf.io.VarLenFeature)
+
+
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Transforms raw features into what the Trainer reads; see `models.features` for both.
 
     Args:
-      inputs: the raw features, each [N, 1].
-      custom_config: {"image": height, width, channels, resize and antialias of `images_from_files`}.
+      inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many.
+      custom_config: {"image": height, width, channels, resize and antialias of `images_from_files`, "multi_label": bool}.
 
     Returns:
       The transformed features.
     """
     images = images_from_files(tf.reshape(inputs[features.ENCODED], [-1]), **custom_config["image"])
     mean, variance = channel_moments(images)
-    labels = tf.reshape(inputs[features.LABEL], [-1])
+    labels = inputs[features.LABEL]
+    if not custom_config["multi_label"]:
+        labels = tf.reshape(labels, [-1])
+    elif not isinstance(labels, tf.SparseTensor):
+        labels = tf.sparse.from_dense(labels)
     tft.vocabulary(labels, vocab_filename=features.LABEL_COUNTS, store_frequency=True)
     rows = tf.shape(images)[:1]
 
@@ -180,5 +203,5 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         features.LABEL_INDEX: tft.compute_and_apply_vocabulary(labels, vocab_filename=features.LABEL_VOCABULARY),
         features.CHANNEL_MEAN: on_every_row(mean),
         features.CHANNEL_VARIANCE: on_every_row(variance),
-        features.TRAIN_EXAMPLES: on_every_row(tft.size(labels)),
+        features.TRAIN_EXAMPLES: on_every_row(tft.size(inputs[features.ENCODED])),
     }

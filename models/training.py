@@ -23,8 +23,8 @@ from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, r
 from models.export import export_model
 from models.fpn import build_classifier
 from models.inference import build_inference_model
-from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer
-from models.preprocessing import parse_images
+from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
+from models.preprocessing import is_multi_label, multi_hot, parse_images
 
 # INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see _Progress) for a display.
 log = logging.getLogger(__name__)
@@ -46,15 +46,16 @@ def run_fn(fn_args: FnArgs) -> None:
     config = fn_args.custom_config
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
     checkpoints = checkpoint_folder(config["checkpoints"], data=data, config=config)
     model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints)
     views = config["export"]["test_time_augmentation"]
     inference = build_inference_model(model, 1.0, views)
     if config["train"]["calibrate"]:
-        temperature = find_temperature(inference, evaluation, fn_args.model_run_dir)
+        temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
         inference = build_inference_model(model, temperature, views)
-    export_model(inference, model, tft.TFTransformOutput(fn_args.transform_graph_path), fn_args.serving_model_dir)
+    export_model(inference, model, transform_output, fn_args.serving_model_dir)
     remove_checkpoint(checkpoints)
 
 
@@ -123,9 +124,12 @@ def train_model(
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
                 **config["model"],
             )
-        class_weights = balanced_weights(counts) if train_config["class_weights"] == "balanced" else None
+        multi_label = is_multi_label(transform_output)
+        class_weights = None
+        if train_config["class_weights"] == "balanced":
+            class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
         steps = train_examples // batch_size
-        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints)
+        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -141,6 +145,7 @@ def fit(
     log_dir: str,
     class_weights: list[float] | None = None,
     checkpoints: str | None = None,
+    multi_label: bool = False,
 ) -> list[dict[str, float]]:
     """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`).
 
@@ -160,9 +165,10 @@ def fit(
       config: the section `train` of the configuration.
       log_dir: gets `history.csv`, which is the returned history, and the same curves for TensorBoard in `train` and
         `validation`, renewed after every epoch. An interrupted training's part is written again.
-      class_weights: of the loss, one a class.
+      class_weights: of the loss, one a class; see `build_loss`.
       checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
         Whoever calls removes it when the model is safe.
+      multi_label: whether each class is a yes-or-no decision of its own.
 
     Raises:
       ValueError: gradients are to be accumulated on several devices, which Keras can't do.
@@ -206,8 +212,9 @@ def fit(
                     focal_gamma=config["focal_gamma"],
                     label_smoothing=config["label_smoothing"],
                     class_weights=class_weights,
+                    multi_label=multi_label,
                 ),
-                metrics=build_metrics(),
+                metrics=build_metrics(multi_label),
                 jit_compile=config["xla"],
             )
             model.optimizer.build(variables)
@@ -303,18 +310,16 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
       num_classes: size of the label vocabulary; a label that is not in it is all zeros.
 
     Returns:
-      A data set of (uint8 [*image_shape], float32 [num_classes], one-hot), one element an example, decoded in parallel.
+      A data set of (uint8 [*image_shape], float32 [num_classes]), one element an example, decoded in parallel; labels are
+      one-hot, those of multi-label data have a one for each class of the image.
     """
 
     def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(
             examples,
-            {
-                features.IMAGE: tf.io.FixedLenFeature([], tf.string),
-                features.LABEL_INDEX: tf.io.FixedLenFeature([], tf.int64),
-            },
+            {features.IMAGE: tf.io.FixedLenFeature([], tf.string), features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64)},
         )
-        return parse_images(parsed[features.IMAGE], image_shape), tf.one_hot(parsed[features.LABEL_INDEX], num_classes)
+        return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
 
     return _read_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 

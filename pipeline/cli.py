@@ -185,14 +185,14 @@ def _predict(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.prediction import predict
+    from pipeline.prediction import format_answer, predict
     from pipeline.redirection import output_to
 
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
         predictions = predict(options.model, options.images)
     table = Table("image", "label", "probability")
     for item in predictions:
-        table.add_row(item["image"], item["label"], f"{item['probabilities'][item['label']]:.4f}")
+        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
     Console(highlight=False).print(table)
     if options.json:
         print(json.dumps({"predictions": predictions}))

@@ -48,7 +48,9 @@ class DataConfig(Section):
     sample: Literal["digits", "fashion_mnist"] | None = Field(
         None, description="known data set to write to `path` if it is not there"
     )
-    multi_label: bool = Field(False, description="an image may have several classes, written `one|two` in the manifest")
+    multi_label: bool = Field(
+        False, description="an image may have several classes, written `one|two` in the manifest, or none"
+    )
     manifest: str = Field("manifest.csv", description="name of the manifest in the folder")
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
@@ -179,7 +181,8 @@ class TrainConfig(Section):
     loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal weighs down what is right already")
     focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="of the focal loss")
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: each class counts as much as every other, by the training split's counts"
+        "none",
+        description="balanced: all classes count alike; in multi-label data, each one's presence and absence do",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
     monitor: Literal["loss", "accuracy", "f1"] = Field(
@@ -276,7 +279,7 @@ _LOSS_KEYS = (
 class ThresholdConfig(Section):
     """What a model must reach to be blessed. At least one of the bounds."""
 
-    metric: str = Field(description="accuracy or cross_entropy")
+    metric: str = Field(description="accuracy or cross_entropy; of multi-label data also f1_micro")
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(

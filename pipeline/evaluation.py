@@ -15,6 +15,13 @@ METRICS: dict[str, tuple[str, dict[str, Any], bool | None]] = {
     "example_count": ("ExampleCount", {}, None),
     "confusion_matrix": ("MultiClassConfusionMatrixPlot", {}, None),
 }
+# Of multi-label data: over all pairs of an image and a class.
+MULTI_LABEL_METRICS: dict[str, tuple[str, dict[str, Any], bool | None]] = {
+    "accuracy": ("BinaryAccuracy", {}, True),
+    "cross_entropy": ("BinaryCrossentropy", {}, False),
+    "f1_micro": ("F1Score", {}, True),
+    "example_count": ("ExampleCount", {}, None),
+}
 # The model's predictions and labels, by the signatures of `models.export`.
 _SIGNATURE, _PREDICTIONS, _LABELS, _LABEL_SIGNATURE = "predict_examples", "probabilities", "label", "transform_labels"
 
@@ -24,19 +31,21 @@ _INTERVALS = {
 }
 
 
-def build_eval_config(config: EvaluateConfig, with_thresholds: bool = True) -> config_pb2.EvalConfig:
+def build_eval_config(config: EvaluateConfig, multi_label: bool, with_thresholds: bool = True) -> config_pb2.EvalConfig:
     """Builds what the Evaluator is told to compute.
 
     Args:
       config: the section `evaluate` of the configuration.
+      multi_label: whether labels and predictions are vectors with a value for each class.
       with_thresholds: whether the model is judged; the slices are the same if not.
 
     Raises:
       UserError: a threshold names an unknown metric.
     """
+    metrics = MULTI_LABEL_METRICS if multi_label else METRICS
     for threshold in config.thresholds:
-        if METRICS.get(threshold.metric, (None, None, None))[2] is None:
-            known = ", ".join(name for name, (_, _, better) in METRICS.items() if better is not None)
+        if metrics.get(threshold.metric, (None, None, None))[2] is None:
+            known = ", ".join(name for name, (_, _, better) in metrics.items() if better is not None)
             raise UserError(f"evaluate.thresholds: unknown metric {threshold.metric}; known ones: {known}")
     model = config_pb2.ModelSpec(
         signature_name=_SIGNATURE,
@@ -57,13 +66,16 @@ def build_eval_config(config: EvaluateConfig, with_thresholds: bool = True) -> c
     return config_pb2.EvalConfig(
         model_specs=[model],
         slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in slices],
-        metrics_specs=[config_pb2.MetricsSpec(metrics=[_metric(name, thresholds) for name in METRICS])],
+        metrics_specs=[
+            config_pb2.MetricsSpec(metrics=[_metric(name, *metric, thresholds) for name, metric in metrics.items()])
+        ],
         options=options,
     )
 
 
-def _metric(name: str, thresholds: list[ThresholdConfig]) -> config_pb2.MetricConfig:
-    class_name, settings, larger_is_better = METRICS[name]
+def _metric(
+    name: str, class_name: str, settings: dict[str, Any], larger_is_better: bool | None, thresholds: list[ThresholdConfig]
+) -> config_pb2.MetricConfig:
     metric = config_pb2.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **settings}))
     # Not `metric.threshold`, which TFMA holds every slice to: an empty slicing spec is the slice of all examples.
     metric.per_slice_thresholds.extend(

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from components.errors import UserError
+from pipeline.prediction import format_answer
 from pipeline.pushed_model import find_version, read_image
 
 _BATCH_SIZE: Final = 16
@@ -42,8 +43,8 @@ class Explanation:
 
     Attributes:
       image: the file.
-      label: the model's answer.
-      explained: the class that the rest is about; the answer itself unless another was asked for.
+      label: the model's answer, as in `pipeline.prediction.predict`.
+      explained: the class that the rest is about; the most probable one unless another was asked for.
       probabilities: of all classes, by label.
       shares: of each level in the evidence, by name, finest first; negative: it argues against the class. Their absolute
         values add up to 1.
@@ -173,7 +174,8 @@ def as_json(explanation: Explanation, overlay: Path) -> dict[str, Any]:
 
 def _title(explanation: Explanation) -> str:
     def named(label: str) -> str:
-        return f"{label} ({explanation.probabilities[label]:.1%})".replace("%", " %")
+        name, probability = format_answer(label, explanation.probabilities, ".1%")
+        return f"{name} ({probability})".replace("%", " %") if probability else name
 
     if explanation.explained == explanation.label:
         return f"{explanation.image.name}: {named(explanation.label)}"

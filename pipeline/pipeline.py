@@ -69,7 +69,11 @@ def create_pipeline(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="models.preprocessing.preprocessing_fn",
-        custom_config={"image": image, "code": code_digest("models.preprocessing")},
+        custom_config={
+            "image": image,
+            "multi_label": config.data.multi_label,
+            "code": code_digest("models.preprocessing"),
+        },
         # The Evaluator reads the test split as the server would: as raw examples.
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
         disable_statistics=True,
@@ -125,7 +129,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"] if baseline else None,
         schema=schema_gen.outputs["schema"],
-        eval_config=build_eval_config(config.evaluate, with_thresholds=push_folder is not None),
+        eval_config=build_eval_config(config.evaluate, config.data.multi_label, with_thresholds=push_folder is not None),
         example_splits=list(splits.test),
     )
     components.append(evaluator)

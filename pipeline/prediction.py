@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.pushed_model import find_version, read_image
 
 _BATCH_SIZE = 64
+_LABEL_SEPARATOR = "|"  # as the model joins the labels of multi-label data
 
 
 def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
@@ -16,7 +17,8 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
       images: files in any format that ingestion takes.
 
     Returns:
-      {"image": path, "label": the most probable, "probabilities": {label: probability}} for each image, in order.
+      {"image": path, "label": the most probable, "probabilities": {label: probability}} for each image, in order. Of
+      multi-label data, "label" is all whose probability is at least 0.5, as "cat|dog", or "".
 
     Raises:
       UserError: there is no model, or a file is no image.
@@ -38,3 +40,15 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
                 {"image": str(image), "label": label.decode(), "probabilities": dict(zip(labels, probabilities, strict=True))}
             )
     return predictions
+
+
+def format_answer(label: str, probabilities: dict[str, float], number: str) -> tuple[str, str]:
+    """A model's answer as a person reads it, the names and their probabilities: ("cat|dog", "0.97|0.61"), or ("(none)", "").
+
+    Args:
+      label: as in `predict`.
+      probabilities: as in `predict`.
+      number: format of a probability, such as ".2f".
+    """
+    names = [label] if label in probabilities else [name for name in label.split(_LABEL_SEPARATOR) if name]
+    return label or "(none)", _LABEL_SEPARATOR.join(format(probabilities[name], number) for name in names)

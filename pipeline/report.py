@@ -20,7 +20,7 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
     """Overall metrics and slices with 95 % intervals, and the thresholds' verdicts."""
     names = list(evaluation.overall)
     metrics = Table(title="Test split, 95 % intervals", title_justify="left", title_style="bold")
-    metrics.add_column("slice", overflow="fold")
+    metrics.add_column("slice", overflow="fold", min_width=12)
     metrics.add_column("images", justify="right", no_wrap=True)
     for name in names:
         metrics.add_column(name, justify="right", no_wrap=True)
@@ -37,13 +37,14 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
 
 
 def _cells(item: "Slice", names: list[str]) -> list[str]:
-    return [str(item.examples), *(_value(item.metrics[name]) for name in names)]
+    # Three metrics and their intervals are wider than a terminal.
+    return [str(item.examples), *(_value(item.metrics[name], "\n" if len(names) > 2 else " ") for name in names)]
 
 
-def _value(metric: "Metric") -> str:
+def _value(metric: "Metric", separator: str) -> str:
     if metric.lower is None or metric.upper is None:
         return f"{metric.value:.4f}"
-    return f"{metric.value:.4f} [{metric.lower:.3f}, {metric.upper:.3f}]"
+    return f"{metric.value:.4f}{separator}[{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
 def render_training(training: dict[str, Any]) -> Text:

@@ -9,7 +9,7 @@ from scipy import stats
 from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2
 
 _BASELINE = "baseline"  # TFMA's name of the model that the candidate is compared with
-_RANGES = {"accuracy": (0.0, 1.0), "cross_entropy": (0.0, math.inf)}  # intervals must not reach beyond
+_RANGES = {"accuracy": (0.0, 1.0), "cross_entropy": (0.0, math.inf), "f1_micro": (0.0, 1.0)}  # intervals must not reach beyond
 _PROPORTIONS = {"accuracy"}  # metrics that are a share of the examples
 
 SliceKey = tuple[tuple[str, str], ...]
@@ -73,13 +73,18 @@ def read_evaluation(path: str) -> Evaluation:
     """Loads the output folder of an Evaluator."""
     slices: list[Slice] = []
     changes: dict[tuple[SliceKey, str], float] = {}
+    order = [_metric_name(metric) for spec in tfma.load_eval_result(path).config.metrics_specs for metric in spec.metrics]
     for record in tfma.load_metrics(path):
         key = _slice_key(record.slice_key)
         items = [item for item in record.metric_keys_and_values if item.key.model_name != _BASELINE]
         values = {item.key.name: item for item in items if not item.key.is_diff}
         changes.update({(key, item.key.name): item.value.double_value.value for item in items if item.key.is_diff})
         examples = int(values.pop("example_count").value.double_value.value)
-        metrics = {name: Metric(item.value.double_value.value, *_interval(item, examples)) for name, item in values.items()}
+        metrics = {
+            name: Metric(values[name].value.double_value.value, *_interval(values[name], examples))
+            for name in order
+            if name in values
+        }
         slices.append(Slice(key, examples, metrics))
     slices.sort(key=lambda item: slice_order(item.key))
     values = {(item.key, name): metric.value for item in slices for name, metric in item.metrics.items()}
@@ -173,12 +178,15 @@ def _interval(
     """The 95 % interval, cut to the metric's range.
 
     Where all examples are right, or all are wrong, resampling them shows no spread at all; there the interval is Wilson's
-    score interval for a proportion (Wilson 1927, 10.1080/01621459.1927.10502953), which is [0.90, 1] for 36 of 36.
+    score interval for a proportion (Wilson 1927, 10.1080/01621459.1927.10502953), which is [0.90, 1] for 36 of 36, and none
+    for other metrics. Of multi-label data, an example counts once, not once for each class: its answers hang together.
     """
     if not item.HasField("confidence_interval"):
         return None, None
     interval, value, name = item.confidence_interval, item.value.double_value.value, item.key.name
-    if name in _PROPORTIONS and not interval.standard_error.double_value.value:
+    if not interval.standard_error.double_value.value:
+        if name not in _PROPORTIONS:
+            return None, None
         wilson = stats.binomtest(round(value * examples), examples).proportion_ci(method="wilson")
         return float(wilson.low), float(wilson.high)
     least, most = _RANGES[name]

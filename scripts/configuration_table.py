@@ -31,7 +31,8 @@ def rows(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
         annotations = (field.annotation, *typing.get_args(field.annotation))
         choices = next((item for item in annotations if typing.get_origin(item) is typing.Literal), None)
         values = f" ({', '.join(map(str, typing.get_args(choices)))})" if choices else ""
-        yield f"| `{name}` | {default} | {field.description}{values} |"
+        meaning = f"{field.description}{values}".replace("|", "\\|")  # which would end the cell, also between back-quotes
+        yield f"| `{name}` | {default} | {meaning} |"
 
 
 def page() -> str:

@@ -96,7 +96,8 @@ def exported(tmp_path_factory) -> Exported:
     rows = [{features.ENCODED: [file], features.LABEL: [label]} for file, label in zip(files, labels, strict=True)]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    settings = {"image": {"height": 24, "width": 20, "channels": 1, "resize": "stretch", "antialias": True}}
+    image = {"height": 24, "width": 20, "channels": 1, "resize": "stretch", "antialias": True}
+    settings = {"image": image, "multi_label": False}
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "temp")),

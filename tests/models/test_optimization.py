@@ -68,6 +68,48 @@ def test_the_metrics_are_accuracy_and_the_mean_of_the_classes_f1():
     assert float(f1.result()) == pytest.approx(f1_score(CLASSES, answers, average="macro"))
 
 
+HOT = (RANDOM.random((6, 4)) < 0.4).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0, 4.0]])
+def test_each_class_of_a_multi_label_image_is_a_decision_of_its_own(name, smoothing, weights):
+    build = {"focal_gamma": 1.5, "label_smoothing": smoothing, "class_weights": weights, "multi_label": True}
+    loss = optimization.build_loss(name, **build)(HOT, LOGITS)
+    p = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    t = (1 - smoothing) * HOT + smoothing / 2
+    present = (1 - p) ** 1.5 if name == "focal" else 1
+    absent = p**1.5 if name == "focal" else 1
+    terms = (weights or 1) * t * present * np.log(p) + (1 - t) * absent * np.log(1 - p)
+    np.testing.assert_allclose(loss, -terms.mean(-1), rtol=1e-4)
+
+
+def test_multi_label_losses_agree_with_keras():
+    smoothed = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1)(HOT, LOGITS)
+    ours = optimization.build_loss("cross_entropy", label_smoothing=0.1, multi_label=True)(HOT, LOGITS)
+    assert float(np.mean(ours)) == pytest.approx(float(smoothed), rel=1e-5)
+    focal = keras.losses.BinaryFocalCrossentropy(from_logits=True, gamma=2.0)(HOT, LOGITS)
+    ours = optimization.build_loss("focal", focal_gamma=2.0, multi_label=True)(HOT, LOGITS)
+    assert float(np.mean(ours)) == pytest.approx(float(focal), rel=1e-4)
+
+
+def test_positive_weights_make_presence_count_as_much_as_absence():
+    counts = np.array([1, 3, 6, 10])
+    weights = np.array(optimization.positive_weights(counts.tolist(), examples=10))
+    np.testing.assert_allclose((weights * counts)[:3], (10 - counts)[:3])
+    assert weights[3] == 0.1
+
+
+def test_multi_label_metrics_are_the_share_of_right_answers_and_the_mean_of_the_classes_f1():
+    accuracy, f1 = optimization.build_metrics(multi_label=True)
+    for rows in (slice(0, 2), slice(2, 6)):
+        for metric in (accuracy, f1):
+            metric.update_state(HOT[rows], LOGITS[rows])
+    assert float(accuracy.result()) == pytest.approx(((LOGITS > 0) == HOT).mean())
+    assert float(f1.result()) == pytest.approx(f1_score(HOT, LOGITS > 0, average="macro", zero_division=0.0))
+
+
 def test_the_rate_warms_up_linearly_and_falls_along_a_cosine():
     schedule = optimization.build_schedule(0.1, steps=100, warmup_steps=20)
     rates = np.array([schedule(step) for step in range(101)])

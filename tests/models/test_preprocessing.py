@@ -115,7 +115,10 @@ def transformed(tmp_path_factory):
     ]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    settings = {"image": {"height": 10, "width": 12, "channels": 3, "resize": "stretch", "antialias": True}}
+    settings = {
+        "image": {"height": 10, "width": 12, "channels": 3, "resize": "stretch", "antialias": True},
+        "multi_label": False,
+    }
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("temp"))),
@@ -142,6 +145,14 @@ def test_transform_writes_uint8_pixels_label_indices_and_class_counts(transforme
     parsed = preprocessing.parse_images(result[features.IMAGE], (10, 12, 3))
     np.testing.assert_array_equal(parsed, pictures)
     assert result[features.LABEL_INDEX].numpy().tolist() == [2, 0, 1, 0, -1, 2]
+
+
+def test_positions_become_vectors_with_a_one_for_each():
+    ragged = tf.ragged.constant([[2, 0], [], [-1], [1, -1]], tf.int64)
+    expected = [[1, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert preprocessing.multi_hot(ragged.to_sparse(), 3).numpy().tolist() == expected
+    none = tf.ragged.constant([[], []], tf.int64, ragged_rank=1)
+    assert preprocessing.multi_hot(none.to_sparse(), 3).numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_analyzers_see_every_pixel_of_the_training_split(transformed):

@@ -60,7 +60,9 @@ def transformed(tmp_path_factory):
         tft_beam.Context(temp_dir=str(folder / "temp")),
     ):
         raw = pipeline | beam.Create(rows)
-        graph = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, SETTINGS))
+        graph = (raw, metadata) | tft_beam.AnalyzeDataset(
+            lambda inputs: preprocessing_fn(inputs, SETTINGS | {"multi_label": False})
+        )
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
     layer = tft.TFTransformOutput(str(folder / "graph")).transform_features_layer()
     outputs = layer({features.ENCODED: tf.constant(files)[:, None], features.LABEL: tf.constant(LABELS)[:, None]})

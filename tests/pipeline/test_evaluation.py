@@ -21,7 +21,7 @@ def test_a_threshold_holds_for_the_slice_that_it_names_and_no_other():
         ThresholdConfig(metric="accuracy", lower=0.9),
         ThresholdConfig(metric="accuracy", lower=0.8, slice={"meta/size": "small"}),
     ]
-    metric = accuracy_of(build_eval_config(EvaluateConfig(thresholds=thresholds)))
+    metric = accuracy_of(build_eval_config(EvaluateConfig(thresholds=thresholds), multi_label=False))
     assert not metric.HasField("threshold")  # it would hold for every slice
     bounds = {
         tuple(item.slicing_specs[0].feature_values.items()): item.threshold.value_threshold.lower_bound.value
@@ -32,20 +32,33 @@ def test_a_threshold_holds_for_the_slice_that_it_names_and_no_other():
 
 def test_a_slice_with_a_threshold_is_computed_though_it_is_not_listed():
     thresholds = [ThresholdConfig(metric="accuracy", lower=0.8, slice={"meta/size": "small"})]
-    config = build_eval_config(EvaluateConfig(slices=[["image/label"]], thresholds=thresholds))
+    config = build_eval_config(EvaluateConfig(slices=[["image/label"]], thresholds=thresholds), multi_label=False)
     assert [list(spec.feature_keys) for spec in config.slicing_specs] == [[], ["image/label"], ["meta/size"]]
 
 
 @pytest.mark.parametrize(("metric", "direction"), [("accuracy", "HIGHER_IS_BETTER"), ("cross_entropy", "LOWER_IS_BETTER")])
 def test_a_change_is_judged_in_the_metrics_direction(metric, direction):
-    config = build_eval_config(EvaluateConfig(thresholds=[ThresholdConfig(metric=metric, change=0.1)]))
+    config = build_eval_config(EvaluateConfig(thresholds=[ThresholdConfig(metric=metric, change=0.1)]), multi_label=False)
     (item,) = [item for spec in config.metrics_specs[0].metrics for item in spec.per_slice_thresholds]
     assert config_pb2.MetricDirection.Name(item.threshold.change_threshold.direction) == direction
 
 
 def test_an_unknown_metric_is_told_with_the_known_ones():
     with pytest.raises(UserError, match=r"unknown metric acuracy; known ones: accuracy, cross_entropy"):
-        build_eval_config(EvaluateConfig(thresholds=[ThresholdConfig(metric="acuracy", lower=0.5)]))
+        build_eval_config(EvaluateConfig(thresholds=[ThresholdConfig(metric="acuracy", lower=0.5)]), multi_label=False)
+
+
+def test_multi_label_data_has_metrics_of_its_own():
+    config = EvaluateConfig(thresholds=[ThresholdConfig(metric="f1_micro", lower=0.5)])
+    metrics = build_eval_config(config, multi_label=True).metrics_specs[0].metrics
+    assert [metric.class_name for metric in metrics] == ["BinaryAccuracy", "BinaryCrossentropy", "F1Score", "ExampleCount"]
+    assert [len(metric.per_slice_thresholds) for metric in metrics] == [0, 0, 1, 0]
+    with pytest.raises(UserError, match=r"unknown metric f1_micro; known ones: accuracy, cross_entropy"):
+        build_eval_config(config, multi_label=False)
+
+
+def test_without_any_spread_what_is_no_proportion_has_no_interval():
+    assert results._interval(measured("f1_micro", 1.0, 1.0, 1.0, 0.0), 20) == (None, None)
 
 
 def measured(name, value, lower, upper, error):
