@@ -210,12 +210,12 @@ def _shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def _overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Heat, 0..1 and of any size, over the grey of uint8 [height, width, 3].
 
-    No heat is transparent; opacity grows with the square root of the heat, so that weak evidence is seen, too.
+    No heat is transparent; opacity grows faster than the heat at first, so that weak evidence is seen, too.
     """
     image = Image.fromarray(pixels)
     smooth = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
     values = np.clip(np.asarray(smooth), 0, 1)
-    opacity = _OPACITY * np.sqrt(values)[..., np.newaxis]
+    opacity = _OPACITY * values[..., np.newaxis] ** 0.7
     grey = np.asarray(image.convert("L"), np.float32)[..., np.newaxis]
     return np.round(grey + (colours(values) - grey) * opacity).astype(np.uint8)
 
