@@ -148,6 +148,7 @@ def create_pipeline(
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
-        # FnApiRunner, in this process: the default runner first tries to fetch a binary.
-        beam_pipeline_args=["--runner=FnApiRunner", *config.beam.options],
+        # FnApiRunner, in this process: the default runner first tries to fetch a binary. Naming an image, which this runner has
+        # no use for, keeps every Beam component from packing all of TFX for workers that there are not.
+        beam_pipeline_args=["--runner=FnApiRunner", "--sdk_container_image=none", *config.beam.options],
     )
