@@ -84,7 +84,7 @@ def draw(model: keras.Model, title: str, path: Path) -> None:
         merge = (
             "+" if pyramid.fusion_type == "sum" else f"concat,\n{_kind(pyramid.fuse[f'P{level}'])}" if level < given[-1] else ""
         )
-        canvas.box("merge", row, merge if level < given[-1] else "", _COLOURS["merge"], width=0.8, height=0.45)
+        canvas.box("merge", row, merge if level < given[-1] else "start", _COLOURS["merge"], width=0.8, height=0.45)
         canvas.arrow((0.63, row), (_COLUMNS["merge"] - 0.4, row), _kind(pyramid.lateral[f"C{level}"]))
         canvas.arrow((_COLUMNS["merge"] + 0.4, row), (_COLUMNS["P"] - 0.63, row), _kind(pyramid.smooth[f"P{level}"]))
         if level != given[-1]:
