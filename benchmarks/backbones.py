@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/backbones.py --backbones resnet50 mobilenet_v2
 
 Each backbone is measured in a process of its own: the classifier for 10 classes at 224x224x3 with a pyramid (sum, 256 filters)
-over the strides 8 to 32, random weights, batches of 8. After a warm-up, single steps are timed for about ten seconds, and the
+over the strides 8 to 32, random weights, batches of 8. After a warm-up, single steps are timed for about three seconds, and the
 median counts: prediction as a TensorFlow function, training as the compiled step of AdamW without XLA.
 
 docs/backbones.json is written after every backbone: started again, the benchmark goes on where it stopped. Results of other
@@ -33,7 +33,7 @@ if typing.TYPE_CHECKING:
     import keras
 
 SIDE, CLASSES, BATCH_SIZE, FINEST_LEVEL = 224, 10, 8, 3
-SECONDS = 10.0  # of each measurement, after the warm-up; at least one step
+SECONDS = 3.0  # of each measurement, after the warm-up; at least one step
 MOST_STEPS = 50
 
 
