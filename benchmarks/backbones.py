@@ -8,7 +8,7 @@ over the strides 8 to 32, random weights, batches of 8. After a warm-up, single 
 median counts: prediction as a TensorFlow function, training as the compiled step of AdamW without XLA.
 
 docs/backbones.json is written after every backbone: started again, the benchmark goes on where it stopped. Results of other
-code under models/ or of another machine are dropped. docs/backbones.md has the table.
+code under models/ or of another machine are dropped. docs/model.md gets the table.
 """
 
 import argparse
@@ -170,11 +170,9 @@ def measure_apart(name: str) -> Result:
     return Result(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def page(results: list[Result]) -> str:
-    """docs/backbones.md."""
+def section(results: list[Result]) -> str:
+    """The section of docs/model.md."""
     lines = [
-        "# Backbones",
-        "",
         f"The classifier for {CLASSES} classes at {SIDE}x{SIDE}x3, with a pyramid (sum, 256 filters) over the strides "
         f"{2**FINEST_LEVEL} to 32; in brackets the backbone's part. Multiply-adds are of one image. Images a second are of "
         f"batches of {BATCH_SIZE}, on {results[0].machine}.",
@@ -193,6 +191,15 @@ def page(results: list[Result]) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def write_section(page: Path, text: str) -> None:
+    """Puts the section between its two marks in the page."""
+    before, mark, rest = page.read_text().partition("<!-- backbones -->\n")
+    _, end, after = rest.partition("<!-- end of backbones -->")
+    if not mark or not end:
+        raise SystemExit(f"{page}: has no marks for the section of the backbones")
+    write_aside(page, before + mark + text + end + after)
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -228,8 +235,9 @@ def main() -> None:
         results[name] = measure_apart(name)
         ordered = [results[name] for name in names if name in results]
         write_aside(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
-        write_aside(options.docs / "backbones.md", page(ordered))
-    print(page([results[name] for name in names if name in results]))
+    text = section([results[name] for name in names if name in results])
+    write_section(options.docs / "model.md", text)
+    print(text)
 
 
 if __name__ == "__main__":

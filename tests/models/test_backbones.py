@@ -20,19 +20,21 @@ FAMILIES = {
     "densenet121": (APPLICATIONS.DenseNet121, APPLICATIONS.densenet.preprocess_input),
     "xception": (APPLICATIONS.Xception, APPLICATIONS.xception.preprocess_input),
 }
-# Rows of the maps at 225 px and at 350 px, by how the family rounds; at 224 px all have 224 / stride.
+# Rows of the maps at 225 and at 350 px, by how the network rounds; at 224 px they are 224 / stride.
 ROUNDS_UP = {225: [57, 29, 15, 8], 350: [88, 44, 22, 11]}
 ROUNDS_DOWN = {225: [56, 28, 14, 7], 350: [87, 43, 21, 10]}
+ROUNDS_DOWN_LATER = {225: [57, 28, 14, 7], 350: [88, 44, 22, 11]}  # pooling without padding between its blocks
+WITHOUT_PADDING = {224: [55, 28, 14, 7], 225: [55, 28, 14, 7], 350: [86, 43, 22, 11]}  # of its first convolutions
 
 
 def rows(name, size):
+    if name == "xception":
+        return WITHOUT_PADDING[size]
     if size == 224:
-        return [56, 28, 14, 7] if name != "xception" else [55, 28, 14, 7]
-    if name == "xception":  # two convolutions without padding in its stem
-        return {225: [55, 28, 14, 7], 350: [86, 43, 22, 11]}[size]
-    if name.startswith(("mobilenet_v3", "convnext", "densenet")):
-        return ROUNDS_DOWN[size]
-    return ROUNDS_UP[size]
+        return [56, 28, 14, 7]
+    if name.startswith("densenet"):
+        return ROUNDS_DOWN_LATER[size]
+    return (ROUNDS_DOWN if name.startswith("convnext") else ROUNDS_UP)[size]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
