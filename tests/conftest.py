@@ -1,5 +1,6 @@
 """Shared by all tests: how to start the command, a small exported model, and the long ones last."""
 
+import gc
 import io
 import json
 import os
@@ -18,6 +19,11 @@ PROJECT = Path(__file__).parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_unconfigure() -> None:
+    """Keeps the interpreter's last garbage collection off TensorFlow's remains, which it may crash on after an export."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
