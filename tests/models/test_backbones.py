@@ -74,7 +74,7 @@ def family(request, tmp_path_factory):
     """Name, function and scaling of a network, and a file with its (random) weights."""
     build, scale = FAMILIES[request.param]
     keras.utils.set_random_seed(1)
-    network = build(include_top=False, weights=None, input_shape=(64, 64, 3))
+    network = build(include_top=False, weights=None, input_shape=(80, 80, 3))
     path = tmp_path_factory.mktemp("weights") / "network.weights.h5"
     network.save_weights(path)
     return request.param, network, scale, str(path)
@@ -84,9 +84,9 @@ def test_a_file_of_weights_gives_the_maps_of_the_published_network_on_plain_pixe
     name, network, scale, path = family
     features = BACKBONES[name].features
     outputs = [network.get_layer(item.layer).output if item.layer else network.output for item in features]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3)).astype(np.float32)
     expected = keras.Model(network.input, outputs)(scale(pixels.copy()))
-    maps = build_backbone(name, path, (64, 64, 3), 2, 5)(pixels)
+    maps = build_backbone(name, path, (80, 80, 3), 2, 5)(pixels)
     for value, wanted in zip(maps.values(), expected, strict=True):
         assert np.ptp(wanted) > 0
         np.testing.assert_allclose(value, wanted, atol=1e-4 * np.abs(wanted).max())
@@ -94,10 +94,10 @@ def test_a_file_of_weights_gives_the_maps_of_the_published_network_on_plain_pixe
 
 def test_summed_kernel_and_repeated_channel_give_the_same_maps_of_a_grey_image(family):
     name, _, _, path = family
-    grey = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1)).astype(np.float32)
-    colour = build_backbone(name, path, (64, 64, 3), 2, 5)(np.repeat(grey, 3, axis=-1))
-    repeated = build_backbone(name, path, (64, 64, 1), 2, 5)(grey)
-    summed = build_backbone(name, path, (64, 64, 1), 2, 5, grey_input="sum")(grey)
+    grey = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 1)).astype(np.float32)
+    colour = build_backbone(name, path, (80, 80, 3), 2, 5)(np.repeat(grey, 3, axis=-1))
+    repeated = build_backbone(name, path, (80, 80, 1), 2, 5)(grey)
+    summed = build_backbone(name, path, (80, 80, 1), 2, 5, grey_input="sum")(grey)
     for level, wanted in colour.items():
         tolerance = 1e-4 * np.abs(wanted).max()
         np.testing.assert_allclose(repeated[level], wanted, atol=tolerance)
