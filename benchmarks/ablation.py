@@ -29,6 +29,7 @@ from components.image_example_gen import source
 from pipeline.code_digest import code_digest
 from pipeline.config import load_config
 from pipeline.digits import write_digits
+from pipeline.write_aside import write_text
 
 OUTPUT = Path("output/ablation")
 DIGITS = Path("data/digits_quarter")  # its own copy of the digits: one more manifest in a folder counts as changed data
@@ -253,13 +254,6 @@ def seeds_of(results: list[Result]) -> int:
     return len({item.seed for item in results})
 
 
-def write_aside(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text)
-    unfinished.rename(path)
-
-
 def read_results(path: Path, more: list[str]) -> list[Result]:
     """The results so far, without those that would not come out so any more."""
     stored = [Result(**item) for item in json.loads(path.read_text())] if path.exists() else []
@@ -293,11 +287,11 @@ def main() -> None:
         print(f"[{number}/{len(missing)}] {data}, {VARIANTS[variant].name}, seed {seed}", flush=True)
         results.append(run(data, variant, seed, folders[data], options.set))
         print(f"    accuracy {results[-1].accuracy:.4f}, cross-entropy {results[-1].cross_entropy:.4f}", flush=True)
-        write_aside(options.docs / "ablation.json", json.dumps([asdict(item) for item in results], indent=1) + "\n")
+        write_text(options.docs / "ablation.json", json.dumps([asdict(item) for item in results], indent=1) + "\n")
     if not results:
         raise SystemExit("nothing was measured")
 
-    write_aside(options.docs / "ablation.md", tables(results))
+    write_text(options.docs / "ablation.md", tables(results))
     print(tables(results))
     (options.docs / "images").mkdir(parents=True, exist_ok=True)
     draw(results, options.docs / "images" / "ablation.png")

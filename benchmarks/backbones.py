@@ -28,6 +28,7 @@ from typing import Any
 
 from pipeline.code_digest import code_digest
 from pipeline.config import BackboneName
+from pipeline.write_aside import write_text
 
 if typing.TYPE_CHECKING:
     import keras
@@ -200,14 +201,7 @@ def write_section(page: Path, text: str) -> None:
     _, end, after = rest.partition("<!-- end of backbones -->")
     if not mark or not end:
         raise SystemExit(f"{page}: has no marks for the section of the backbones")
-    write_aside(page, before + mark + text + end + after)
-
-
-def write_aside(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text)
-    unfinished.rename(path)
+    write_text(page, before + mark + text + end + after)
 
 
 def read_results(path: Path) -> dict[str, Result]:
@@ -235,7 +229,7 @@ def main() -> None:
         print(f"[{number}/{len(missing)}] {name}", flush=True)
         results[name] = measure_apart(name)
         ordered = [results[name] for name in names if name in results]
-        write_aside(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
+        write_text(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
     text = section([results[name] for name in names if name in results])
     write_section(options.docs / "model.md", text)
     print(text)

@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.local_runner import Execution, Workplace
 from pipeline.report import render_crossval
 from pipeline.splits import Splits, fold_splits
+from pipeline.write_aside import write_text
 
 if TYPE_CHECKING:
     from pipeline.results import Evaluation
@@ -103,7 +104,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
             if executions[-1].error:
                 break
         result = _sum_up(config, place, runs, executions)
-        local_runner.write_aside(place.folder / "crossval.json", json.dumps(result.summary, indent=2))
+        write_text(place.folder / "crossval.json", json.dumps(result.summary, indent=2) + "\n")
         if result.slices:
             with (place.folder / "crossval.txt").open("w", encoding="utf-8") as file:
                 Console(file=file, width=80 + 10 * folds).print(render_crossval(result.slices))

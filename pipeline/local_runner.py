@@ -25,6 +25,7 @@ from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import render_evaluation, render_training, shown, trial_rows
 from pipeline.samples import SAMPLES
+from pipeline.write_aside import write_text
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -110,11 +111,11 @@ def run(config: Config, output: Path) -> RunResult:
     read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
     with started("run", config, output) as place:
         result = _run(config, place)
-        write_aside(place.folder / "summary.json", json.dumps(result.summary, indent=2))
+        write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
         if result.trials:
             table = io.StringIO()
             csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
-            write_aside(place.folder / "trials.csv", table.getvalue().rstrip("\n"))
+            write_text(place.folder / "trials.csv", table.getvalue())
         if result.evaluation:
             with (place.folder / "report.txt").open("w", encoding="utf-8") as file:
                 Console(file=file, width=120).print(
@@ -302,9 +303,3 @@ def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, st
         cause = cause.__cause__ or cause.__context__
     lines = str(failure).strip().splitlines() or [""]
     return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {shown(log)}"
-
-
-def write_aside(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.rename(path)

@@ -1,4 +1,4 @@
-"""A folder is either whole or not there."""
+"""A folder, or a file's new text, is either whole or not there."""
 
 import contextlib
 import os
@@ -6,6 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's text, UTF-8, as a whole; makes the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.rename(path)
 
 
 @contextlib.contextmanager
