@@ -85,14 +85,17 @@ def create_pipeline(
         "model": config.model.model_dump(),
         "train": config.train.model_dump(),
     }
+    training_data = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": trainer_pb2.TrainArgs(splits=splits.train),
+        "eval_args": trainer_pb2.EvalArgs(splits=splits.eval),
+    }
     tuner = None
     if config.tune.enabled:
         tuner = tfx_components.Tuner(
             tuner_fn="models.tuning.tuner_fn",
-            examples=transform.outputs["transformed_examples"],
-            transform_graph=transform.outputs["transform_graph"],
-            train_args=trainer_pb2.TrainArgs(splits=splits.train),
-            eval_args=trainer_pb2.EvalArgs(splits=splits.eval),
+            **training_data,
             custom_config={
                 **sections,
                 "train": {**sections["train"], "epochs": config.tune.epochs},
@@ -102,10 +105,7 @@ def create_pipeline(
         )
     trainer = tfx_components.Trainer(
         run_fn="models.training.run_fn",
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        train_args=trainer_pb2.TrainArgs(splits=splits.train),
-        eval_args=trainer_pb2.EvalArgs(splits=splits.eval),
+        **training_data,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **sections,
