@@ -177,11 +177,12 @@ def grouped(results: list[Result]) -> dict[str, dict[str, list[Result]]]:
 
 
 def tables(results: list[Result]) -> str:
+    cores = len(os.sched_getaffinity(0))
     lines = [
         "# Ablation: backbone, pyramid, heads",
         "",
         "Mean and standard deviation over the seeds, on the test split. Within a data set, the runs differ by the variant and "
-        f"the seed alone. Seconds are of the Trainer, on {os.cpu_count()} CPU cores, and depend on what else they do.",
+        f"the seed alone. Seconds are of the Trainer, on {cores} CPU core{'s' if cores > 1 else ''}.",
         "Made by `benchmarks/ablation.py`, which measures again what has changed.",
         "",
         "![Test accuracy by variant](images/ablation.png)",

@@ -42,21 +42,39 @@ def _size(x: keras.KerasTensor) -> tuple[int, int]:
     return keras.ops.shape(x)[1:3]
 
 
-@keras.saving.register_keras_serializable(package="fpn")
-class WeightedFusion(keras.layers.Layer):
-    """Mean of maps of one shape with learned w_i >= 0: sum(w_i x_i) / (sum(w_i) + 1e-4) (arXiv:1911.09070, section 3.3)."""
+class _WeightedMean(keras.layers.Layer):
+    """Mean of tensors of one shape with learned weights, all the same at the start."""
 
     def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
         self.weight = self.add_weight(name="weight", shape=(len(input_shape),), initializer="ones")
         self.built = True
 
     def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
-        weight = keras.ops.relu(self.weight)
-        weight = weight / (keras.ops.sum(weight) + _EPSILON)
-        return sum(weight[index] * x for index, x in enumerate(inputs))
+        share = self._shares(self.weight)
+        return sum(share[index] * x for index, x in enumerate(inputs))
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         return input_shape[0]
+
+    def _shares(self, weight: keras.KerasTensor) -> keras.KerasTensor:
+        raise NotImplementedError
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class WeightedFusion(_WeightedMean):
+    """Mean of maps of one shape with learned w_i >= 0: sum(w_i x_i) / (sum(w_i) + 1e-4) (arXiv:1911.09070, section 3.3)."""
+
+    def _shares(self, weight: keras.KerasTensor) -> keras.KerasTensor:
+        weight = keras.ops.relu(weight)
+        return weight / (keras.ops.sum(weight) + _EPSILON)
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class LearnedMean(_WeightedMean):
+    """Mean of tensors of one shape with learned weights, the softmax of one number each."""
+
+    def _shares(self, weight: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.softmax(weight)
 
 
 @keras.saving.register_keras_serializable(package="fpn")
@@ -274,22 +292,6 @@ class AttentionPooling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
-
-
-@keras.saving.register_keras_serializable(package="fpn")
-class LearnedMean(keras.layers.Layer):
-    """Mean of tensors of one shape with learned weights, the softmax of one number each; all the same at the start."""
-
-    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
-        self.weight = self.add_weight(name="weight", shape=(len(input_shape),), initializer="zeros")
-        self.built = True
-
-    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
-        weight = keras.ops.softmax(self.weight)
-        return sum(weight[index] * x for index, x in enumerate(inputs))
-
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
-        return input_shape[0]
 
 
 _POOLING = {

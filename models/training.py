@@ -1,13 +1,10 @@
 """`run_fn` of the Trainer component: builds the classifier, trains it, exports it."""
 
-import csv
 import json
 import logging
-import math
 import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -19,14 +16,14 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from models import features
 from models.augmentation import build_augmentation
 from models.calibration import CALIBRATION_FILE, calibrate
-from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint, save_checkpoint
+from models.callbacks import Curves, Keeper, Progress
+from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.export import export_model
 from models.fpn import build_classifier
 from models.inference import build_inference_model
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.preprocessing import is_multi_label, multi_hot, parse_images
 
-# INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see _Progress) for a display.
 log = logging.getLogger(__name__)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
@@ -190,9 +187,9 @@ def fit(
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
-    keeper = _Keeper(state, config, checkpoints)
-    progress = _Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
-    curves = _Curves(state.history, log_dir)
+    keeper = Keeper(state, config, checkpoints)
+    progress = Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
+    curves = Curves(state.history, log_dir)
     for number, (epochs, learning_rate, trains_backbone) in enumerate(phases):
         if number < state.phase:
             continue
@@ -368,133 +365,3 @@ def _synchronise_batch_norm(model: keras.Model) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
-
-
-class _Keeper(keras.callbacks.Callback):
-    """Ends every epoch: has the averaged weights measured, keeps the best, stops when it gets no better, saves a checkpoint."""
-
-    def __init__(self, state: Checkpoint, config: dict[str, Any], folder: str | None) -> None:
-        super().__init__()
-        self._state = state
-        self._folder = folder
-        self._averages = config["ema"] > 0
-        self._patience = config["early_stopping"]
-        self._keeps_best = config["keep"] == "best" or self._patience > 0
-        self._monitor = f"val_{config['monitor']}"
-        self._sign = -1 if config["monitor"] == "loss" else 1
-        self._raw: list[np.ndarray] = []
-
-    def restore(self, model: keras.Model) -> None:
-        """Puts the checkpoint that was found, if any, into the model and its optimizer."""
-        if self._state.model:
-            _assign(model.variables, self._state.model)
-            _assign(model.optimizer.variables, self._state.optimizer)
-            self._state.model, self._state.optimizer = [], []
-
-    def finish(self, model: keras.Model) -> None:
-        """Leaves in the model the weights that the phase is to end with."""
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-        if self._keeps_best:
-            _assign(model.variables, self._state.best)
-
-    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self._averages:
-            self._raw = _values(self.model.trainable_variables)
-            self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        state, model = self._state, self.model
-        measured = {name: float(value) for name, value in (logs or {}).items()}
-        state.history.append({"epoch": epoch + 1, **measured, "learning_rate": float(model.optimizer.learning_rate)})
-        if self._keeps_best and self._is_best():
-            state.best_epoch, state.best = epoch, _values(model.variables)
-        if self._averages:
-            _assign(model.trainable_variables, self._raw)
-        waited = epoch + 1 - max(state.best_epoch + 1, state.phase_start)
-        state.stopped = model.stop_training = bool(self._patience) and waited >= self._patience
-        if self._folder:
-            saved = replace(state, model=_values(model.variables), optimizer=_values(model.optimizer.variables))
-            save_checkpoint(self._folder, saved)
-
-    def _is_best(self) -> bool:
-        if not self._state.best:
-            return True
-        last, best = (self._state.history[epoch][self._monitor] for epoch in (-1, self._state.best_epoch))
-        return math.isnan(best) or self._sign * last > self._sign * best
-
-
-def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-
-
-def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-class _Curves(keras.callbacks.Callback):
-    """Writes the history: `history.csv`, and events for TensorBoard."""
-
-    def __init__(self, history: list[dict[str, float]], folder: str) -> None:
-        super().__init__()
-        self._history = history
-        self._folder = folder
-        self._writers = {name: tf.summary.create_file_writer(os.path.join(folder, name)) for name in ("train", "validation")}
-        for row in history:
-            self._write_events(row)
-        if history:
-            self._write_table()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._write_events(self._history[-1])
-        self._write_table()
-
-    def _write_table(self) -> None:
-        path, aside = (os.path.join(self._folder, name) for name in ("history.csv", ".history.csv"))
-        with tf.io.gfile.GFile(aside, "w") as file:
-            table = csv.DictWriter(file, list(self._history[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(self._history)
-        tf.io.gfile.rename(aside, path, overwrite=True)
-
-    def _write_events(self, row: dict[str, float]) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                with self._writers["validation" if name.startswith("val_") else "train"].as_default(int(row["epoch"])):
-                    tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value)
-        for writer in self._writers.values():
-            writer.flush()
-
-
-class _Progress(keras.callbacks.Callback):
-    """Logs how far training is; records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
-
-    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
-        super().__init__()
-        self._epochs = epochs
-        self._steps_per_epoch = steps_per_epoch
-        self._epoch = 0
-        self._text = ""
-        self._shown = 0.0
-
-    def _log(self, level: int, step: int) -> None:
-        progress = {
-            "done": self._epoch * self._steps_per_epoch + step,
-            "total": self._epochs * self._steps_per_epoch,
-            "text": f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}",
-        }
-        log.log(level, "%(text)s, step %(done)d/%(total)d", progress, extra={"progress": progress})
-        self._shown = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._epoch = epoch
-        self._log(logging.DEBUG, 0)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if time.monotonic() - self._shown > 1:
-            self._log(logging.DEBUG, batch + 1)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
-        self._text = f"  loss {logs['loss']:.3f}  eval loss {logs['val_loss']:.3f}  eval accuracy {logs['val_accuracy']:.3f}"
-        self._log(logging.INFO, self._steps_per_epoch)

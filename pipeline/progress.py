@@ -49,7 +49,8 @@ class ProgressDisplay(logging.Handler):
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()  # elsewhere it would only leave an empty line
         for logger in self._listened:
             logger.removeHandler(self)
         if kind and self.running in self.components:

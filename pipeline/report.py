@@ -168,6 +168,7 @@ def _number(value: float | None) -> str:
 def print_crossval(result: "CrossvalResult", console: Console) -> None:
     """What a cross-validation has come to, and where the rest is written."""
     if result.slices:
+        console.print()
         console.print(render_crossval(result.slices, by_fold=False))
     for note in result.notes:
         console.print(note, markup=False)

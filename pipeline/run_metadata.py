@@ -14,8 +14,7 @@ from tfx.dsl.io import fileio
 from components.anomaly_gate.executor import read_anomalies
 from components.image_example_gen.executor import SUMMARY_FILE
 from models.calibration import CALIBRATION_FILE
-
-HISTORY_FILE = "history.csv"  # in the Trainer's model_run: a row an epoch
+from models.callbacks import HISTORY_FILE
 
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
 

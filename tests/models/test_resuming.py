@@ -112,7 +112,7 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     (folder,) = checkpoints.iterdir()
     assert len(load_checkpoint(str(folder)).history) == 2
 
-    with caplog.at_level(logging.INFO, logger="models.training"):
+    with caplog.at_level(logging.INFO, logger="models.callbacks"):
         run_fn(FnArgs(**arguments(transformed, resumed, checkpoints)))
     progress = [record.progress for record in caplog.records if hasattr(record, "progress")]
     steps = EXAMPLES // SETTINGS["train"]["batch_size"]

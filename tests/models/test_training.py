@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import features, training
+from models import callbacks, features, training
 from models.calibration import CALIBRATION_FILE, calibrate
 from models.preprocessing import serialize_images
 
@@ -147,7 +147,7 @@ def test_averaged_weights_are_measured_and_left_in_the_model(tmp_path):
 
 
 def test_progress_counts_every_step_up_to_the_total(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="models.training"):
+    with caplog.at_level(logging.INFO, logger="models.callbacks"):
         train(tiny_model(), tmp_path, frozen_epochs=1, epochs=2)
     progress = [record.progress for record in caplog.records]
     assert [item["done"] for item in progress] == [4, 8, 12]
@@ -161,8 +161,8 @@ def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path, m
     model = tiny_model()
     whole = train(model, tmp_path / "whole", **settings)
 
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: (save(*arguments), 1 / 0))
+    save = callbacks.save_checkpoint
+    monkeypatch.setattr(callbacks, "save_checkpoint", lambda *arguments: (save(*arguments), 1 / 0))
     for _ in range(3):  # after every epoch, the last of a phase and of all among them
         with pytest.raises(ZeroDivisionError):
             train(tiny_model(), tmp_path / "killed", checkpoints, **settings)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from models.calibration import CALIBRATION_FILE
+from models.callbacks import HISTORY_FILE
 from pipeline.report import render_training
-from pipeline.run_metadata import HISTORY_FILE, read_training
+from pipeline.run_metadata import read_training
 
 CALIBRATION = {
     "temperature": 1.3078,
