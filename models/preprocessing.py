@@ -3,6 +3,7 @@
 The same graph is part of the exported model, so training and serving cannot drift apart.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -40,16 +41,27 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 [height, width, 1 to 4], 0..255. 16-bit PNG keeps its precision as fractions.
     """
+    return with_pixels(encoded, lambda pixels, unit: tf.cast(pixels, tf.float32) / unit)
+
+
+def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> Any:
+    """Decodes one image file for a function of its pixels.
+
+    Args:
+      encoded: as for `decode_image`.
+      use: gets the pixels, uint8 or uint16 [height, width, 1 to 4], and the value that is 1 of 255, which is 1 or 257; gives
+        the same shapes and types for both. Taking integers as they are, it is spared a copy of the image as floats.
+
+    Returns:
+      What `use` gives.
+    """
     header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 32), tf.uint8, fixed_length=32)
     is_png = tf.reduce_all(header[: len(_PNG_SIGNATURE)] == tf.constant(list(_PNG_SIGNATURE), tf.uint8))
-
-    def from_16_bit() -> tf.Tensor:
-        return tf.cast(tf.io.decode_png(encoded, dtype=tf.uint16), tf.float32) / 257.0
-
-    def from_8_bit() -> tf.Tensor:
-        return tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
-
-    return tf.cond(is_png & (header[_PNG_BIT_DEPTH] == 16), from_16_bit, from_8_bit)
+    return tf.cond(
+        is_png & (header[_PNG_BIT_DEPTH] == 16),
+        lambda: use(tf.io.decode_png(encoded, dtype=tf.uint16), 257.0),
+        lambda: use(tf.io.decode_image(encoded, expand_animations=False), 1.0),
+    )
 
 
 def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -63,17 +75,21 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
       float32 [height, width, channels], 0..255.
     """
     found = tf.shape(image)[-1]
-    opaque = 255.0 if channels == 4 else 0.0
-    padding = [[0, 0], [0, 0], [0, 4 - found]]
-    padded = tf.ensure_shape(tf.pad(image, padding, constant_values=opaque), [None, None, 4])
-    return tf.einsum("hwi,io->hwo", padded, tf.gather(tf.constant(_CHANNEL_MATRICES[channels]), found - 1))
+
+    def converted() -> tf.Tensor:
+        opaque = 255.0 if channels == 4 else 0.0
+        padding = [[0, 0], [0, 0], [0, 4 - found]]
+        padded = tf.ensure_shape(tf.pad(image, padding, constant_values=opaque), [None, None, 4])
+        return tf.einsum("hwi,io->hwo", padded, tf.gather(tf.constant(_CHANNEL_MATRICES[channels]), found - 1))
+
+    return tf.cond(found == channels, lambda: tf.ensure_shape(image, [None, None, channels]), converted)
 
 
 def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antialias: bool) -> tf.Tensor:
     """Brings an image to the network's size by bilinear interpolation.
 
     Args:
-      image: float32 [any height, any width, channels].
+      image: any type [any height, any width, channels].
       height: rows of the result.
       width: columns of the result.
       resize: "stretch" ignores the aspect ratio, "letterbox" keeps it and pads with black, "crop" keeps it and cuts the
@@ -84,7 +100,7 @@ def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antiali
       float32 [height, width, channels].
     """
     if resize == "letterbox":
-        return tf.image.resize_with_pad(image, height, width, antialias=antialias)
+        return tf.cast(tf.image.resize_with_pad(image, height, width, antialias=antialias), tf.float32)
     if resize == "crop":
         size = tf.cast(tf.shape(image)[:2], tf.float32)
         scale = tf.reduce_max(tf.constant([height, width], tf.float32) / size)
@@ -92,14 +108,45 @@ def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antiali
         cut = tf.clip_by_value(cut, 1, tf.shape(image)[:2])
         top, left = tf.unstack((tf.shape(image)[:2] - cut) // 2)
         image = image[top : top + cut[0], left : left + cut[1]]
-    return tf.image.resize(image, [height, width], antialias=antialias)
+    return tf.cast(tf.image.resize(image, [height, width], antialias=antialias), tf.float32)
 
 
-def images_from_files(encoded: tf.Tensor, *, height: int, width: int, channels: int, resize: str, antialias: bool) -> tf.Tensor:
+def images_from_files(encoded: tf.Tensor, **image: Any) -> tf.Tensor:
     """Decodes, resizes and converts a batch of image files.
 
     Args:
       encoded: string [N].
+      image: as for `to_network_size`.
+
+    Returns:
+      uint8 [N, height, width, channels].
+    """
+    shape = [image["height"], image["width"], image["channels"]]
+    return tf.map_fn(
+        lambda file: with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, **image)),
+        encoded,
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+    )
+
+
+def to_network_size(
+    pixels: tf.Tensor,
+    unit: float,
+    *,
+    height: int,
+    width: int,
+    channels: int,
+    resize: str,
+    antialias: bool,
+    intensity: str = "type",
+    window: list[float] | None = None,
+    percentiles: list[float] | None = None,
+) -> tf.Tensor:
+    """Makes of a decoded image what the network sees.
+
+    Args:
+      pixels: uint8 or uint16 [any height, any width, 1 to 4].
+      unit: pixel value that is 1 of 255.
       height: rows of the result.
       width: columns of the result.
       channels: 1, 3 or 4.
@@ -107,15 +154,11 @@ def images_from_files(encoded: tf.Tensor, *, height: int, width: int, channels: 
       antialias: as in `resize_image`.
 
     Returns:
-      uint8 [N, height, width, channels].
+      uint8 [height, width, channels].
     """
-
-    def load(file: tf.Tensor) -> tf.Tensor:
-        # Both steps are linear, so the order does not matter to the result; resizing first is less work.
-        image = to_channels(resize_image(decode_image(file), height, width, resize, antialias), channels)
-        return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
-
-    return tf.map_fn(load, encoded, fn_output_signature=tf.TensorSpec([height, width, channels], tf.uint8))
+    # All steps are linear, so their order does not matter to the result; resizing first is less work.
+    image = to_channels(resize_image(pixels, height, width, resize, antialias) / unit, channels)
+    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), [height, width, channels])
 
 
 def serialize_images(images: tf.Tensor) -> tf.Tensor:
