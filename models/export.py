@@ -54,7 +54,8 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
     # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def read(encoded: tf.Tensor) -> tf.Tensor:
-        serialized = transform({features.ENCODED: encoded[:, tf.newaxis]})[features.IMAGE]
+        files = encoded[:, tf.newaxis]
+        serialized = transform({features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")})[features.IMAGE]
         return parse_images(serialized, model.input_shape[1:])
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])

@@ -9,18 +9,27 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
+PIXELS: Final = (
+    "image/pixels"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels], the same image as the network
+)
+# sees it, so that it is decoded once; empty where that is not known yet at ingestion
 FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels
 CHANNELS: Final = "image/channels"  # int64: 1 to 4
+ASPECT: Final = "image/aspect"  # float: width / height
+BYTES: Final = "image/bytes"  # int64: size of the original file
 FILENAME: Final = "image/filename"  # bytes: path, relative to the data folder
 LABEL: Final = "image/label"  # bytes: name of the class; of multi-label data, the names of all its classes
 LABEL_SEPARATOR: Final = "|"  # between names where several are written as one text: in manifests and in predictions
 GROUP: Final = "image/group"  # bytes: rows that share it share a split; the path where the data has no groups
 MEAN: Final = "image/mean"  # float: mean grey level, 0..1
 STD: Final = "image/std"  # float: standard deviation of the grey level, 0..0.5
+SATURATED: Final = "image/saturated"  # float: share of values at an end of the pixel type's range, 0..1
+SHARPNESS: Final = "image/sharpness"  # float: standard deviation of the Laplacian, 0..4; see models.summaries
 META_PREFIX: Final = "meta/"  # bytes: one feature for each extra column of a manifest
-RAW: Final = (ENCODED, FORMAT, HEIGHT, WIDTH, CHANNELS, FILENAME, LABEL, GROUP, MEAN, STD)
+SUMMARIES: Final = (MEAN, STD, SATURATED, SHARPNESS)  # what models.summaries computes of the pixels, in this order
+RAW: Final = (ENCODED, PIXELS, FORMAT, HEIGHT, WIDTH, CHANNELS, ASPECT, BYTES, FILENAME, LABEL, GROUP, *SUMMARIES)
 
 # Transformed features.
 IMAGE: Final = "image"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels]

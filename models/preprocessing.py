@@ -129,6 +129,29 @@ def images_from_files(encoded: tf.Tensor, **image: Any) -> tf.Tensor:
     )
 
 
+def images_from_examples(encoded: tf.Tensor, pixels: tf.Tensor, **image: Any) -> tf.Tensor:
+    """What the network sees, decoded only where ingestion has not done it.
+
+    Args:
+      encoded: string [N], image files.
+      pixels: string [N], as `serialize_images` writes them, or empty.
+      image: as for `to_network_size`.
+
+    Returns:
+      uint8 [N, height, width, channels].
+    """
+    shape = [image["height"], image["width"], image["channels"]]
+
+    def load(file: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        return tf.cond(
+            tf.equal(known, ""),
+            lambda: with_pixels(file, lambda values, unit: to_network_size(values, unit, **image)),
+            lambda: tf.ensure_shape(tf.io.parse_tensor(known, tf.uint8), shape),
+        )
+
+    return tf.map_fn(lambda pair: load(*pair), (encoded, pixels), fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+
+
 def to_network_size(
     pixels: tf.Tensor,
     unit: float,
@@ -228,7 +251,8 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     Returns:
       The transformed features.
     """
-    images = images_from_files(tf.reshape(inputs[features.ENCODED], [-1]), **custom_config["image"])
+    files, pixels = (tf.reshape(inputs[name], [-1]) for name in (features.ENCODED, features.PIXELS))
+    images = images_from_examples(files, pixels, **custom_config["image"])
     mean, variance = channel_moments(images)
     labels = inputs[features.LABEL]
     if not custom_config["multi_label"]:

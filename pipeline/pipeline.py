@@ -20,9 +20,12 @@ from pipeline.config import Config
 from pipeline.evaluation import build_eval_config
 from pipeline.splits import TRAIN_EVAL_TEST, Splits
 
-# Statistics take the encoded files as bytes to be measured, not as values to be counted.
+# Statistics take files and pixels as bytes to be measured, not as values to be counted.
 _OPAQUE_BYTES = schema_pb2.Schema(
-    feature=[schema_pb2.Feature(name=features.ENCODED, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain())]
+    feature=[
+        schema_pb2.Feature(name=name, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain())
+        for name in (features.ENCODED, features.PIXELS)
+    ]
 )
 
 
@@ -49,7 +52,8 @@ def create_pipeline(
     example_gen = ImageExampleGen(
         input_base=config.data.path,
         settings={
-            **config.data.model_dump(include={"manifest", "columns", "splits", "multi_label", "max_rejected", "max_pixels"}),
+            **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
+            "image": image,
             "folds": splits.folds,
             "code": code_digest("components.image_example_gen.component"),
         },

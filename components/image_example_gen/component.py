@@ -24,9 +24,8 @@ class ImageExampleGen(component.FileBasedExampleGen):
 
         Args:
           input_base: the data folder.
-          settings: `manifest`, `columns`, `splits`, `multi_label`, `max_rejected` and `max_pixels` of the configuration's
-            `data` section, in cross-validation `folds`, their number, and anything else whose change must make the component
-            run again.
+          settings: the section `data` of the configuration; `image`, that section; in cross-validation `folds`, their number;
+            and anything else whose change must make the component run again.
         """
         # TFX takes the names from here; which row goes where is up to `source`.
         splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in source.split_names(settings)]

@@ -40,8 +40,13 @@ class ImageFile:
     height: int
     width: int
     channels: int
-    mean: float
-    std: float
+    page: int = 0
+    note: str = ""
+    original_format: str = ""
+
+
+def normalise(encoded: bytes, path: str, settings: dict) -> list[ImageFile]:
+    return [check_image(encoded, settings["max_pixels"])]
 
 
 def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
@@ -64,9 +69,7 @@ def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
         if image.width * image.height > max_pixels:
             raise RejectedImage(f"{image.width}x{image.height} is more than {max_pixels} pixels")
         file_format = image.format or ""
-        if file_format == "PNG":
-            _check_png(encoded)
-        image.load()
+        original = file_format.lower()
         rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         if rotated or image.mode not in _READ_BY_TENSORFLOW.get(file_format, ()):
             pixels = _as_png_pixels(ImageOps.exif_transpose(image))
@@ -82,8 +85,7 @@ def check_image(encoded: bytes, max_pixels: int) -> ImageFile:
         raise RejectedImage("not an image") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged files; none may stop the run
         raise RejectedImage(f"damaged: {error}") from error
-    mean, std = _grey_level(pixels)
-    return ImageFile(encoded, file_format.lower(), pixels.height, pixels.width, channels, mean, std)
+    return ImageFile(encoded, file_format.lower(), pixels.height, pixels.width, channels, 0, "", original)
 
 
 def _as_png_pixels(image: Image.Image) -> Image.Image:

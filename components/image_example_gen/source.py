@@ -47,7 +47,14 @@ class Row:
     labels: tuple[str, ...]
     group: str
     split: str
-    meta: dict[str, str] = field(default_factory=dict)
+    meta: dict[str, str | int | float] = field(default_factory=dict)
+    reason: str = ""
+    size: int = 0
+    record: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path if self.record is None else f"{self.path}:{self.record}"
 
     @property
     def label(self) -> str:

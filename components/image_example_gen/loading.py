@@ -1,0 +1,204 @@
+"""From the rows of a shard to examples and index rows: reads, checks, decodes once, measures."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from components.image_example_gen.decoding import ImageFile, RejectedImage, normalise
+from components.image_example_gen.index import IndexRow
+from components.image_example_gen.reading import read_files
+from components.image_example_gen.source import Row
+from models import features
+from models.preprocessing import to_network_size, with_pixels
+from models.summaries import summarize
+
+_BATCH_FILES, _BATCH_BYTES = 32, 2**24  # at most, or one file; what a thread takes at a time
+_File = tuple[Row, bytes | RejectedImage]
+_Loaded = tuple[IndexRow, bytes | None]  # None if it is set aside, else a serialised tf.Example
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What TensorFlow makes of a file.
+
+    Attributes:
+      pixels: string, `tf.io.serialize_tensor` of what the network sees; empty where that is not known at ingestion.
+      thumbnail: uint8 [height, width, channels], the same for people and hashes.
+      summaries: float32 [4], in the order of features.SUMMARIES.
+    """
+
+    pixels: bytes
+    thumbnail: np.ndarray
+    summaries: np.ndarray
+
+
+class Decoder:
+    """Decodes files as Transform and the exported model do, with the same functions."""
+
+    def __init__(self, image: dict[str, Any]) -> None:
+        """`image` is the section of the configuration."""
+        self._known = image["intensity"] != "percentiles"  # these limits are of all images
+        if not self._known:
+            image = {**image, "intensity": "type"}
+        shape = [image["height"], image["width"], image["channels"]]
+
+        def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            seen = to_network_size(pixels, unit, **image)
+            return seen, tf.io.serialize_tensor(seen), summarize(pixels, unit)
+
+        specs = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.float32))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # One at a time: callers decode in several threads, and memory for each is enough.
+            return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)
+
+        self._decode = decode
+
+    def decode(self, files: list[bytes]) -> list[Decoded | RejectedImage]:
+        """Decodes files, all of them completely; those that are damaged give the reason."""
+        if not files:
+            return []
+        try:
+            seen, serialized, summaries = (output.numpy() for output in self._decode(tf.constant(files)))
+        except tf.errors.OpError as error:
+            if len(files) > 1:  # the others of the batch are good, or have reasons of their own
+                return [self.decode([file])[0] for file in files]
+            return [RejectedImage(f"damaged: {_first_line(error.message)}")]
+        pixels = serialized if self._known else [b""] * len(files)
+        return [Decoded(*found) for found in zip(pixels, seen, summaries, strict=True)]
+
+
+def _first_line(message: str) -> str:
+    """An operation's message without the node's name that it begins and ends with."""
+    lines = [line for line in message.splitlines() if line.strip() and "{{" not in line] or message.splitlines() or [""]
+    return lines[0].split(" [Op:")[0].strip()[:200]
+
+
+class Loader:
+    """Makes the examples of a worker's shards, with all cores."""
+
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+        """`folder` is the data's; `settings` are the section `data` of the configuration, and `image` in it."""
+        self._folder = folder
+        self._settings = settings
+        self._decoder = Decoder(settings["image"])
+
+    def load(self, rows: list[Row]) -> Iterator[_Loaded]:
+        """One result for each image or unusable file; of files with several pages, one for each page."""
+        for row in rows:
+            if row.reason:
+                yield IndexRow(row.name, row.label, row.group, "", reason=row.reason, bytes=row.size), None
+        wanted = [row for row in rows if not row.reason]
+        files = zip(wanted, read_files(self._folder, wanted), strict=True)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and hashing release the interpreter's lock
+            for results in _ahead(threads, self._load_batch, _batches(files)):
+                yield from results
+
+    def _load_batch(self, files: list[_File]) -> list[_Loaded]:
+        checked = [item for row, content in files for item in self._check(row, content)]
+        decoded = iter(self._decoder.decode([image.encoded for _, _, image in checked if image]))
+        return [_finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
+
+    def _check(self, row: Row, content: bytes | RejectedImage) -> list[tuple[Row, IndexRow, ImageFile | None]]:
+        found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
+        try:
+            if isinstance(content, RejectedImage):
+                raise content
+            found = found._replace(bytes=len(content), content_hash=hashlib.sha256(content).hexdigest())
+            images = normalise(content, row.path, self._settings)
+        except RejectedImage as reason:
+            return [(row, found._replace(reason=str(reason)), None)]
+        return [
+            (
+                row,
+                found._replace(
+                    path=f"{row.name}#{image.page}" if image.page else row.name,
+                    note=image.note,
+                    format=image.original_format,
+                    height=image.height,
+                    width=image.width,
+                    channels=image.channels,
+                ),
+                image,
+            )
+            for image in images
+        ]
+
+
+def _finish(row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | RejectedImage) -> _Loaded:
+    if isinstance(decoded, RejectedImage):
+        return found._replace(reason=str(decoded)), None
+    mean, std, saturated, sharpness = map(float, decoded.summaries)
+    found = found._replace(
+        split=row.split,
+        mean=mean,
+        std=std,
+        saturated=saturated,
+        sharpness=sharpness,
+        perceptual_hash=None,
+    )
+    return found, to_example(row, found, image, decoded).SerializeToString()
+
+
+def to_example(row: Row, found: IndexRow, image: ImageFile, decoded: Decoded) -> tf.train.Example:
+    """One image as the raw features of `models.features`."""
+
+    def feature(value: str | bytes | float) -> tf.train.Feature:
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        if isinstance(value, float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value if isinstance(value, bytes) else value.encode()]))
+
+    values: dict[str, str | bytes | float] = {
+        features.ENCODED: image.encoded,
+        features.PIXELS: decoded.pixels,
+        features.FORMAT: image.format,
+        features.HEIGHT: image.height,
+        features.WIDTH: image.width,
+        features.CHANNELS: image.channels,
+        features.ASPECT: image.width / image.height,
+        features.BYTES: found.bytes,
+        features.FILENAME: found.path,
+        features.GROUP: row.group,
+        **dict(zip(features.SUMMARIES, decoded.summaries.tolist(), strict=True)),
+        **{features.META_PREFIX + column: value for column, value in row.meta.items()},
+    }
+    labels = tf.train.Feature(bytes_list=tf.train.BytesList(value=[label.encode() for label in row.labels]))
+    return tf.train.Example(
+        features=tf.train.Features(feature={features.LABEL: labels, **{name: feature(value) for name, value in values.items()}})
+    )
+
+
+def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
+    batch: list[_File] = []
+    size = 0
+    for row, content in files:
+        batch.append((row, content))
+        size += len(content) if isinstance(content, bytes) else 0
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """`threads.map` that takes an item only when there is somebody to work on it, so that items don't pile up."""
+    running: deque[Future[_Out]] = deque()
+    for item in items:
+        running.append(threads.submit(work, item))
+        if len(running) > (os.cpu_count() or 1):
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
