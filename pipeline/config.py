@@ -68,7 +68,7 @@ class DataConfig(Section):
     duplicates: Literal["report", "group"] = Field(
         "report", description="group: duplicates count as one group and so share a split, for another pass over the files"
     )
-    near_duplicates: Annotated[int, Field(ge=0, le=16)] = Field(
+    near_duplicates: Annotated[int, Field(ge=0, le=8)] = Field(
         2, description="bits of 64 in which perceptual hashes of near duplicates may differ"
     )
     max_rejected: Share = Field(0.05, description="share of unusable files that stops the run when exceeded")
