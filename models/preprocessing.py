@@ -11,6 +11,7 @@ import tensorflow_transform as tft
 
 from models import features
 
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # offset of the bit depth, the 9th byte of the IHDR chunk's data
 
@@ -56,11 +57,20 @@ def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> A
       What `use` gives.
     """
     header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 32), tf.uint8, fixed_length=32)
-    is_png = tf.reduce_all(header[: len(_PNG_SIGNATURE)] == tf.constant(list(_PNG_SIGNATURE), tf.uint8))
-    return tf.cond(
-        is_png & (header[_PNG_BIT_DEPTH] == 16),
-        lambda: use(tf.io.decode_png(encoded, dtype=tf.uint16), 257.0),
-        lambda: use(tf.io.decode_image(encoded, expand_animations=False), 1.0),
+
+    def begins_with(signature: bytes) -> tf.Tensor:
+        return tf.reduce_all(header[: len(signature)] == tf.constant(list(signature), tf.uint8))
+
+    return tf.case(
+        [
+            # decode_image takes a coarse inverse DCT: wrong by 3 levels in photographs, more in sharp ones, and no faster.
+            (begins_with(_JPEG_SIGNATURE), lambda: use(tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE"), 1.0)),
+            (
+                begins_with(_PNG_SIGNATURE) & (header[_PNG_BIT_DEPTH] == 16),
+                lambda: use(tf.io.decode_png(encoded, dtype=tf.uint16), 257.0),
+            ),
+        ],
+        default=lambda: use(tf.io.decode_image(encoded, expand_animations=False), 1.0),
     )
 
 

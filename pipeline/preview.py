@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from PIL import Image, ImageDraw, ImageFont
 
 from components.errors import UserError
-from components.image_example_gen.decoding import RejectedImage, check_image
+from components.image_example_gen.decoding import RejectedImage, normalise
 from components.image_example_gen.source import Row, read_rows
 from pipeline.config import Config
 from pipeline.samples import SAMPLES
@@ -71,10 +71,11 @@ def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, byte
 
 def _readable(rows: Iterator[Row], config: Config) -> Iterator[tuple[Row, bytes]]:
     folder = config.data.path.rstrip("/")
+    settings = {**config.data.model_dump(), "image": config.image.model_dump()}
     for row in rows:
         try:
             with FileSystems.open(f"{folder}/{row.path}", compression_type=CompressionTypes.UNCOMPRESSED) as file:
-                yield row, check_image(file.read(), config.data.max_pixels).encoded
+                yield row, normalise(file.read(), row.path, settings)[0].encoded
         except (OSError, RejectedImage):
             continue  # as ingestion does
 

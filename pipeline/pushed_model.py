@@ -1,11 +1,12 @@
 """What asking a pushed model takes: its newest version, and image files as ingestion reads them."""
 
 from pathlib import Path
+from typing import Final
 
 from components.errors import UserError
-from components.image_example_gen.decoding import RejectedImage, check_image
+from components.image_example_gen.decoding import RejectedImage, normalise
 
-_MAX_PIXELS = 100_000_000
+_SETTINGS: Final = {"max_pixels": 100_000_000, "pages": "first", "image": {"intensity": "type", "window": None}}
 
 
 def find_version(model: Path) -> Path:
@@ -28,7 +29,7 @@ def read_image(image: Path) -> bytes:
       UserError: the file can't be read, or is no image.
     """
     try:
-        return check_image(image.read_bytes(), _MAX_PIXELS).encoded
+        return normalise(image.read_bytes(), image.name, _SETTINGS)[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
     except RejectedImage as reason:
