@@ -302,7 +302,7 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
     """Reads transformed examples.
 
     Args:
-      files: patterns of gzipped TFRecord files.
+      files: patterns of TFRecord files.
       image_shape: (height, width, channels).
       num_classes: size of the label vocabulary; a label that is not in it is all zeros.
 
@@ -337,7 +337,7 @@ def read_statistics(files: list[str]) -> dict[str, Any]:
 
 def _read_records(patterns: list[str]) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(patterns, shuffle=False)
-    return files.interleave(lambda file: tf.data.TFRecordDataset(file, "GZIP"), num_parallel_calls=tf.data.AUTOTUNE)
+    return files.interleave(lambda file: tf.data.TFRecordDataset(file), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def read_class_counts(transform_output: tft.TFTransformOutput) -> list[int]:

@@ -187,7 +187,11 @@ def _load(config: Config, console: Console) -> None:
     with waiting(console, "loading TensorFlow and TFX"):
         for module in ("tfx.orchestration.local.local_dag_runner", "pipeline.pipeline", "pipeline.results"):
             importlib.import_module(module)
+        from absl import flags
         from absl import logging as absl_logging
+
+        # Batches of records by their bytes and not by time alone, which of large images would be gigabytes.
+        flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
     if config.model.weights != "none":
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             _check_weights(config)

@@ -14,6 +14,7 @@ from tfx.types import Channel
 from components.anomaly_gate.component import AnomalyGate
 from components.baseline.strategy import LastBlessedBaseline
 from components.image_example_gen.component import ImageExampleGen
+from components.transform.component import Transform
 from models import features
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
@@ -69,14 +70,14 @@ def create_pipeline(
     example_validator = validator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]).with_id(
         "ExampleValidator"
     )
-    transform = tfx_components.Transform(
+    transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="models.preprocessing.preprocessing_fn",
         custom_config={
             "image": image,
             "multi_label": config.data.multi_label,
-            "code": code_digest("models.preprocessing"),
+            "code": code_digest("models.preprocessing") + code_digest("components.transform.component"),
         },
         # The Evaluator reads the test split as the server would: as raw examples.
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),

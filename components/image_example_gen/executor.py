@@ -18,10 +18,11 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
 from components.errors import UserError
+from components.files import replace_file
 from components.image_example_gen import source
 from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
 from components.image_example_gen.loading import Loader
-from components.image_example_gen.writing import SplitWriters, replace_file
+from components.image_example_gen.writing import SplitWriters
 from models import features
 
 # {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files}

@@ -1,27 +1,12 @@
-"""Writes whole files on any file system: aside first, then renamed."""
+"""Writes the examples of a shard."""
 
 import os
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import tensorflow as tf
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from tfx.dsl.io import fileio
 
-
-def replace_file(path: str, write: Callable[[Any], Any]) -> None:
-    """Writes a file so that it is there as a whole or not at all.
-
-    Args:
-      path: local, or on one of Beam's file systems.
-      write: gets the open binary file.
-    """
-    aside = _aside(path)
-    with FileSystems.create(aside, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        write(file)
-    fileio.rename(aside, path, overwrite=True)
+from components.files import aside
 
 
 class SplitWriters:
@@ -37,7 +22,7 @@ class SplitWriters:
 
     def write(self, split: str, example: bytes) -> None:
         if split not in self._writers:
-            self._writers[split] = tf.io.TFRecordWriter(_aside(self._path(split)))
+            self._writers[split] = tf.io.TFRecordWriter(aside(self._path(split)))
         self._writers[split].write(example)
 
     def _path(self, split: str) -> str:
@@ -50,11 +35,6 @@ class SplitWriters:
         for split, writer in self._writers.items():
             writer.close()
             if kind is None:
-                fileio.rename(_aside(self._path(split)), self._path(split), overwrite=True)
+                fileio.rename(aside(self._path(split)), self._path(split), overwrite=True)
             else:
-                fileio.remove(_aside(self._path(split)))
-
-
-def _aside(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}")
+                fileio.remove(aside(self._path(split)))

@@ -1,0 +1,78 @@
+"""Analyses with TensorFlow Transform, then writes the transformed examples with tf.data, one shard after the other."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_transform import impl_helper
+from tfx.components.transform import executor
+from tfx.dsl.io import fileio
+from tfx.proto import transform_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
+from tfx_bsl.coders import example_coder
+
+from components.files import aside
+
+_BATCH = 16  # examples: a file that is not decoded yet may be large
+
+
+class _WriteShard(beam.DoFn):
+    """(raw examples, transformed examples), two files: reads one, writes the other."""
+
+    def __init__(self, transform_graph: str) -> None:
+        self._transform_graph = transform_graph
+
+    def setup(self) -> None:
+        transform_output = tft.TFTransformOutput(self._transform_graph)
+        self._layer = transform_output.transform_features_layer()
+        self._raw_spec = transform_output.raw_feature_spec()
+        schema = transform_output.transformed_metadata.schema
+        self._converter = impl_helper.make_tensor_to_arrow_converter(schema)
+        self._encoder = example_coder.RecordBatchToExamplesEncoder(schema)
+
+    def process(self, element: tuple[str, str]) -> Iterator[str]:
+        source, destination = element
+        batches = (
+            tf.data.TFRecordDataset(source)
+            .batch(_BATCH)
+            .map(lambda examples: self._layer(tf.io.parse_example(examples, self._raw_spec)), tf.data.AUTOTUNE)
+            .prefetch(2)
+        )
+        with tf.io.TFRecordWriter(aside(destination)) as writer:
+            for batch in batches:
+                for example in self._encoder.encode(self._converter.convert(batch)):
+                    writer.write(example)
+        fileio.rename(aside(destination), destination, overwrite=True)
+        yield destination
+
+
+class Executor(executor.Executor):
+    """Beam spreads shards instead of examples, which then need no Python each; the files are not compressed."""
+
+    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+        outputs = dict(output_dict)
+        (transformed,) = outputs.pop(standard_component_specs.TRANSFORMED_EXAMPLES_KEY)
+        super().Do(input_dict, outputs, exec_properties)
+
+        config = transform_pb2.SplitsConfig()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
+        splits = list(config.transform)
+        transformed.split_names = artifact_utils.encode_split_names(splits)
+        files = []
+        for split in splits:
+            (folder,) = artifact_utils.get_split_uris(input_dict[standard_component_specs.EXAMPLES_KEY], split)
+            written = artifact_utils.get_split_uri([transformed], split)
+            fileio.makedirs(written)
+            files += [(os.path.join(folder, name), os.path.join(written, name)) for name in sorted(fileio.listdir(folder))]
+        graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(files)
+                | "Spread" >> beam.Reshuffle()
+                | "WriteShard" >> beam.ParDo(_WriteShard(graph))
+            )
