@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -32,6 +33,7 @@ _SUFFIXES: Final = {
     **{f".{name}": name for name in ("png", "gif", "bmp", "webp")},
 }
 
+warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata would fill the log
 Image.MAX_IMAGE_PIXELS = None  # the configuration says how many, and `check_size` looks at every header
 
 
@@ -96,6 +98,8 @@ def normalise(encoded: bytes, path: str, settings: dict[str, Any]) -> list[Image
         raise
     except UnidentifiedImageError as error:
         raise RejectedImage("not an image") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, struct.error) as error:
+        raise RejectedImage("damaged: the header contradicts itself or the rest") from error
     except Exception as error:  # decoders raise many types on damaged files; none may stop the run
         raise RejectedImage(f"damaged: {error or type(error).__name__}") from error
     note = note_on_suffix(path, images[0].original_format)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 _LONGEST_REASON = 200
-_ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|0x[0-9a-f]{6,}")
+_ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|\b0x[0-9a-f]{6,}")
 
 
 class RejectedImage(Exception):

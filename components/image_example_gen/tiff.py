@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
@@ -101,7 +102,7 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict
     unknown = page.samplesperpixel - colours - (alpha == (_ALPHA,))
     if unknown < 0 or unknown > (colours == 3):  # of RGB, one channel more is padding
         raise RejectedImage(f"{page.samplesperpixel} channels of unknown meaning")
-    if page.dtype is None or page.imagedepth != 1:
+    if page.dtype is None or page.imagedepth != 1 or isinstance(page.bitspersample, tuple):  # of channels that differ in bits
         raise RejectedImage(f"pixels of {page.bitspersample} bits, which are not read")
     _check_data(page, len(encoded), settings["max_pixels"])
     stored = page.asarray(squeeze=False, maxworkers=1)  # [planes, 1, height, width, samples]
@@ -122,7 +123,9 @@ def _check_data(page: tifffile.TiffPage, size: int, max_pixels: int) -> None:
     if page.is_tiled and page.tilewidth * page.tilelength > max_pixels + _LARGEST_PADDING:
         raise RejectedImage(f"damaged: tiles of {page.tilewidth}x{page.tilelength} pixels")
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if not ends or max(ends) > size:
+    if len(ends) < math.prod(page.chunked) or not all(page.databytecounts):  # tifffile leaves their pixels black
+        raise RejectedImage("damaged: strips or tiles are missing")
+    if max(ends) > size:
         raise RejectedImage("damaged: the file ends before its pixels")
     promised = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
     if promised > sum(page.databytecounts) * (1 if page.compression == 1 else _LARGEST_RATIO):

@@ -569,7 +569,12 @@ def rejected() -> dict[str, Case]:
             "3 pages have more than 20000 pixels",
             {"pages": "all"},
         ),
-        "tiff of too few data": (with_tag(with_tag(grey_tiff, 256, 90), 257, 90), "damaged: too few data for the pixels"),
+        "tiff without one of its strips": (
+            with_tag(tiff(GREY, rowsperstrip=10, compression="lzw"), 279, 0),
+            "damaged: strips or tiles are missing",
+        ),
+        "tiff of channels of different bits": (with_tag(tiff(RGB, photometric="rgb"), 258, 5), "bits, which are not read"),
+        "tiff of too few data": (with_tag(grey_tiff, 256, 90), "damaged: too few data for the pixels"),
         "dicom bomb": (dicom(stored, Rows=60_000, Columns=60_000), too_large),
         "dicom bomb of frames": (
             dicom(stored, NumberOfFrames=20_000),
