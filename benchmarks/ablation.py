@@ -105,7 +105,7 @@ def write_quarter() -> None:
     if (DIGITS / QUARTER).exists():
         return
     config = load_config(CONFIGS["digits"], data=str(DIGITS))
-    rows = source.read_rows(config.data.path, config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"}))
+    rows = source.read_rows(config.data.path, config.data.model_dump())
     unfinished = DIGITS.with_name(f".{QUARTER}")
     with unfinished.open("w", newline="") as file:
         writer = csv.writer(file)

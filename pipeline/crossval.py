@@ -164,7 +164,7 @@ def _check_classes(folder: str, rows: Sequence[source.Row], runs: Sequence[Split
     """A class that a fold's model would be asked for and could not have learned."""
     folds_of: dict[str, set[str]] = {}
     for row in rows:
-        if row.split != "test":
+        if not row.reason and row.split != "test":
             for label in row.labels:
                 folds_of.setdefault(label, set()).add(row.split)
     for number, splits in enumerate(runs, start=1):

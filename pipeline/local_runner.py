@@ -136,8 +136,7 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    settings = config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"})
-    rows = source.read_rows(config.data.path, {**settings, "folds": folds})
+    rows = source.read_rows(config.data.path, {**config.data.model_dump(), "folds": folds})
     _check_slices(config, rows)
     return rows
 
@@ -286,7 +285,8 @@ def _check_weights(config: Config) -> None:
 
 
 def _check_slices(config: Config, rows: list[source.Row]) -> None:
-    known = [*features.RAW, *(features.META_PREFIX + column for column in rows[0].meta)]
+    columns = dict.fromkeys(column for row in rows for column in row.meta)
+    known = [*features.RAW, *(features.META_PREFIX + column for column in columns)]
     named = [name for names in config.evaluate.slices for name in names]
     named += [name for threshold in config.evaluate.thresholds for name in threshold.slice]
     for name in named:

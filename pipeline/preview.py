@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from PIL import Image, ImageDraw, ImageFont
 
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
+from components.image_example_gen.reading import read_files
 from components.image_example_gen.source import Row, read_rows
 from pipeline.config import Config
 from pipeline.samples import SAMPLES
@@ -45,8 +44,7 @@ def write_preview(config: Config, examples: int, output: Path) -> None:
         raise UserError(f"--examples {examples}: give 1 or more")
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    settings = config.data.model_dump(include={"manifest", "columns", "splits", "multi_label"})
-    rows = [row for row in read_rows(config.data.path, settings) if row.split == "train"]
+    rows = [row for row in read_rows(config.data.path, config.data.model_dump()) if row.split == "train"]
     chosen = _choose(rows, max(examples, _MIXED_WITH), config)
     classes = sorted({label for row in rows for label in row.labels})
     images, versions = _augment(chosen, classes, config)
@@ -58,7 +56,7 @@ def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, byte
     """Rows and their checked files; each class has one before any has two, as far as they go."""
     order = random.Random(config.train.seed)
     by_label: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.path):
+    for row in sorted(rows, key=lambda row: (row.path, row.record or 0)):
         by_label.setdefault(row.label, []).append(row)
     groups = [order.sample(group, len(group)) for group in by_label.values()]
     order.shuffle(groups)
@@ -70,13 +68,14 @@ def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, byte
 
 
 def _readable(rows: Iterator[Row], config: Config) -> Iterator[tuple[Row, bytes]]:
-    folder = config.data.path.rstrip("/")
     settings = {**config.data.model_dump(), "image": config.image.model_dump()}
-    for row in rows:
+    rows, read = itertools.tee(rows)
+    for row, content in zip(rows, read_files(config.data.path, read), strict=True):
+        if isinstance(content, RejectedImage):
+            continue
         try:
-            with FileSystems.open(f"{folder}/{row.path}", compression_type=CompressionTypes.UNCOMPRESSED) as file:
-                yield row, normalise(file.read(), row.path, settings)[0].encoded
-        except (OSError, RejectedImage):
+            yield row, normalise(content, row.path, settings)[0].encoded
+        except RejectedImage:
             continue  # as ingestion does
 
 

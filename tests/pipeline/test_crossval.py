@@ -10,17 +10,14 @@ import yaml
 
 from components.errors import UserError
 from components.image_example_gen import source
-from pipeline.config import load_config
+from pipeline.config import DataConfig, load_config
 from pipeline.crossval import run, spread
 from pipeline.results import Evaluation, Metric, Slice
 from pipeline.splits import fold_splits
 
-COLUMNS = {"path": "path", "label": "label", "group": "group", "split": "split"}
-BUCKETS = {"train": 8, "eval": 1, "test": 1}
-
 
 def settings(folds: int, **changes: Any) -> dict[str, Any]:
-    return {"manifest": "manifest.csv", "columns": COLUMNS, "splits": BUCKETS, "multi_label": False, "folds": folds, **changes}
+    return {**DataConfig(path="").model_dump(), "folds": folds, **changes}
 
 
 def make_data(folder: Path, lines: list[tuple[str, ...]], header: str = "path,label,group") -> str:

@@ -1,0 +1,57 @@
+"""Data folders whose images nobody opens, and the settings to read them with."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import UserError
+from components.image_example_gen import source
+from pipeline.config import DataConfig
+
+COLUMNS = {"path": "path", "label": "label", "group": "group", "split": "split", "types": {}}
+SPLITS = {"train": 2, "eval": 1, "test": 1, "stratify": False}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """The section `data` of the configuration, with as many images for eval and test as small data sets need."""
+    return {
+        **DataConfig(path="").model_dump(),
+        **changes,
+        "splits": SPLITS | changes.get("splits", {}),
+        "columns": COLUMNS | changes.get("columns", {}),
+    }
+
+
+def touch(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"not opened")
+
+
+def image_paths(per_class: int = 40, prefix: str = "") -> list[str]:
+    return [f"{prefix}{label}/{number:02d}.png" for label in ("cat", "dog") for number in range(per_class)]
+
+
+def make_manifest(folder: Path, header: str, lines: list[str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.csv").write_text("\n".join([header, *lines]) + "\n")
+    return folder
+
+
+def user_error(folder: Path | str, **changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        source.read_rows(str(folder), settings(**changes))
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 2
+    return text
+
+
+def split_counts(rows: list[source.Row]) -> Counter[str]:
+    return Counter(row.split for row in rows if not row.reason)
+
+
+def reasons(rows: list[source.Row]) -> dict[str, str]:
+    """Name -> reason of the rows that are set aside."""
+    return {row.name: row.reason for row in rows if row.reason}
