@@ -23,15 +23,10 @@ from components.image_example_gen import source
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE, Executor
 from models import features
+from pipeline.config import DataConfig, ImageConfig, SplitsConfig
 
-SETTINGS = {
-    "manifest": "manifest.csv",
-    "columns": {"path": "path", "label": "label", "group": "group", "split": "split"},
-    "splits": {"train": 2, "eval": 1, "test": 1},
-    "multi_label": False,
-    "max_rejected": 0.05,
-    "max_pixels": 1_000_000,
-}
+DATA = DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=True), max_pixels=1_000_000)
+SETTINGS = {**DATA.model_dump(), "image": ImageConfig(height=8, width=8).model_dump()}
 LABELS = ("cat", "dog", "eel")
 BROKEN = "dog/04.png"
 

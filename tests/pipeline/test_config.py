@@ -43,7 +43,7 @@ def test_configurations_of_the_repository_load(path: Path) -> None:
 def test_everything_but_name_and_data_has_a_default(write: Any) -> None:
     config = load_config(write())
     assert (config.name, config.data.path) == ("test", "images")
-    assert config.data.splits.model_dump() == {"train": 8, "eval": 1, "test": 1}
+    assert config.data.splits.model_dump() == {"train": 8, "eval": 1, "test": 1, "stratify": False}
     assert config.data.sample is None
 
 

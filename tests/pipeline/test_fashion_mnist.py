@@ -51,7 +51,7 @@ def test_every_picture_is_in_the_folder_of_its_split_and_class(place: Path, imag
 
 def test_ingestion_takes_an_eval_split_out_of_train_and_leaves_test_alone(place: Path) -> None:
     write_fashion_mnist(place / "fashion")
-    settings = DataConfig(path="", splits=SplitsConfig(train=4, eval=1, test=1)).model_dump()
+    settings = DataConfig(path="", splits=SplitsConfig(train=4, eval=1, test=1, stratify=True)).model_dump()
     rows = source.read_rows(str(place / "fashion"), settings)
     assert {row.label for row in rows} == set(CLASSES)
     assert {row.path.split("/")[0] for row in rows if row.split == "test"} == {"test"}
