@@ -1,4 +1,4 @@
-"""Images that are there twice: which they are, whether they stand in two classes or splits, and how to keep them in one split.
+"""Images that are there twice: which they are, and whether they stand in two classes or splits.
 
 Exact duplicates are files of the same bytes, near duplicates images whose perceptual hashes differ in a few bits. Each page of
 a multi-page file is an image of its own.
@@ -6,20 +6,14 @@ a multi-page file is an image of its own.
 
 import csv
 import io
-import itertools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
-from scipy.sparse import csgraph
 
-from components.image_example_gen import source
 from components.image_example_gen.perceptual_hash import PLAIN, near_pairs
 from components.image_example_gen.writing import replace_file
 from models import features
@@ -32,8 +26,6 @@ _LISTED_PROBLEMS: Final = 10_000
 _LISTED_HARMLESS: Final = 1_000
 _LISTED_OF_ONE_HASH: Final = 100  # images, beside an image of a near hash
 _PAIRS_AT_ONCE: Final = 1_000_000
-_LINKS_AT_ONCE: Final = 4_000_000
-_KEEPS_ITS_IMAGES: Final = ("test", "eval", "train", "")  # the first split keeps what it has, the others give to it
 
 
 class Duplicate(NamedTuple):
@@ -90,9 +82,9 @@ def find_duplicates(index: pa.Table, near: int) -> Duplicates:
     splits = pc.index_in(taken["split"], pa.array(names, pa.string())).to_numpy()
     order = np.argsort(splits, kind="stable")
     taken, splits = taken.take(order), splits[order].astype(np.int64)
-    labels = _codes(taken["label"])
-    files = _codes(_contents(taken))
-    hashes, looks = _looks(taken["perceptual_hash"])
+    labels = as_codes(taken["label"])
+    files = as_codes(_contents(taken))
+    hashes, looks = looks_of(taken["perceptual_hash"])
 
     listing = _Listing(labels, splits)
     first_file = _first(files)
@@ -151,107 +143,7 @@ def write_duplicates(folder: str, index: pa.Table, near: int) -> dict[str, Any]:
     return found.counts
 
 
-@dataclass(frozen=True)
-class Grouping:
-    """Rows with the duplicates in one group.
-
-    Attributes:
-      rows: as given, some with another group or split.
-      counts: `grouped`, images that duplicates have brought into a larger group; `largest`, images in the largest of these;
-        `moved`, images that are in another split than the data gives.
-    """
-
-    rows: list[source.Row]
-    counts: dict[str, int]
-
-
-def group_duplicates(rows: list[source.Row], hashes: pa.Table, near: int) -> Grouping:
-    """Makes one group of all groups that are linked by duplicates, over however many links.
-
-    Where the data itself puts such a group into several splits, all of it goes to test, or to eval if none of it is in test:
-    the given test split stays whole, for results on it are compared with other people's, and train can best spare the images.
-
-    Args:
-      rows: the data set, with the groups and splits that the data gives.
-      hashes: columns `position` (in `rows`), `content_hash` and `perceptual_hash`, a row for each image that can be read, so
-        several for a file of several pages.
-      near: as for `find_duplicates`.
-    """
-    position = hashes["position"].to_numpy()
-    groups = _codes(pa.chunked_array([pa.array([row.group for row in rows], pa.string())]))
-    contents = _codes(hashes["content_hash"]) + _count(groups)
-    values, looks = _looks(hashes["perceptual_hash"])
-    first_look = _count(groups, contents)
-    links = itertools.chain(
-        [(groups[position], contents), (groups[position], looks + first_look)],
-        ((one + first_look, two + first_look) for one, two, _ in near_pairs(values, near)),
-    )
-    parts = _connected(_count(groups, looks + first_look), links)[groups].tolist()
-
-    named: dict[int, set[str]] = defaultdict(set)
-    given: dict[int, set[str]] = defaultdict(set)
-    for row, part in zip(rows, parts, strict=True):
-        if not row.reason:
-            named[part].add(row.group)
-            given[part].add(row.split)
-    sizes: Counter[int] = Counter()
-    moved = 0
-    result = []
-    for row, part in zip(rows, parts, strict=True):
-        if not row.reason and len(named[part]) > 1:
-            split = next(split for split in _KEEPS_ITS_IMAGES if split in given[part])
-            sizes[part] += 1
-            moved += row.split not in ("", split)
-            row = replace(row, group=min(named[part]), split=split)
-        result.append(row)
-    return Grouping(result, {"grouped": sizes.total(), "largest": max(sizes.values(), default=0), "moved": moved})
-
-
-def _connected(nodes: int, links: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The number of each node's connected component, from links that memory need not hold all at once."""
-    parts = np.arange(nodes)
-
-    def join(ends: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        one, two = (parts[np.concatenate(side)] for side in zip(*ends, strict=True))
-        graph = sparse.coo_array((np.ones(len(one), bool), (one, two)), (nodes, nodes))
-        return csgraph.connected_components(graph, directed=False)[1][parts]
-
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    count = 0
-    for link in links:
-        waiting.append(link)
-        count += len(link[0])
-        if count > _LINKS_AT_ONCE:
-            parts, waiting, count = join(waiting), [], 0
-    return join(waiting) if waiting else parts
-
-
-def check_groups(index: pa.Table) -> None:
-    """Makes sure of what was written: the images of a group are in one split.
-
-    Args:
-      index: the columns `group` and `split` ("" where set aside).
-
-    Raises:
-      RuntimeError: a group is in two splits, which no data may bring about.
-    """
-    taken = index.filter(pc.not_equal(index["split"], ""))
-    groups = taken.select(["group", "split"]).group_by("group").aggregate([("split", "count_distinct"), ("split", "min_max")])
-    spread = groups.filter(pc.greater(groups["split_count_distinct"], 1))
-    if len(spread):
-        group = spread.slice(0, 1).to_pylist()[0]
-        raise RuntimeError(
-            f"{len(spread)} groups were written to two splits, the first {group['group']} "
-            f"({group['split_min_max']['min']} and {group['split_min_max']['max']})"
-        )
-
-
-def _count(*codes: np.ndarray) -> int:
-    """One more than the greatest of all numbers from 0."""
-    return max(int(code.max(initial=-1)) for code in codes) + 1
-
-
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
+def as_codes(column: pa.ChunkedArray) -> np.ndarray:
     """int64 [N]: equal values as equal numbers, from 0 without gaps."""
     return column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
@@ -262,7 +154,7 @@ def _contents(images: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(images["content_hash"], page, "")
 
 
-def _looks(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def looks_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """The hashes that can be compared, in ascending order, and of each image the position of its own.
 
     Each plain image has a position to itself, behind the hashes.
@@ -282,7 +174,7 @@ def _first(groups: np.ndarray) -> np.ndarray:
 
 def _least(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """int64 [N, columns] to [groups, columns]."""
-    least = np.full((_count(groups), codes.shape[1]), np.iinfo(np.int64).max)
+    least = np.full((int(groups.max(initial=-1)) + 1, codes.shape[1]), np.iinfo(np.int64).max)
     np.minimum.at(least, groups, codes)
     return least
 

@@ -20,12 +20,15 @@ from tfx.types import artifact_utils, standard_component_specs
 from components.errors import UserError
 from components.files import replace_file
 from components.image_example_gen import source
+from components.image_example_gen.duplicates import write_duplicates
+from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
 from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
 from components.image_example_gen.loading import Loader
 from components.image_example_gen.writing import SplitWriters
 from models import features
 
-# {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files}
+# {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files,
+#  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
 SUMMARY_FILE = "ingestion.json"
 REJECTED_FILE = "rejected.csv"  # columns path, label, reason
 _SHARD_ROWS, _SHARD_BYTES = 4096, 2**27  # about, of one shard
@@ -96,7 +99,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         names = source.split_names(settings)
         artifact.split_names = artifact_utils.encode_split_names(list(names))
         folder = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        rows = [row for row in source.read_rows(folder, settings) if row.reason or row.split in names]
+        rows, grouped = self._read_rows(folder, artifact.uri, settings)
+        rows = [row for row in rows if row.reason or row.split in names]
         shards = make_shards(rows)
         for name in names:
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
@@ -108,8 +112,30 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
                 | "WriteShard" >> beam.ParDo(_WriteShard(folder, artifact.uri, len(shards), settings))
             )
         summary = _merge(artifact.uri, len(shards), names)
+        index = _read_index(artifact.uri)
+        check_groups(index)
+        summary["duplicates"] = write_duplicates(artifact.uri, index, settings["near_duplicates"]) | grouped
         replace_file(os.path.join(artifact.uri, SUMMARY_FILE), lambda file: file.write(json.dumps(summary, indent=2).encode()))
         _check_rejected(artifact.uri, summary, settings["max_rejected"])
+
+    def _read_rows(self, folder: str, examples: str, settings: dict[str, Any]) -> tuple[list[source.Row], dict[str, int]]:
+        """The data set, and what grouping the duplicates has changed."""
+        if settings["duplicates"] != "group":
+            return source.read_rows(folder, settings), {}
+        rows = source.find_rows(folder, settings).rows
+        shards = make_shards(row for row in rows if not row.reason)
+        fileio.makedirs(examples)
+        with self._make_beam_pipeline() as pipeline:
+            hash_images(pipeline, folder, shards, examples, settings)
+        grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings["near_duplicates"])
+        return source.assign_splits(folder, grouping.rows, settings), grouping.counts
+
+
+def _read_index(folder: str) -> pa.Table:
+    """What duplicates and groups are found by."""
+    columns = ["path", "label", "group", "split", "content_hash", "perceptual_hash"]
+    with fileio.open(os.path.join(folder, INDEX_FILE), "rb") as file:
+        return parquet.read_table(io.BytesIO(file.read()), columns=columns)
 
 
 def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:

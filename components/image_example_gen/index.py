@@ -27,7 +27,7 @@ class IndexRow(NamedTuple):
       saturated: likewise.
       sharpness: likewise.
       content_hash: SHA-256 of the original file, hexadecimal.
-      perceptual_hash: see `duplicates`.
+      perceptual_hash: as `perceptual_hash` has it; 0 if there is too little in the image to compare.
     """
 
     path: str

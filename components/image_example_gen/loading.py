@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from components.image_example_gen.decoding import ImageFile, RejectedImage, normalise
 from components.image_example_gen.index import IndexRow
+from components.image_example_gen.perceptual_hash import perceptual_hash
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.source import Row
 from models import features
@@ -145,7 +146,7 @@ def _finish(row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | Reje
         std=std,
         saturated=saturated,
         sharpness=sharpness,
-        perceptual_hash=None,
+        perceptual_hash=perceptual_hash(decoded.thumbnail),
     )
     return found, to_example(row, found, image, decoded).SerializeToString()
 

@@ -3,24 +3,32 @@
 import csv
 import io
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageEnhance
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import standard_artifacts, standard_component_specs
 
+from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.duplicates import (
     DUPLICATES_FILE,
     Duplicate,
-    check_groups,
     find_duplicates,
-    group_duplicates,
     write_duplicates,
 )
+from components.image_example_gen.executor import SUMMARY_FILE, Executor
+from components.image_example_gen.grouping import check_groups, group_duplicates
 from components.image_example_gen.perceptual_hash import PLAIN, near_pairs, perceptual_hash
 from components.image_example_gen.source import Row
+from models import features
+from pipeline.config import Config
 
 
 def picture(seed: int, side: int = 120) -> Image.Image:
@@ -243,7 +251,9 @@ def test_the_table_is_written_beside_the_index(tmp_path: Path) -> None:
 
 
 def grouped(rows: list[Row], hashes: list[tuple[int, str, int]]) -> tuple[list[Row], dict[str, int]]:
-    names = ["position", "content_hash", "perceptual_hash"]
+    """`hashes` has positions in `rows`."""
+    hashes = [(rows[position].group, content, value) for position, content, value in hashes]
+    names = ["group", "content_hash", "perceptual_hash"]
     table = {name: list(column) for name, column in zip(names, zip(*hashes, strict=True), strict=True)}
     found = group_duplicates(rows, pa.table(table | {"perceptual_hash": pa.array(table["perceptual_hash"], pa.uint64())}), 2)
     return found.rows, found.counts
@@ -278,3 +288,76 @@ def test_a_group_in_two_splits_is_an_error_that_names_it() -> None:
     check_groups(written)
     with pytest.raises(RuntimeError, match=r"1 groups .* q \(test and train\)"):
         check_groups(pa.table({"group": ["p", "q", "q"], "split": ["train", "test", "train"]}))
+
+
+# Ingestion
+
+
+def write_data(folder: Path) -> None:
+    """16 pictures of each class, a copy of one in the other class, a re-encoded copy in another split, and two that are white."""
+    for number in range(32):
+        label = ("cat", "dog")[number % 2]
+        split = "train" if number < 24 else "eval" if number < 28 else "test"
+        (folder / split / label).mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / split / label / f"{number:02d}.png")
+    (folder / "train/dog/copy.png").write_bytes((folder / "train/cat/00.png").read_bytes())
+    as_jpeg(picture(3), 60).save(folder / "test/dog/smaller.jpg", quality=60)
+    Image.new("RGB", (40, 40), "white").save(folder / "train/cat/white.png")
+    Image.new("RGB", (40, 50), "white").save(folder / "test/dog/white.png")
+
+
+def ingest(data: Path, output: Path, duplicates: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the written examples, and the duplicates' counts."""
+    config = Config.model_validate(
+        {"name": "x", "data": {"path": str(data), "duplicates": duplicates}, "image": {"height": 64, "width": 64}}
+    )
+    settings = {**config.data.model_dump(), "image": config.image.model_dump()}
+    component = ImageExampleGen(str(data), settings)
+    examples = standard_artifacts.Examples()
+    examples.uri = str(output / "examples")
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(output / "tmp"), unique_id="7"
+    )
+    Executor(context).Do({}, {standard_component_specs.EXAMPLES_KEY: [examples]}, dict(component.exec_properties))
+    return Path(examples.uri), json.loads((Path(examples.uri) / SUMMARY_FILE).read_text())["duplicates"]
+
+
+def read_duplicates(examples: Path) -> list[tuple[str, ...]]:
+    with (examples / DUPLICATES_FILE).open(newline="") as file:
+        return [(line["kind"], line["path_a"], line["path_b"], line["problem"]) for line in csv.DictReader(file)]
+
+
+def test_ingestion_tells_of_a_copy_in_another_class_and_of_a_changed_one_in_another_split(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    examples, counts = ingest(tmp_path / "data", tmp_path, "report")
+    found = {(kind, frozenset((one, two)), problem) for kind, one, two, problem in read_duplicates(examples)}
+    assert found == {
+        ("exact", frozenset(("train/cat/00.png", "train/dog/copy.png")), "classes"),
+        ("near", frozenset(("train/dog/03.png", "test/dog/smaller.jpg")), "splits"),
+    }
+    assert counts == {
+        "exact": 1,
+        "near": 1,
+        "across_classes": 2,
+        "across_splits": 2,
+        "in_train": {"eval": 0, "test": 1},
+    }
+
+
+def test_grouped_duplicates_are_written_to_one_split(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    examples, counts = ingest(tmp_path / "data", tmp_path, "group")
+    assert counts["across_splits"] == 0
+    assert (counts["grouped"], counts["largest"], counts["moved"]) == (4, 2, 1)
+    written: dict[str, set[tuple[str, str]]] = {}
+    for split in features.SPLITS:
+        files = [str(path) for path in (examples / f"Split-{split}").iterdir()]
+        for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            group, path = (feature[name].bytes_list.value[0].decode() for name in (features.GROUP, features.FILENAME))
+            written.setdefault(group, set()).add((split, path))
+    assert sum(len(found) for found in written.values()) == 36
+    assert all(len({split for split, _ in found}) == 1 for found in written.values())
+    assert {("test", "train/dog/03.png"), ("test", "test/dog/smaller.jpg")} in written.values()
+    assert {("train", "train/cat/00.png"), ("train", "train/dog/copy.png")} in written.values()
+    assert not list(examples.glob(".*"))

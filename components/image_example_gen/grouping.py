@@ -1,0 +1,181 @@
+"""Keeps duplicates in one split: a look at all files before the splits are made, and a check of what was written."""
+
+import io
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+from scipy import sparse
+from scipy.sparse import csgraph
+from tfx.dsl.io import fileio
+
+from components.image_example_gen.duplicates import as_codes, looks_of
+from components.image_example_gen.index import SCHEMA
+from components.image_example_gen.loading import Loader
+from components.image_example_gen.perceptual_hash import near_pairs
+from components.image_example_gen.source import Row
+from components.image_example_gen.writing import replace_file
+
+_HASHES: Final = pa.schema([SCHEMA.field(name) for name in ("group", "content_hash", "perceptual_hash")])
+_LINKS_AT_ONCE: Final = 4_000_000
+_KEEPS_ITS_IMAGES: Final = ("test", "eval", "train", "")  # the first split keeps what it has, the others give to it
+
+
+class _HashShard(beam.DoFn):
+    """(number, rows) to a file of the images' groups and hashes."""
+
+    def __init__(self, data: str, folder: str, settings: dict[str, Any]) -> None:
+        self._data = data
+        self._folder = folder
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._loader = Loader(self._data, self._settings)
+
+    def process(self, element: tuple[int, list[Row]]) -> Iterator[str]:
+        number, rows = element
+        found = [image for image, example in self._loader.load(rows) if example is not None]
+        table = pa.Table.from_pylist([image._asdict() for image in found], _HASHES)
+        path = _part(self._folder, number)
+        replace_file(path, lambda file: parquet.write_table(table, file))
+        yield path
+
+
+def _part(folder: str, number: int) -> str:
+    return os.path.join(folder, f".hashes-{number:05d}.parquet")
+
+
+def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], folder: str, settings: dict[str, Any]) -> None:
+    """Reads and decodes all images, as ingestion does, for their hashes alone; `read_hashes` reads the result.
+
+    Args:
+      pipeline: gets the steps.
+      data: the data folder.
+      shards: the rows of each; splits do not matter.
+      folder: where all workers can write.
+      settings: as for `Loader`.
+    """
+    _ = (
+        pipeline
+        | "ShardsToHash" >> beam.Create(list(enumerate(shards)))
+        | "SpreadToHash" >> beam.Reshuffle()
+        | "HashShard" >> beam.ParDo(_HashShard(data, folder, settings))
+    )
+
+
+def read_hashes(folder: str, shards: int) -> pa.Table:
+    """Takes away what `hash_images` has written.
+
+    Returns:
+      The columns `group`, `content_hash` and `perceptual_hash`, a row for each image that can be read.
+    """
+    tables = [_HASHES.empty_table()]
+    for number in range(shards):
+        with fileio.open(_part(folder, number), "rb") as file:
+            tables.append(parquet.read_table(io.BytesIO(file.read())))
+        fileio.remove(_part(folder, number))
+    return pa.concat_tables(tables)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Rows with the duplicates in one group.
+
+    Attributes:
+      rows: as given, some with another group or split.
+      counts: `grouped`, images that duplicates have brought into a larger group; `largest`, images in the largest of these;
+        `moved`, images that are in another split than the data gives.
+    """
+
+    rows: list[Row]
+    counts: dict[str, int]
+
+
+def group_duplicates(rows: list[Row], hashes: pa.Table, near: int) -> Grouping:
+    """Makes one group of all groups that are linked by duplicates, over however many links.
+
+    Where the data itself puts such a group into several splits, all of it goes to test, or to eval if none of it is in test:
+    the given test split stays whole, for results on it are compared with other people's, and train can best spare the images.
+
+    Args:
+      rows: the data set, with the groups and splits that the data gives.
+      hashes: columns `group`, `content_hash` and `perceptual_hash`, a row for each image that can be read.
+      near: as for `find_duplicates`.
+    """
+    names = pa.array([row.group for row in rows], pa.string())
+    values, looks = looks_of(hashes["perceptual_hash"])
+    # The nodes: first the groups, then the contents, then the hashes.
+    groups = pc.index_in(hashes["group"], names.unique()).to_numpy()
+    contents = as_codes(hashes["content_hash"]) + len(names)
+    first_look = len(names) + len(hashes)
+    links = itertools.chain(
+        [(groups, contents), (groups, looks + first_look)],
+        ((one + first_look, two + first_look) for one, two, _ in near_pairs(values, near)),
+    )
+    part_of_group = _connected(first_look + len(hashes), links)
+    parts = part_of_group[pc.index_in(names, names.unique()).to_numpy()].tolist()
+
+    named: dict[int, set[str]] = defaultdict(set)
+    given: dict[int, set[str]] = defaultdict(set)
+    for row, part in zip(rows, parts, strict=True):
+        if not row.reason:
+            named[part].add(row.group)
+            given[part].add(row.split)
+    sizes: Counter[int] = Counter()
+    moved = 0
+    result = []
+    for row, part in zip(rows, parts, strict=True):
+        if not row.reason and len(named[part]) > 1:
+            split = next(split for split in _KEEPS_ITS_IMAGES if split in given[part])
+            sizes[part] += 1
+            moved += row.split not in ("", split)
+            row = replace(row, group=min(named[part]), split=split)
+        result.append(row)
+    return Grouping(result, {"grouped": sizes.total(), "largest": max(sizes.values(), default=0), "moved": moved})
+
+
+def _connected(nodes: int, links: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The number of each node's connected component, from links that memory need not hold all at once."""
+    parts = np.arange(nodes)
+
+    def join(ends: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        one, two = (parts[np.concatenate(side)] for side in zip(*ends, strict=True))
+        graph = sparse.coo_array((np.ones(len(one), bool), (one, two)), (nodes, nodes))
+        return csgraph.connected_components(graph, directed=False)[1][parts]
+
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
+    for link in links:
+        waiting.append(link)
+        count += len(link[0])
+        if count > _LINKS_AT_ONCE:
+            parts, waiting, count = join(waiting), [], 0
+    return join(waiting) if waiting else parts
+
+
+def check_groups(index: pa.Table) -> None:
+    """Makes sure of what was written: the images of a group are in one split.
+
+    Args:
+      index: the columns `group` and `split` ("" where set aside).
+
+    Raises:
+      RuntimeError: a group is in two splits, which no data may bring about.
+    """
+    taken = index.filter(pc.not_equal(index["split"], ""))
+    groups = taken.select(["group", "split"]).group_by("group").aggregate([("split", "count_distinct"), ("split", "min_max")])
+    spread = groups.filter(pc.greater(groups["split_count_distinct"], 1))
+    if len(spread):
+        group = spread.slice(0, 1).to_pylist()[0]
+        raise RuntimeError(
+            f"{len(spread)} groups were written to two splits, the first {group['group']} "
+            f"({group['split_min_max']['min']} and {group['split_min_max']['max']})"
+        )
