@@ -66,10 +66,14 @@ class DataConfig(Section):
     pages: Literal["first", "all"] = Field("first", description="of a multi-page TIFF: its first page, or each as an image")
     allow_links: bool = Field(False, description="follow symbolic links and manifest paths that lead out of the data folder")
     duplicates: Literal["report", "group"] = Field(
-        "report", description="group: duplicates count as one group and so share a split, for another pass over the files"
+        "report",
+        description="group: duplicates count as one group and so share a split, for another pass over the files; those that "
+        "the data puts into several go to test, else eval",
     )
     near_duplicates: Annotated[int, Field(ge=0, le=8)] = Field(
-        2, description="bits of 64 in which perceptual hashes of near duplicates may differ"
+        2,
+        description="bits of 64 in which perceptual hashes of near duplicates may differ: 2 finds images that were encoded or "
+        "resized anew, 4 more, and more that only look alike",
     )
     max_rejected: Share = Field(0.05, description="share of unusable files that stops the run when exceeded")
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")

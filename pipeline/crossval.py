@@ -156,7 +156,7 @@ def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: li
         ],
     }
     error = f"fold {len(executions)}: {last.error}" if last.error else ""
-    notes = [f"Anomaly: {anomaly}" for anomaly in last.outputs.anomalies]
+    notes = [*last.outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in last.outputs.anomalies)]
     return CrossvalResult(summary, slices, last.status, error, notes)
 
 

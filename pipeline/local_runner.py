@@ -259,7 +259,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "training": outputs.training,
         "components": ended.components,
     }
-    notes = [f"Anomaly: {anomaly}" for anomaly in outputs.anomalies]
+    notes = [*outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in outputs.anomalies)]
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append("No earlier blessed model to compare with: thresholds on the change did not apply")
     if outputs.trials:

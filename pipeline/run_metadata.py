@@ -12,10 +12,12 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
 
 from components.anomaly_gate.executor import read_anomalies
+from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 
+_LARGE_GROUP = 100  # images that are hardly all the same
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
 
 
@@ -34,6 +36,7 @@ class RunOutputs:
 
     Attributes:
       examples: number of images by split, and `rejected` files.
+      duplicates: a line on each kind of duplicates that spoils training or evaluation; see `describe_duplicates`.
       training: see `read_training`.
       anomalies: found by the ExampleValidator, a line each.
       trials: of the Tuner, best first, without those that failed.
@@ -43,6 +46,7 @@ class RunOutputs:
     """
 
     examples: dict[str, int] = field(default_factory=dict)
+    duplicates: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
@@ -55,9 +59,11 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     """Reads the outputs of the latest run, be they new or from the cache."""
     artifacts = _artifacts_of_latest_run(mlmd.MetadataStore(connection))
     examples: dict[str, int] = {}
+    duplicates: list[str] = []
     if "examples" in artifacts:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
+        duplicates = describe_duplicates(summary["duplicates"], os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
     trials: list[Trial] = []
     if "tuner_results" in artifacts:
         with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
@@ -68,6 +74,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
+        duplicates=duplicates,
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
         anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
         trials=trials,
@@ -75,6 +82,30 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
         blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
         pushed_model=destination or None,
     )
+
+
+def describe_duplicates(counts: dict[str, Any], table: str) -> list[str]:
+    """What a person should know of an ingestion's duplicates, a line each; none if all are harmless.
+
+    Args:
+      counts: as `write_duplicates` gives them, with those of `group_duplicates` where these are grouped.
+      table: where all of them are listed.
+    """
+    lines = []
+    leaks = [f"{count} in {split}" for split, count in counts["in_train"].items() if count]
+    if leaks:
+        lines.append(f"Leak: images with a duplicate in train: {', '.join(leaks)}; data.duplicates: group keeps them together")
+    elif counts["across_splits"]:
+        lines.append(f"Leak: {counts['across_splits']} images have a duplicate in another split")
+    if counts["across_classes"]:
+        lines.append(f"Contradiction: {counts['across_classes']} images have a duplicate in another class")
+    if lines:
+        lines[-1] += f"; table {table}"
+    if counts.get("moved"):
+        lines.append(f"{counts['moved']} images were moved to the split of a duplicate")
+    if counts.get("largest", 0) > _LARGE_GROUP:
+        lines.append(f"{counts['largest']} images count as one group of duplicates; lower data.near_duplicates if they are not")
+    return lines
 
 
 def read_training(folder: str) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def test_a_group_in_two_splits_is_an_error_that_names_it() -> None:
 
 
 def write_data(folder: Path) -> None:
-    """16 pictures of each class, a copy of one in the other class, a re-encoded copy in another split, and two that are white."""
+    """16 pictures a class, a copy of one in the other class, a re-encoded one in another split, and two that are white."""
     for number in range(32):
         label = ("cat", "dog")[number % 2]
         split = "train" if number < 24 else "eval" if number < 28 else "test"

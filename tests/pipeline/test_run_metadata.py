@@ -7,7 +7,7 @@ import pytest
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.report import render_training
-from pipeline.run_metadata import read_training
+from pipeline.run_metadata import describe_duplicates, read_training
 
 CALIBRATION = {
     "temperature": 1.3078,
@@ -50,3 +50,37 @@ def test_epochs_that_have_diverged_are_not_the_best(tmp_path, losses, best):
 
 def test_nothing_is_told_of_a_run_that_did_not_train():
     assert render_training({}).plain == ""
+
+
+DUPLICATES = {"exact": 2, "near": 9, "across_classes": 0, "across_splits": 0, "in_train": {"eval": 0, "test": 0}}
+
+
+def test_duplicates_that_do_no_harm_are_not_told():
+    assert describe_duplicates(DUPLICATES, "d.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "lines"),
+    [
+        (
+            {"across_splits": 24, "in_train": {"eval": 0, "test": 12}},
+            ["Leak: images with a duplicate in train: 12 in test; data.duplicates: group keeps them together; table d.csv"],
+        ),
+        (
+            {"across_splits": 4, "in_train": {}, "across_classes": 3},
+            [
+                "Leak: 4 images have a duplicate in another split",
+                "Contradiction: 3 images have a duplicate in another class; table d.csv",
+            ],
+        ),
+        (
+            {"grouped": 999, "largest": 500, "moved": 7},
+            [
+                "7 images were moved to the split of a duplicate",
+                "500 images count as one group of duplicates; lower data.near_duplicates if they are not",
+            ],
+        ),
+    ],
+)
+def test_leaks_and_contradictions_are_told_with_the_table_of_all(counts, lines):
+    assert describe_duplicates(DUPLICATES | counts, "d.csv") == lines
