@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.files import replace_file
 from components.image_example_gen.perceptual_hash import PLAIN, near_pairs
-from components.image_example_gen.writing import replace_file
 from models import features
 
 DUPLICATES_FILE: Final = "duplicates.csv"  # the columns are the fields of `Duplicate`
