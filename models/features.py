@@ -9,9 +9,7 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
-PIXELS: Final = (
-    "image/pixels"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels], the same image as the network
-)
+PIXELS: Final = "image/pixels"  # bytes: uint8 [height, width, channels], row by row, the same image as the network
 # sees it, so that it is decoded once; empty where that is not known yet at ingestion
 FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
@@ -32,7 +30,7 @@ SUMMARIES: Final = (MEAN, STD, SATURATED, SHARPNESS)  # what models.summaries co
 RAW: Final = (ENCODED, PIXELS, FORMAT, HEIGHT, WIDTH, CHANNELS, ASPECT, BYTES, FILENAME, LABEL, GROUP, *SUMMARIES)
 
 # Transformed features.
-IMAGE: Final = "image"  # bytes: tf.io.serialize_tensor of uint8 [height, width, channels]
+IMAGE: Final = "image"  # bytes: uint8 [height, width, channels], row by row
 LABEL_INDEX: Final = "label"  # int64: position of the label in the vocabulary; of multi-label data, of each, any number
 CHANNEL_MEAN: Final = "channel_mean"  # float32 [channels]: mean of the training split's pixels, 0..255, same on every row
 CHANNEL_VARIANCE: Final = "channel_variance"  # float32 [channels]: their variance, same on every row

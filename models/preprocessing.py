@@ -6,6 +6,7 @@ The same graph is part of the exported model, so training and serving cannot dri
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -139,29 +140,6 @@ def images_from_files(encoded: tf.Tensor, **image: Any) -> tf.Tensor:
     )
 
 
-def images_from_examples(encoded: tf.Tensor, pixels: tf.Tensor, **image: Any) -> tf.Tensor:
-    """What the network sees, decoded only where ingestion has not done it.
-
-    Args:
-      encoded: string [N], image files.
-      pixels: string [N], as `serialize_images` writes them, or empty.
-      image: as for `to_network_size`.
-
-    Returns:
-      uint8 [N, height, width, channels].
-    """
-    shape = [image["height"], image["width"], image["channels"]]
-
-    def load(file: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-        return tf.cond(
-            tf.equal(known, ""),
-            lambda: with_pixels(file, lambda values, unit: to_network_size(values, unit, **image)),
-            lambda: tf.ensure_shape(tf.io.parse_tensor(known, tf.uint8), shape),
-        )
-
-    return tf.map_fn(lambda pair: load(*pair), (encoded, pixels), fn_output_signature=tf.TensorSpec(shape, tf.uint8))
-
-
 def to_network_size(
     pixels: tf.Tensor,
     unit: float,
@@ -195,17 +173,15 @@ def to_network_size(
 
 
 def serialize_images(images: tf.Tensor) -> tf.Tensor:
-    """uint8 [N, height, width, channels] to string [N]: pixels on disk take a byte each, not the four of a float."""
-    return tf.map_fn(tf.io.serialize_tensor, images, fn_output_signature=tf.string)
+    """uint8 [N, height, width, channels] to string [N], the pixels row by row: a byte each, not the four of a float."""
+    size = int(np.prod(images.shape[1:]))
+    # The content is the last field of the message, after a header of the tensor's type and shape.
+    return tf.strings.substr(tf.map_fn(tf.io.serialize_tensor, images, fn_output_signature=tf.string), -size, size)
 
 
 def parse_images(serialized: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """string [N], as `serialize_images` writes them, to uint8 [N, *shape]."""
-    return tf.map_fn(
-        lambda image: tf.ensure_shape(tf.io.parse_tensor(image, tf.uint8), shape),
-        serialized,
-        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-    )
+    return tf.reshape(tf.io.decode_raw(serialized, tf.uint8), [-1, *shape])
 
 
 def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -262,7 +238,12 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
       The transformed features.
     """
     files, pixels = (tf.reshape(inputs[name], [-1]) for name in (features.ENCODED, features.PIXELS))
-    images = images_from_examples(files, pixels, **custom_config["image"])
+    image = custom_config["image"]
+    # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
+    serialized = tf.cond(
+        tf.reduce_any(tf.equal(pixels, "")), lambda: serialize_images(images_from_files(files, **image)), lambda: pixels
+    )
+    images = parse_images(serialized, (image["height"], image["width"], image["channels"]))
     mean, variance = channel_moments(images)
     labels = inputs[features.LABEL]
     if not custom_config["multi_label"]:
@@ -276,7 +257,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         return tf.broadcast_to(value, tf.concat([rows, tf.shape(value)], axis=0))
 
     return {
-        features.IMAGE: serialize_images(images),
+        features.IMAGE: serialized,
         features.LABEL_INDEX: tft.compute_and_apply_vocabulary(labels, vocab_filename=features.LABEL_VOCABULARY),
         features.CHANNEL_MEAN: on_every_row(mean),
         features.CHANNEL_VARIANCE: on_every_row(variance),

@@ -32,13 +32,11 @@ class Decoded:
     """What TensorFlow makes of a file.
 
     Attributes:
-      pixels: string, `tf.io.serialize_tensor` of what the network sees; empty where that is not known at ingestion.
-      thumbnail: uint8 [height, width, channels], the same for people and hashes.
+      pixels: uint8 [height, width, channels], as the network sees them.
       summaries: float32 [4], in the order of features.SUMMARIES.
     """
 
-    pixels: bytes
-    thumbnail: np.ndarray
+    pixels: np.ndarray
     summaries: np.ndarray
 
 
@@ -47,19 +45,14 @@ class Decoder:
 
     def __init__(self, image: dict[str, Any]) -> None:
         """`image` is the section of the configuration."""
-        self._known = image["intensity"] != "percentiles"  # these limits are of all images
-        if not self._known:
-            image = {**image, "intensity": "type"}
         shape = [image["height"], image["width"], image["channels"]]
+        specs = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([len(features.SUMMARIES)], tf.float32))
 
-        def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            seen = to_network_size(pixels, unit, **image)
-            return seen, tf.io.serialize_tensor(seen), summarize(pixels, unit)
-
-        specs = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([], tf.string), tf.TensorSpec([4], tf.float32))
+        def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor]:
+            return to_network_size(pixels, unit, **image), summarize(pixels, unit)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # One at a time: callers decode in several threads, and memory for each is enough.
             return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)
 
@@ -70,13 +63,12 @@ class Decoder:
         if not files:
             return []
         try:
-            seen, serialized, summaries = (output.numpy() for output in self._decode(tf.constant(files)))
+            pixels, summaries = (output.numpy() for output in self._decode(tf.constant(files)))
         except tf.errors.OpError as error:
             if len(files) > 1:  # the others of the batch are good, or have reasons of their own
                 return [self.decode([file])[0] for file in files]
             return [RejectedImage(f"damaged: {_first_line(error.message)}")]
-        pixels = serialized if self._known else [b""] * len(files)
-        return [Decoded(*found) for found in zip(pixels, seen, summaries, strict=True)]
+        return [Decoded(*found) for found in zip(pixels, summaries, strict=True)]
 
 
 def _first_line(message: str) -> str:
@@ -92,7 +84,9 @@ class Loader:
         """`folder` is the data's; `settings` are the section `data` of the configuration, and `image` in it."""
         self._folder = folder
         self._settings = settings
-        self._decoder = Decoder(settings["image"])
+        image = settings["image"]
+        self._range_is_known = image["intensity"] != "percentiles"  # those are of all images
+        self._decoder = Decoder(image if self._range_is_known else {**image, "intensity": "type"})
 
     def load(self, rows: list[Row]) -> Iterator[_Loaded]:
         """One result for each image or unusable file; of files with several pages, one for each page."""
@@ -108,7 +102,22 @@ class Loader:
     def _load_batch(self, files: list[_File]) -> list[_Loaded]:
         checked = [item for row, content in files for item in self._check(row, content)]
         decoded = iter(self._decoder.decode([image.encoded for _, _, image in checked if image]))
-        return [_finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
+        return [self._finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
+
+    def _finish(self, row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | RejectedImage) -> _Loaded:
+        if isinstance(decoded, RejectedImage):
+            return found._replace(reason=str(decoded)), None
+        mean, std, saturated, sharpness = decoded.summaries.tolist()
+        found = found._replace(
+            split=row.split,
+            mean=mean,
+            std=std,
+            saturated=saturated,
+            sharpness=sharpness,
+            perceptual_hash=perceptual_hash(decoded.pixels),
+        )
+        pixels = decoded.pixels.tobytes() if self._range_is_known else b""
+        return found, to_example(row, found, image, pixels).SerializeToString()
 
     def _check(self, row: Row, content: bytes | RejectedImage) -> list[tuple[Row, IndexRow, ImageFile | None]]:
         found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
@@ -136,49 +145,38 @@ class Loader:
         ]
 
 
-def _finish(row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | RejectedImage) -> _Loaded:
-    if isinstance(decoded, RejectedImage):
-        return found._replace(reason=str(decoded)), None
-    mean, std, saturated, sharpness = map(float, decoded.summaries)
-    found = found._replace(
-        split=row.split,
-        mean=mean,
-        std=std,
-        saturated=saturated,
-        sharpness=sharpness,
-        perceptual_hash=perceptual_hash(decoded.thumbnail),
-    )
-    return found, to_example(row, found, image, decoded).SerializeToString()
-
-
-def to_example(row: Row, found: IndexRow, image: ImageFile, decoded: Decoded) -> tf.train.Example:
+def to_example(row: Row, found: IndexRow, image: ImageFile, pixels: bytes) -> tf.train.Example:
     """One image as the raw features of `models.features`."""
-
-    def feature(value: str | bytes | float) -> tf.train.Feature:
-        if isinstance(value, int):
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        if isinstance(value, float):
-            return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value if isinstance(value, bytes) else value.encode()]))
-
-    values: dict[str, str | bytes | float] = {
+    example = tf.train.Example()
+    feature = example.features.feature
+    texts: dict[str, str | bytes] = {
         features.ENCODED: image.encoded,
-        features.PIXELS: decoded.pixels,
+        features.PIXELS: pixels,
         features.FORMAT: image.format,
+        features.FILENAME: found.path,
+        features.GROUP: row.group,
+    }
+    numbers = {
         features.HEIGHT: image.height,
         features.WIDTH: image.width,
         features.CHANNELS: image.channels,
-        features.ASPECT: image.width / image.height,
         features.BYTES: found.bytes,
-        features.FILENAME: found.path,
-        features.GROUP: row.group,
-        **dict(zip(features.SUMMARIES, decoded.summaries.tolist(), strict=True)),
-        **{features.META_PREFIX + column: value for column, value in row.meta.items()},
+        features.ASPECT: image.width / image.height,
+        features.MEAN: found.mean,
+        features.STD: found.std,
+        features.SATURATED: found.saturated,
+        features.SHARPNESS: found.sharpness,
     }
-    labels = tf.train.Feature(bytes_list=tf.train.BytesList(value=[label.encode() for label in row.labels]))
-    return tf.train.Example(
-        features=tf.train.Features(feature={features.LABEL: labels, **{name: feature(value) for name, value in values.items()}})
-    )
+    meta = {features.META_PREFIX + column: value for column, value in row.meta.items()}
+    for name, value in (texts | numbers | meta).items():
+        if isinstance(value, int):
+            feature[name].int64_list.value.append(value)
+        elif isinstance(value, float):
+            feature[name].float_list.value.append(value)
+        else:
+            feature[name].bytes_list.value.append(value if isinstance(value, bytes) else str(value).encode())
+    feature[features.LABEL].bytes_list.value.extend(label.encode() for label in row.labels)
+    return example
 
 
 def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:

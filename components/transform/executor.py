@@ -28,20 +28,17 @@ class _WriteShard(beam.DoFn):
 
     def setup(self) -> None:
         transform_output = tft.TFTransformOutput(self._transform_graph)
-        self._layer = transform_output.transform_features_layer()
-        self._raw_spec = transform_output.raw_feature_spec()
+        layer, raw_spec = transform_output.transform_features_layer(), transform_output.raw_feature_spec()
+        self._transform = tf.function(
+            lambda examples: layer(tf.io.parse_example(examples, raw_spec)), input_signature=[tf.TensorSpec([None], tf.string)]
+        )
         schema = transform_output.transformed_metadata.schema
         self._converter = impl_helper.make_tensor_to_arrow_converter(schema)
         self._encoder = example_coder.RecordBatchToExamplesEncoder(schema)
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         source, destination = element
-        batches = (
-            tf.data.TFRecordDataset(source)
-            .batch(_BATCH)
-            .map(lambda examples: self._layer(tf.io.parse_example(examples, self._raw_spec)), tf.data.AUTOTUNE)
-            .prefetch(2)
-        )
+        batches = tf.data.TFRecordDataset(source).batch(_BATCH).map(self._transform, tf.data.AUTOTUNE).prefetch(2)
         with tf.io.TFRecordWriter(aside(destination)) as writer:
             for batch in batches:
                 for example in self._encoder.encode(self._converter.convert(batch)):
