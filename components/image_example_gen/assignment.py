@@ -5,7 +5,6 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Any
 
 from components.errors import UserError
@@ -87,17 +86,22 @@ def deal(groups: dict[str, Counter[str]], shares: list[float]) -> dict[str, int]
     split_of = {}
     for group in sorted(groups, key=lambda group: (-groups[group].total(), hash_of(group))):
         counts = groups[group]
-        last = [label for label in counts if left[label] <= sum(not split[label] for split in filled)]
+        last = [
+            label for label in counts if left[label] <= len(shares) and left[label] <= sum(not split[label] for split in filled)
+        ]
         costs = []
         for number, (split, share) in enumerate(zip(filled, shares, strict=True)):
-            lacking = sum(not split[label] for label in last)
-            distance = sum(n * (split[label] + n / 2) / classes[label] ** 2 for label, n in counts.items())
+            lacking = sum(not split[label] for label in last) if last else 0
+            distance = 0.0
+            for label, n in counts.items():
+                distance += n * (split[label] + n / 2) / classes[label] ** 2
             costs.append((-lacking, distance / share, totals[number] / share, number))
         *_, least = min(costs)
         split_of[group] = least
-        filled[least].update(counts)
-        totals[least] += counts.total()
-        left.subtract(counts.keys())
+        for label, n in counts.items():
+            filled[least][label] += n
+            totals[least] += n
+            left[label] -= 1
     return split_of
 
 
@@ -159,7 +163,7 @@ def _groups(rows: list[Row]) -> dict[str, Counter[str]]:
 
 
 def _with_splits(rows: list[Row], from_splits: tuple[str, ...], split_of: Callable[[str], str]) -> list[Row]:
-    return [row if row.reason or row.split not in from_splits else replace(row, split=split_of(row.group)) for row in rows]
+    return [row if row.reason or row.split not in from_splits else row.in_split(split_of(row.group)) for row in rows]
 
 
 def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: dict[str, Any]) -> None:

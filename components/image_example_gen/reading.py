@@ -31,21 +31,27 @@ def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedIma
       For each row, in their order, the file's bytes, or the reason why there are none: unreadable, gone, empty, no regular
       file, or the row is set aside. A pipe or a device is never waited for.
     """
-    for path, run in groupby(rows, key=lambda row: row.path if row.record is not None and not row.reason else None):
-        if path is None:
-            yield from _read_ahead(folder, run)
+    for (record_file, remote), run in groupby(rows, key=lambda row: _place(folder, row)):
+        if record_file is None:
+            yield from _read_ahead(folder, run, remote)
             continue
-        for content, reason in records.read_images(folder, path, (row.record or 0 for row in run)):
+        for content, reason in records.read_images(folder, record_file, (row.record or 0 for row in run)):
             yield RejectedImage(reason) if reason else content or RejectedImage("empty file")
 
 
-def _read_ahead(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedImage]:
-    threads = _REMOTE_THREADS if listing.is_remote(folder) else _THREADS
+def _place(folder: str, row: Row) -> tuple[str | None, bool]:
+    """The TFRecord file that a row is in, if any, and whether it is to be read over the network."""
+    remote = listing.is_remote(listing.join(folder, row.path))
+    return row.path if row.record is not None and not row.reason else None, remote
+
+
+def _read_ahead(folder: str, rows: Iterable[Row], remote: bool) -> Iterator[bytes | RejectedImage]:
+    threads = _REMOTE_THREADS if remote else _THREADS
     pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[Future[list[bytes | RejectedImage]], int]] = deque()
     ahead = 0
     try:
-        for batch, size in _batches(rows, 1 if listing.is_remote(folder) else _BATCH):
+        for batch, size in _batches(rows, 1 if remote else _BATCH):
             while waiting and (ahead + size > _AHEAD_BYTES or len(waiting) >= 2 * threads):
                 first, its_size = waiting.popleft()
                 yield from first.result()

@@ -53,6 +53,10 @@ class Row:
         """What the image is called in examples and tables: its path, or "path:record"."""
         return self.path if self.record is None else f"{self.path}:{self.record}"
 
+    def in_split(self, split: str) -> "Row":
+        """The same row, assigned to a split; several times as fast as `dataclasses.replace`."""
+        return Row(self.path, self.labels, self.group, split, self.meta, self.reason, self.size, self.record)
+
     @property
     def label(self) -> str:
         """The classes as a manifest has them: "cat", or of multi-label data "cat|dog" or ""."""
