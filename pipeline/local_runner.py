@@ -124,6 +124,40 @@ def run(config: Config, output: Path) -> RunResult:
     return result
 
 
+def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
+    """Runs the components up to the ExampleValidator and writes a page about the data.
+
+    It shares the output folder and its cache with `run`. Anomalies don't stop it, for the page is there to show them.
+
+    Args:
+      config: the whole configuration.
+      output: as for `run`.
+      page: the HTML file.
+
+    Returns:
+      Exit status, and why it failed; empty if it did not.
+
+    Raises:
+      UserError: the data or the configuration can't be used; nothing has run yet.
+    """
+    config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
+    read_data(config)
+    with started("data", config, output, with_model=False) as place:
+        from pipeline.data_page import write_data_page
+        from pipeline.pipeline import create_data_pipeline
+
+        pipeline = create_data_pipeline(
+            config, pipeline_root=str(place.output / "artifacts"), metadata=metadata_of(place.output)
+        )
+        ended = execute(pipeline, place)
+        if not ended.error:
+            assert ended.outputs.examples_folder
+            assert ended.outputs.anomalies_folder
+            with waiting(place.console, "drawing the page"):
+                write_data_page(config, Path(ended.outputs.examples_folder), ended.outputs.anomalies_folder, page)
+    return ended.status, ended.error
+
+
 def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
     """Writes the sample data set if it is asked for, and lists the data without opening an image.
 
@@ -142,13 +176,14 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
 
 
 @contextlib.contextmanager
-def started(what: str, config: Config, output: Path) -> Iterator[Workplace]:
+def started(what: str, config: Config, output: Path, *, with_model: bool = True) -> Iterator[Workplace]:
     """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
 
     Args:
       what: for the heading: "run".
       config: the whole configuration.
       output: the folder below which all is written; one run at a time.
+      with_model: whether a model will be built, whose weights are checked first.
 
     Raises:
       UserError: the folder can't be made or is in use, or the backbone's weights don't fit.
@@ -165,7 +200,7 @@ def started(what: str, config: Config, output: Path) -> Iterator[Workplace]:
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
         )
-        _load(config, place.console)
+        _load(config, place.console, with_model)
         yield place
 
 
@@ -180,7 +215,7 @@ def _locked(output: Path) -> Iterator[None]:
         yield
 
 
-def _load(config: Config, console: Console) -> None:
+def _load(config: Config, console: Console, with_model: bool) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
@@ -191,7 +226,7 @@ def _load(config: Config, console: Console) -> None:
 
         # Batches of records by their bytes and not by time alone, which of large images would be gigabytes.
         flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
-    if config.model.weights != "none":
+    if with_model and config.model.weights != "none":
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             _check_weights(config)
     absl_logging.set_verbosity(absl_logging.INFO)
@@ -204,12 +239,13 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
       pipeline: as `create_pipeline` makes it.
       place: where the run writes.
     """
+    from tfx.dsl.components.common.resolver import Resolver
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
     from pipeline import run_metadata
     from pipeline.results import read_evaluation
 
-    display = ProgressDisplay(place.console, [node.id for node in pipeline.components if node.id != "Baseline"])
+    display = ProgressDisplay(place.console, [node.id for node in pipeline.components if not isinstance(node, Resolver)])
     status, error = 0, ""
     try:
         with display:

@@ -1,18 +1,21 @@
 """The DAG, readable from top to bottom."""
 
+from dataclasses import dataclass, fields
+
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
 from ml_metadata.proto import metadata_store_pb2
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components as tfx_components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel
 
-from components.anomaly_gate.component import AnomalyGate
-from components.baseline.strategy import LastBlessedBaseline
+from components.baseline.strategy import LastBlessedBaseline, PreviousStatistics
+from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
 from components.transform.component import Transform
 from models import features
@@ -28,6 +31,66 @@ _OPAQUE_BYTES = schema_pb2.Schema(
         for name in (features.ENCODED, features.PIXELS)
     ]
 )
+
+
+@dataclass(frozen=True)
+class DataNodes:
+    """The components from image files to validated examples, in order."""
+
+    example_gen: ImageExampleGen
+    statistics_gen: tfx_components.StatisticsGen
+    schema_gen: tfx_components.SchemaGen | ImportSchemaGen
+    previous_statistics: Resolver
+    example_validator: ExampleValidator
+
+    def in_order(self) -> list[BaseNode]:
+        return [getattr(self, item.name) for item in fields(self)]
+
+
+def _data_nodes(config: Config, splits: Splits) -> DataNodes:
+    example_gen = ImageExampleGen(
+        input_base=config.data.path,
+        settings={
+            **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
+            "image": config.image.model_dump(),
+            "folds": splits.folds,
+            "code": code_digest("components.image_example_gen.component"),
+        },
+    )
+    statistics_gen = tfx_components.StatisticsGen(
+        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
+    )
+    if config.data.schema_file:
+        schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
+    else:
+        schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
+    previous_statistics = Resolver(
+        strategy_class=PreviousStatistics,
+        previous=Channel(type=artifacts.ExampleStatistics, producer_component_id=statistics_gen.id),
+        current=statistics_gen.outputs["statistics"],
+        transformed=Channel(type=artifacts.TransformGraph),
+    ).with_id("PreviousStatistics")
+    example_validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        baseline_statistics=previous_statistics.outputs["previous"],
+        max_drift=config.data.max_drift,
+        max_skew=config.data.max_skew,
+        skew_control=None if splits.folds else "train",  # folds are dealt so that they resemble each other
+        stop_on_anomalies=config.data.stop_on_anomalies,
+        code=code_digest("components.example_validator.component"),
+    )
+    return DataNodes(example_gen, statistics_gen, schema_gen, previous_statistics, example_validator)
+
+
+def create_data_pipeline(
+    config: Config, *, pipeline_root: str, metadata: metadata_store_pb2.ConnectionConfig | None = None
+) -> Pipeline:
+    """The beginning of `create_pipeline`, up to the validator. Each takes from the cache what the other has done.
+
+    Args: see `create_pipeline`.
+    """
+    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST).in_order(), pipeline_root, metadata)
 
 
 def create_pipeline(
@@ -48,28 +111,9 @@ def create_pipeline(
       metadata: the store of runs and artifacts; None where the orchestrator keeps one.
       splits: the usual ones, or folds in their roles.
     """
+    data = _data_nodes(config, splits)
+    example_gen, schema_gen = data.example_gen, data.schema_gen
     image = config.image.model_dump()
-
-    example_gen = ImageExampleGen(
-        input_base=config.data.path,
-        settings={
-            **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
-            "image": image,
-            "folds": splits.folds,
-            "code": code_digest("components.image_example_gen.component"),
-        },
-    )
-    statistics_gen = tfx_components.StatisticsGen(
-        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
-    )
-    if config.data.schema_file:
-        schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
-    else:
-        schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
-    validator = AnomalyGate if config.data.stop_on_anomalies else tfx_components.ExampleValidator
-    example_validator = validator(statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]).with_id(
-        "ExampleValidator"
-    )
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
@@ -83,7 +127,7 @@ def create_pipeline(
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
         disable_statistics=True,
     )
-    transform.add_upstream_node(example_validator)
+    transform.add_upstream_node(data.example_validator)
     sections = {
         "image": image,
         "augment": config.augment.model_dump(),
@@ -119,7 +163,7 @@ def create_pipeline(
             "checkpoints": f"{pipeline_root}/checkpoints",
         },
     )
-    components = [example_gen, statistics_gen, schema_gen, example_validator, transform, *([tuner] if tuner else []), trainer]
+    components = [*data.in_order(), transform, *([tuner] if tuner else []), trainer]
     baseline = None
     if push_folder:
         baseline = Resolver(
@@ -147,6 +191,12 @@ def create_pipeline(
             ),
         )
         components.append(pusher)
+    return _pipeline(config, components, pipeline_root, metadata)
+
+
+def _pipeline(
+    config: Config, components: list[BaseNode], pipeline_root: str, metadata: metadata_store_pb2.ConnectionConfig | None
+) -> Pipeline:
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,

@@ -11,7 +11,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
 
-from components.anomaly_gate.executor import read_anomalies
+from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
 from models.calibration import CALIBRATION_FILE
@@ -36,9 +36,11 @@ class RunOutputs:
 
     Attributes:
       examples: number of images by split, and `rejected` files.
+      examples_folder: of the images, with ingestion's index and tables.
       duplicates: a line on each kind of duplicates that spoils training or evaluation; see `describe_duplicates`.
       training: see `read_training`.
       anomalies: found by the ExampleValidator, a line each.
+      anomalies_folder: the same, and all distances that it has measured.
       trials: of the Tuner, best first, without those that failed.
       evaluation: folder of TFMA's results.
       blessed: whether the model has met its thresholds.
@@ -46,9 +48,11 @@ class RunOutputs:
     """
 
     examples: dict[str, int] = field(default_factory=dict)
+    examples_folder: str | None = None
     duplicates: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
+    anomalies_folder: str | None = None
     trials: list[Trial] = field(default_factory=list)
     evaluation: str | None = None
     blessed: bool | None = None
@@ -74,9 +78,11 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
+        examples_folder=artifacts["examples"].uri if "examples" in artifacts else None,
         duplicates=duplicates,
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
         anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
+        anomalies_folder=artifacts["anomalies"].uri if "anomalies" in artifacts else None,
         trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,

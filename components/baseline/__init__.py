@@ -1,1 +1,1 @@
-"""Which model a new one is compared with."""
+"""What a run is compared with: the model and the data of earlier runs."""

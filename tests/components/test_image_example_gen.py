@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_data_validation as tfdv
 from PIL import Image
-from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 
-from components.anomaly_gate.executor import Executor as AnomalyGate
-from components.anomaly_gate.executor import read_anomalies
-from components.baseline.strategy import LastBlessedBaseline
 from components.errors import UserError
 from components.image_example_gen import source
 from components.image_example_gen.component import ImageExampleGen
@@ -218,108 +213,3 @@ def test_changed_settings_change_what_the_cache_looks_at(tmp_path: Path) -> None
     )
     assert first == same
     assert first != other
-
-
-# The baseline
-
-
-def model(number: int) -> standard_artifacts.Model:
-    artifact = standard_artifacts.Model()
-    artifact.id = number
-    return artifact
-
-
-def blessing(model_id: int, blessed: bool) -> standard_artifacts.ModelBlessing:
-    artifact = standard_artifacts.ModelBlessing()
-    artifact.set_int_custom_property("current_model_id", model_id)
-    artifact.set_int_custom_property("blessed", int(blessed))
-    return artifact
-
-
-@pytest.mark.parametrize(
-    ("models", "blessed", "refused", "candidate", "chosen"),
-    [
-        ([], [], [], 5, []),
-        ([3, 4, 5], [], [3, 4], 5, []),
-        ([5], [5], [], 5, []),
-        ([3, 4, 5], [3, 4], [], 5, [4]),
-        ([5, 4, 3], [4, 3], [], 5, [4]),
-        ([3, 4, 5], [3], [4], 5, [3]),
-        ([3, 4, 5], [3, 5], [4], 5, [3]),
-        ([3, 4, 5], [3, 4, 5], [], 4, [5]),
-        ([4, 5], [3], [], 5, []),
-        ([3, 5, 10], [3, 10], [], 5, [10]),
-    ],
-)
-def test_the_last_blessed_model_other_than_the_candidate_is_the_baseline(
-    models: list[int], blessed: list[int], refused: list[int], candidate: int, chosen: list[int]
-) -> None:
-    inputs = {
-        "model": [model(number) for number in models],
-        "model_blessing": [blessing(number, True) for number in blessed] + [blessing(number, False) for number in refused],
-        "candidate": [model(candidate)],
-    }
-    resolved = LastBlessedBaseline().resolve_artifacts(None, inputs)
-    assert [artifact.id for artifact in resolved["model"]] == chosen
-    assert resolved["candidate"] == inputs["candidate"]
-    assert resolved["model_blessing"] == []
-
-
-# The anomaly gate
-
-
-def validate(folder: Path, rows_of_splits: dict[str, list[str]]) -> Path:
-    """Runs the gate over statistics of one feature, `light`, and a schema that knows day and night."""
-    reference = tfdv.generate_statistics_from_dataframe(dataframe(["day", "night"] * 5))
-    schema: schema_pb2.Schema = tfdv.infer_schema(reference)
-    inputs = {
-        standard_component_specs.STATISTICS_KEY: [standard_artifacts.ExampleStatistics()],
-        standard_component_specs.SCHEMA_KEY: [standard_artifacts.Schema()],
-    }
-    (statistics,), (schema_artifact,) = inputs.values()
-    statistics.uri, schema_artifact.uri = str(folder / "statistics"), str(folder / "schema")
-    statistics.split_names = artifact_utils.encode_split_names(list(rows_of_splits))
-    statistics.span = 0
-    (folder / "schema").mkdir()
-    tfdv.write_schema_text(schema, str(folder / "schema/schema.pbtxt"))
-    for split, values in rows_of_splits.items():
-        found: statistics_pb2.DatasetFeatureStatisticsList = tfdv.generate_statistics_from_dataframe(dataframe(values))
-        split_folder = folder / "statistics" / f"Split-{split}"
-        split_folder.mkdir(parents=True)
-        (split_folder / "FeatureStats.pb").write_bytes(found.SerializeToString())
-    anomalies = standard_artifacts.ExampleAnomalies()
-    anomalies.uri = str(folder / "anomalies")
-    properties = {standard_component_specs.EXCLUDE_SPLITS_KEY: "[]"}
-    AnomalyGate().Do(inputs, {standard_component_specs.ANOMALIES_KEY: [anomalies]}, properties)
-    return folder / "anomalies"
-
-
-def dataframe(values: list[str]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame({"light": values})
-
-
-def test_data_that_fits_the_schema_passes_the_gate(tmp_path: Path) -> None:
-    folder = validate(tmp_path, {"train": ["day", "night"] * 5, "eval": ["night", "day"] * 2})
-    assert sorted(path.name for path in folder.iterdir()) == ["Split-eval", "Split-train"]
-    assert read_anomalies(str(folder)) == []
-
-
-def test_an_unknown_value_stops_the_run_and_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        validate(tmp_path, {"train": ["day", "night"] * 5, "eval": ["day", "night", "dusk", "dusk"]})
-    first, cure = str(caught.value).splitlines()
-    assert first.startswith("1 anomalies in the data: eval: light: ")
-    assert "dusk" in first
-    assert "data.schema" in cure
-    assert "data.stop_on_anomalies" in cure
-    (anomaly,) = read_anomalies(str(tmp_path / "anomalies"))
-    assert anomaly.startswith("eval: light: ")
-    assert anomaly in first
-
-
-def test_anomalies_of_every_split_are_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="2 anomalies"):
-        validate(tmp_path, {"train": ["dusk"] * 3, "eval": ["day"], "test": ["dawn"] * 3})
-    assert [line.split(":")[0] for line in read_anomalies(str(tmp_path / "anomalies"))] == ["test", "train"]

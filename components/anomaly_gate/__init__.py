@@ -1,1 +1,0 @@
-"""An ExampleValidator that can stop the run."""

@@ -1,0 +1,1 @@
+"""Checks statistics against the schema, the previous run and the train split."""
