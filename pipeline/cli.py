@@ -32,6 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     run.set_defaults(call=_run)
 
+    data = commands.add_parser("data", help="check the data, and write a page about it")
+    _add_config_arguments(data)
+    data.add_argument("--output", type=Path, metavar="DIR", help="as for run, which finds the data checked (output/NAME)")
+    data.add_argument("--html", type=Path, metavar="FILE", help="page to write (data.html in the output folder)")
+    data.set_defaults(call=_data)
+
     preview = commands.add_parser("preview", help="draw augmented training images as the network sees them")
     _add_config_arguments(preview)
     preview.add_argument(
@@ -102,6 +108,18 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.summary))
     return result.status
+
+
+def _data(options: argparse.Namespace) -> int:
+    from pipeline import local_runner
+    from pipeline.config import load_config
+
+    config = load_config(options.config, options.data, options.overrides)
+    output = options.output or Path("output") / config.name
+    page = options.html or output / "data.html"
+    status, error = local_runner.inspect(config, output, page)
+    print(f"fpn: {error}" if error else page, file=sys.stderr if error else sys.stdout)
+    return status
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -3,14 +3,17 @@
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from PIL import Image
 
 from models import features
 from pipeline.digits import write_digits
@@ -177,8 +180,8 @@ def predictions(runs, fpn, place):
     """What `fpn predict` says of every test image: (label, size, predicted label, probability of the label)."""
     artifacts = place / "out" / "artifacts" / "ImageExampleGen" / "examples"
     rows = {}
-    files = [str(path) for path in artifacts.glob("*/Split-test/*.gz")]
-    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+    files = [str(path) for path in artifacts.glob("*/Split-test/data_tfrecord-*")]
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         name, label, size = (
             feature[key].bytes_list.value[0].decode() for key in (features.FILENAME, features.LABEL, "meta/size")
@@ -243,6 +246,62 @@ def test_anomalies_stop_the_run_before_training_when_asked_to(runs, fpn, place):
     assert "meta/size" in ended.stderr
     assert "data.stop_on_anomalies" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture(scope="module")
+def inspected(runs, fpn, place):
+    """`fpn data` on the same files, of which those of the eval split have become darker."""
+    dark = place / "dark"
+    shutil.copytree(place / "data", dark)
+    (examples,) = (place / "out" / "artifacts" / "ImageExampleGen" / "examples").iterdir()
+    index = pd.read_parquet(examples / "images.parquet")
+    for path in index["path"][index["split"] == "eval"]:
+        Image.open(dark / path).point(lambda level: level // 4).save(dark / path)
+    ended = fpn("data", "--config", "config.yaml", "--data", "dark", "--output", "out", project=place)
+    assert ended.status == 0, ended.stderr
+    assert ended.stdout == "out/data.html\n"
+    return ended, (place / ended.stdout.strip()).read_text()
+
+
+def test_the_page_about_the_data_shows_what_ingestion_found(inspected, runs):
+    html = inspected[1]
+    examples = runs["first"].json["examples"]
+    assert f"<dd>{3 * SOURCE_DIGITS + 1}</dd>" in html  # found
+    for split in ("train", "eval", "test"):
+        assert f'<th scope="row">{split}</th><td class="n">{examples[split]}</td>' in html
+    assert '<th scope="row" class="path">broken.png</th>' in html
+
+
+def test_a_shift_is_an_anomaly_against_the_train_split_and_the_previous_run(inspected, runs):
+    html = inspected[1]
+    for control in ("train", "eval of the previous run"):
+        assert f"divergence between eval and {control} is " in html
+    assert "between test and" not in html
+    assert "Anomaly" not in runs["again"].stdout
+
+
+def test_looking_at_data_does_not_make_it_what_a_run_is_compared_with(inspected, fpn, place):
+    ended = fpn("data", "--config", "config.yaml", "--output", "out", "--html", "page.html", project=place)
+    assert ended.stdout == "page.html\n"
+    assert ended.stderr.count("from the cache") == 4
+    assert "No distributions were compared" not in (place / "page.html").read_text()
+    assert 'href="#anomalies">Anomalies</a></li>' in (place / "page.html").read_text()  # none
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium to open the page with")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_fits_a_browsers_window(inspected, place, width):
+    measured = "[innerWidth, document.documentElement.scrollWidth, document.images.length, loaded].join(' ')"
+    loaded = "const loaded = [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    told = f"<script>addEventListener('load', () => {{ {loaded}; parent.postMessage({measured}, '*') }})</script>"
+    (place / "measured.html").write_text(inspected[1] + told)
+    (place / "window.html").write_text(  # a browser's own window has a least width
+        "<script>addEventListener('message', event => { document.title = event.data })</script>"
+        f'<iframe src="measured.html" style="width: {width}px; height: 800px; border: 0"></iframe>'
+    )
+    command = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run([*command, place / "window.html"], capture_output=True, text=True, check=True, timeout=60)
+    assert re.search("<title>(.*)</title>", done.stdout).group(1) == f"{width} {width} {10 * 12} true"
 
 
 def test_the_summary_is_kept_with_the_run(runs, place):
