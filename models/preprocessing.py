@@ -15,7 +15,8 @@ from models import features
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # offset of the bit depth, the 9th byte of the IHDR chunk's data
-
+_GRID = 64  # rows and columns of an image that its percentiles are taken of, at most
+_QUANTILES = 1000  # parts that the pixels are divided into for percentiles
 
 # Channels wanted -> channels found, minus one -> matrix [4, wanted] over the found channels filled up to four: with zeros,
 # or with an opaque alpha where one is wanted. Luma is ITU-R BT.601, as tf.image.rgb_to_grayscale has it.
@@ -93,7 +94,8 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
         padded = tf.ensure_shape(tf.pad(image, padding, constant_values=opaque), [None, None, 4])
         return tf.einsum("hwi,io->hwo", padded, tf.gather(tf.constant(_CHANNEL_MATRICES[channels]), found - 1))
 
-    return tf.cond(found == channels, lambda: tf.ensure_shape(image, [None, None, channels]), converted)
+    # The shape is told outside: inside of the branch, TensorFlow's optimizer takes it for that of the images of all branches.
+    return tf.ensure_shape(tf.cond(found == channels, lambda: image, converted), [None, None, channels])
 
 
 def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antialias: bool) -> tf.Tensor:
@@ -120,6 +122,65 @@ def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antiali
         top, left = tf.unstack((tf.shape(image)[:2] - cut) // 2)
         image = image[top : top + cut[0], left : left + cut[1]]
     return tf.cast(tf.image.resize(image, [height, width], antialias=antialias), tf.float32)
+
+
+def stretch(pixels: tf.Tensor, unit: float, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Maps low..high to 0..255: 255 (pixel - low) / (high - low), clipped; of alpha, the range of the pixel type.
+
+    Args:
+      pixels: uint8 or uint16 [height, width, 1 to 4].
+      unit: pixel value that is 1 of 255.
+      low: pixel value that becomes 0.
+      high: pixel value that becomes 255, above `low`.
+
+    Returns:
+      float32 [height, width, 1 to 4], 0..255.
+    """
+    found = tf.shape(pixels)[-1]
+    is_alpha = (tf.range(found) == found - 1) & (found % 2 == 0)
+    low, high = tf.where(is_alpha, 0.0, low), tf.where(is_alpha, 255.0 * unit, high)
+    return tf.clip_by_value((tf.cast(pixels, tf.float32) - low) * (255.0 / (high - low)), 0.0, 255.0)
+
+
+def intensity_limits(encoded: tf.Tensor, percentiles: list[float]) -> tf.Tensor:
+    """Percentiles of the pixels of a whole split (a full pass), between which the network's grey levels lie.
+
+    They are of a regular grid of at most 64x64 pixels an image, so that large images do not outweigh small ones by more than
+    that; of colours all channels, of alpha none. The error is at most 0.01 percent of all pixels, in rank.
+
+    Args:
+      encoded: string [N], image files.
+      percentiles: two numbers, 0..100, rising.
+
+    Returns:
+      float32 [2], 0..255, the second at least one step of 16 bits above the first.
+    """
+    shape = [_GRID, _GRID, 3]
+
+    def positions(size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.minimum(size, _GRID)
+        return (2 * tf.range(count) + 1) * size // (2 * count), count
+
+    def sample(pixels: tf.Tensor, unit: float) -> tf.Tensor:
+        height, width, channels = tf.unstack(tf.shape(pixels))
+        colours = channels - tf.cast(channels % 2 == 0, tf.int32)
+        rows, height = positions(height)
+        columns, width = positions(width)
+        values = tf.gather(tf.gather(pixels, rows), columns, axis=1)[..., :colours]
+        padding = [[0, _GRID - height], [0, _GRID - width], [0, 3 - colours]]
+        return tf.ensure_shape(tf.pad(tf.cast(values, tf.float32) / unit, padding, constant_values=-1.0), shape)
+
+    samples = tf.map_fn(lambda file: with_pixels(file, sample), encoded, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    values = tf.boolean_mask(samples, samples >= 0.0)
+    inner = tft.quantiles(values, _QUANTILES, epsilon=1e-4)
+    edges = tf.concat([[tft.min(values)], tf.reshape(inner, [-1]), [tft.max(values)]], axis=0)
+    low, high = (_interpolate(edges, percentile / 100 * _QUANTILES) for percentile in percentiles)
+    return tf.stack([low, tf.maximum(high, low + 1 / 257)])
+
+
+def _interpolate(values: tf.Tensor, position: float) -> tf.Tensor:
+    below = min(int(position), _QUANTILES - 1)
+    return values[below] + (position - below) * (values[below + 1] - values[below])
 
 
 def images_from_files(encoded: tf.Tensor, **image: Any) -> tf.Tensor:
@@ -152,8 +213,15 @@ def to_network_size(
     intensity: str = "type",
     window: list[float] | None = None,
     percentiles: list[float] | None = None,
+    limits: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Makes of a decoded image what the network sees.
+
+    What becomes black and white, and is clipped beyond, before the image is resized, is by `intensity`:
+    - type: the ends of the pixel type's range.
+    - window: in images of 16 bits, the pixel values `window`; in others, as type.
+    - percentiles: `limits`, in all images. As type where they are not given.
+    Alpha always has the range of its type.
 
     Args:
       pixels: uint8 or uint16 [any height, any width, 1 to 4].
@@ -163,11 +231,19 @@ def to_network_size(
       channels: 1, 3 or 4.
       resize: as in `resize_image`.
       antialias: as in `resize_image`.
+      intensity: type, window or percentiles.
+      window: [low, high] in pixel values.
+      percentiles: those that `limits` are.
+      limits: float32 [2], low and high of 255, as `intensity_limits` gives them.
 
     Returns:
       uint8 [height, width, channels].
     """
-    # All steps are linear, so their order does not matter to the result; resizing first is less work.
+    if intensity == "window" and unit != 1.0:
+        pixels, unit = stretch(pixels, unit, *tf.unstack(tf.constant(window, tf.float32))), 1.0
+    elif intensity == "percentiles" and limits is not None:
+        pixels, unit = stretch(pixels, unit, *tf.unstack(limits * unit)), 1.0
+    # The steps from here on are linear, so their order does not matter to the result; resizing first is less work.
     image = to_channels(resize_image(pixels, height, width, resize, antialias) / unit, channels)
     return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), [height, width, channels])
 
@@ -232,13 +308,15 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 
     Args:
       inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many.
-      custom_config: {"image": height, width, channels, resize and antialias of `images_from_files`, "multi_label": bool}.
+      custom_config: {"image": arguments of `to_network_size` but limits, "multi_label": bool}.
 
     Returns:
       The transformed features.
     """
     files, pixels = (tf.reshape(inputs[name], [-1]) for name in (features.ENCODED, features.PIXELS))
     image = custom_config["image"]
+    if image.get("intensity") == "percentiles":
+        image = image | {"limits": intensity_limits(files, image["percentiles"])}
     # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
     serialized = tf.cond(
         tf.reduce_any(tf.equal(pixels, "")), lambda: serialize_images(images_from_files(files, **image)), lambda: pixels

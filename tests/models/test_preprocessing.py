@@ -73,6 +73,20 @@ def test_channels_are_converted(found, wanted):
     np.testing.assert_allclose(load(encoded, 8, 8, wanted), expected, atol=0 if found == wanted or found < 3 else 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_graph_gives_images_of_all_kinds_the_same_pixels_as_separate_steps(channels):
+    pictures = [noise(9, 7), noise(9, 7, dtype=np.uint16), noise(9, 7, 2), noise(9, 7, 3), noise(9, 7, 4)]
+    files = [encode(picture) for picture in pictures] + [encode(noise(9, 7, 3), "JPEG"), encode(noise(9, 7), "JPEG")]
+    settings = {"height": 8, "width": 8, "channels": channels, "resize": "stretch", "antialias": True}
+    graph = tf.function(lambda encoded: preprocessing.images_from_files(encoded, **settings))
+    np.testing.assert_array_equal(graph(tf.constant(files)), np.stack([load(file, 8, 8, channels) for file in files]))
+
+
+def test_jpeg_is_decoded_as_exactly_as_by_pillow():
+    encoded = encode(noise(40, 30, 3), "JPEG")
+    np.testing.assert_array_equal(load(encoded, 40, 30, 3), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
 @pytest.mark.parametrize("size", [(16, 24), (80, 50)])
 def test_stretching_agrees_with_pillow(size):
     pixels = smooth(48, 40)
