@@ -124,10 +124,10 @@ def test_serialised_images_come_back_unchanged():
 def transformed(tmp_path_factory):
     pictures = [noise(10, 12, 3) for _ in range(6)]
     rows = [
-        {features.ENCODED: [encode(picture)], features.LABEL: [label]}
+        {features.ENCODED: [encode(picture)], features.PIXELS: [b""], features.LABEL: [label]}
         for picture, label in zip(pictures, [b"cat", b"big dog", b"cat", b"cat", b"owl", b"big dog"], strict=True)
     ]
-    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.PIXELS, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     settings = {
         "image": {"height": 10, "width": 12, "channels": 3, "resize": "stretch", "antialias": True},
@@ -153,6 +153,7 @@ def test_transform_writes_uint8_pixels_label_indices_and_class_counts(transforme
     result = layer(
         {
             features.ENCODED: tf.constant([[encode(picture)] for picture in pictures]),
+            features.PIXELS: tf.constant([[b""]] * 6),
             features.LABEL: tf.constant([[b"owl"], [b"cat"], [b"big dog"], [b"cat"], [b"yak"], [b"owl"]]),
         }
     )
@@ -172,7 +173,8 @@ def test_positions_become_vectors_with_a_one_for_each():
 def test_analyzers_see_every_pixel_of_the_training_split(transformed):
     pictures, folder = transformed
     layer = tft.TFTransformOutput(folder).transform_features_layer()
-    result = layer({features.ENCODED: tf.constant([[encode(pictures[0])]]), features.LABEL: tf.constant([[b"cat"]])})
+    raw = {features.ENCODED: encode(pictures[0]), features.PIXELS: b"", features.LABEL: b"cat"}
+    result = layer({name: tf.constant([[value]]) for name, value in raw.items()})
     pixels = np.stack(pictures).astype(np.float64)
     np.testing.assert_allclose(result[features.CHANNEL_MEAN][0], pixels.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(result[features.CHANNEL_VARIANCE][0], pixels.var((0, 1, 2)), rtol=1e-4)
