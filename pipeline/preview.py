@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
 from components.image_example_gen.reading import read_files
-from components.image_example_gen.source import Row, read_rows
+from components.image_example_gen.source import Row, read_rows, root_of
 from pipeline.config import Config
 from pipeline.samples import SAMPLES
 
@@ -70,7 +70,7 @@ def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, byte
 def _readable(rows: Iterator[Row], config: Config) -> Iterator[tuple[Row, bytes]]:
     settings = {**config.data.model_dump(), "image": config.image.model_dump()}
     rows, read = itertools.tee(rows)
-    for row, content in zip(rows, read_files(config.data.path, read), strict=True):
+    for row, content in zip(rows, read_files(root_of(config.data.path), read), strict=True):
         if isinstance(content, RejectedImage):
             continue
         try:

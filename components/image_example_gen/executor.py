@@ -24,6 +24,7 @@ from components.image_example_gen.duplicates import write_duplicates
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
 from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
 from components.image_example_gen.loading import Loader
+from components.image_example_gen.reuse import SHARDS_FILE, Shard, find_written, shard_key, take_over
 from components.image_example_gen.writing import SplitWriters
 from models import features
 
@@ -38,16 +39,18 @@ def make_shards(rows: Iterable[source.Row]) -> list[list[source.Row]]:
     """Cuts the data set into parts that one worker reads and writes, one after the other.
 
     Args:
-      rows: in an order in which those of one record file follow each other.
+      rows: in an order in which those of one span, and of one record file, follow each other.
 
     Returns:
-      Shards of up to 4,096 rows or about 128 MB; a record file is in one shard, so that it is read once.
+      Shards of up to 4,096 rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
     """
     shards: list[list[source.Row]] = []
     size = 0
     for row in rows:
-        same_file = bool(shards) and row.record is not None and shards[-1][-1].path == row.path
-        if not shards or (not same_file and (size >= _SHARD_BYTES or len(shards[-1]) >= _SHARD_ROWS)):
+        last = shards[-1][-1] if shards else None
+        same_file = last is not None and row.record is not None and last.path == row.path
+        full = bool(shards) and (size >= _SHARD_BYTES or len(shards[-1]) >= _SHARD_ROWS)
+        if last is None or row.span != last.span or (full and not same_file):
             shards.append([])
             size = 0
         shards[-1].append(row)
@@ -99,23 +102,34 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         names = source.split_names(settings)
         artifact.split_names = artifact_utils.encode_split_names(list(names))
         folder = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        fingerprints = source.span_fingerprints(folder, settings)
         rows, grouped = self._read_rows(folder, artifact.uri, settings)
-        rows = [row for row in rows if row.reason or row.split in names]
-        shards = make_shards(rows)
+        shards = make_shards(row for row in rows if row.reason or row.split in names)
         for name in names:
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
+
+        keys = [shard_key(shard, fingerprints[shard[0].span], settings) for shard in shards]
+        written = find_written(artifact.uri)
+        reused = sum(
+            take_over(written[key], artifact.uri, number, len(shards), names, _index_part(artifact.uri, number))
+            for number, key in enumerate(keys)
+            if key in written
+        )
+        missing = [(number, shard) for number, shard in enumerate(shards) if keys[number] not in written]
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "Shards" >> beam.Create(list(enumerate(shards)))
+                | "Shards" >> beam.Create(missing)
                 | "Spread" >> beam.Reshuffle()
-                | "WriteShard" >> beam.ParDo(_WriteShard(folder, artifact.uri, len(shards), settings))
+                | "WriteShard" >> beam.ParDo(_WriteShard(source.root_of(folder), artifact.uri, len(shards), settings))
             )
-        summary = _merge(artifact.uri, len(shards), names)
+        summary = {**_merge(artifact.uri, len(shards), names), "reused": reused}
         index = _read_index(artifact.uri)
         check_groups(index)
         summary["duplicates"] = write_duplicates(artifact.uri, index, settings["near_duplicates"]) | grouped
-        replace_file(os.path.join(artifact.uri, SUMMARY_FILE), lambda file: file.write(json.dumps(summary, indent=2).encode()))
+        of_shards = [Shard(key, shard[0].span)._asdict() for key, shard in zip(keys, shards, strict=True)]
+        for name, content in ((SUMMARY_FILE, summary), (SHARDS_FILE, of_shards)):
+            _write_json(os.path.join(artifact.uri, name), content)
         _check_rejected(artifact.uri, summary, settings["max_rejected"])
 
     def _read_rows(self, folder: str, examples: str, settings: dict[str, Any]) -> tuple[list[source.Row], dict[str, int]]:
@@ -126,9 +140,13 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         shards = make_shards(row for row in rows if not row.reason)
         fileio.makedirs(examples)
         with self._make_beam_pipeline() as pipeline:
-            hash_images(pipeline, folder, shards, examples, settings)
+            hash_images(pipeline, source.root_of(folder), shards, examples, settings)
         grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings["near_duplicates"])
         return source.assign_splits(folder, grouping.rows, settings), grouping.counts
+
+
+def _write_json(path: str, content: Any) -> None:
+    replace_file(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
 
 
 def _read_index(folder: str) -> pa.Table:
@@ -149,7 +167,7 @@ def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:
             for number in range(shards):
                 with fileio.open(_index_part(folder, number), "rb") as part:
                     table = parquet.read_table(io.BytesIO(part.read()))
-                writer.write_table(table)
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))  # a row group a shard, for `reuse`
                 for path, label, split, reason in zip(
                     *(table.column(name).to_pylist() for name in ("path", "label", "split", "reason")), strict=True
                 ):

@@ -37,6 +37,7 @@ class Row:
       reason: why the image is set aside without being opened; "" if it is taken.
       size: bytes of the file, or of the image in the record; 0 if not known.
       record: position of the image in `path`, from 0, if that is a TFRecord file.
+      span: number of the part of the data that it came with; 0 of data without spans.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Row:
     reason: str = ""
     size: int = 0
     record: int | None = None
+    span: int = 0
 
     @property
     def name(self) -> str:

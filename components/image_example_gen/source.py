@@ -7,12 +7,24 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.image_example_gen import folders, manifest, records
+from components.image_example_gen import folders, listing, manifest, records
 from components.image_example_gen.assignment import assign_splits, hash_of, split_names
 from components.image_example_gen.listing import list_files
 from components.image_example_gen.row import LABEL_MISSING, Row
+from components.image_example_gen.spans import Span, find_spans, root_of
 
-__all__ = ["Found", "Row", "assign_splits", "find_rows", "fingerprint", "list_files", "read_rows", "split_names"]
+__all__ = [
+    "Found",
+    "Row",
+    "assign_splits",
+    "find_rows",
+    "fingerprint",
+    "list_files",
+    "read_rows",
+    "root_of",
+    "span_fingerprints",
+    "split_names",
+]
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,8 @@ class Found:
     """What a data folder holds.
 
     Attributes:
-      rows: a row an image, taken or set aside, in an order that is random but the same on every run, so that no later shard
-        holds one class only; those of one TFRecord file follow each other in the file's order.
+      rows: a row an image, taken or set aside, one span after the other, in each in an order that is random but the same on
+        every run, so that no later shard holds one class only; those of one TFRecord file follow each other in its order.
       unlisted: files that are no part of the data set: those that a manifest does not name, or of other splits than train,
         validation and test of a TensorFlow Datasets directory.
     """
@@ -40,6 +52,16 @@ def fingerprint(folder: str, settings: dict[str, Any]) -> str:
     Raises:
       UserError: the folder can't be used.
     """
+    return hashlib.sha256("".join(span_fingerprints(folder, settings).values()).encode()).hexdigest()
+
+
+def span_fingerprints(folder: str, settings: dict[str, Any]) -> dict[int, str]:
+    """The same of each span."""
+    root = root_of(folder)
+    return {span.number: _fingerprint(listing.join(root, span.prefix), settings) for span in find_spans(folder)}
+
+
+def _fingerprint(folder: str, settings: dict[str, Any]) -> str:
     files = list_files(folder, settings["allow_links"])
     if name := manifest.find_manifest(folder, files, settings["manifest"]):
         files |= manifest.files_elsewhere(folder, name, files, settings)
@@ -58,8 +80,8 @@ def find_rows(folder: str, settings: dict[str, Any]) -> Found:
     """Lists the data set: by the folder's manifest if it has one, else by its TFRecord files, else by its class folders.
 
     Args:
-      folder: the data folder; with a manifest, TFRecord files, class folders (`CLASS/...`), or class folders in split folders
-        (`train/CLASS/...`, `val` or `eval`, `test`).
+      folder: the data folder, or with `{SPAN}` those of several spans; with a manifest, TFRecord files, class folders
+        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
       settings: `manifest`, `columns`, `multi_label`, `labels` and `allow_links` of the configuration's `data` section.
 
     Returns:
@@ -68,6 +90,24 @@ def find_rows(folder: str, settings: dict[str, Any]) -> Found:
     Raises:
       UserError: the folder or the manifest can't be used.
     """
+    rows: list[Row] = []
+    unlisted = 0
+    for span in find_spans(folder):
+        found = _find_rows(listing.join(root_of(folder), span.prefix), settings)
+        rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
+        unlisted += found.unlisted
+    return Found(sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0)), unlisted)
+
+
+def _in_span(row: Row, span: Span) -> Row:
+    """The row with its path relative to the root of all spans. Groups go across spans."""
+    if listing.is_remote(row.path) or row.path.startswith("/"):
+        return replace(row, span=span.number)
+    moved = replace(row, path=f"{span.prefix}{row.path}", span=span.number)
+    return replace(moved, group=moved.name) if row.group == row.name else moved
+
+
+def _find_rows(folder: str, settings: dict[str, Any]) -> Found:
     files = list_files(folder, settings["allow_links"])
     unlisted = 0
     if name := manifest.find_manifest(folder, files, settings["manifest"]):
@@ -78,8 +118,7 @@ def find_rows(folder: str, settings: dict[str, Any]) -> Found:
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
     else:
         rows = folders.read_folders(folder, files)
-    rows = [_judged(row, settings["labels"], settings["multi_label"]) for row in rows]
-    return Found(sorted(rows, key=lambda row: (hash_of(row.path), row.record or 0)), unlisted)
+    return Found([_judged(row, settings["labels"], settings["multi_label"]) for row in rows], unlisted)
 
 
 def _judged(row: Row, known: list[str] | None, multi_label: bool) -> Row:

@@ -17,7 +17,8 @@ class SplitWriters:
 
     def __init__(self, folder: str, shard: int, shards: int) -> None:
         self._folder = folder
-        self._name = f"data_tfrecord-{shard:05d}-of-{shards:05d}"
+        self._shard = shard
+        self._shards = shards
         self._writers: dict[str, tf.io.TFRecordWriter] = {}
 
     def write(self, split: str, example: bytes) -> None:
@@ -26,7 +27,7 @@ class SplitWriters:
         self._writers[split].write(example)
 
     def _path(self, split: str) -> str:
-        return os.path.join(self._folder, f"Split-{split}", self._name)
+        return shard_path(self._folder, split, self._shard, self._shards)
 
     def __enter__(self) -> "SplitWriters":
         return self
@@ -38,3 +39,8 @@ class SplitWriters:
                 fileio.rename(aside(self._path(split)), self._path(split), overwrite=True)
             else:
                 fileio.remove(aside(self._path(split)))
+
+
+def shard_path(folder: str, split: str, shard: int, shards: int) -> str:
+    """The file of a shard's examples of one split."""
+    return os.path.join(folder, f"Split-{split}", f"data_tfrecord-{shard:05d}-of-{shards:05d}")

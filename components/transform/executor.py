@@ -16,6 +16,7 @@ from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
 from components.files import aside
+from components.transform import spans
 
 _BATCH = 16  # examples: a file that is not decoded yet may be large
 
@@ -48,20 +49,25 @@ class _WriteShard(beam.DoFn):
 
 
 class Executor(executor.Executor):
-    """Beam spreads shards instead of examples, which then need no Python each; the files are not compressed."""
+    """Beam spreads shards instead of examples, which then need no Python each; the files are not compressed.
+
+    Data of several spans is analysed span by span, and what an earlier run has found out about one is taken from it.
+    """
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         outputs = dict(output_dict)
         (transformed,) = outputs.pop(standard_component_specs.TRANSFORMED_EXAMPLES_KEY)
-        super().Do(input_dict, outputs, exec_properties)
-
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
+        with spans.span_by_span(examples, list(config.analyze), outputs) as inputs:
+            super().Do({**input_dict, **inputs}, outputs, exec_properties)
+
         splits = list(config.transform)
         transformed.split_names = artifact_utils.encode_split_names(splits)
         files = []
         for split in splits:
-            (folder,) = artifact_utils.get_split_uris(input_dict[standard_component_specs.EXAMPLES_KEY], split)
+            folder = artifact_utils.get_split_uri([examples], split)
             written = artifact_utils.get_split_uri([transformed], split)
             fileio.makedirs(written)
             files += [(os.path.join(folder, name), os.path.join(written, name)) for name in sorted(fileio.listdir(folder))]

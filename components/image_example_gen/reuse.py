@@ -1,0 +1,106 @@
+"""Shards that an earlier run has written already: data that was added leaves the others as they are."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from pyarrow import parquet
+from tfx.dsl.io import fileio
+
+from components.files import replace_file
+from components.image_example_gen.index import INDEX_FILE
+from components.image_example_gen.listing import open_file
+from components.image_example_gen.row import Row
+from components.image_example_gen.writing import shard_path
+
+SHARDS_FILE: Final = "shards.json"  # the fields of `Shard`, in the order of shards
+_SETTINGS: Final = ("code", "image", "max_pixels", "pages")  # what the examples depend on, beside the rows and the files
+
+
+class Shard(NamedTuple):
+    """A part of the examples: see `shard_key`, and the number of its span."""
+
+    key: str
+    span: int
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard of an earlier run: the folder of its examples, its number there, and how many there are."""
+
+    folder: str
+    number: int
+    shards: int
+
+
+def shard_key(rows: Sequence[Row], fingerprint: str, settings: dict[str, Any]) -> str:
+    """A digest of all that the shard's examples depend on.
+
+    Args:
+      rows: of the shard, all of one span.
+      fingerprint: of the span's files.
+      settings: of ingestion.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    digest.update(json.dumps({name: settings.get(name) for name in _SETTINGS}, sort_keys=True).encode())
+    for row in rows:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def find_written(examples: str) -> dict[str, WrittenShard]:
+    """The shards of earlier runs, by key.
+
+    Args:
+      examples: where the examples of this run go; those of earlier runs are beside it, as the orchestrator lays them out.
+    """
+    parent, own = os.path.split(examples.rstrip("/"))
+    found: dict[str, WrittenShard] = {}
+    for name in fileio.listdir(parent) if fileio.isdir(parent) else []:
+        folder = os.path.join(parent, name.rstrip("/"))
+        if name.rstrip("/") == own or not fileio.exists(os.path.join(folder, SHARDS_FILE)):
+            continue
+        known = read_shards(folder)
+        found |= {shard.key: WrittenShard(folder, number, len(known)) for number, shard in enumerate(known)}
+    return found
+
+
+def read_shards(examples: str) -> list[Shard]:
+    """What the shards of finished examples are made of, in their order."""
+    with fileio.open(os.path.join(examples, SHARDS_FILE)) as file:
+        return [Shard(**shard) for shard in json.load(file)]
+
+
+def take_over(written: WrittenShard, examples: str, number: int, shards: int, splits: Sequence[str], index_part: str) -> int:
+    """Takes the files of an earlier run's shard: as links on a local disk, else as copies.
+
+    Args:
+      written: the shard.
+      examples: where the examples of this run go.
+      number: of the shard in this run.
+      shards: how many this run has.
+      splits: names of all splits.
+      index_part: file for the shard's part of the index.
+
+    Returns:
+      Number of images and files in it.
+    """
+    for split in splits:
+        old = shard_path(written.folder, split, written.number, written.shards)
+        if fileio.exists(old):
+            link_or_copy(old, shard_path(examples, split, number, shards))
+    with open_file(os.path.join(written.folder, INDEX_FILE)) as file:
+        table = parquet.ParquetFile(file).read_row_group(written.number)
+    replace_file(index_part, lambda part: parquet.write_table(table, part))
+    return table.num_rows
+
+
+def link_or_copy(old: str, new: str) -> None:
+    """Gives a file, which nobody changes, a second name."""
+    try:
+        os.link(old, new)
+    except OSError:  # another file system, or none of this machine
+        fileio.copy(old, new, overwrite=True)
