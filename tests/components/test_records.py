@@ -1,17 +1,25 @@
 """TFRecord files and TensorFlow Datasets directories, written by TensorFlow, as a data set."""
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from data_folders import reasons, settings, split_counts, touch, user_error
+from PIL import Image
+from tfx.types import standard_artifacts
 
 from components.image_example_gen import source
+from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.decoding import RejectedImage
+from components.image_example_gen.executor import Executor
 from components.image_example_gen.reading import read_files
+from models import features
+from pipeline.config import ImageConfig
 
 FEATURES = {
     "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
@@ -249,7 +257,9 @@ def test_records_may_be_asked_for_in_any_order(tmp_path: Path) -> None:
 # TensorFlow Datasets
 
 
-def prepare(folder: Path, splits: dict[str, int], features: dict[str, Any] = FEATURES, file_format: str = "tfrecord") -> Path:
+def prepare(
+    folder: Path, splits: dict[str, int], description: dict[str, Any] = FEATURES, file_format: str = "tfrecord"
+) -> Path:
     """Lays a data set out as `download_and_prepare` does, in two shards a split."""
     info = {
         "fileFormat": file_format,
@@ -272,7 +282,7 @@ def prepare(folder: Path, splits: dict[str, int], features: dict[str, Any] = FEA
             ]
             write(folder / f"pets-{split}.tfrecord-0000{shard}-of-00002", records)
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(features))
+    (folder / "features.json").write_text(json.dumps(description))
     (folder / "kind.labels.txt").write_text("cat\ndog\nowl\n")
     return folder
 
@@ -318,3 +328,27 @@ def test_a_prepared_data_set_that_is_of_no_use_is_told(tmp_path: Path) -> None:
     prepare(tmp_path / "three", {"train": 3})
     (tmp_path / "three/features.json").write_text("{")
     assert "features.json: not JSON" in user_error(tmp_path / "three")
+
+
+def test_ingestion_writes_the_images_of_records_with_their_names(tmp_path: Path) -> None:
+    images = []
+    for number in range(24):
+        buffer = io.BytesIO()
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 9, 3), np.uint8)).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    records = [example(image__encoded=image, image__class__label=number % 2) for number, image in enumerate(images)]
+    write(tmp_path / "data/a.tfrecord", [*records, example(image__encoded=b"no image", image__class__label=1)], "GZIP")
+    changes = {"image": ImageConfig(height=8, width=8).model_dump(), "max_rejected": 0.1, "splits": {"stratify": True}}
+    component = ImageExampleGen(str(tmp_path / "data"), settings(**changes))
+    artifact = standard_artifacts.Examples()
+    artifact.uri = str(tmp_path / "examples")
+    context = Executor.Context(beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(tmp_path), unique_id="1")
+    Executor(context).Do({}, {"examples": [artifact]}, dict(component.exec_properties))
+    written = {}
+    for file in (tmp_path / "examples").glob("Split-*/*"):
+        for record in tf.data.TFRecordDataset([str(file)]):
+            found = tf.train.Example.FromString(record.numpy()).features.feature
+            written[found[features.FILENAME].bytes_list.value[0].decode()] = found[features.ENCODED].bytes_list.value[0]
+    assert written == {f"a.tfrecord:{number}": image for number, image in enumerate(images)}
+    table = (tmp_path / "examples/rejected.csv").read_text()
+    assert "a.tfrecord:24,1,not an image" in table
