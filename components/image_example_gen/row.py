@@ -57,7 +57,7 @@ class Row:
 
     def in_split(self, split: str) -> "Row":
         """The same row, assigned to a split; several times as fast as `dataclasses.replace`."""
-        return Row(self.path, self.labels, self.group, split, self.meta, self.reason, self.size, self.record)
+        return Row(self.path, self.labels, self.group, split, self.meta, self.reason, self.size, self.record, self.span)
 
     @property
     def label(self) -> str:
