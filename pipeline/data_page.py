@@ -15,14 +15,16 @@ import pandas as pd
 
 from components.example_validator.comparison import FEWEST_IMAGES
 from components.example_validator.executor import read_anomalies, read_distances
+from components.image_example_gen import source
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE
 from components.image_example_gen.index import INDEX_FILE
 from models import features
 from pipeline.config import Config
 from pipeline.histograms import draw_histogram
+from pipeline.report import shown
 from pipeline.run_metadata import describe_duplicates
-from pipeline.thumbnails import sample_classes, thumbnail
+from pipeline.thumbnails import original, sample_classes
 from pipeline.write_aside import write_text
 
 _MOST_CLASSES: Final = 100  # in the table of classes: the largest and the smallest
@@ -99,14 +101,14 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         sheets_stopped=stopped,
         reasons=_count(index["reason"][~is_taken].str.split(":").str[0]),
         rejects=_rows(examples / REJECTED_FILE, _MOST_REJECTS),
-        rejects_file=examples / REJECTED_FILE,
+        rejects_file=shown(examples / REJECTED_FILE),
         notes=_count(index["note"][index["note"] != ""]),
         duplicates=duplicates,
-        duplicates_described=describe_duplicates(duplicates, str(examples / DUPLICATES_FILE)),
-        pairs=_pairs(examples / DUPLICATES_FILE, config.data.path),
-        duplicates_file=examples / DUPLICATES_FILE,
+        duplicates_described=describe_duplicates(duplicates, shown(examples / DUPLICATES_FILE)),
+        pairs=_pairs(examples / DUPLICATES_FILE, config),
+        duplicates_file=shown(examples / DUPLICATES_FILE),
         anomalies=[line.split(": ", 2) for line in read_anomalies(anomalies)],
-        distances=read_distances(anomalies),
+        distances=sorted(read_distances(anomalies), key=lambda item: -item.value / item.threshold),
         fewest_images=FEWEST_IMAGES,
     )
     write_text(output, page)
@@ -187,17 +189,14 @@ def _rows(table: Path, most: int) -> list[dict[str, str]]:
     return pd.read_csv(table, dtype=str, keep_default_na=False, nrows=most).to_dict("records") if table.exists() else []
 
 
-def _pairs(table: Path, folder: str) -> list[dict[str, Any]]:
+def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:
     """The first of the listed duplicates, which are the worst, with thumbnails."""
+    folder = source.root_of(config.data.path)
+    settings = {"max_pixels": config.data.max_pixels, "image": config.image.model_dump()}
     return [
-        {**pair, **{f"picture_{side}": _picture(folder, pair[f"path_{side}"]) for side in "ab"}}
+        {
+            **pair,
+            **{f"picture_{side}": original(folder, pair[f"path_{side}"], settings) for side in "ab"},
+        }
         for pair in _rows(table, _MOST_PAIRS)
     ]
-
-
-def _picture(folder: str, path: str) -> str:
-    """A thumbnail of an original file, or "" where it is of a kind that Pillow does not read."""
-    try:
-        return thumbnail((Path(folder) / path).read_bytes())
-    except Exception:
-        return ""

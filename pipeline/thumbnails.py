@@ -2,13 +2,17 @@
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
+from components.image_example_gen.decoding import RejectedImage, normalise
+from components.image_example_gen.reading import read_files
+from components.image_example_gen.row import Row
 from models import features
 
 SIDE: Final = 96  # pixels of the longer side; smaller images are enlarged by a whole factor
@@ -70,6 +74,26 @@ def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[di
         if not wanted or read > _MOST_BYTES:
             return sheets, bool(wanted)
     return sheets, False
+
+
+def original(folder: str, name: str, settings: dict[str, Any]) -> str:
+    """The thumbnail of an image in the data folder; "" if it can't be read, or not any more.
+
+    Args:
+      folder: the data folder.
+      name: as the index has it: a path, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
+      settings: as for `decoding.normalise`.
+    """
+    stem, _, page = name.rpartition("#") if re.search(r"#\d+$", name) else (name, "", "0")
+    path, _, record = stem.rpartition(":") if re.search(r":\d+$", stem) else (stem, "", "")
+    rows = [Row(stem, (), "", ""), *([Row(path, (), "", "", record=int(record))] if record else [])]
+    for content in read_files(folder, rows):
+        if isinstance(content, bytes):
+            try:
+                return thumbnail(normalise(content, stem, {**settings, "pages": "all"})[int(page)].encoded)
+            except (RejectedImage, IndexError, OSError):
+                return ""
+    return ""
 
 
 def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:

@@ -23,7 +23,7 @@ from models import features
 from pipeline.config import Config
 from pipeline.data_page import ClassCount, count_classes, describe_balance, format_size, write_data_page
 from pipeline.histograms import bin_edges, draw_histogram
-from pipeline.thumbnails import sample_classes, thumbnail
+from pipeline.thumbnails import original, sample_classes, thumbnail
 
 
 class Page(HTMLParser):
@@ -329,6 +329,25 @@ def test_thumbnails_are_small_pictures_of_any_pixel_type(image: Image.Image) -> 
     if image.mode == "I;16":
         assert small.getextrema()[0][0] < 10
         assert small.getextrema()[0][1] > 245
+
+
+def test_originals_are_shown_by_the_names_that_the_index_gives_them(tmp_path: Path) -> None:
+    black, white = (Image.new("L", (100, 100), level) for level in (0, 255))
+    black.save(tmp_path / "scan.tif", save_all=True, append_images=[white])
+    white.save(tmp_path / "odd:7.png")
+    features_of = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture(255)]))}
+    record = tf.train.Example(features=tf.train.Features(feature=features_of)).SerializeToString()
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        for _ in range(3):
+            writer.write(record)
+    settings = {"max_pixels": 10**6, "image": {"intensity": "type", "window": None}}
+
+    def level(name: str) -> int | None:
+        uri = original(str(tmp_path), name, settings)
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))[40, 40, 0] if uri else None
+
+    names = ("scan.tif", "scan.tif#1", "odd:7.png", "a.tfrecord:2", "a.tfrecord:3", "scan.tif#2", "gone.png")
+    assert [level(name) for name in names] == [0, 255, 255, 255, None, None, None]
 
 
 def test_reading_ends_when_all_classes_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
