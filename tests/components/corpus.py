@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ def levels(pixels: np.ndarray) -> np.ndarray:
 
 
 def by_pillow(encoded: bytes, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as image:
         return levels(np.asarray(image.convert(mode)))
 
 

@@ -95,7 +95,7 @@ print(json.dumps([ingest(folder / name, folder / f"{{name}}-examples") for name 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     _, many = json.loads(done.stdout.splitlines()[-1])
-    assert "Warning" not in done.stderr
+    assert "UserWarning" not in done.stderr
     check_accounts(tmp_path / "many", tmp_path / "many-examples")
     assert many["kilobytes"] < LARGEST
     assert many["seconds"] < 90
