@@ -1,5 +1,9 @@
 """The SavedModel that leaves the pipeline: files in, named probabilities out, with nothing of this package needed to run it."""
 
+import json
+import os
+from typing import Any
+
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -109,3 +113,11 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         signature = [tf.TensorSpec([None], tf.string, name=name) for name in names]
         archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
     archive.write_out(path, verbose=False)
+
+
+def export_image_settings(image: dict[str, Any], path: str) -> None:
+    """Writes the section `image` into a SavedModel's folder: ingestion maps DICOM and real-valued pixels by it."""
+    name = os.path.join(path, features.IMAGE_SETTINGS)
+    tf.io.gfile.makedirs(os.path.dirname(name))
+    with tf.io.gfile.GFile(name, "w") as file:
+        file.write(json.dumps(image))

@@ -39,4 +39,7 @@ TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the tra
 LABEL_VOCABULARY: Final = "labels"  # the vocabulary's name inside the transform graph
 LABEL_COUNTS: Final = "label_counts"  # likewise: lines of an example count of the training split, a space, and the label
 
+# In the SavedModel's folder: the section `image` of the configuration, as JSON, for those who make image files for the model.
+IMAGE_SETTINGS: Final = "assets.extra/image.json"
+
 SPLITS: Final = ("train", "eval", "test")  # of a run; cross-validation has folds instead

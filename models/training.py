@@ -18,7 +18,7 @@ from models.augmentation import build_augmentation
 from models.calibration import CALIBRATION_FILE, calibrate
 from models.callbacks import Curves, Keeper, Progress
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
-from models.export import export_model
+from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
 from models.inference import build_inference_model
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
@@ -53,6 +53,7 @@ def run_fn(fn_args: FnArgs) -> None:
         temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
         inference = build_inference_model(model, temperature, views)
     export_model(inference, model, transform_output, fn_args.serving_model_dir)
+    export_image_settings(config["image"], fn_args.serving_model_dir)
     remove_checkpoint(checkpoints)
 
 

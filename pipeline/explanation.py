@@ -75,7 +75,7 @@ def explain(model: Path, images: list[Path], label: str | None = None) -> Iterat
       UserError: there is no model, it has no explanations or no such class, or a file is no image.
     """
     folder = find_version(model)
-    files = [read_image(image) for image in images]
+    files = [read_image(image, folder) for image in images]
 
     import tensorflow as tf
 

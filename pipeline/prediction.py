@@ -24,7 +24,7 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
       UserError: there is no model, or a file is no image.
     """
     folder = find_version(model)
-    files = [read_image(image) for image in images]
+    files = [read_image(image, folder) for image in images]
 
     import tensorflow as tf
 

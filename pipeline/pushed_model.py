@@ -1,12 +1,15 @@
 """What asking a pushed model takes: its newest version, and image files as ingestion reads them."""
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
+from models import features
 
-_SETTINGS: Final = {"max_pixels": 100_000_000, "pages": "first", "image": {"intensity": "type", "window": None}}
+_MAX_PIXELS: Final = 100_000_000
+_BY_TYPE: Final = {"intensity": "type", "window": None}  # how models were trained that do not say
 
 
 def find_version(model: Path) -> Path:
@@ -22,15 +25,21 @@ def find_version(model: Path) -> Path:
     return folder
 
 
-def read_image(image: Path) -> bytes:
-    """An image file, in any format that ingestion takes, as one that the model decodes.
+def read_image(image: Path, folder: Path) -> bytes:
+    """An image file, in any format that ingestion takes, as one that the SavedModel in `folder` decodes.
 
     Raises:
       UserError: the file can't be read, or is no image.
     """
     try:
-        return normalise(image.read_bytes(), image.name, _SETTINGS)[0].encoded
+        settings = {"max_pixels": _MAX_PIXELS, "pages": "first", "image": _image_settings(folder)}
+        return normalise(image.read_bytes(), image.name, settings)[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
     except RejectedImage as reason:
         raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    file = folder / features.IMAGE_SETTINGS
+    return json.loads(file.read_text()) if file.exists() else _BY_TYPE

@@ -99,8 +99,11 @@ def exported(tmp_path_factory) -> Exported:
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "PNG")
         files.append(buffer.getvalue())
-    rows = [{features.ENCODED: [file], features.LABEL: [label]} for file, label in zip(files, labels, strict=True)]
-    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    rows = [
+        {features.ENCODED: [file], features.PIXELS: [b""], features.LABEL: [label]}
+        for file, label in zip(files, labels, strict=True)
+    ]
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.PIXELS, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     image = {"height": 24, "width": 20, "channels": 1, "resize": "stretch", "antialias": True}
     settings = {"image": image, "multi_label": False}
