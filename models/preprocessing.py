@@ -244,8 +244,10 @@ def to_network_size(
     elif intensity == "percentiles" and limits is not None:
         pixels, unit = stretch(pixels, unit, *tf.unstack(limits * unit)), 1.0
     # The steps from here on are linear, so their order does not matter to the result; resizing first is less work.
-    image = to_channels(resize_image(pixels, height, width, resize, antialias) / unit, channels)
-    return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8), [height, width, channels])
+    image = resize_image(pixels, height, width, resize, antialias)
+    image = to_channels(image if unit == 1.0 else image / unit, channels)
+    # Nothing is beyond 0..255: interpolation and luma are weighted means.
+    return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), [height, width, channels])
 
 
 def serialize_images(images: tf.Tensor) -> tf.Tensor:

@@ -4,14 +4,14 @@ from typing import Final
 
 import tensorflow as tf
 
-_ROWS: Final = 64  # at most: of a large image they say as much as all
+_ROWS: Final = 32  # at most: of a large image they say as much as all
 _LUMA: Final = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as models.preprocessing has it
 
 
 def summarize(pixels: tf.Tensor, unit: float) -> tf.Tensor:
     """Summaries of one decoded image, alpha left aside.
 
-    They are of the rows whose number is a multiple of ceil(height / 64), which of images up to 64 rows are all.
+    They are of the rows whose number is a multiple of ceil(height / 32), which of images up to 32 rows are all.
 
     - mean: of the grey level (luma), 0..1.
     - std: standard deviation of the grey level, 0..0.5.
