@@ -14,11 +14,14 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 from components.image_example_gen import dicom, tiff
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size
 
-__all__ = ["ImageFile", "RejectedImage", "normalise", "note_on_suffix"]
+__all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 _BY_PILLOW: Final = ("GIF", "BMP", "WEBP", "PPM")
+_PNG_END: Final = b"IEND\xaeB`\x82"
+_JPEG_END: Final = b"\xff\xd9"
+_JPEG_TAIL: Final = 2**16  # bytes at the end that may hold the mark and what programs append; before it, it may be a preview's
 _PNG_HEADER: Final = 16  # offset of width, height, bits and colour type
 _PNG_TAIL: Final = 2**17  # bytes at the end that are searched for EXIF
 _PALETTE: Final = 3
@@ -104,6 +107,13 @@ def normalise(encoded: bytes, path: str, settings: dict[str, Any]) -> list[Image
         raise RejectedImage(f"damaged: {error or type(error).__name__}") from error
     note = note_on_suffix(path, images[0].original_format)
     return [replace(image, note="; ".join(filter(None, (image.note, note)))) for image in images] if note else images
+
+
+def lacks_end(encoded: bytes) -> bool:
+    """Whether a JPEG or PNG file ends before its end mark, as one that was not written or copied to the end."""
+    if encoded.startswith(_PNG_SIGNATURE):
+        return _PNG_END not in encoded
+    return encoded.startswith(_JPEG_SIGNATURE) and _JPEG_END not in encoded[-_JPEG_TAIL:]
 
 
 def note_on_suffix(path: str, original_format: str) -> str:

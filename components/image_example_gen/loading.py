@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from components.image_example_gen.decoding import ImageFile, RejectedImage, normalise
+from components.image_example_gen.decoding import ImageFile, RejectedImage, lacks_end, normalise
 from components.image_example_gen.index import IndexRow
 from components.image_example_gen.perceptual_hash import perceptual_hash
 from components.image_example_gen.reading import read_files
@@ -67,14 +67,16 @@ class Decoder:
         except tf.errors.OpError as error:
             if len(files) > 1:  # the others of the batch are good, or have reasons of their own
                 return [self.decode([file])[0] for file in files]
-            return [RejectedImage(f"damaged: {_first_line(error.message)}")]
+            return [RejectedImage(_damage(files[0], error))]
         return [Decoded(*found) for found in zip(pixels, summaries, strict=True)]
 
 
-def _first_line(message: str) -> str:
-    """An operation's message without the node's name that it begins and ends with."""
-    lines = [line for line in message.splitlines() if line.strip() and "{{" not in line] or message.splitlines() or [""]
-    return lines[0].split(" [Op:")[0].strip()[:200]
+def _damage(file: bytes, error: tf.errors.OpError) -> str:
+    """Why a file can't be decoded, of an operation's message the line that is not about the graph."""
+    if lacks_end(file):
+        return "truncated: the end of the file is missing"
+    lines = [line.strip() for line in error.message.splitlines() if line.strip() and "{{" not in line]
+    return f"damaged: {lines[-1][:200] if lines else 'it can not be decoded'}"
 
 
 class Loader:
