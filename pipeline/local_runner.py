@@ -292,6 +292,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "report": str(place.folder / "report.txt") if evaluation else None,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
+        "classes": outputs.classes,
         "training": outputs.training,
         "components": ended.components,
     }

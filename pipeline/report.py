@@ -63,6 +63,19 @@ def render_training(training: dict[str, Any]) -> Text:
     return Text("\n".join(lines), end="\n" if lines else "")
 
 
+def describe_classes(splits: dict[str, dict[str, int]]) -> str:
+    """A line on how the images are spread over the classes: for each split, the smallest class and the largest.
+
+    Args:
+      splits: images by split and label, at least one of each.
+    """
+    parts = []
+    for split, counts in splits.items():
+        (least, few), *_, (most, many) = sorted([*counts.items(), *counts.items()], key=lambda item: item[1])
+        parts.append(f"{split} {few} ({least}) to {many} ({most})")
+    return f"Images a class, of {len(set().union(*splits.values()))}: {', '.join(parts)}"
+
+
 def render_trials(trials: list["Trial"], objective: str) -> RenderableType:
     """The trials of a search, best first; `objective` is what the score is."""
     table = Table(title="Trials, best first", title_justify="left", title_style="bold")
@@ -101,6 +114,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
         console.print(note, markup=False)
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
+        console.print(describe_classes(summary["classes"]), markup=False)
     if summary["blessed"]:
         console.print(f"[green]Blessed[/], pushed to {shown(summary['pushed_model'])}")
     elif result.evaluation and not result.error:

@@ -36,6 +36,7 @@ class RunOutputs:
 
     Attributes:
       examples: number of images by split, and `rejected` files.
+      classes: number of images by split and label; an image of several labels counts for each.
       examples_folder: of the images, with ingestion's index and tables.
       duplicates: a line on each kind of duplicates that spoils training or evaluation; see `describe_duplicates`.
       training: see `read_training`.
@@ -48,6 +49,7 @@ class RunOutputs:
     """
 
     examples: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
     examples_folder: str | None = None
     duplicates: list[str] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
@@ -63,10 +65,12 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     """Reads the outputs of the latest run, be they new or from the cache."""
     artifacts = _artifacts_of_latest_run(mlmd.MetadataStore(connection))
     examples: dict[str, int] = {}
+    classes: dict[str, dict[str, int]] = {}
     duplicates: list[str] = []
     if "examples" in artifacts:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
+        classes = summary["splits"]
         duplicates = describe_duplicates(summary["duplicates"], os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
     trials: list[Trial] = []
     if "tuner_results" in artifacts:
@@ -78,6 +82,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
+        classes=classes,
         examples_folder=artifacts["examples"].uri if "examples" in artifacts else None,
         duplicates=duplicates,
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
