@@ -65,9 +65,9 @@ class StepTimes(keras.callbacks.Callback):
 
 
 def write_records(path: str, examples: int, shape: tuple[int, int, int]) -> None:
-    """Writes transformed examples of random pixels, smoothed a little so that they compress about as photographs do."""
+    """Writes transformed examples of random pixels, smoothed a little."""
     random = np.random.default_rng(0)
-    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+    with tf.io.TFRecordWriter(path) as writer:
         for _ in range(examples):
             coarse = random.integers(0, 256, (1, -(-shape[0] // 4), -(-shape[1] // 4), shape[2])).astype(np.float32)
             pixels = tf.image.resize(coarse, shape[:2]) + random.normal(0, 4, (1, *shape))
@@ -110,7 +110,7 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
     sections = {key: case[key] for key in ("image", "model", "train")}
     config = Config.model_validate({"name": "steps", "data": {"path": "."}, **sections})
     shape = (config.image.height, config.image.width, config.image.channels)
-    path = f"{folder}/{name}.gz"
+    path = f"{folder}/{name}.tfrecord"
     write_records(path, case["examples"], shape)
     inputs = build_inputs(case, config, path)
 

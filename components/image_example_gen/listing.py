@@ -40,6 +40,8 @@ def join(folder: str, path: str) -> str:
     """Where a path is that is relative to a folder, unless it is a URI or absolute."""
     if is_remote(path) or os.path.isabs(path):
         return path
+    if not path:
+        return folder
     return f"{folder.rstrip('/')}/{path}"
 
 

@@ -56,7 +56,7 @@ def read_split(examples: standard_artifacts.Examples, split: str) -> list[dict[s
     """Feature -> its only value, for each example."""
     paths = list(Path(artifact_utils.get_split_uri([examples], split)).iterdir())
     rows = []
-    for record in tf.data.TFRecordDataset([str(path) for path in paths], compression_type="GZIP"):
+    for record in tf.data.TFRecordDataset([str(path) for path in paths]):
         found = tf.train.Example.FromString(record.numpy()).features.feature
         row = {}
         for name, feature in found.items():
@@ -107,15 +107,20 @@ def test_groups_do_not_straddle_the_written_splits(rows: dict[str, list[dict[str
 def test_features_are_those_of_the_contract(data: Path, rows: dict[str, list[dict[str, Any]]]) -> None:
     types = {
         features.ENCODED: bytes,
+        features.PIXELS: bytes,
         features.FORMAT: bytes,
         features.HEIGHT: int,
         features.WIDTH: int,
         features.CHANNELS: int,
+        features.ASPECT: float,
+        features.BYTES: int,
         features.FILENAME: bytes,
         features.LABEL: bytes,
         features.GROUP: bytes,
         features.MEAN: float,
         features.STD: float,
+        features.SATURATED: float,
+        features.SHARPNESS: float,
         f"{features.META_PREFIX}light": bytes,
     }
     for row in [row for split in rows.values() for row in split]:
@@ -124,14 +129,17 @@ def test_features_are_those_of_the_contract(data: Path, rows: dict[str, list[dic
         number = int(path[4:6])
         assert row[features.ENCODED] == (data / path).read_bytes()
         assert row[features.FORMAT] == (b"jpeg" if path.endswith("jpg") else b"png")
+        assert len(row[features.PIXELS]) == 8 * 8 * SETTINGS["image"]["channels"]
         assert (row[features.HEIGHT], row[features.WIDTH], row[features.CHANNELS]) == (8 + number % 2, 10, 3)
+        assert row[features.ASPECT] == pytest.approx(10 / (8 + number % 2))
+        assert row[features.BYTES] == (data / path).stat().st_size
         assert row[features.LABEL].decode() == path[:3]
         assert row[features.GROUP].decode() == f"{number // 6}-{path[:3]}"
         assert row["meta/light"] == (b"day" if number % 2 else b"night")
         with Image.open(data / path) as image:
-            grey = np.asarray(image.convert("L")) / 255
-        assert row[features.MEAN] == pytest.approx(grey.mean())
-        assert row[features.STD] == pytest.approx(grey.std())
+            grey = np.asarray(image) @ [0.2989, 0.587, 0.114] / 255
+        assert row[features.MEAN] == pytest.approx(grey.mean(), rel=1e-5)
+        assert row[features.STD] == pytest.approx(grey.std(), rel=1e-5)
 
 
 def test_the_summary_adds_up_to_the_files_found(
@@ -162,8 +170,8 @@ def test_a_multi_label_image_has_one_value_a_class_and_counts_once_for_each(tmp_
     assert {label: sum(counts.get(label, 0) for counts in summary["splits"].values()) for label in LABELS} == dict.fromkeys(
         LABELS, 10
     )
-    files = [str(path) for path in Path(examples.uri).glob("Split-*/*.gz")]
-    records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+    files = [str(path) for path in Path(examples.uri).glob("Split-*/*")]
+    records = tf.data.TFRecordDataset(files).as_numpy_iterator()
     written = {
         feature[features.FILENAME].bytes_list.value[0].decode(): list(feature[features.LABEL].bytes_list.value)
         for feature in (tf.train.Example.FromString(record).features.feature for record in records)

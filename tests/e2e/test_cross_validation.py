@@ -98,7 +98,7 @@ def test_a_killed_cross_validation_goes_on_where_it_was(ended):
 def read_names(folder: Path) -> list[tuple[str, str]]:
     """File and group of each written example."""
     names = []
-    for record in tf.data.TFRecordDataset([str(path) for path in folder.iterdir()], "GZIP").as_numpy_iterator():
+    for record in tf.data.TFRecordDataset([str(path) for path in folder.iterdir()]).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         names.append(tuple(feature[key].bytes_list.value[0].decode() for key in (features.FILENAME, features.GROUP)))
     return names

@@ -77,8 +77,8 @@ def run(place, fpn):
 def predictions(run, place, fpn):
     """What `fpn predict` says of every test image: (true labels, metadata, {label: probability}, label)."""
     rows = {}
-    files = [str(path) for path in (place / "out" / "artifacts" / "ImageExampleGen").glob("examples/*/Split-test/*.gz")]
-    for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+    files = [str(path) for path in (place / "out" / "artifacts" / "ImageExampleGen").glob("examples/*/Split-test/*")]
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         name, parity = (feature[key].bytes_list.value[0].decode() for key in (features.FILENAME, "meta/parity"))
         rows[place / "data" / name] = [value.decode() for value in feature[features.LABEL].bytes_list.value], parity

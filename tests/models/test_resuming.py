@@ -52,21 +52,21 @@ def transformed(tmp_path_factory):
     """A transform graph, and the examples that it makes."""
     folder = tmp_path_factory.mktemp("transformed")
     files = [tf.io.encode_png(tf.constant(picture, tf.uint8)).numpy() for picture in PICTURES]
-    rows = [{features.ENCODED: [file], features.LABEL: [label]} for file, label in zip(files, LABELS, strict=True)]
-    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.LABEL)}
+    raw = {features.ENCODED: files, features.PIXELS: [b""] * EXAMPLES, features.LABEL: LABELS}
+    rows = [{name: [values[index]] for name, values in raw.items()} for index in range(EXAMPLES)]
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in raw}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "temp")),
     ):
-        raw = pipeline | beam.Create(rows)
-        graph = (raw, metadata) | tft_beam.AnalyzeDataset(
+        graph = (pipeline | beam.Create(rows), metadata) | tft_beam.AnalyzeDataset(
             lambda inputs: preprocessing_fn(inputs, SETTINGS | {"multi_label": False})
         )
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
     layer = tft.TFTransformOutput(str(folder / "graph")).transform_features_layer()
-    outputs = layer({features.ENCODED: tf.constant(files)[:, None], features.LABEL: tf.constant(LABELS)[:, None]})
-    with tf.io.TFRecordWriter(str(folder / "examples.gz"), "GZIP") as writer:
+    outputs = layer({name: tf.constant(values)[:, None] for name, values in raw.items()})
+    with tf.io.TFRecordWriter(str(folder / "examples")) as writer:
         for index in range(EXAMPLES):
             example = tf.train.Example()
             for name, values in outputs.items():
@@ -78,7 +78,7 @@ def transformed(tmp_path_factory):
 
 
 def arguments(transformed, run, checkpoints):
-    data = [str(transformed / "examples.gz")]
+    data = [str(transformed / "examples")]
     return {
         "train_files": data,
         "eval_files": data,

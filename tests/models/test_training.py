@@ -288,7 +288,7 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     serialized = serialize_images(tf.constant(IMAGES)).numpy()
     for shard in range(2):
-        with tf.io.TFRecordWriter(str(folder / f"part-{shard}.gz"), "GZIP") as writer:
+        with tf.io.TFRecordWriter(str(folder / f"part-{shard}")) as writer:
             for index in range(shard, len(IMAGES), 2):
                 feature = {
                     features.IMAGE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[serialized[index]])),
