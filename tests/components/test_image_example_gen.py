@@ -24,6 +24,7 @@ DATA = DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify
 SETTINGS = {**DATA.model_dump(), "image": ImageConfig(height=8, width=8).model_dump()}
 LABELS = ("cat", "dog", "eel")
 BROKEN = "dog/04.png"
+TRUNCATED = "truncated: the end of the file is missing"
 
 
 def write_images(folder: Path, broken: tuple[str, ...] = ()) -> None:
@@ -184,7 +185,7 @@ def test_the_broken_file_is_listed_with_its_reason(examples: standard_artifacts.
     with (Path(examples.uri) / REJECTED_FILE).open(newline="") as file:
         (rejected,) = csv.DictReader(file)
     assert (rejected["path"], rejected["label"]) == (BROKEN, "dog")
-    assert rejected["reason"].startswith("damaged: ")
+    assert rejected["reason"] == TRUNCATED
 
 
 def test_more_bad_files_than_allowed_stop_the_run_and_their_list_is_kept(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_more_bad_files_than_allowed_stop_the_run_and_their_list_is_kept(tmp_pat
         ingest(tmp_path / "data", tmp_path / "output", max_rejected=0.09)
     kept = tmp_path / "output/ImageExampleGen" / REJECTED_FILE
     first, cure = str(caught.value).splitlines()
-    assert first.startswith("3 of 30 files (10.0%) can't be used, the first cat/00.png (damaged: ")
+    assert first.startswith(f"3 of 30 files (10.0%) can't be used, the first cat/00.png ({TRUNCATED}); ")
     assert first.endswith(f"all are listed in {kept}")
     assert cure == "Mend or remove them, or raise data.max_rejected (0.09)"
     with kept.open(newline="") as file:
