@@ -32,7 +32,7 @@ from models import features
 #  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
 SUMMARY_FILE = "ingestion.json"
 REJECTED_FILE = "rejected.csv"  # columns path, label, reason
-_SHARD_ROWS, _SHARD_BYTES = 4096, 2**27  # about, of one shard
+_SHARD_ROWS, _SHARD_BYTES = 8192, 2**27  # about, of one shard
 
 
 def make_shards(rows: Iterable[source.Row]) -> list[list[source.Row]]:
@@ -42,7 +42,7 @@ def make_shards(rows: Iterable[source.Row]) -> list[list[source.Row]]:
       rows: in an order in which those of one span, and of one record file, follow each other.
 
     Returns:
-      Shards of up to 4,096 rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
+      Shards of up to 8,192 rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
     """
     shards: list[list[source.Row]] = []
     size = 0

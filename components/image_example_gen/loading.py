@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from components.image_example_gen.decoding import ImageFile, RejectedImage, lacks_end, normalise
 from components.image_example_gen.index import IndexRow
-from components.image_example_gen.perceptual_hash import perceptual_hash
+from components.image_example_gen.perceptual_hash import perceptual_hashes
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.source import Row
 from models import features
@@ -34,10 +34,12 @@ class Decoded:
     Attributes:
       pixels: uint8 [height, width, channels], as the network sees them.
       summaries: float32 [4], in the order of features.SUMMARIES.
+      perceptual_hash: of `pixels`.
     """
 
     pixels: np.ndarray
     summaries: np.ndarray
+    perceptual_hash: int
 
 
 class Decoder:
@@ -68,7 +70,7 @@ class Decoder:
             if len(files) > 1:  # the others of the batch are good, or have reasons of their own
                 return [self.decode([file])[0] for file in files]
             return [RejectedImage(_damage(files[0], error))]
-        return [Decoded(*found) for found in zip(pixels, summaries, strict=True)]
+        return [Decoded(*found) for found in zip(pixels, summaries, perceptual_hashes(pixels), strict=True)]
 
 
 def _damage(file: bytes, error: tf.errors.OpError) -> str:
@@ -116,7 +118,7 @@ class Loader:
             std=std,
             saturated=saturated,
             sharpness=sharpness,
-            perceptual_hash=perceptual_hash(decoded.pixels),
+            perceptual_hash=decoded.perceptual_hash,
         )
         pixels = decoded.pixels.tobytes() if self._range_is_known else b""
         return found, to_example(row, found, image, pixels).SerializeToString()

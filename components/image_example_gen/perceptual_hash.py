@@ -2,16 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Final, cast
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import imagehash
 import numpy as np
 from PIL import Image
+from scipy import fft
 
 PLAIN: Final = 0  # the hash of all images that have too little in them to compare; no other image has it
 
-_SIDE: Final = 32  # pixels, of what imagehash.phash transforms
+_SIDE: Final = 32  # pixels, of what is transformed
+_LOW: Final = 8  # frequencies in each direction
 _BITS: Final = 64
 _LEAST_RANGE: Final = 8  # grey levels of 256 between the darkest and the brightest pixel of an image that is not plain
 _LEAST_BITS: Final = 8  # a flat image and a plain gradient set one bit or two, a picture about half of them
@@ -20,26 +21,35 @@ _LEAST_WINDOW: Final = 50
 _SORTING: Final = 30  # comparisons that take as long as one hash does in the sorting of a pass
 
 
-def perceptual_hash(pixels: np.ndarray) -> int:
-    """The signs of the lowest frequencies against their median (`imagehash.phash`): 64 bits, of which half are set.
+def perceptual_hashes(images: np.ndarray | Sequence[np.ndarray]) -> list[int]:
+    """The signs of the lowest frequencies against their median: 64 bits, of which half are set.
 
-    Re-encoding, resizing and slight changes of brightness leave all but a few bits as they are. The number of bits in which
-    two hashes differ is even in nearly all cases.
+    The grey image of 32x32 pixels is transformed by a discrete cosine transform of type II; the 8x8 lowest frequencies that
+    are above their median are ones, as `imagehash.phash` has them. Re-encoding, resizing and slight changes of brightness
+    leave all but a few bits as they are. The number of bits in which two hashes differ is even in nearly all cases.
 
     Args:
-      pixels: uint8 [height, width] or [height, width, 1 to 4]: grey, grey with alpha, RGB or RGBA; alpha does not count.
+      images: of any sizes, each uint8 [height, width] or [height, width, 1 to 4]: grey, grey with alpha, RGB or RGBA; alpha
+        does not count.
 
     Returns:
-      0 to 2^64 - 1; `PLAIN` for an image with too little in it to compare, such as one of a single colour.
+      0 to 2^64 - 1 each; `PLAIN` for an image with too little in it to compare, such as one of a single colour.
     """
+    if not len(images):
+        return []
+    grey = np.stack([_small_grey(pixels) for pixels in images])
+    frequencies = fft.dctn(grey.astype(np.float64), axes=(1, 2))[:, :_LOW, :_LOW].reshape(len(images), _BITS)
+    bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+    hashes = np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
+    contrast = grey.max(axis=(1, 2)).astype(int) - grey.min(axis=(1, 2))
+    plain = (contrast < _LEAST_RANGE) | (bits.sum(axis=1) < _LEAST_BITS)
+    return np.where(plain, np.uint64(PLAIN), hashes).tolist()
+
+
+def _small_grey(pixels: np.ndarray) -> np.ndarray:
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).convert("L")
-    # The library's own resizing (Lanczos) of large images takes longer than all the rest, and finds no more.
-    image = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
-    darkest, brightest = cast(tuple[int, int], image.getextrema())
-    if brightest - darkest < _LEAST_RANGE:
-        return PLAIN
-    found = int.from_bytes(np.packbits(imagehash.phash(image).hash).tobytes(), "big")
-    return found if found.bit_count() >= _LEAST_BITS else PLAIN
+    # Not Lanczos, as the library has it, which of large images takes longer than all the rest and finds no more.
+    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
 def near_pairs(hashes: np.ndarray, near: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -18,7 +18,7 @@ from tfx_bsl.coders import example_coder
 from components.files import aside
 from components.transform import spans
 
-_BATCH = 16  # examples: a file that is not decoded yet may be large
+_BATCH, _BATCH_BYTES = 64, 2**24  # examples at a time, as far as they take no more than about these bytes
 
 
 class _WriteShard(beam.DoFn):
@@ -39,7 +39,10 @@ class _WriteShard(beam.DoFn):
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         source, destination = element
-        batches = tf.data.TFRecordDataset(source).batch(_BATCH).map(self._transform, tf.data.AUTOTUNE).prefetch(2)
+        examples = tf.data.TFRecordDataset(source)
+        first = next(iter(examples.take(1)))
+        size = max(1, min(_BATCH, _BATCH_BYTES // len(first.numpy())))
+        batches = examples.batch(size).map(self._transform, tf.data.AUTOTUNE).prefetch(2)
         with tf.io.TFRecordWriter(aside(destination)) as writer:
             for batch in batches:
                 for example in self._encoder.encode(self._converter.convert(batch)):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagehash
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,7 +26,7 @@ from components.image_example_gen.duplicates import (
 )
 from components.image_example_gen.executor import SUMMARY_FILE, Executor
 from components.image_example_gen.grouping import check_groups, group_duplicates
-from components.image_example_gen.perceptual_hash import PLAIN, near_pairs, perceptual_hash
+from components.image_example_gen.perceptual_hash import PLAIN, near_pairs, perceptual_hashes
 from components.image_example_gen.source import Row
 from models import features
 from pipeline.config import Config
@@ -48,7 +49,8 @@ def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def distance(one: Image.Image, two: Image.Image) -> int:
-    return (perceptual_hash(np.asarray(one)) ^ perceptual_hash(np.asarray(two))).bit_count()
+    first, second = perceptual_hashes([np.asarray(one), np.asarray(two)])
+    return (first ^ second).bit_count()
 
 
 # The hash
@@ -73,14 +75,21 @@ def test_a_changed_copy_is_near_and_other_pictures_are_far(change: Callable[[Ima
     assert min(distance(one, change(two)) for one, two in itertools.combinations(pictures, 2)) > 6
 
 
+def test_hashes_are_those_of_the_library() -> None:
+    images = [image.resize((32, 32)).convert("L") for image in map(picture, range(20))]
+    expected = [int(str(imagehash.phash(image)), 16) for image in images]
+    assert perceptual_hashes(np.stack(images)) == expected
+
+
 def test_images_without_content_have_the_hash_that_says_so() -> None:
     flat = np.full((40, 30, 3), 200, np.uint8)
     noisy = flat - np.random.default_rng(3).integers(0, 4, flat.shape, np.uint8)
     ramp = np.broadcast_to(np.arange(0, 256, 4, dtype=np.uint8), (64, 64))
     padded = np.pad(flat, ((10, 10), (0, 0), (0, 0)))
     for plain in (flat, noisy, ramp, padded, np.zeros((1, 1, 1), np.uint8), np.full((5, 5, 4), 255, np.uint8)):
-        assert perceptual_hash(plain) == PLAIN
-    assert perceptual_hash(np.asarray(picture(1))) != PLAIN
+        assert perceptual_hashes([plain]) == [PLAIN]
+    assert perceptual_hashes([np.asarray(picture(1))]) != [PLAIN]
+    assert perceptual_hashes([]) == []
 
 
 # The search
