@@ -26,20 +26,24 @@ def summarize(pixels: tf.Tensor, unit: float) -> tf.Tensor:
     Returns:
       float32 [4], in the order of features.SUMMARIES.
     """
+    # This runs for every image: few operations, each on all that there is for it.
     height, _, channels = tf.unstack(tf.shape(pixels))
-    colours = channels - tf.cast(channels % 2 == 0, tf.int32)  # without alpha
-    luma = tf.cond(colours == 1, lambda: tf.constant([1.0]), lambda: tf.constant(_LUMA)) / (255.0 * unit)
-    luma = tf.pad(luma, [[0, channels - colours]])
+    white = 255.0 * unit
     rows = tf.range(0, height, (height + _ROWS - 1) // _ROWS)
+    bands = tf.gather(pixels, tf.concat([rows, tf.maximum(rows - 1, 0), tf.minimum(rows + 1, height - 1)], axis=0))
+    colours = tf.cast(bands[..., : channels - 1 + channels % 2], tf.float32)
 
-    def level(rows: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.matvec(tf.cast(tf.gather(pixels, rows), tf.float32), luma)
-
-    middle, above, below = level(rows), level(tf.maximum(rows - 1, 0)), level(tf.minimum(rows + 1, height - 1))
-    left = tf.concat([middle[:, :1], middle[:, :-1]], axis=1)
-    right = tf.concat([middle[:, 1:], middle[:, -1:]], axis=1)
-    laplacian = above + below + left + right - 4.0 * middle
-    values = tf.gather(pixels, rows)[..., :colours]
-    ends = tf.equal(values, 0) | tf.equal(values, tf.cast(255 * int(unit), values.dtype))
-    saturated = tf.reduce_mean(tf.cast(ends, tf.float32))
-    return tf.stack([tf.reduce_mean(middle), tf.math.reduce_std(middle), saturated, tf.math.reduce_std(laplacian)])
+    red, green, blue = _LUMA
+    level = tf.cond(
+        channels < 3,
+        lambda: colours[..., 0],
+        lambda: red * colours[..., 0] + green * colours[..., 1] + blue * colours[..., 2],
+    )
+    middle, above, below = tf.split(level / white, 3)
+    padded = tf.pad(middle, [[0, 0], [1, 1]], "SYMMETRIC")
+    laplacian = tf.add_n([above, below, padded[:, :-2], padded[:, 2:]]) - 4.0 * middle
+    both = tf.stack([middle, laplacian])
+    mean = tf.reduce_mean(both, [1, 2])
+    std = tf.sqrt(tf.maximum(tf.reduce_mean(tf.square(both), [1, 2]) - tf.square(mean), 0.0))
+    inside = tf.abs(colours[: tf.size(rows)] - white / 2) < white / 2
+    return tf.stack([mean[0], std[0], 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32)), std[1]])
