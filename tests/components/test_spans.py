@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_transform as tft
 from executors import IMAGE, ingest, read_records, read_summary, read_values, transform_examples
 from PIL import Image
@@ -173,7 +172,7 @@ def test_a_changed_file_has_its_span_read_again_and_no_other(runs: Runs) -> None
 
 @dataclass(frozen=True)
 class Analysed:
-    """Outputs of Transform, and how many of the examples' parts its analysis has read."""
+    """Outputs of Transform, at once of TFX's own, and how many of the examples' parts its analysis has read."""
 
     outputs: dict[str, Path]
     read: int
@@ -204,7 +203,7 @@ def analysed(runs: Runs, output: Path) -> dict[str, Analysed]:
         for number, (name, examples, place) in enumerate(
             [("two", runs.two, output), ("three", runs.three, output), ("at once", runs.at_once, output / "at-once")], 1
         ):
-            outputs = transform_examples(examples, place, number)
+            outputs = transform_examples(examples, place, number, stock=name == "at once")
             found[name] = Analysed(outputs, counts[-1])
     return found
 
@@ -227,12 +226,29 @@ def test_spans_have_the_statistics_of_one_folder_with_all_images(analysed: dict[
     three, at_once = (tft.TFTransformOutput(str(analysed[name].outputs["transform_graph"])) for name in ("three", "at once"))
     for name in (features.LABEL_VOCABULARY, features.LABEL_COUNTS):
         assert three.vocabulary_by_name(name) == at_once.vocabulary_by_name(name)
-    raw = {features.ENCODED: b"", features.PIXELS: bytes(8 * 8 * 3), features.LABEL: b"cat"}
-    inputs = {name: tf.constant([[value]]) for name, value in raw.items()}
-    one, other = (transform.transform_features_layer()(inputs) for transform in (three, at_once))
-    assert one[features.TRAIN_EXAMPLES] == other[features.TRAIN_EXAMPLES]
-    for name in (features.CHANNEL_MEAN, features.CHANNEL_VARIANCE):
-        np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
+
+
+def read_transformed(analysed: Analysed, split: str) -> list[dict[str, list[Any]]]:
+    folder = analysed.outputs["transformed_examples"] / f"Split-{split}"
+    return sorted(map(read_values, read_records(folder)), key=lambda values: values[features.IMAGE])
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_the_examples_are_those_that_tfx_makes_of_one_folder(analysed: dict[str, Analysed], split: str) -> None:
+    three, at_once = (read_transformed(analysed[name], split) for name in ("three", "at once"))
+    assert len(three) == len(at_once) > 3
+    for one, other in zip(three, at_once, strict=True):
+        assert one.keys() == other.keys()
+        for name in (features.IMAGE, features.LABEL_INDEX, features.TRAIN_EXAMPLES):
+            assert one[name] == other[name]
+        for name in (features.CHANNEL_MEAN, features.CHANNEL_VARIANCE):  # the order of sums is another
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
+
+
+def test_only_the_splits_that_are_asked_for_are_transformed(analysed: dict[str, Analysed]) -> None:
+    for name in ("three", "at once"):
+        folders = analysed[name].outputs["transformed_examples"].iterdir()
+        assert sorted(folder.name for folder in folders) == ["Split-eval", "Split-train"]
 
 
 def test_the_links_to_spans_are_gone_afterwards(analysed: dict[str, Analysed], output: Path) -> None:
