@@ -21,6 +21,7 @@ from models.preprocessing import to_network_size, with_pixels
 from models.summaries import summarize
 
 _BATCH_FILES, _BATCH_BYTES = 32, 2**24  # at most, or one file; what a thread takes at a time
+_THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
 _File = tuple[Row, bytes | RejectedImage]
 _Loaded = tuple[IndexRow, bytes | None]  # None if it is set aside, else a serialised tf.Example
 _In = TypeVar("_In")
@@ -99,7 +100,7 @@ class Loader:
                 yield IndexRow(row.name, row.label, row.group, "", reason=row.reason, bytes=row.size), None
         wanted = [row for row in rows if not row.reason]
         files = zip(wanted, read_files(self._folder, wanted), strict=True)
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and hashing release the interpreter's lock
+        with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
             for results in _ahead(threads, self._load_batch, _batches(files)):
                 yield from results
 
@@ -201,7 +202,7 @@ def _ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iter
     running: deque[Future[_Out]] = deque()
     for item in items:
         running.append(threads.submit(work, item))
-        if len(running) > (os.cpu_count() or 1):
+        if len(running) > _THREADS:
             yield running.popleft().result()
     while running:
         yield running.popleft().result()
