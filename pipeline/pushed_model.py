@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
-from models import features
 
+_IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
 _MAX_PIXELS: Final = 100_000_000
 _BY_TYPE: Final = {"intensity": "type", "window": None}  # how models were trained that do not say
 
@@ -41,5 +41,5 @@ def read_image(image: Path, folder: Path) -> bytes:
 
 
 def _image_settings(folder: Path) -> dict[str, Any]:
-    file = folder / features.IMAGE_SETTINGS
+    file = folder / _IMAGE_SETTINGS
     return json.loads(file.read_text()) if file.exists() else _BY_TYPE
