@@ -182,7 +182,8 @@ def tables(results: list[Result]) -> str:
         "# Ablation: backbone, pyramid, heads",
         "",
         "Mean and standard deviation over the seeds, on the test split. Within a data set, the runs differ by the variant and "
-        f"the seed alone. Seconds are of the Trainer, on {cores} CPU core{'s' if cores > 1 else ''}.",
+        f"the seed alone. Seconds are of the Trainer, on {cores} CPU core{'s' if cores > 1 else ''}, "
+        "and depend on what else the machine does.",
         "Made by `benchmarks/ablation.py`, which measures again what has changed.",
         "",
         "![Test accuracy by variant](images/ablation.png)",
