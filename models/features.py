@@ -9,8 +9,7 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
-PIXELS: Final = "image/pixels"  # bytes: uint8 [height, width, channels], row by row, the same image as the network
-# sees it, so that it is decoded once; empty where that is not known yet at ingestion
+PIXELS: Final = "image/pixels"  # bytes: what the network sees, as IMAGE is, in the examples that Transform reads; else empty
 FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels

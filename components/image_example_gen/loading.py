@@ -16,6 +16,7 @@ from components.image_example_gen.index import IndexRow
 from components.image_example_gen.perceptual_hash import perceptual_hashes
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.source import Row
+from components.image_example_gen.writing import Examples
 from models import features
 from models.preprocessing import to_network_size, with_pixels
 from models.summaries import summarize
@@ -23,7 +24,7 @@ from models.summaries import summarize
 _BATCH_FILES, _BATCH_BYTES = 32, 2**24  # at most, or one file; what a thread takes at a time
 _THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
 _File = tuple[Row, bytes | RejectedImage]
-_Loaded = tuple[IndexRow, bytes | None]  # None if it is set aside, else a serialised tf.Example
+_Loaded = tuple[IndexRow, Examples | None]  # None if it is set aside
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -121,8 +122,13 @@ class Loader:
             sharpness=sharpness,
             perceptual_hash=decoded.perceptual_hash,
         )
-        pixels = decoded.pixels.tobytes() if self._range_is_known else b""
-        return found, to_example(row, found, image, pixels).SerializeToString()
+        example = to_example(row, found, image)
+        whole = example.SerializeToString()
+        if not self._range_is_known:
+            return found, Examples(whole, None)
+        example.features.feature[features.ENCODED].bytes_list.value[0] = b""
+        example.features.feature[features.PIXELS].bytes_list.value[0] = decoded.pixels.tobytes()
+        return found, Examples(whole, example.SerializeToString())
 
     def _check(self, row: Row, content: bytes | RejectedImage) -> list[tuple[Row, IndexRow, ImageFile | None]]:
         found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
@@ -150,13 +156,13 @@ class Loader:
         ]
 
 
-def to_example(row: Row, found: IndexRow, image: ImageFile, pixels: bytes) -> tf.train.Example:
-    """One image as the raw features of `models.features`."""
+def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:
+    """One image as the raw features of `models.features`, with the file and without the pixels."""
     example = tf.train.Example()
     feature = example.features.feature
     texts: dict[str, str | bytes] = {
         features.ENCODED: image.encoded,
-        features.PIXELS: pixels,
+        features.PIXELS: b"",
         features.FORMAT: image.format,
         features.FILENAME: found.path,
         features.GROUP: row.group,

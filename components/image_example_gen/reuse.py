@@ -14,7 +14,7 @@ from components.files import replace_file
 from components.image_example_gen.index import INDEX_FILE
 from components.image_example_gen.listing import open_file
 from components.image_example_gen.row import Row
-from components.image_example_gen.writing import shard_path
+from components.image_example_gen.writing import decoded_folder, shard_path
 
 SHARDS_FILE: Final = "shards.json"  # the fields of `Shard`, in the order of shards
 _SETTINGS: Final = ("code", "image", "max_pixels", "pages")  # what the examples depend on, beside the rows and the files
@@ -88,10 +88,13 @@ def take_over(written: WrittenShard, examples: str, number: int, shards: int, sp
     Returns:
       Number of images and files in it.
     """
-    for split in splits:
-        old = shard_path(written.folder, split, written.number, written.shards)
-        if fileio.exists(old):
-            link_or_copy(old, shard_path(examples, split, number, shards))
+    for old_folder, folder in ((written.folder, examples), (decoded_folder(written.folder), decoded_folder(examples))):
+        for split in splits:
+            old = shard_path(old_folder, split, written.number, written.shards)
+            if fileio.exists(old):
+                new = shard_path(folder, split, number, shards)
+                fileio.makedirs(os.path.dirname(new))
+                link_or_copy(old, new)
     with open_file(os.path.join(written.folder, INDEX_FILE)) as file:
         table = parquet.ParquetFile(file).read_row_group(written.number)
     replace_file(index_part, lambda part: parquet.write_table(table, part))

@@ -2,15 +2,31 @@
 
 import os
 from types import TracebackType
+from typing import Final, NamedTuple
 
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
 from components.files import aside
 
+_DECODED: Final = "decoded"  # folder beside the splits, with splits of its own
+
+
+class Examples(NamedTuple):
+    """One image as serialised tf.Examples.
+
+    Attributes:
+      whole: with the file, for all who read examples.
+      decoded: with the pixels that the network sees in place of the file, so that Transform need not read and decode it;
+        None where ingestion can't know them.
+    """
+
+    whole: bytes
+    decoded: bytes | None
+
 
 class SplitWriters:
-    """The examples of one shard, a TFRecord file in each split that has any.
+    """The examples of one shard: TFRecord files in each split that has any, and likewise of those that are decoded.
 
     The files are not compressed: images are already, and of the rest compression would cost more time than it saves.
     """
@@ -21,24 +37,32 @@ class SplitWriters:
         self._shards = shards
         self._writers: dict[str, tf.io.TFRecordWriter] = {}
 
-    def write(self, split: str, example: bytes) -> None:
-        if split not in self._writers:
-            self._writers[split] = tf.io.TFRecordWriter(aside(self._path(split)))
-        self._writers[split].write(example)
+    def write(self, split: str, examples: Examples) -> None:
+        self._write(shard_path(self._folder, split, self._shard, self._shards), examples.whole)
+        if examples.decoded is not None:
+            self._write(shard_path(decoded_folder(self._folder), split, self._shard, self._shards), examples.decoded)
 
-    def _path(self, split: str) -> str:
-        return shard_path(self._folder, split, self._shard, self._shards)
+    def _write(self, path: str, example: bytes) -> None:
+        if path not in self._writers:
+            fileio.makedirs(os.path.dirname(path))
+            self._writers[path] = tf.io.TFRecordWriter(aside(path))
+        self._writers[path].write(example)
 
     def __enter__(self) -> "SplitWriters":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for split, writer in self._writers.items():
+        for path, writer in self._writers.items():
             writer.close()
             if kind is None:
-                fileio.rename(aside(self._path(split)), self._path(split), overwrite=True)
+                fileio.rename(aside(path), path, overwrite=True)
             else:
-                fileio.remove(aside(self._path(split)))
+                fileio.remove(aside(path))
+
+
+def decoded_folder(examples: str) -> str:
+    """Where the decoded examples are, in the folder of the others."""
+    return os.path.join(examples, _DECODED)
 
 
 def shard_path(folder: str, split: str, shard: int, shards: int) -> str:

@@ -1,6 +1,5 @@
 """Analyses with TensorFlow Transform, then writes the transformed examples with tf.data, one shard after the other."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,13 @@ from tensorflow_transform import impl_helper
 from tfx.components.transform import executor
 from tfx.dsl.io import fileio
 from tfx.proto import transform_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
 from components.files import aside
+from components.image_example_gen.reuse import read_shards
+from components.image_example_gen.writing import decoded_folder, shard_path
 from components.transform import spans
 
 _BATCH, _BATCH_BYTES = 64, 2**24  # examples at a time, as far as they take no more than about these bytes
@@ -61,19 +62,26 @@ class Executor(executor.Executor):
         outputs = dict(output_dict)
         (transformed,) = outputs.pop(standard_component_specs.TRANSFORMED_EXAMPLES_KEY)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        shards = read_shards(examples.uri)
+        if fileio.exists(decoded_folder(examples.uri)):  # what the network sees, without the files
+            decoded = standard_artifacts.Examples()
+            decoded.uri, decoded.split_names = decoded_folder(examples.uri), examples.split_names
+            examples = decoded
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
-        with spans.span_by_span(examples, list(config.analyze), outputs) as inputs:
+        with spans.span_by_span(examples, shards, list(config.analyze), outputs) as inputs:
             super().Do({**input_dict, **inputs}, outputs, exec_properties)
 
         splits = list(config.transform)
         transformed.split_names = artifact_utils.encode_split_names(splits)
         files = []
         for split in splits:
-            folder = artifact_utils.get_split_uri([examples], split)
-            written = artifact_utils.get_split_uri([transformed], split)
-            fileio.makedirs(written)
-            files += [(os.path.join(folder, name), os.path.join(written, name)) for name in sorted(fileio.listdir(folder))]
+            fileio.makedirs(artifact_utils.get_split_uri([transformed], split))
+            paths = [
+                tuple(shard_path(item.uri, split, number, len(shards)) for item in (examples, transformed))
+                for number in range(len(shards))
+            ]
+            files += [(source, written) for source, written in paths if fileio.exists(source)]
         graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
         with self._make_beam_pipeline() as pipeline:
             _ = (

@@ -9,32 +9,32 @@ from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 
-from components.image_example_gen.reuse import link_or_copy, read_shards
+from components.image_example_gen.reuse import Shard, link_or_copy
 from components.image_example_gen.writing import shard_path
 
 
 @contextlib.contextmanager
 def span_by_span(
-    examples: types.Artifact, splits: list[str], outputs: dict[str, list[types.Artifact]]
+    examples: types.Artifact, shards: list[Shard], splits: list[str], outputs: dict[str, list[types.Artifact]]
 ) -> Iterator[dict[str, list[types.Artifact]]]:
-    """What is to replace the inputs of Transform: nothing where the data has one span only.
+    """What is to replace the inputs of Transform: one artifact a span.
 
-    The cache is keyed by the path of the examples. So each span is linked into a folder that is named by its content, for as
-    long as the context lasts.
+    The cache is keyed by the path of the examples. So each of several spans is linked into a folder that is named by its
+    content, for as long as the context lasts.
 
     Args:
       examples: as ImageExampleGen has written them.
+      shards: of which they are made.
       splits: those that are analysed.
       outputs: of Transform. The caches of earlier runs are beside this run's `updated_analyzer_cache`; the last is taken.
 
     Yields:
       {"examples": an artifact a span, "analyzer_cache": none or one}.
     """
-    shards = read_shards(examples.uri)
     numbers = sorted({shard.span for shard in shards})
     caches = outputs.get(standard_component_specs.UPDATED_ANALYZER_CACHE_KEY)
     if len(numbers) < 2 or not caches:
-        yield {}
+        yield {standard_component_specs.EXAMPLES_KEY: [examples]}
         return
     folder = os.path.join(os.path.dirname(os.path.dirname(caches[0].uri.rstrip("/"))), ".spans")
     artifacts = []

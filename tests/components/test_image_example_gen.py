@@ -130,7 +130,7 @@ def test_features_are_those_of_the_contract(data: Path, rows: dict[str, list[dic
         number = int(path[4:6])
         assert row[features.ENCODED] == (data / path).read_bytes()
         assert row[features.FORMAT] == (b"jpeg" if path.endswith("jpg") else b"png")
-        assert len(row[features.PIXELS]) == 8 * 8 * SETTINGS["image"]["channels"]
+        assert row[features.PIXELS] == b""
         assert (row[features.HEIGHT], row[features.WIDTH], row[features.CHANNELS]) == (8 + number % 2, 10, 3)
         assert row[features.ASPECT] == pytest.approx(10 / (8 + number % 2))
         assert row[features.BYTES] == (data / path).stat().st_size

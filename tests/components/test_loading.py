@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 from corpus import GREY, GREY_16, RGB, RGBA, save, tiff
-from executors import SETTINGS
+from executors import SETTINGS, read_values
 
 from components.image_example_gen.decoding import RejectedImage
 from components.image_example_gen.loading import Decoder, Loader
@@ -59,8 +59,13 @@ def test_pages_are_images_of_their_own_with_their_numbers_in_the_name(tmp_path: 
     assert [found.path for found, _ in loaded] == ["pages.tif", "pages.tif#1", "pages.tif#2", "one.png"]
     assert {found.group for found, _ in loaded[:3]} == {"pages.tif"}
     pixels = []
-    for found, record in loaded:
-        feature = tf.train.Example.FromString(record).features.feature
-        assert feature[features.FILENAME].bytes_list.value[0].decode() == found.path
-        pixels.append(feature[features.PIXELS].bytes_list.value[0])
+    for found, examples in loaded:
+        assert examples
+        assert examples.decoded
+        whole, decoded = map(read_values, (examples.whole, examples.decoded))
+        assert whole[features.FILENAME] == [found.path.encode()]
+        assert (whole.pop(features.PIXELS), decoded.pop(features.ENCODED)) == ([b""], [b""])
+        assert whole.pop(features.ENCODED)
+        pixels += decoded.pop(features.PIXELS)
+        assert whole == decoded
     assert pixels[0] == pixels[2] == pixels[3] != pixels[1]
