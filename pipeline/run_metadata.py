@@ -16,6 +16,7 @@ from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
+from pipeline.report import shown
 
 _LARGE_GROUP = 100  # images that are hardly all the same
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
@@ -71,7 +72,8 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
         classes = summary["splits"]
-        duplicates = describe_duplicates(summary["duplicates"], os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
+        table = shown(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
+        duplicates = describe_duplicates(summary["duplicates"], table)
     trials: list[Trial] = []
     if "tuner_results" in artifacts:
         with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
