@@ -10,10 +10,10 @@ from components.image_example_gen import driver, executor, source
 
 
 class ImageExampleGen(component.FileBasedExampleGen):
-    """Takes in images from class folders or a manifest.
+    """Takes in images from class folders, a manifest or TFRecord files; see `source.find_rows`.
 
-    Each file is decoded once to check it; unreadable ones are set aside and listed in `rejected.csv` beside the splits.
-    All rows of a group fall into one split.
+    Each file is decoded once; those that can't be used are set aside and listed in `rejected.csv` beside the splits, where
+    `images.parquet` lists all. All rows of a group fall into one split.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
