@@ -191,8 +191,8 @@ def _report(options: argparse.Namespace) -> int:
     from pipeline.redirection import output_to
 
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        from components.evaluator.results import read_evaluation
         from pipeline.report import render_evaluation, render_training
-        from pipeline.results import read_evaluation
 
         evaluation = read_evaluation(str(folder))
     Console().print(render_evaluation(evaluation), render_training(training))

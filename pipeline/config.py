@@ -325,22 +325,31 @@ _LOSS_KEYS = (
 
 
 class ThresholdConfig(Section):
-    """What a model must reach to be blessed. At least one of the bounds."""
+    """A bound on a metric that a model must keep to be blessed."""
 
-    metric: str = Field(description="accuracy or cross_entropy; of multi-label data also f1_micro")
+    metric: str = Field(description="one of `evaluate.metrics`")
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(
-        None, description="value minus the last blessed model's must be at least (for a loss: at most) this"
+        None,
+        description="value minus the last blessed model's must be at least (where less is better: at most) this",
     )
-    slice: dict[str, str] = Field({}, description="one feature and its value; all examples if not given")
+    slice: dict[str, str] = Field({}, description="one or two features with their values; all images if not given")
+    worst_of: list[str] = Field(
+        [], max_length=2, description="one or two features: holds for the worst of their slices; not beside `slice`"
+    )
+    of: Literal["images", "groups"] = Field("images", description="whether images count, or groups by `evaluate.groups`")
 
     @model_validator(mode="after")
-    def _has_a_bound(self) -> "ThresholdConfig":
+    def _is_clear(self) -> "ThresholdConfig":
         if self.lower is None and self.upper is None and self.change is None:
             raise ValueError(f"the threshold on {self.metric} needs lower, upper or change")
-        if len(self.slice) > 1:
-            raise ValueError(f"the threshold on {self.metric} can name one slice feature, not {len(self.slice)}")
+        if len(self.slice) > 2:
+            raise ValueError(f"the threshold on {self.metric} can name two slice features, not {len(self.slice)}")
+        if self.slice and self.worst_of:
+            raise ValueError(f"the threshold on {self.metric} has both slice and worst_of; write two thresholds")
+        if self.of == "groups" and (self.slice or self.worst_of or self.change is not None):
+            raise ValueError(f"the threshold on {self.metric} of groups takes lower and upper alone")
         return self
 
 
@@ -350,19 +359,50 @@ def _one_or_two(features: list[str]) -> list[str]:
     return features
 
 
+class GroupsConfig(Section):
+    """How the images of a group (a patient, a product, a video) give one answer."""
+
+    rule: Literal["mean", "max", "vote", "share"] = Field(
+        "mean",
+        description="mean or largest of the images' probabilities, the answer of most images, or `positive` if a share says so",
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="of rule `share`: least share of images")
+    positive: str | None = Field(None, description="of rule `share`: the class; of two classes the other one is the rest")
+
+
 class EvaluateConfig(Section):
     """Metrics on the test split, their slices, and the thresholds for a blessing."""
 
+    metrics: list[str] | None = Field(None, description="names, as in docs/evaluation.md; all that fit the data if not given")
     slices: list[Annotated[list[str], AfterValidator(_one_or_two)]] = Field(
         [["image/label"]], description="features, or pairs of features, to slice by; meta/ and image/ as ingested"
     )
+    buckets: dict[str, list[float]] = Field(
+        {}, description="of features that are numbers, the edges between their slices; quartiles if not given"
+    )
+    min_slice_size: Count = Field(10, description="images that a slice needs to be measured")
     confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = Field(
-        "jackknife", description="how the 95 % intervals are computed"
+        "jackknife", description="how the 95 % intervals are computed, by leaving out or drawing whole groups"
+    )
+    groups: GroupsConfig = Field(GroupsConfig(), description="how groups are answered, where the data has any")
+    max_shortcut: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        0.75, description="balanced accuracy by a property of the file alone from which there is a warning"
     )
     batch_size: Count = Field(256, description="images a step")
     thresholds: list[ThresholdConfig] = Field(
         [ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1, description="all must hold for a blessing"
     )
+
+
+class CardConfig(Section):
+    """What the model card says and no program can know."""
+
+    intended_use: str = Field("", description="what the model is for, and for whom")
+    out_of_scope: str = Field("", description="what it must not be used for")
+    data: str = Field("", description="where the images come from, who labelled them, and how")
+    limits: str = Field("", description="known limits and risks")
+    license: str = Field("", description="of model and data")
+    contact: str = Field("", description="who answers questions")
 
 
 class PushConfig(Section):
@@ -390,6 +430,7 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     push: PushConfig = PushConfig()
+    card: CardConfig = CardConfig()
     beam: BeamConfig = BeamConfig()
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from pipeline.splits import Splits, fold_splits
 from pipeline.write_aside import write_text
 
 if TYPE_CHECKING:
-    from pipeline.results import Evaluation
+    from components.evaluator.results import Evaluation
 
 _FEWEST_FOLDS = 3  # one tests, one watches training, one trains
 
@@ -182,7 +182,7 @@ def spread(evaluations: Sequence["Evaluation"]) -> list[SliceSpread]:
     Args:
       evaluations: one a fold, in order.
     """
-    from pipeline.results import slice_order
+    from components.evaluator.results import slice_order
 
     folds = [{item.key: item for item in evaluation.slices} for evaluation in evaluations]
     first = {key: item for fold in reversed(folds) for key, item in fold.items()}

@@ -30,7 +30,7 @@ from pipeline.write_aside import write_text
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
 
-    from pipeline.results import Evaluation
+    from components.evaluator.results import Evaluation
     from pipeline.run_metadata import RunOutputs, Trial
 
 
@@ -219,7 +219,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
-        for module in ("tfx.orchestration.local.local_dag_runner", "pipeline.pipeline", "pipeline.results"):
+        for module in ("tfx.orchestration.local.local_dag_runner", "pipeline.pipeline", "components.evaluator.results"):
             importlib.import_module(module)
         from absl import flags
         from absl import logging as absl_logging
@@ -242,8 +242,8 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     from tfx.dsl.components.common.resolver import Resolver
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+    from components.evaluator.results import read_evaluation
     from pipeline import run_metadata
-    from pipeline.results import read_evaluation
 
     display = ProgressDisplay(place.console, [node.id for node in pipeline.components if not isinstance(node, Resolver)])
     status, error = 0, ""

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from components.evaluator.results import Evaluation, Metric, Slice
     from pipeline.crossval import CrossvalResult, SliceSpread
     from pipeline.local_runner import RunResult
-    from pipeline.results import Evaluation, Metric, Slice
     from pipeline.run_metadata import Trial
 
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}

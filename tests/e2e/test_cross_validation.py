@@ -11,8 +11,8 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from components.evaluator.results import read_evaluation
 from models import features
-from pipeline.results import read_evaluation
 
 PROJECT = Path(__file__).parents[2]
 SHARED = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]

@@ -8,8 +8,8 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from components.evaluator.results import read_evaluation
 from models import features
-from pipeline.results import read_evaluation
 
 COLOURS = ("blue", "green", "red")
 IMAGES = 240

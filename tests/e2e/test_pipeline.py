@@ -15,9 +15,9 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from components.evaluator.results import read_evaluation
 from models import features
 from pipeline.digits import write_digits
-from pipeline.results import read_evaluation
 
 PACKAGES = ("pipeline", "components", "models")
 ALL = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Trainer", "Evaluator", "Pusher"]

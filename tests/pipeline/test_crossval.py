@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from components.errors import UserError
+from components.evaluator.results import Evaluation, Metric, Slice
 from components.image_example_gen import source
 from pipeline.config import DataConfig, load_config
 from pipeline.crossval import run, spread
-from pipeline.results import Evaluation, Metric, Slice
 from pipeline.splits import fold_splits
 
 
