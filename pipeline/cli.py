@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
     runs = commands.add_parser("runs", help="list the runs so far")
     runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
+    runs.add_argument("--json", action="store_true", help="print all of it as one JSON object on the last line")
     runs.set_defaults(call=_runs)
 
     report = commands.add_parser("report", help="show a run's evaluation")
@@ -152,27 +153,23 @@ def _crossval(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from rich.console import Console
-    from rich.table import Table
 
-    from pipeline.report import shown
+    from pipeline.report import render_runs, shown
+    from pipeline.runs import read_runs
 
-    pattern = "runs/*/summary.json" if options.output else "*/runs/*/summary.json"
-    summaries = [json.loads(path.read_text()) for path in (options.output or Path("output")).glob(pattern)]
-    if not summaries:
+    outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
+    found = {output: runs for output in outputs if (runs := read_runs(output))}
+    if not found:
         raise UserError(f"{options.output or 'output'}: no runs here; start one with fpn run --config configs/digits.yaml")
-    table = Table("run", "pipeline", "accuracy", "blessed", "pushed to")
-    for summary in sorted(summaries, key=lambda item: item["run_id"]):
-        accuracy = summary["metrics"].get("accuracy")
-        failed = next((name for name, item in summary["components"].items() if item["state"] == "failed"), None)
-        table.add_row(
-            summary["run_id"],
-            summary["pipeline"],
-            f"{accuracy['value']:.4f}" if accuracy else "-",
-            f"{failed} failed" if failed else "yes" if summary["blessed"] else "no",
-            shown(summary["pushed_model"]) if summary["pushed_model"] else "-",
-        )
-    Console().print(table)
+    console = Console(highlight=False)
+    for output, runs in found.items():
+        data = next((run.data for run in runs if run.data), "")
+        console.print(render_runs(runs, f"{shown(output)}, from {shown(data)}" if data else shown(output)))
+    if options.json:
+        print(json.dumps({"runs": [{"output": str(output), **asdict(run)} for output, runs in found.items() for run in runs]}))
     return 0
 
 

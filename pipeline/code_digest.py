@@ -32,6 +32,18 @@ def code_digest(module: str) -> str:
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return _digest(sources)
+
+
+def project_digest() -> str:
+    """SHA-256 over the source of all of the project's packages, to tell whether two runs were made by the same code."""
+    root = Path(__file__).parents[1]
+    return _digest(
+        {str(path.relative_to(root)): path.read_bytes() for package in _PACKAGES for path in (root / package).rglob("*.py")}
+    )
+
+
+def _digest(sources: dict[str, bytes]) -> str:
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(f"{name}\0{len(sources[name])}\0".encode() + sources[name])

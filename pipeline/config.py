@@ -534,6 +534,11 @@ def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[
         raise UserError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors()[:2])) from error
 
 
+def dump_config(config: Config) -> str:
+    """The whole configuration with all defaults, as a YAML file that `load_config` reads as the same."""
+    return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False, allow_unicode=True, width=120)
+
+
 def _apply(override: str, content: dict[str, Any]) -> None:
     keys, equals, value = override.partition("=")
     if not equals or not keys:

@@ -15,7 +15,8 @@ from components.image_example_gen import source
 from pipeline import local_runner
 from pipeline.config import Config
 from pipeline.local_runner import Execution, Workplace
-from pipeline.report import render_crossval
+from pipeline.report import render_crossval, shown
+from pipeline.reproduction import write_reproduction
 from pipeline.splits import Splits, fold_splits
 from pipeline.write_aside import write_text
 
@@ -75,8 +76,8 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     cache, as does all that is unchanged since an earlier call: after an interruption it goes on where it was. No model is
     judged or pushed. Images that the data gives as test are in no fold.
 
-    Writes below `output/crossval`: `metadata.sqlite`, `artifacts/` and `runs/RUN_ID/` with `log.txt`, `crossval.json` and
-    `crossval.txt`.
+    Writes below `output/crossval`: `metadata.sqlite`, `artifacts/` and `runs/RUN_ID/` with `config.yaml`, `reproduction.json`,
+    `log.txt`, `crossval.json` and `crossval.txt`.
 
     Args:
       config: the whole configuration.
@@ -95,6 +96,8 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     del rows
 
     with local_runner.started(f"cross-validation in {folds} folds", config, output / "crossval") as place:
+        command = ["crossval", "--output", shown(output.resolve()), "--folds", str(folds)]
+        write_reproduction(config, place.folder, "cross-validation", command)
         executions: list[Execution] = []
         for number, splits in enumerate(runs, start=1):
             sizes = {role: sum(images[name] for name in names) for role, names in _roles(splits).items()}

@@ -24,6 +24,7 @@ from pipeline.config import Config
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import render_evaluation, render_training, shown, trial_rows
+from pipeline.reproduction import write_reproduction
 from pipeline.samples import SAMPLES
 from pipeline.write_aside import write_text
 
@@ -103,13 +104,15 @@ def run(config: Config, output: Path) -> RunResult:
     """Runs all components, taking from the cache what has not changed.
 
     Writes below `output`: `metadata.sqlite`, `artifacts/`, `pushed/` (unless `push.path` is given) and
-    `runs/RUN_ID/` with `log.txt`, `summary.json`, `report.txt`, and `trials.csv` if there was a search.
+    `runs/RUN_ID/` with `config.yaml`, `reproduction.json`, `log.txt`, `summary.json`, `report.txt`, and `trials.csv` if there
+    was a search.
 
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
     with started("run", config, output) as place:
+        write_reproduction(config, place.folder, "run", ["run", "--output", shown(place.output)])
         result = _run(config, place)
         write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
         if result.trials:
@@ -143,6 +146,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
     read_data(config)
     with started("data", config, output, with_model=False) as place:
+        write_reproduction(config, place.folder, "data", ["data", "--output", shown(place.output)])
         from pipeline.data_page import write_data_page
         from pipeline.pipeline import create_data_pipeline
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.crossval import CrossvalResult, SliceSpread
     from pipeline.local_runner import RunResult
     from pipeline.run_metadata import Trial
+    from pipeline.runs import Run
 
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
@@ -94,6 +96,35 @@ def trial_rows(trials: list["Trial"], objective: str) -> list[list[Any]]:
         [rank, trial.number, trial.score, *(trial.values[key] for key in keys)] for rank, trial in enumerate(trials, start=1)
     ]
     return [["rank", "trial", objective, *keys], *rows]
+
+
+def render_runs(runs: list["Run"], title: str) -> RenderableType:
+    """The runs of an output folder, a row each, the oldest first."""
+    known = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    second = [name for name in (*_MAIN_METRICS, *known) if name in known and name != "accuracy"]
+    names = [name for name in ("accuracy", *second[:1]) if name in known]
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("run", no_wrap=True)
+    for name in ("images", *names):
+        table.add_column(name.replace("_", " "), justify="right", min_width=6)
+    table.add_column("blessed", min_width=7)
+    table.add_column("pushed", no_wrap=True)
+    table.add_column("what has changed", overflow="fold")
+    for run in runs:
+        ended = f"{run.failed} failed" if run.failed else f"unfinished: {run.unfinished}" if run.unfinished else None
+        table.add_row(
+            run.run_id,
+            str(run.images or "-"),
+            *(f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for name in names),
+            Text(ended, "bold red") if ended else {True: "yes", False: "no", None: "-"}[run.blessed],
+            Path(run.pushed).name if run.pushed and not ended else "-",
+            Text("\n".join(run.changes)),
+        )
+    return table
+
+
+# Of these the first that there is stands beside the accuracy.
+_MAIN_METRICS = ("balanced_accuracy", "f1_macro", "f1_micro", "cross_entropy")
 
 
 def shown(path: str | Path) -> str:

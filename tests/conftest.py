@@ -44,9 +44,9 @@ class Ended:
 def fpn():
     """Runs `fpn ARGUMENTS...` in a process of its own, from any copy of the project's packages."""
 
-    def run(*arguments: object, project: Path = PROJECT) -> Ended:
+    def run(*arguments: object, project: Path = PROJECT, columns: int = 120) -> Ended:
         command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": "120"}
+        environment = {**os.environ, "COLUMNS": str(columns)}
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         return Ended(done.returncode, done.stdout, done.stderr)
 

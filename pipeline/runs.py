@@ -1,0 +1,190 @@
+"""The runs of an output folder: from ML Metadata, and what is not in there from the files that each run leaves."""
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import ml_metadata as mlmd
+import yaml
+from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.reproduction import CONFIG_FILE, read_reproduction
+
+METADATA_FILE: Final = "metadata.sqlite"
+_RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
+_LONGEST_VALUE: Final = 24  # characters
+_Execution: Final = metadata_store_pb2.Execution
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is there
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the pipeline.
+
+    Attributes:
+      run_id: the time of its start, and the name of its folder below runs/.
+      pipeline: its name.
+      data: `data.path`; empty if it did not get that far.
+      images: that were taken in, of all splits; None if it did not get that far.
+      changes: what differs from the run before: "train.epochs 10 -> 20", "data files", "code".
+      metrics: on all test images, by name; empty if it did not get that far.
+      blessed: None if the model was not judged.
+      pushed: the folder that the model is in; None if it was not pushed.
+      failed: the component that failed; None if none did.
+      unfinished: the component in which the run was killed, or is now; None if it has ended.
+    """
+
+    run_id: str
+    pipeline: str
+    data: str
+    images: int | None
+    changes: list[str]
+    metrics: dict[str, float]
+    blessed: bool | None
+    pushed: str | None
+    failed: str | None
+    unfinished: str | None
+
+
+def read_runs(output: Path) -> list[Run]:
+    """All runs of an output folder, the oldest first; looks at the data alone and cross-validations are no runs.
+
+    Args:
+      output: folder with `metadata.sqlite` and `runs/`.
+    """
+    folders = [folder for folder in sorted(output.glob("runs/*")) if _is_run(folder)]
+    stored = _read_store(output / METADATA_FILE, [folder.name for folder in folders])
+    runs: list[Run] = []
+    before: dict[str, Any] | None = None
+    for folder in folders:
+        found = stored.get(folder.name, _Stored())
+        summary = _read_json(folder / "summary.json")
+        config = folder / CONFIG_FILE
+        settings = flatten(yaml.load(config.read_text(encoding="utf-8"), _Loader)) if config.exists() else {}
+        reproduction = read_reproduction(folder)
+        state = {
+            "settings": settings,
+            "data files": found.fingerprint,
+            "code": reproduction.digest["code"] if reproduction else None,
+        }
+        runs.append(
+            Run(
+                run_id=folder.name,
+                pipeline=found.pipeline or summary.get("pipeline", settings.get("name", "")),
+                data=settings.get("data.path", found.data),
+                images=sum(count for name, count in summary.get("examples", {}).items() if name != "rejected") or None,
+                changes=_changes(before, state) if before else [],
+                metrics={name: metric["value"] for name, metric in summary.get("metrics", {}).items()},
+                blessed=found.blessed,
+                pushed=found.pushed,
+                failed=found.failed or next((name for name, state in _states(summary) if state == "failed"), None),
+                unfinished=None if summary else found.unfinished or "start",
+            )
+        )
+        before = state
+    return runs
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"epochs": 3}} to {"train.epochs": 3}; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What has changed between two flat configurations, in the order of the second: "train.epochs 10 -> 20"."""
+    keys = dict.fromkeys([*after, *before])
+    return [f"{key} {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    changes = differences(before["settings"], after["settings"]) if before["settings"] and after["settings"] else []
+    return changes + [name for name in ("data files", "code") if before[name] and after[name] and before[name] != after[name]]
+
+
+def _is_run(folder: Path) -> bool:
+    reproduction = read_reproduction(folder)
+    return reproduction.what == "run" if reproduction else (folder / "summary.json").exists()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _states(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, item["state"]) for name, item in summary.get("components", {}).items()]
+
+
+@dataclass
+class _Stored:
+    """What the store knows of a run."""
+
+    pipeline: str = ""
+    data: str = ""
+    fingerprint: str | None = None
+    blessed: bool | None = None
+    pushed: str | None = None
+    failed: str | None = None
+    unfinished: str | None = None
+
+
+def _read_store(path: Path, run_ids: list[str]) -> dict[str, _Stored]:
+    """By run_id. The store names a run by the time at which its first component began, some seconds after our own."""
+    if not path.exists():
+        return {}
+    store = mlmd.MetadataStore(connect(path))
+    nodes = read_nodes(store)
+    stored = {}
+    for context in store.get_contexts_by_type("pipeline_run"):
+        began = datetime.datetime.fromisoformat(context.name).strftime(_RUN_ID)
+        if earlier := [run_id for run_id in run_ids if run_id <= began]:
+            stored[earlier[-1]] = _read_run(store, context.id, nodes)
+    return stored
+
+
+def connect(path: Path) -> metadata_store_pb2.ConnectionConfig:
+    """How to read a store that is a file, without changing it."""
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = str(path)
+    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    return connection
+
+
+def read_nodes(store: mlmd.MetadataStore) -> dict[int, str]:
+    """Of each execution its pipeline and component: "digits.Trainer"."""
+    contexts = store.get_contexts_by_type("node")
+    return {execution.id: context.name for context in contexts for execution in store.get_executions_by_context(context.id)}
+
+
+def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) -> _Stored:
+    found = _Stored()
+    executions = store.get_executions_by_context(context)
+    for execution in executions:
+        found.pipeline, _, node = nodes[execution.id].partition(".")
+        if "input_base" in execution.custom_properties:
+            found.data = execution.custom_properties["input_base"].string_value
+        if execution.last_known_state == _Execution.FAILED:
+            found.failed = node
+        elif execution.last_known_state in (_Execution.RUNNING, _Execution.NEW):
+            found.unfinished = node
+    succeeded = [item.id for item in executions if item.last_known_state in (_Execution.COMPLETE, _Execution.CACHED)]
+    events = store.get_events_by_execution_ids(succeeded)
+    made = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
+    for artifact in store.get_artifacts_by_id(made):
+        properties = artifact.custom_properties
+        if "input_fingerprint" in properties:
+            found.fingerprint = properties["input_fingerprint"].string_value
+        elif artifact.type == "ModelBlessing":
+            found.blessed = bool(properties["blessed"].int_value)
+        elif artifact.type == "PushedModel" and properties["pushed"].int_value:
+            found.pushed = properties["pushed_destination"].string_value
+    return found

@@ -1,0 +1,184 @@
+"""The list of runs: from a real metadata store, the files of the runs, and what has changed between them."""
+
+import datetime
+import json
+
+import ml_metadata as mlmd
+import pytest
+import yaml
+from ml_metadata.proto import metadata_store_pb2
+
+from pipeline.config import Config, dump_config, load_config
+from pipeline.reproduction import read_reproduction, write_reproduction
+from pipeline.runs import differences, flatten, read_runs
+
+Execution, Event, Artifact = metadata_store_pb2.Execution, metadata_store_pb2.Event, metadata_store_pb2.Artifact
+BEGIN = datetime.datetime(2026, 3, 1, 12, 0, 0)
+
+
+class Store:
+    """A metadata store as TFX writes it, as far as it is read."""
+
+    def __init__(self, path):
+        connection = metadata_store_pb2.ConnectionConfig()
+        connection.sqlite.filename_uri = str(path)
+        connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.store = mlmd.MetadataStore(connection)
+        self.contexts, self.number = {}, 0
+
+    def context(self, kind, name):
+        if (kind, name) not in self.contexts:
+            type_id = self.store.put_context_type(metadata_store_pb2.ContextType(name=kind))
+            (self.contexts[kind, name],) = self.store.put_contexts([metadata_store_pb2.Context(type_id=type_id, name=name)])
+        return self.contexts[kind, name]
+
+    def run(self, component, began, state, artifact_type=None, execution=None, **properties):
+        """Records an execution in the run that began at a time, with one artifact if a type is given."""
+        self.number += 1
+        type_id = self.store.put_execution_type(metadata_store_pb2.ExecutionType(name=component))
+        item = Execution(type_id=type_id, last_known_state=state, custom_properties=values(execution or {}))
+        outputs = []
+        if artifact_type:
+            type_id = self.store.put_artifact_type(metadata_store_pb2.ArtifactType(name=artifact_type))
+            artifact = Artifact(type_id=type_id, uri=f"/a/{self.number}", custom_properties=values(properties))
+            path = Event.Path(steps=[Event.Path.Step(key=artifact_type.lower()), Event.Path.Step(index=0)])
+            outputs = [(artifact, Event(type=Event.OUTPUT, path=path))]
+        ids = [self.context("pipeline_run", began.isoformat()), self.context("node", f"digits.{component}")]
+        self.store.put_execution(item, outputs, self.store.get_contexts_by_id(ids))
+
+
+def values(properties):
+    kinds = {int: "int_value", str: "string_value"}
+    return {name: metadata_store_pb2.Value(**{kinds[type(value)]: value}) for name, value in properties.items()}
+
+
+def configuration(**train):
+    return Config.model_validate({"name": "digits", "data": {"path": "data/digits"}, "train": train})
+
+
+def leave(output, began, config, summary=None, what="run"):
+    folder = output / "runs" / began.strftime("%Y-%m-%dT%H-%M-%S")
+    folder.mkdir(parents=True)
+    write_reproduction(config, folder, what, [what, "--output", str(output)])
+    if summary:
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """Runs an hour apart: pushed; other settings and data, not blessed; failed; a look at the data; killed."""
+    output = tmp_path_factory.mktemp("output")
+    hours = [BEGIN + datetime.timedelta(hours=number) for number in range(5)]
+    begun = [hour + datetime.timedelta(seconds=12, microseconds=5) for hour in hours]
+    examples = {"train": 60, "eval": 20, "test": 20, "rejected": 3}
+
+    def summary(accuracy=None, **states):
+        metrics = {"accuracy": {"value": accuracy}} if accuracy else {}
+        return {
+            "pipeline": "digits",
+            "examples": examples,
+            "metrics": metrics,
+            "components": {name: {"state": state} for name, state in states.items()},
+        }
+
+    leave(output, hours[0], configuration(epochs=10), summary(0.9))
+    leave(output, hours[1], configuration(epochs=20), summary(0.8))
+    leave(output, hours[2], configuration(epochs=20), summary(Trainer="failed"))
+    leave(output, hours[3], configuration(epochs=20), what="data")
+    leave(output, hours[4], configuration(epochs=20, batch_size=8))
+    store = Store(output / "metadata.sqlite")
+    complete = Execution.COMPLETE
+    base = {"input_base": "data/digits"}
+    for began, fingerprint in zip(begun, ["a", "b", "b", "b", "b"], strict=True):
+        store.run("ImageExampleGen", began, complete, "Examples", base, input_fingerprint=fingerprint)
+    store.run("Evaluator", begun[0], complete, "ModelBlessing", blessed=1)
+    store.run("Pusher", begun[0], complete, "PushedModel", pushed=1, pushed_destination="/pushed/17")
+    store.run("Evaluator", begun[1], complete, "ModelBlessing", blessed=0)
+    store.run("Pusher", begun[1], complete, "PushedModel", pushed=0)
+    store.run("Trainer", begun[2], Execution.FAILED)
+    store.run("Trainer", begun[4], Execution.RUNNING)
+    return output
+
+
+def test_every_run_is_told_with_what_it_came_to(output):
+    pushed, worse, failed, killed = read_runs(output)  # the look at the data is none
+    assert [pushed.pipeline, pushed.data, pushed.images] == ["digits", "data/digits", 100]
+    assert (pushed.metrics, pushed.blessed, pushed.pushed) == ({"accuracy": 0.9}, True, "/pushed/17")
+    assert (worse.metrics, worse.blessed, worse.pushed) == ({"accuracy": 0.8}, False, None)
+    assert (failed.failed, failed.unfinished, failed.blessed) == ("Trainer", None, None)
+    assert (killed.failed, killed.unfinished, killed.images) == (None, "Trainer", None)
+
+
+def test_changes_are_those_since_the_run_before(output):
+    assert [run.changes for run in read_runs(output)] == [
+        [],
+        ["train.epochs 10 -> 20", "data files"],
+        [],
+        ["train.batch_size 32 -> 8"],
+    ]
+
+
+def test_changed_code_is_told(output):
+    folder = sorted((output / "runs").iterdir())[-1]
+    path = folder / "reproduction.json"
+    before = path.read_text()
+    content = json.loads(before)
+    content["digest"]["code"] = "other"
+    path.write_text(json.dumps(content))
+    assert read_runs(output)[-1].changes == ["train.batch_size 32 -> 8", "code"]
+    path.write_text(before)
+
+
+def test_the_table_is_readable_at_100_columns_and_json_has_all(output, fpn):
+    ended = fpn("runs", "--output", output, "--json", columns=100)
+    assert ended.status == 0, ended.stderr
+    lines = ended.stdout.splitlines()[:-1]
+    assert max(map(len, lines)) <= 100
+    for text in ("from data/digits", "2026-03-01T13-00-00", "0.8000", "train.epochs 10 -> 20", "Trainer failed", "17"):
+        assert any(text in line for line in lines), text
+    assert [run["changes"] for run in ended.json["runs"]] == [run.changes for run in read_runs(output)]
+
+
+def test_a_run_without_a_store_is_listed_from_its_summary(tmp_path):
+    summary = {"pipeline": "old", "examples": {"train": 5}, "metrics": {}, "components": {}}
+    leave(tmp_path, BEGIN, configuration(), summary)
+    (run,) = read_runs(tmp_path)
+    assert (run.pipeline, run.images, run.blessed) == ("old", 5, None)
+
+
+def test_a_run_can_be_repeated_from_what_it_leaves(tmp_path):
+    config = Config.model_validate(
+        {
+            "name": "digits",
+            "data": {"path": "data/zahlen ä", "schema": "schema.pbtxt"},
+            "train": {"learning_rate": 1e-5},
+            "tune": {"enabled": True, "space": {"train.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}},
+            "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.9, "slice": {"meta/size": "1"}}]},
+        }
+    )
+    write_reproduction(config, tmp_path, "run", ["run", "--output", "o ut"])
+    assert load_config(tmp_path / "config.yaml") == config
+    found = read_reproduction(tmp_path)
+    assert found.command == f"fpn run --config {tmp_path / 'config.yaml'} --output 'o ut'"
+    assert found.versions["tfx"] == "1.21.0"
+    assert {len(digest) for digest in found.digest.values()} == {64}
+    assert read_reproduction(tmp_path / "elsewhere") is None
+
+
+def test_differences_are_short():
+    before = flatten({"a": {"b": [1, 2], "c": None}, "d": "x"})
+    after = flatten(yaml.safe_load("{a: {b: [1, 3], c: true}, d: x, e: " + "y" * 99 + "}"))
+    assert differences(before, after) == ["a.b [1, 2] -> [1, 3]", "a.c - -> true", f"e - -> {'y' * 21}..."]
+
+
+def test_the_list_needs_no_tensorflow():
+    import subprocess
+    import sys
+
+    code = "import sys, pipeline.runs, pipeline.report; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_dump_leaves_out_no_default():
+    assert set(yaml.safe_load(dump_config(configuration()))) == set(Config.model_fields)
