@@ -1,7 +1,7 @@
 """Runs and evaluations as text in a terminal."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -9,44 +9,137 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from components.evaluator.results import Evaluation, Metric, Slice
+    from components.evaluator.results import Evaluation, Flips, GroupResult, Metric, Slice, Verdict
     from pipeline.crossval import CrossvalResult, SliceSpread
     from pipeline.local_runner import RunResult
     from pipeline.run_metadata import Trial
     from pipeline.runs import Run
 
+_SLICE_METRICS: Final = 4  # with their intervals, 100 columns have room for no more
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
 
 def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> RenderableType:
-    """Overall metrics and slices with 95 % intervals, and the thresholds' verdicts."""
-    names = list(evaluation.overall)
-    metrics = Table(title="Test split, 95 % intervals", title_justify="left", title_style="bold")
-    metrics.add_column("slice", overflow="fold", min_width=12)
-    metrics.add_column("images", justify="right", no_wrap=True)
-    for name in names:
-        metrics.add_column(name, justify="right", no_wrap=True)
-    for item in evaluation.slices if with_slices else evaluation.slices[:1]:
-        metrics.add_row(item.name, *_cells(item, names), end_section=not item.key)
+    """All metrics of all test images, the slices by a few of them, groups, warnings, and the thresholds' verdicts."""
+    parts: list[RenderableType] = [_overall_table(evaluation)]
+    if with_slices and len(evaluation.slices) > 1:
+        names = slice_metrics(evaluation)
+        parts.append(_slice_table(evaluation, names))
+        if evaluation.compared:
+            parts.append(_difference_table(evaluation, names))
+    if evaluation.group:
+        parts.append(_group_table(evaluation.group))
+    if evaluation.verdicts:
+        parts.append(_verdict_table(evaluation.verdicts))
+    return Group(*parts, *(Text(f"Warning: {line}", "bold yellow") for line in describe_shortcuts(evaluation)))
 
-    verdicts = Table(title="Thresholds", title_justify="left", title_style="bold")
+
+def slice_metrics(evaluation: "Evaluation") -> list[str]:
+    """The metrics to show of each slice: those that thresholds name, then the first of the others; few, for they are wide."""
+    judged = (verdict.metric for verdict in evaluation.verdicts)
+    return [name for name in dict.fromkeys([*judged, *evaluation.overall]) if name in evaluation.overall][:_SLICE_METRICS]
+
+
+def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
+    """A line on each property of the files that gives a class away."""
+    return [
+        f"{item.rule} tells {item.label} from the other classes with a balanced accuracy of {_value(item.score)}, "
+        "without a look at the picture"
+        for item in evaluation.shortcuts
+    ]
+
+
+def describe_flips(flips: "Flips", before: str = "the last blessed model", after: str = "this model") -> str:
+    """A line on the images that one of two models gets right and the other wrong."""
+    return (
+        f"{flips.fixed} images that {before} gets wrong are right with {after}; {flips.broken} that it gets right are wrong now"
+    )
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    """A table of figures: names in the first column, which may be folded."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, overflow="fold", min_width=min(12, len(first)))
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    return table
+
+
+def _overall_table(evaluation: "Evaluation") -> RenderableType:
+    overall = evaluation.slices[0]
+    compared = ["last blessed", "difference"] if evaluation.compared else []
+    table = _table(f"Test split, {_sizes(overall)}", "metric", "value", *compared)
+    for name, metric in overall.metrics.items():
+        cells = [name, _value(metric)]
+        if evaluation.compared:
+            comparison = overall.comparisons.get(name)
+            cells += [f"{comparison.baseline:.4f}", _difference(comparison.difference)] if comparison else ["-", "-"]
+        table.add_row(*cells)
+    lines = [Text(f"Intervals: {evaluation.intervals}", "dim")]
+    if evaluation.flips:
+        lines.append(Text(describe_flips(evaluation.flips)))
+    return Group(table, *lines)
+
+
+def _slice_table(evaluation: "Evaluation", names: list[str]) -> RenderableType:
+    table = _table("Slices", "slice", "images", *names)
+    for item in evaluation.slices:
+        cells = [_cell(item.metrics.get(name)) for name in names]
+        if item.too_small:
+            cells[0] = "too few"
+        table.add_row(item.name, str(item.examples), *cells, style="dim" if item.too_small else None, end_section=not item.key)
+    return table
+
+
+def _difference_table(evaluation: "Evaluation", names: list[str]) -> RenderableType:
+    table = _table("Difference to the last blessed model (*: the interval leaves out zero)", "slice", *names)
+    for item in evaluation.slices:
+        if not item.too_small:
+            found = (item.comparisons.get(name) for name in names)
+            cells = [_difference(comparison.difference, "\n") if comparison else "-" for comparison in found]
+            table.add_row(item.name, *cells, end_section=not item.key)
+    return table
+
+
+def _group_table(group: "GroupResult") -> RenderableType:
+    table = _table(f"{group.groups} groups, answered by {group.rule}", "metric", "value")
+    for name, metric in group.metrics.items():
+        table.add_row(name, _value(metric))
+    return table
+
+
+def _verdict_table(verdicts: list["Verdict"]) -> RenderableType:
+    table = Table(title="Thresholds", title_justify="left", title_style="bold")
     for column in ("metric", "slice", "must be", "is", "verdict"):
-        verdicts.add_column(column, justify="right" if column == "is" else "left")
-    for verdict in evaluation.verdicts:
-        value = "-" if verdict.value is None else f"{verdict.value:.4f}"
-        verdicts.add_row(verdict.metric, verdict.slice, verdict.requirement, value, _PASSED[verdict.passed])
-    return Group(metrics, verdicts)
+        table.add_column(column, justify="right" if column == "is" else "left", overflow="fold")
+    for item in verdicts:
+        measured = _value(item.measured) if item.measured else "not measured"
+        found = f"\n{item.found}" if item.found else ""
+        table.add_row(item.metric, item.slice, item.requirement, measured + found, _PASSED[item.passed])
+    return table
 
 
-def _cells(item: "Slice", names: list[str]) -> list[str]:
-    # Three metrics and their intervals are wider than a terminal.
-    return [str(item.examples), *(_value(item.metrics[name], "\n" if len(names) > 2 else " ") for name in names)]
+def _sizes(item: "Slice") -> str:
+    return f"{item.examples} images" + (f" of {item.groups} groups" if item.groups < item.examples else "")
 
 
-def _value(metric: "Metric", separator: str) -> str:
+def _cell(metric: "Metric | None") -> str:
+    return _value(metric, "\n") if metric else "-"
+
+
+def _value(metric: "Metric", separator: str = " ") -> str:
     if metric.lower is None or metric.upper is None:
         return f"{metric.value:.4f}"
     return f"{metric.value:.4f}{separator}[{metric.lower:.3f}, {metric.upper:.3f}]"
+
+
+def _difference(metric: "Metric", separator: str = " ") -> str:
+    """With its sign, and a mark where the interval leaves out zero."""
+    text = f"{metric.value:+.4f}"
+    if metric.lower is None or metric.upper is None:
+        return text
+    mark = " *" if metric.lower > 0 or metric.upper < 0 else ""
+    return f"{text}{mark}{separator}[{metric.lower:+.3f}, {metric.upper:+.3f}]"
 
 
 def render_training(training: dict[str, Any]) -> Text:
@@ -124,7 +217,7 @@ def render_runs(runs: list["Run"], title: str) -> RenderableType:
 
 
 # Of these the first that there is stands beside the accuracy.
-_MAIN_METRICS = ("balanced_accuracy", "f1_macro", "f1_micro", "cross_entropy")
+_MAIN_METRICS: Final = ("balanced_accuracy", "f1", "cross_entropy")
 
 
 def shown(path: str | Path) -> str:
