@@ -200,19 +200,16 @@ def render_runs(runs: list["Run"], title: str) -> RenderableType:
     table.add_column("run", no_wrap=True)
     for name in ("images", *names):
         table.add_column(name.replace("_", " "), justify="right", min_width=6)
-    table.add_column("blessed", min_width=7)
-    table.add_column("pushed", no_wrap=True)
+    table.add_column("outcome", overflow="fold", min_width=11)
     table.add_column("what has changed", overflow="fold")
     for run in runs:
-        ended = f"{run.failed} failed" if run.failed else f"unfinished: {run.unfinished}" if run.unfinished else None
-        table.add_row(
-            run.run_id,
-            str(run.images or "-"),
-            *(f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for name in names),
-            Text(ended, "bold red") if ended else {True: "yes", False: "no", None: "-"}[run.blessed],
-            Path(run.pushed).name if run.pushed and not ended else "-",
-            Text("\n".join(run.changes)),
+        outcome = (
+            "pushed " + Path(run.pushed).name if run.pushed else {True: "blessed", False: "not blessed", None: "-"}[run.blessed]
         )
+        if run.failed or run.unfinished:
+            outcome = f"[bold red]{run.failed} failed" if run.failed else f"[bold red]unfinished: {run.unfinished}"
+        values = (f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for name in names)
+        table.add_row(run.run_id, str(run.images or "-"), *values, outcome, Text("\n".join(run.changes)))
     return table
 
 

@@ -144,11 +144,18 @@ def _read_store(path: Path, run_ids: list[str]) -> dict[str, _Stored]:
     store = mlmd.MetadataStore(connect(path))
     nodes = read_nodes(store)
     stored = {}
-    for context in store.get_contexts_by_type("pipeline_run"):
-        began = datetime.datetime.fromisoformat(context.name).strftime(_RUN_ID)
+    for began, context in pipeline_runs(store):
         if earlier := [run_id for run_id in run_ids if run_id <= began]:
-            stored[earlier[-1]] = _read_run(store, context.id, nodes)
+            stored[earlier[-1]] = _read_run(store, context, nodes)
     return stored
+
+
+def pipeline_runs(store: mlmd.MetadataStore) -> list[tuple[str, int]]:
+    """Of each run the time at which its first component began, written as a run_id, and its context; the oldest first."""
+    return sorted(
+        (datetime.datetime.fromisoformat(context.name).strftime(_RUN_ID), context.id)
+        for context in store.get_contexts_by_type("pipeline_run")
+    )
 
 
 def connect(path: Path) -> metadata_store_pb2.ConnectionConfig:

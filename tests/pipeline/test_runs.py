@@ -3,53 +3,17 @@
 import datetime
 import json
 
-import ml_metadata as mlmd
 import pytest
 import yaml
+from metadata_records import Store
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.config import Config, dump_config, load_config
 from pipeline.reproduction import read_reproduction, write_reproduction
 from pipeline.runs import differences, flatten, read_runs
 
-Execution, Event, Artifact = metadata_store_pb2.Execution, metadata_store_pb2.Event, metadata_store_pb2.Artifact
+Execution = metadata_store_pb2.Execution
 BEGIN = datetime.datetime(2026, 3, 1, 12, 0, 0)
-
-
-class Store:
-    """A metadata store as TFX writes it, as far as it is read."""
-
-    def __init__(self, path):
-        connection = metadata_store_pb2.ConnectionConfig()
-        connection.sqlite.filename_uri = str(path)
-        connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
-        self.store = mlmd.MetadataStore(connection)
-        self.contexts, self.number = {}, 0
-
-    def context(self, kind, name):
-        if (kind, name) not in self.contexts:
-            type_id = self.store.put_context_type(metadata_store_pb2.ContextType(name=kind))
-            (self.contexts[kind, name],) = self.store.put_contexts([metadata_store_pb2.Context(type_id=type_id, name=name)])
-        return self.contexts[kind, name]
-
-    def run(self, component, began, state, artifact_type=None, execution=None, **properties):
-        """Records an execution in the run that began at a time, with one artifact if a type is given."""
-        self.number += 1
-        type_id = self.store.put_execution_type(metadata_store_pb2.ExecutionType(name=component))
-        item = Execution(type_id=type_id, last_known_state=state, custom_properties=values(execution or {}))
-        outputs = []
-        if artifact_type:
-            type_id = self.store.put_artifact_type(metadata_store_pb2.ArtifactType(name=artifact_type))
-            artifact = Artifact(type_id=type_id, uri=f"/a/{self.number}", custom_properties=values(properties))
-            path = Event.Path(steps=[Event.Path.Step(key=artifact_type.lower()), Event.Path.Step(index=0)])
-            outputs = [(artifact, Event(type=Event.OUTPUT, path=path))]
-        ids = [self.context("pipeline_run", began.isoformat()), self.context("node", f"digits.{component}")]
-        self.store.put_execution(item, outputs, self.store.get_contexts_by_id(ids))
-
-
-def values(properties):
-    kinds = {int: "int_value", str: "string_value"}
-    return {name: metadata_store_pb2.Value(**{kinds[type(value)]: value}) for name, value in properties.items()}
 
 
 def configuration(**train):
@@ -91,11 +55,11 @@ def output(tmp_path_factory):
     complete = Execution.COMPLETE
     base = {"input_base": "data/digits"}
     for began, fingerprint in zip(begun, ["a", "b", "b", "b", "b"], strict=True):
-        store.run("ImageExampleGen", began, complete, "Examples", base, input_fingerprint=fingerprint)
-    store.run("Evaluator", begun[0], complete, "ModelBlessing", blessed=1)
-    store.run("Pusher", begun[0], complete, "PushedModel", pushed=1, pushed_destination="/pushed/17")
-    store.run("Evaluator", begun[1], complete, "ModelBlessing", blessed=0)
-    store.run("Pusher", begun[1], complete, "PushedModel", pushed=0)
+        store.run("ImageExampleGen", began, complete, {"examples": "Examples"}, properties=base, input_fingerprint=fingerprint)
+    store.run("Evaluator", begun[0], complete, {"blessing": "ModelBlessing"}, blessed=1)
+    store.run("Pusher", begun[0], complete, {"pushed_model": "PushedModel"}, pushed=1, pushed_destination="/pushed/17")
+    store.run("Evaluator", begun[1], complete, {"blessing": "ModelBlessing"}, blessed=0)
+    store.run("Pusher", begun[1], complete, {"pushed_model": "PushedModel"}, pushed=0)
     store.run("Trainer", begun[2], Execution.FAILED)
     store.run("Trainer", begun[4], Execution.RUNNING)
     return output
@@ -176,7 +140,7 @@ def test_the_list_needs_no_tensorflow():
     import subprocess
     import sys
 
-    code = "import sys, pipeline.runs, pipeline.report; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, pipeline.runs, pipeline.lineage, pipeline.report; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
