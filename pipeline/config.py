@@ -327,7 +327,7 @@ _LOSS_KEYS = (
 class ThresholdConfig(Section):
     """A bound on a metric that a model must keep to be blessed."""
 
-    metric: str = Field(description="one of `evaluate.metrics`")
+    metric: str = Field(description="name, as in docs/evaluation.md; computed though `evaluate.metrics` does not list it")
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(
@@ -368,6 +368,12 @@ class GroupsConfig(Section):
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="of rule `share`: least share of images")
     positive: str | None = Field(None, description="of rule `share`: the class; of two classes the other one is the rest")
+
+    @model_validator(mode="after")
+    def _share_has_a_class(self) -> "GroupsConfig":
+        if self.rule == "share" and self.positive is None:
+            raise ValueError("rule share needs a class; set positive")
+        return self
 
 
 class EvaluateConfig(Section):

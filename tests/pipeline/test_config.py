@@ -120,6 +120,11 @@ def test_a_threshold_without_a_bound_is_told(write: Any) -> None:
     assert "evaluate.thresholds.0: the threshold on accuracy needs lower, upper or change" in text
 
 
+def test_the_rule_share_needs_a_class(write: Any) -> None:
+    text = user_error(write(evaluate={"groups": {"rule": "share"}}))
+    assert "evaluate.groups: rule share needs a class; set positive" in text
+
+
 def test_a_threshold_on_two_slice_features_is_told(write: Any) -> None:
     thresholds = [{"metric": "accuracy", "lower": 0.5, "slice": {"meta/a": "1", "meta/b": "2"}}]
     assert "can name one slice feature, not 2" in user_error(write(evaluate={"thresholds": thresholds}))
