@@ -1,0 +1,157 @@
+"""Thresholds, and whether a model holds them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from components.errors import UserError
+from components.evaluator.groups import GROUP_METRICS
+from components.evaluator.metrics import METRICS, check_metrics, default_metrics
+from components.evaluator.results import GroupResult, Metric, Slice, Verdict, slice_name
+
+_NAMED: Final = 5  # slices in a verdict's words
+_ROUNDING: Final = 1e-9  # 0.9 - 0.92 is a little less than -0.02
+
+
+def check_thresholds(settings: Mapping[str, Any], multi_label: bool) -> None:
+    """Raises UserError if a threshold's metric is unknown, does not fit the data, or is none of groups where it should be.
+
+    Args:
+      settings: the section `evaluate` of the configuration.
+    """
+    check_metrics([threshold["metric"] for threshold in settings["thresholds"]], multi_label)
+    for threshold in settings["thresholds"]:
+        if threshold["of"] == "groups" and threshold["metric"] not in GROUP_METRICS:
+            fits = "of_multi_label" if multi_label else "of_single_label"
+            known = [name for name in GROUP_METRICS if getattr(METRICS[name], fits)]
+            raise UserError(f"evaluate.thresholds: {threshold['metric']} is no metric of groups; those are {', '.join(known)}")
+
+
+def needed_metrics(settings: Mapping[str, Any], multi_label: bool) -> list[str]:
+    """Names of the metrics to compute: `evaluate.metrics`, or all that fit the data, and those that thresholds are on.
+
+    Args:
+      settings: the section `evaluate` of the configuration.
+    """
+    names = settings["metrics"] or default_metrics(multi_label)
+    return list(dict.fromkeys([*names, *(threshold["metric"] for threshold in settings["thresholds"])]))
+
+
+def needed_slices(settings: Mapping[str, Any]) -> list[list[str]]:
+    """Features of slices that thresholds are on, beside those in `evaluate.slices`.
+
+    Args:
+      settings: the section `evaluate` of the configuration.
+    """
+    known = {frozenset(features) for features in settings["slices"]}
+    needed = []
+    for threshold in settings["thresholds"]:
+        features = list(threshold["slice"] or threshold["worst_of"])
+        if features and frozenset(features) not in known:
+            known.add(frozenset(features))
+            needed.append(features)
+    return needed
+
+
+def judge(thresholds: Sequence[Mapping[str, Any]], slices: Sequence[Slice], group: GroupResult | None) -> list[Verdict]:
+    """Holds a model to thresholds.
+
+    A metric's value decides, not its interval. What can't be measured has not held. Where there is no baseline model,
+    thresholds on the change do not apply and give no verdict.
+
+    Args:
+      thresholds: `evaluate.thresholds`; one can give two verdicts, on the value and on the change.
+      slices: all images first.
+    """
+    compared = any(item.comparisons for item in slices)
+    verdicts = []
+    for threshold in thresholds:
+        larger_is_better = METRICS[threshold["metric"]].larger_is_better
+        lower, upper, change = threshold["lower"], threshold["upper"], threshold["change"]
+        if lower is not None or upper is not None:
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, is_change=False))
+        if change is not None and compared:
+            lower, upper = (change, None) if larger_is_better else (None, change)
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, is_change=True))
+    return verdicts
+
+
+def _verdict(
+    threshold: Mapping[str, Any],
+    slices: Sequence[Slice],
+    group: GroupResult | None,
+    lower: float | None,
+    upper: float | None,
+    is_change: bool,
+) -> Verdict:
+    name = threshold["metric"]
+    if threshold["of"] == "groups":
+        where = "groups"
+        measured, found = _of_groups(name, group)
+    elif threshold["worst_of"]:
+        where = f"worst of {', '.join(threshold['worst_of'])}"
+        measured, found = _of_worst(name, threshold["worst_of"], slices, is_change)
+    else:
+        key = tuple(sorted(threshold["slice"].items()))
+        where = slice_name(key)
+        item = next((item for item in slices if item.key == key), None)
+        measured, found = _of_slice(name, item, is_change)
+    bounds = [f"{word} {bound:g}" for word, bound in (("at least", lower), ("at most", upper)) if bound is not None]
+    requirement = "; ".join(bounds) + (" against the last blessed model" if is_change else "")
+    return Verdict(name, where, requirement, measured, measured is not None and _holds(measured.value, lower, upper), found)
+
+
+def _holds(value: float, lower: float | None, upper: float | None) -> bool:
+    return (lower is None or value >= lower - _ROUNDING) and (upper is None or value <= upper + _ROUNDING)
+
+
+def _of_groups(name: str, group: GroupResult | None) -> tuple[Metric | None, str]:
+    if group is None:
+        return None, "every group has one image"
+    measured = _defined(group.metrics.get(name))
+    return measured, "" if measured else "not defined on them"
+
+
+def _of_slice(name: str, item: Slice | None, is_change: bool) -> tuple[Metric | None, str]:
+    """What was measured, or why it was not."""
+    if item is None or item.examples == 0:
+        return None, "no images"
+    if item.too_small:
+        return None, f"{item.examples} image{'s' * (item.examples > 1)}, fewer than evaluate.min_slice_size"
+    if is_change:
+        measured = _defined(item.comparisons[name].difference) if name in item.comparisons else None
+    else:
+        measured = _defined(item.metrics.get(name))
+    return measured, "" if measured else "not defined on it"
+
+
+def _of_worst(name: str, features: list[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
+    """The worst of the slices by these features, and which one it is; slices that were not measured are named."""
+    members = [item for item in slices if item.key and {feature for feature, _ in item.key} == set(features)]
+    if not members:
+        return None, "no images"
+    measured: list[tuple[Metric, str]] = []
+    too_small: list[str] = []
+    undefined: list[str] = []
+    for item in members:
+        metric, _ = _of_slice(name, item, is_change)
+        if metric:
+            measured.append((metric, item.name))
+        else:
+            (too_small if item.too_small else undefined).append(item.name)
+    notes = []
+    worst: Metric | None = None
+    if measured:
+        worst_of = min if METRICS[name].larger_is_better else max
+        worst, where = worst_of(measured, key=lambda pair: pair[0].value)
+        notes.append(f"worst: {where}")
+    notes += [f"{why}: {_some(names)}" for why, names in (("too few images", too_small), ("not defined", undefined)) if names]
+    return worst, "; ".join(notes)
+
+
+def _defined(metric: Metric | None) -> Metric | None:
+    return None if metric is None or math.isnan(metric.value) else metric
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
