@@ -113,7 +113,7 @@ class GroupResult:
       groups: how many.
       classes: names, in the order of the confusion matrix.
       metrics: with intervals over groups.
-      confusion: confusion[i][j] groups of class i were taken for class j.
+      confusion: confusion[i][j] groups of class i were taken for class j; empty for multi-label data.
     """
 
     rule: str
