@@ -1,102 +1,51 @@
-"""Configuration to TFMA's EvalConfig: metrics, slices, thresholds."""
+"""Configuration to what the Evaluator is told: TFMA's EvalConfig, and the settings beside it."""
 
 import json
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.errors import UserError
-from pipeline.config import EvaluateConfig, ThresholdConfig
-
-# Name in reports and thresholds -> class of TFMA, its settings, whether larger is better (None: not for thresholds).
-METRICS: dict[str, tuple[str, dict[str, Any], bool | None]] = {
-    "accuracy": ("SparseCategoricalAccuracy", {}, True),
-    "cross_entropy": ("SparseCategoricalCrossentropy", {}, False),
-    "example_count": ("ExampleCount", {}, None),
-    "confusion_matrix": ("MultiClassConfusionMatrixPlot", {}, None),
-}
-# Of multi-label data: over all pairs of an image and a class.
-MULTI_LABEL_METRICS: dict[str, tuple[str, dict[str, Any], bool | None]] = {
-    "accuracy": ("BinaryAccuracy", {}, True),
-    "cross_entropy": ("BinaryCrossentropy", {}, False),
-    "f1_micro": ("F1Score", {}, True),
-    "example_count": ("ExampleCount", {}, None),
-}
-# The model's predictions and labels, by the signatures of `models.export`.
-_SIGNATURE, _PREDICTIONS, _LABELS, _LABEL_SIGNATURE = "predict_examples", "probabilities", "label", "transform_labels"
-
-_INTERVALS = {
-    "jackknife": config_pb2.ConfidenceIntervalOptions.JACKKNIFE,
-    "poisson_bootstrap": config_pb2.ConfidenceIntervalOptions.POISSON_BOOTSTRAP,
-}
+from components.evaluator.metrics import check_metrics, default_metrics
+from components.evaluator.verdicts import check_thresholds, slices_of
+from pipeline.config import EvaluateConfig
 
 
-def build_eval_config(config: EvaluateConfig, multi_label: bool, with_thresholds: bool = True) -> config_pb2.EvalConfig:
-    """Builds what the Evaluator is told to compute.
+def evaluation_settings(config: EvaluateConfig, multi_label: bool) -> dict[str, Any]:
+    """The section `evaluate`, with its metrics and slices complete.
 
     Args:
-      config: the section `evaluate` of the configuration.
-      multi_label: whether labels and predictions are vectors with a value for each class.
-      with_thresholds: whether the model is judged; the slices are the same if not.
+      config: the section.
+      multi_label: whether an image can have any number of classes.
 
     Raises:
-      UserError: a threshold names an unknown metric.
+      UserError: a metric is unknown, or a threshold does not fit.
     """
-    metrics = MULTI_LABEL_METRICS if multi_label else METRICS
-    for threshold in config.thresholds:
-        if metrics.get(threshold.metric, (None, None, None))[2] is None:
-            known = ", ".join(name for name, (_, _, better) in metrics.items() if better is not None)
-            raise UserError(f"evaluate.thresholds: unknown metric {threshold.metric}; known ones: {known}")
-    model = config_pb2.ModelSpec(
-        signature_name=_SIGNATURE,
-        prediction_key=_PREDICTIONS,
-        label_key=_LABELS,
-        preprocessing_function_names=[_LABEL_SIGNATURE],
-        inference_batch_size=config.batch_size,
+    settings = config.model_dump()
+    names = config.metrics or default_metrics(multi_label)
+    check_metrics(names, multi_label)
+    thresholds = settings["thresholds"]
+    check_thresholds(thresholds, multi_label)
+    # What has a threshold has to be computed.
+    names = list(dict.fromkeys([*names, *(item["metric"] for item in thresholds)]))
+    slices = [sorted(keys) for keys in config.slices]
+    slices += [keys for keys in slices_of(thresholds) if keys not in slices]
+    return {**settings, "metrics": names, "slices": slices, "multi_label": multi_label}
+
+
+def build_eval_config(settings: dict[str, Any]) -> config_pb2.EvalConfig:
+    """TFMA's configuration of what `evaluation_settings` has made; the thresholds are judged beside it.
+
+    TFMA knows no thresholds on slices by two features, on the worst of some slices, or on groups, and with a least slice size
+    it fails all of them as soon as any slice is too small.
+    """
+    settings_of_metrics = {"names": settings["metrics"], "multi_label": settings["multi_label"], "name": "classification"}
+    metric = config_pb2.MetricConfig(
+        class_name="Classification",
+        module="components.evaluator.tfma_metrics",
+        config=json.dumps(settings_of_metrics),
     )
-    slices = [[], *config.slices]
-    # A slice that has a threshold has to be computed.
-    slices += [[key] for threshold in config.thresholds for key in threshold.slice if [key] not in slices]
-    thresholds = config.thresholds if with_thresholds else []
-    # No min_slice_size: TFMA fails every threshold on a slice that it leaves out, also those that are not on this slice.
-    options = config_pb2.Options()
-    if config.confidence_intervals != "none":
-        options.compute_confidence_intervals.value = True
-        options.confidence_intervals.method = _INTERVALS[config.confidence_intervals]
     return config_pb2.EvalConfig(
-        model_specs=[model],
-        slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in slices],
-        metrics_specs=[
-            config_pb2.MetricsSpec(metrics=[_metric(name, *metric, thresholds) for name, metric in metrics.items()])
-        ],
-        options=options,
+        model_specs=[config_pb2.ModelSpec(prediction_key="probabilities", label_key="image/label")],
+        slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in ([], *settings["slices"])],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[metric])],
     )
-
-
-def _metric(
-    name: str, class_name: str, settings: dict[str, Any], larger_is_better: bool | None, thresholds: list[ThresholdConfig]
-) -> config_pb2.MetricConfig:
-    metric = config_pb2.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **settings}))
-    # Not `metric.threshold`, which TFMA holds every slice to: an empty slicing spec is the slice of all examples.
-    metric.per_slice_thresholds.extend(
-        config_pb2.PerSliceMetricThreshold(
-            slicing_specs=[config_pb2.SlicingSpec(feature_values=threshold.slice)],
-            threshold=_bounds(threshold, bool(larger_is_better)),
-        )
-        for threshold in thresholds
-        if threshold.metric == name
-    )
-    return metric
-
-
-def _bounds(threshold: ThresholdConfig, larger_is_better: bool) -> config_pb2.MetricThreshold:
-    bounds = config_pb2.MetricThreshold()
-    if threshold.lower is not None:
-        bounds.value_threshold.lower_bound.value = threshold.lower
-    if threshold.upper is not None:
-        bounds.value_threshold.upper_bound.value = threshold.upper
-    if threshold.change is not None:
-        bounds.change_threshold.absolute.value = threshold.change
-        direction = config_pb2.MetricDirection
-        bounds.change_threshold.direction = direction.HIGHER_IS_BETTER if larger_is_better else direction.LOWER_IS_BETTER
-    return bounds

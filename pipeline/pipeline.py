@@ -15,13 +15,14 @@ from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel
 
 from components.baseline.strategy import LastBlessedBaseline, PreviousStatistics
+from components.evaluator.component import Evaluator
 from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
 from components.transform.component import Transform
 from models import features
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
-from pipeline.evaluation import build_eval_config
+from pipeline.evaluation import build_eval_config, evaluation_settings
 from pipeline.splits import TRAIN_EVAL_TEST, Splits
 
 # Statistics take files and pixels as bytes to be measured, not as values to be counted.
@@ -173,13 +174,14 @@ def create_pipeline(
             candidate=trainer.outputs["model"],
         ).with_id("Baseline")
         components.append(baseline)
-    evaluator = tfx_components.Evaluator(
+    settings = evaluation_settings(config.evaluate, config.data.multi_label)
+    evaluator = Evaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"] if baseline else None,
-        schema=schema_gen.outputs["schema"],
-        eval_config=build_eval_config(config.evaluate, config.data.multi_label, with_thresholds=push_folder is not None),
-        example_splits=list(splits.test),
+        eval_config=build_eval_config(settings),
+        settings={**settings, "splits": splits.test, "judged": push_folder is not None},
+        code=code_digest("components.evaluator.component"),
     )
     components.append(evaluator)
     if push_folder:

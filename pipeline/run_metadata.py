@@ -107,11 +107,13 @@ def describe_duplicates(counts: dict[str, Any], table: str) -> list[str]:
     lines = []
     leaks = [f"{count} in {split}" for split, count in counts["in_train"].items() if count]
     if leaks:
-        lines.append(f"Leak: images with a duplicate in train: {', '.join(leaks)}; data.duplicates: group keeps them together")
+        lines.append(
+            f"Leak: images with a duplicate or near duplicate in train: {', '.join(leaks)}; data.duplicates: group keeps them together"
+        )
     elif counts["across_splits"]:
-        lines.append(f"Leak: {counts['across_splits']} images have a duplicate in another split")
+        lines.append(f"Leak: {counts['across_splits']} images have a duplicate or near duplicate in another split")
     if counts["across_classes"]:
-        lines.append(f"Contradiction: {counts['across_classes']} images have a duplicate in another class")
+        lines.append(f"Contradiction: {counts['across_classes']} images have a duplicate or near duplicate in another class")
     if lines:
         lines[-1] += f"; table {table}"
     if counts.get("moved"):

@@ -23,7 +23,7 @@ IMAGE = ImageConfig(height=8, width=8, channels=3).model_dump()
 SETTINGS = {**DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=False)).model_dump(), "image": IMAGE}
 
 
-def _context(output: Path, number: int) -> Any:
+def context(output: Path, number: int) -> Any:
     return base_beam_executor.BaseBeamExecutor.Context(
         beam_pipeline_args=["--runner=FnApiRunner", "--sdk_container_image=none"],
         tmp_dir=str(output / "tmp"),
@@ -31,7 +31,7 @@ def _context(output: Path, number: int) -> Any:
     )
 
 
-def _artifact(kind: Any, output: Path, node: str, key: str, number: int) -> Any:
+def make_artifact(kind: Any, output: Path, node: str, key: str, number: int) -> Any:
     artifact = kind()
     folder = output / node / key / str(number)
     folder.mkdir(parents=True)
@@ -42,8 +42,8 @@ def _artifact(kind: Any, output: Path, node: str, key: str, number: int) -> Any:
 def ingest(data: Path | str, output: Path, number: int = 1, **changes: Any) -> standard_artifacts.Examples:
     """Runs ImageExampleGen; `changes` are to the section `data` and to `image` in it."""
     component = ImageExampleGen(str(data), SETTINGS | changes)
-    examples = _artifact(standard_artifacts.Examples, output, "ImageExampleGen", "examples", number)
-    executor = ingestion.Executor(_context(output, number))
+    examples = make_artifact(standard_artifacts.Examples, output, "ImageExampleGen", "examples", number)
+    executor = ingestion.Executor(context(output, number))
     executor.Do({}, {standard_component_specs.EXAMPLES_KEY: [examples]}, dict(component.exec_properties))
     return examples
 
@@ -54,7 +54,7 @@ def transform_examples(
     """Runs Transform, or TFX's own; the folders of its outputs."""
     kind = tf.io.VarLenFeature(tf.string) if multi_label else tf.io.FixedLenFeature([1], tf.string)
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.PIXELS)}
-    schema = _artifact(standard_artifacts.Schema, output, "SchemaGen", "schema", number)
+    schema = make_artifact(standard_artifacts.Schema, output, "SchemaGen", "schema", number)
     schema_proto = schema_utils.schema_from_feature_spec(spec | {features.LABEL: kind})
     io_utils.write_pbtxt_file(f"{schema.uri}/schema.pbtxt", schema_proto)
     component = tfx_components.Transform(
@@ -66,7 +66,7 @@ def transform_examples(
         disable_statistics=True,
     )
     outputs = {
-        key: [_artifact(kind, output, "Transform", key, number)]
+        key: [make_artifact(kind, output, "Transform", key, number)]
         for key, kind in (
             (standard_component_specs.TRANSFORM_GRAPH_KEY, standard_artifacts.TransformGraph),
             (standard_component_specs.TRANSFORMED_EXAMPLES_KEY, standard_artifacts.Examples),
@@ -75,7 +75,7 @@ def transform_examples(
     }
     inputs = {standard_component_specs.EXAMPLES_KEY: [examples], standard_component_specs.SCHEMA_KEY: [schema]}
     properties = dict(component.exec_properties)
-    (stock_executor if stock else transform).Executor(_context(output, number)).Do(inputs, outputs, properties)
+    (stock_executor if stock else transform).Executor(context(output, number)).Do(inputs, outputs, properties)
     return {key: Path(artifact.uri) for key, (artifact,) in outputs.items()}
 
 

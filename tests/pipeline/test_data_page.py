@@ -215,8 +215,8 @@ def test_each_class_has_a_contact_sheet_of_the_train_split(made: tuple[Page, str
 def test_the_first_duplicates_are_shown_side_by_side(made: tuple[Page, str]) -> None:
     text = re.sub(r"\s+", " ", made[0].text)
     assert "1 groups of identical files, 20 pairs of nearly identical images." in text
-    assert "Leak: images with a duplicate in train: 1 in test" in text
-    assert "Contradiction: 2 images have a duplicate in another class" in text
+    assert "Leak: images with a duplicate or near duplicate in train: 1 in test" in text
+    assert "Contradiction: 2 images have a duplicate or near duplicate in another class" in text
     assert "Identical files; different classes and splits a.png cat, train b.png dog, test" in text
     assert text.count("of 64 bits differ") == 11  # a dozen pairs in all
     assert sum(alternative == "" for alternative, _ in made[0].images) == 2

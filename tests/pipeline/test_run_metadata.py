@@ -64,13 +64,15 @@ def test_duplicates_that_do_no_harm_are_not_told():
     [
         (
             {"across_splits": 24, "in_train": {"eval": 0, "test": 12}},
-            ["Leak: images with a duplicate in train: 12 in test; data.duplicates: group keeps them together; table d.csv"],
+            [
+                "Leak: images with a duplicate or near duplicate in train: 12 in test; data.duplicates: group keeps them together; table d.csv"
+            ],
         ),
         (
             {"across_splits": 4, "in_train": {}, "across_classes": 3},
             [
-                "Leak: 4 images have a duplicate in another split",
-                "Contradiction: 3 images have a duplicate in another class; table d.csv",
+                "Leak: 4 images have a duplicate or near duplicate in another split",
+                "Contradiction: 3 images have a duplicate or near duplicate in another class; table d.csv",
             ],
         ),
         (

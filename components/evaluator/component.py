@@ -1,0 +1,72 @@
+"""Evaluator: measures a model on the test split, slice by slice, and blesses it if it meets its thresholds."""
+
+import json
+from typing import Any, ClassVar
+
+from tensorflow_model_analysis.proto import config_pb2
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import proto_utils
+
+from components.evaluator import executor
+
+
+class EvaluatorSpec(ComponentSpec):
+    """The stock component's inputs and outputs; the settings hold what its configuration has no room for."""
+
+    PARAMETERS: ClassVar = {
+        standard_component_specs.EVAL_CONFIG_KEY: ExecutionParameter(type=str),
+        executor.SETTINGS_KEY: ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        standard_component_specs.EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        standard_component_specs.MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
+        standard_component_specs.BASELINE_MODEL_KEY: ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS: ClassVar = {
+        standard_component_specs.EVALUATION_KEY: ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        standard_component_specs.BLESSING_KEY: ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class Evaluator(base_beam_component.BaseBeamComponent):
+    """Takes the place of the stock component; see `executor` for what it puts out."""
+
+    SPEC_CLASS = EvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+
+    def __init__(
+        self,
+        examples: BaseChannel,
+        model: BaseChannel,
+        baseline_model: BaseChannel | None = None,
+        *,
+        eval_config: config_pb2.EvalConfig,
+        settings: dict[str, Any],
+        code: str,
+    ) -> None:
+        """Creates the component.
+
+        Args:
+          examples: raw ones.
+          model: the candidate.
+          baseline_model: the last blessed one, or an empty channel.
+          eval_config: metrics and slices for TFMA.
+          settings: the section `evaluate` of the configuration with its metrics and slices complete; `multi_label`;
+            `splits`, the names of those to measure on; `judged`, whether the thresholds apply.
+          code: anything whose change must make the component run again.
+        """
+        super().__init__(
+            spec=EvaluatorSpec(
+                examples=examples,
+                model=model,
+                baseline_model=baseline_model,
+                eval_config=proto_utils.proto_to_json(eval_config),
+                settings=json.dumps(settings, sort_keys=True),
+                code=code,
+                evaluation=Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=Channel(type=standard_artifacts.ModelBlessing),
+            )
+        )

@@ -1,0 +1,181 @@
+"""Predicts, measures with TFMA, adds intervals, groups, comparison and shortcuts, and judges."""
+
+import json
+import logging
+import math
+import os
+from dataclasses import replace
+from typing import Any, Final
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+from tfx.components.evaluator import constants
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, path_utils, proto_utils
+
+from components.evaluator import intervals, metrics
+from components.evaluator.groups import evaluate_groups
+from components.evaluator.predict import predict, take_parts
+from components.evaluator.predictions import Predictions
+from components.evaluator.results import Comparison, Evaluation, Metric, Slice, SliceKey, write_evaluation
+from components.evaluator.shortcuts import find_shortcuts
+from components.evaluator.slicing import slice_images
+from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
+from components.evaluator.verdicts import flips, judge
+
+SETTINGS_KEY: Final = "settings"
+_ROWS: Final = 2**16  # images that TFMA takes at a time
+
+_INTERVALS: Final = {
+    "jackknife": "95 %, by leaving out blocks of whole groups of images in turn (jackknife)",
+    "poisson_bootstrap": "95 %, by drawing whole groups of images anew (Poisson bootstrap)",
+    "none": "not computed",
+}
+
+
+class _Extract(beam.DoFn):
+    """A range of images to extracts of all slices."""
+
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+        self._folder = folder
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._predictions = Predictions.read(self._folder)
+        self._slices = slice_images(self._predictions.rows, self._settings["slices"], self._settings["buckets"])
+
+    def process(self, element: int) -> Any:
+        yield from extracts_of(self._predictions, self._slices, element, element + _ROWS)
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """In the place of TFX's Evaluator, which keeps no predictions and takes an image at a time."""
+
+    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+        """Writes TFMA's results, the predictions and their evaluation; and whether the model is blessed, if it is judged."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        settings = json.loads(exec_properties[SETTINGS_KEY])
+        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+        baseline = next(iter(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY) or []), None)
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        files = sorted(
+            os.path.join(uri, name)
+            for uri in (artifact_utils.get_split_uri([examples], split) for split in settings["splits"])
+            for name in fileio.listdir(uri)
+        )
+        models = [path_utils.serving_model_path(item.uri) for item in (model, baseline) if item]
+        fileio.makedirs(folder)
+        with self._make_beam_pipeline() as pipeline:
+            predict(pipeline, files, models, folder, settings["batch_size"], settings["multi_label"])
+        predictions = take_parts(folder, len(files))
+        predictions.write(folder)
+
+        eval_config = config_pb2.EvalConfig()
+        proto_utils.json_to_proto(exec_properties[standard_component_specs.EVAL_CONFIG_KEY], eval_config)
+        eval_config = tfma.utils.update_eval_config_with_defaults(eval_config, has_baseline=baseline is not None)
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Ranges" >> beam.Create(range(0, len(predictions.rows), _ROWS))
+                | "Extract" >> beam.ParDo(_Extract(folder, settings))
+                | tfma.ExtractEvaluateAndWriteResults(eval_config=eval_config, extractors=EXTRACTORS, output_path=folder)
+            )
+        evaluation = evaluate(predictions, _read_values(folder), settings)
+        write_evaluation(evaluation, folder)
+        if evaluation.blessed is None:
+            return
+        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+        _write_blessing(blessing, evaluation.blessed, model, baseline, exec_properties)
+
+
+def evaluate(predictions: Predictions, values: dict[tuple[SliceKey, str, str], float], settings: dict[str, Any]) -> Evaluation:
+    """All figures of an evaluation.
+
+    Args:
+      predictions: of the test split.
+      values: (slice, CANDIDATE or BASELINE, name of the metric) -> value, as TFMA has computed them.
+      settings: the section `evaluate` of the configuration, `multi_label`, and `judged`.
+    """
+    method, names = settings["confidence_intervals"], settings["metrics"]
+    keys = slice_images(predictions.rows, settings["slices"], settings["buckets"])
+    slices = [_measure(predictions, key, images, values, settings) for key, images in keys.items()]
+    group = evaluate_groups(predictions, settings["groups"], names, method)
+    verdicts = judge(settings["thresholds"], slices, group) if settings["judged"] else []
+    return Evaluation(
+        classes=predictions.classes,
+        multi_label=predictions.multi_label,
+        intervals=_INTERVALS[method],
+        slices=slices,
+        verdicts=verdicts,
+        blessed=all(verdict.passed for verdict in verdicts) if settings["judged"] else None,
+        group=group,
+        shortcuts=find_shortcuts(predictions, settings["max_shortcut"]),
+        flips=flips(predictions),
+    )
+
+
+def _measure(
+    predictions: Predictions,
+    key: SliceKey,
+    images: np.ndarray,
+    values: dict[tuple[SliceKey, str, str], float],
+    settings: dict[str, Any],
+) -> Slice:
+    groups = predictions.groups[images]
+    sizes = len(images), len(np.unique(groups))
+    if key and len(images) < settings["min_slice_size"]:
+        return Slice(key, *sizes, metrics={}, too_small=True)
+    method, names = settings["confidence_intervals"], settings["metrics"]
+    labels, probabilities = predictions.labels[images], predictions.probabilities[images]
+    found = intervals.estimate(names, labels, probabilities, groups, method)
+    comparisons: dict[str, Comparison] = {}
+    if predictions.baseline is not None:
+        baseline = predictions.baseline[images]
+        compared = intervals.estimate_difference(names, labels, probabilities, baseline, groups, method)
+        comparisons = {name: replace(item, baseline=values[key, BASELINE, name]) for name, item in compared.items()}
+    by_class = intervals.estimate_by_class(metrics.OF_CLASS, labels, probabilities, groups, method) if not key else []
+    return Slice(
+        key,
+        *sizes,
+        metrics={name: Metric(values[key, CANDIDATE, name], item.lower, item.upper) for name, item in found.items()},
+        by_class=dict(zip(predictions.classes, by_class, strict=False)),
+        comparisons=comparisons,
+    )
+
+
+def _read_values(folder: str) -> dict[tuple[SliceKey, str, str], float]:
+    """(slice, model, metric) -> value, of what TFMA has written."""
+    values = {}
+    for record in tfma.load_metrics(folder):
+        key = tuple(
+            sorted((item.column, _text(getattr(item, item.WhichOneof("kind")))) for item in record.slice_key.single_slice_keys)
+        )
+        for item in record.metric_keys_and_values:
+            if not item.key.is_diff and not math.isnan(item.value.double_value.value):
+                values[key, item.key.model_name or CANDIDATE, item.key.name] = item.value.double_value.value
+    return values
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _write_blessing(blessing: Any, blessed: bool, model: Any, baseline: Any, exec_properties: dict[str, Any]) -> None:
+    """As TFX's Evaluator does, for the Pusher and for those who look for the last blessed model."""
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+    if baseline:
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, baseline.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY, baseline.id)
+    if "current_component_id" in exec_properties:
+        blessing.set_string_custom_property("component_id", exec_properties["current_component_id"])
+    name = constants.BLESSED_FILE_NAME if blessed else constants.NOT_BLESSED_FILE_NAME
+    io_utils.write_string_file(os.path.join(blessing.uri, name), "")
+    blessed_value = constants.BLESSED_VALUE if blessed else constants.NOT_BLESSED_VALUE
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, blessed_value)
+    logging.info("Blessed." if blessed else "Not blessed.")

@@ -1,0 +1,126 @@
+"""The models' answers to the test split, as a Beam pipeline whose elements are files of examples."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tensorflow as tf
+from tfx.dsl.io import fileio
+from tfx_bsl.coders import example_coder
+
+from components.evaluator.predictions import Predictions
+from models import features
+
+_NOT_KEPT = (features.ENCODED, features.PIXELS)
+
+
+class _Model:
+    """An exported model, which need not have been trained on the same classes."""
+
+    def __init__(self, folder: str) -> None:
+        self._loaded = tf.saved_model.load(folder)
+        with fileio.open(os.path.join(folder, "assets", features.LABEL_VOCABULARY)) as file:
+            self.classes = file.read().splitlines()
+
+    def predict(self, examples: tf.Tensor) -> np.ndarray:
+        """String [N], serialised raw examples, to float32 [N, classes]."""
+        return self._loaded.signatures["predict_examples"](examples=examples)["probabilities"].numpy()
+
+
+class _PredictFile(beam.DoFn):
+    """(number, file of raw examples) to a part of the predictions."""
+
+    def __init__(self, models: Sequence[str], folder: str, batch_size: int, multi_label: bool) -> None:
+        self._folders = models
+        self._folder = folder
+        self._batch_size = batch_size
+        self._multi_label = multi_label
+
+    def setup(self) -> None:
+        self._models = [_Model(folder) for folder in self._folders]
+        self._decoder = example_coder.ExamplesToRecordBatchDecoder()
+
+    def process(self, element: tuple[int, str]) -> Iterator[str]:
+        number, file = element
+        rows: list[pd.DataFrame] = []
+        answers: list[list[np.ndarray]] = [[] for _ in self._models]
+        for batch in tf.data.TFRecordDataset(file).batch(self._batch_size).prefetch(1):
+            for model, found in zip(self._models, answers, strict=True):
+                found.append(model.predict(batch))
+            rows.append(_scalars(self._decoder.DecodeBatch(batch.numpy())))
+        candidate, *rest = (np.concatenate(found) for found in answers)
+        classes = self._models[0].classes
+        baseline = _align(rest[0], self._models[1].classes, classes) if rest else None
+        part = _part(self._folder, number)
+        fileio.makedirs(part)
+        Predictions(pd.concat(rows, ignore_index=True), classes, self._multi_label, candidate, baseline).write(part)
+        yield part
+
+
+def _scalars(batch: pa.RecordBatch) -> pd.DataFrame:
+    """One value a feature and image; the labels as one text."""
+    columns = {}
+    for name in batch.schema.names:
+        if name in _NOT_KEPT:
+            continue
+        values = batch.column(name)
+        if name == features.LABEL:
+            texts = ([item.decode() for item in items or []] for items in values.to_pylist())
+            columns[name] = pd.Series([features.LABEL_SEPARATOR.join(sorted(items)) for items in texts], dtype=object)
+        else:
+            flat = values.flatten().to_pandas()
+            columns[name] = flat.str.decode("utf-8") if flat.dtype == object else flat
+    return pd.DataFrame(columns)
+
+
+def _align(probabilities: np.ndarray, known: list[str], wanted: list[str]) -> np.ndarray:
+    """Columns of other classes in the wanted order; a class that a model does not know has probability 0."""
+    aligned = np.zeros((len(probabilities), len(wanted)), np.float32)
+    for column, name in enumerate(wanted):
+        if name in known:
+            aligned[:, column] = probabilities[:, known.index(name)]
+    return aligned
+
+
+def _part(folder: str, number: int) -> str:
+    return os.path.join(folder, f".part-{number:05d}")
+
+
+def predict(
+    pipeline: beam.Pipeline, files: Sequence[str], models: Sequence[str], folder: str, batch_size: int, multi_label: bool
+) -> None:
+    """Adds the prediction of all files to a pipeline, a part for each in `folder`.
+
+    Args:
+      pipeline: not run here.
+      files: TFRecord files of raw examples.
+      models: folders of the SavedModels: the candidate's, and the baseline's if there is one.
+      folder: where the parts go, for `take_parts`.
+      batch_size: images a step.
+      multi_label: whether an image can have any number of classes.
+    """
+    _ = (
+        pipeline
+        | "Files" >> beam.Create(list(enumerate(files)))
+        | "Spread" >> beam.Reshuffle()
+        | "PredictFile" >> beam.ParDo(_PredictFile(models, folder, batch_size, multi_label))
+    )
+
+
+def take_parts(folder: str, files: int) -> Predictions:
+    """All parts as one, in the order of the files; they are removed."""
+    parts = [Predictions.read(_part(folder, number)) for number in range(files)]
+    baselines = [part.baseline for part in parts if part.baseline is not None]
+    predictions = Predictions(
+        pd.concat([part.rows for part in parts], ignore_index=True),
+        parts[0].classes,
+        parts[0].multi_label,
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate(baselines) if baselines else None,
+    )
+    for number in range(files):
+        fileio.rmtree(_part(folder, number))
+    return predictions

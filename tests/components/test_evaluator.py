@@ -1,0 +1,240 @@
+"""The Evaluator on models whose answers stand in the examples: what it measures, writes and decides."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from executors import context, make_artifact
+from sklearn import metrics as sklearn_metrics
+from tfx.types import channel_utils, standard_artifacts
+
+from components.evaluator import executor
+from components.evaluator.component import Evaluator
+from components.evaluator.predictions import Predictions
+from components.evaluator.results import read_evaluation
+from models import features
+from pipeline.config import EvaluateConfig
+from pipeline.evaluation import build_eval_config, evaluation_settings
+
+CLASSES = ["cat", "dog", "owl"]
+IMAGES = 240
+
+
+class Told(tf.Module):
+    """Answers with the probabilities that stand in the example itself."""
+
+    def __init__(self, feature: str, classes: int) -> None:
+        super().__init__()
+        spec = {feature: tf.io.FixedLenFeature([classes], tf.float32)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def predict_examples(examples):
+            return {"probabilities": tf.io.parse_example(examples, spec)[feature]}
+
+        self.predict_examples = predict_examples
+
+
+def save_model(folder: Path, feature: str, classes: list[str]) -> None:
+    model = Told(feature, len(classes))
+    tf.saved_model.save(model, str(folder / "Format-Serving"), signatures={"predict_examples": model.predict_examples})
+    (folder / "Format-Serving" / "assets" / "labels").write_text("\n".join(classes) + "\n")
+
+
+def draw(seed: int = 0) -> pd.DataFrame:
+    """Labels, sites and patients; answers that are good at site a and bad at site b; the baseline's are middling."""
+    random = np.random.default_rng(seed)
+    rows = pd.DataFrame({"label": random.choice(CLASSES, IMAGES), "patient": random.integers(0, 60, IMAGES).astype(str)})
+    rows["site"] = np.where(np.arange(IMAGES) < 5, "tiny", random.choice(["a", "b"], IMAGES))
+    rows["height"] = random.integers(40, 200, IMAGES)
+    right = rows["label"].map(CLASSES.index).to_numpy()
+    for name, strength in (("candidate", np.where(rows["site"] == "b", 0.5, 4.0)), ("baseline", np.full(IMAGES, 2.0))):
+        logits = random.normal(size=(IMAGES, 3))
+        logits[np.arange(IMAGES), right] += strength
+        rows[name] = list((np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32))
+    return rows
+
+
+def write_examples(rows: pd.DataFrame, split: Path) -> None:
+    split.mkdir(parents=True)
+    for number, part in enumerate(np.array_split(rows, 2)):
+        with tf.io.TFRecordWriter(str(split / f"data_tfrecord-{number:05d}-of-00002")) as writer:
+            for position, row in part.iterrows():
+                example = tf.train.Example()
+                feature = example.features.feature
+                feature[features.ENCODED].bytes_list.value.append(b"not looked at")
+                feature[features.PIXELS].bytes_list.value.append(b"")
+                feature[features.FORMAT].bytes_list.value.append(b"png")
+                feature[features.FILENAME].bytes_list.value.append(f"{position}.png".encode())
+                feature[features.LABEL].bytes_list.value.append(row["label"].encode())
+                feature[features.GROUP].bytes_list.value.append(row["patient"].encode())
+                feature[features.HEIGHT].int64_list.value.append(row["height"])
+                feature["meta/site"].bytes_list.value.append(row["site"].encode())
+                feature["candidate"].float_list.value.extend(row["candidate"])
+                feature["baseline"].float_list.value.extend(row["baseline"])
+                writer.write(example.SerializeToString())
+
+
+def run_evaluator(place: Path, with_baseline: bool = True, **section):
+    """Runs the executor; the evaluation's folder and the blessing."""
+    rows = draw()
+    examples = make_artifact(standard_artifacts.Examples, place, "ImageExampleGen", "examples", 1)
+    examples.split_names = '["test"]'
+    write_examples(rows, Path(examples.uri) / "Split-test")
+    models = {}
+    for number, (key, feature, classes) in enumerate(
+        [("model", "candidate", CLASSES), ("baseline_model", "baseline", CLASSES)], start=1
+    ):
+        models[key] = make_artifact(standard_artifacts.Model, place, "Trainer", key, number)
+        models[key].id = number
+        save_model(Path(models[key].uri), feature, classes)
+    if not with_baseline:
+        del models["baseline_model"]
+    settings = evaluation_settings(EvaluateConfig.model_validate(section), multi_label=False)
+    component = Evaluator(
+        examples=channel_utils.as_channel([examples]),
+        model=channel_utils.as_channel([models["model"]]),
+        eval_config=build_eval_config(settings),
+        settings={**settings, "splits": ["test"], "judged": True},
+        code="",
+    )
+    evaluation = make_artifact(standard_artifacts.ModelEvaluation, place, "Evaluator", "evaluation", 1)
+    blessing = make_artifact(standard_artifacts.ModelBlessing, place, "Evaluator", "blessing", 1)
+    inputs = {"examples": [examples], **{key: [model] for key, model in models.items()}}
+    outputs = {"evaluation": [evaluation], "blessing": [blessing]}
+    executor.Executor(context(place, 1)).Do(inputs, outputs, dict(component.exec_properties))
+    return evaluation.uri, blessing
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """With a baseline, slices of several kinds, and a threshold that site b does not meet."""
+    thresholds = [{"metric": "accuracy", "lower": 0.5}, {"metric": "accuracy", "lower": 0.8, "slice": {"meta/site": "b"}}]
+    return run_evaluator(
+        tmp_path_factory.mktemp("evaluator"),
+        slices=[["image/label"], ["meta/site"], ["image/label", "meta/site"], ["image/height"]],
+        buckets={"image/height": [64, 128]},
+        thresholds=thresholds,
+    )
+
+
+def test_the_predictions_are_kept_row_by_row(evaluated):
+    predictions, rows = Predictions.read(evaluated[0]), draw()
+    assert predictions.classes == CLASSES
+    assert predictions.rows[features.FILENAME].tolist() == [f"{number}.png" for number in range(IMAGES)]
+    assert predictions.rows["meta/site"].tolist() == rows["site"].tolist()
+    assert features.ENCODED not in predictions.rows
+    np.testing.assert_array_equal(predictions.probabilities, np.stack(rows["candidate"]))
+    np.testing.assert_array_equal(predictions.baseline, np.stack(rows["baseline"]))
+
+
+def select(rows: pd.DataFrame, key) -> pd.DataFrame:
+    chosen = np.ones(len(rows), bool)
+    for feature, value in key:
+        if feature == "image/height":
+            chosen &= {
+                "below 64": rows["height"] < 64,
+                "64 to 128": rows["height"].between(64, 127),
+                "128 and more": rows["height"] >= 128,
+            }[value]
+        else:
+            chosen &= rows[feature.rpartition("/")[2]] == value
+    return rows[chosen]
+
+
+def test_every_slice_agrees_with_scikit_learn(evaluated):
+    evaluation, rows = read_evaluation(evaluated[0]), draw()
+    measured = [item for item in evaluation.slices if not item.too_small]
+    assert len(measured) == 1 + 3 + 2 + 6 + 3
+    for item in measured:
+        part = select(rows, item.key)
+        assert item.examples == len(part)
+        assert item.groups == part["patient"].nunique()
+        labels = part["label"].map(CLASSES.index).to_numpy()
+        for column, value_of in (
+            ("candidate", lambda name: item.metrics[name].value),  # noqa: B023
+            ("baseline", lambda name: item.comparisons[name].baseline),  # noqa: B023
+        ):
+            probabilities = np.stack(part[column])
+            answers = probabilities.argmax(axis=1)
+            assert value_of("accuracy") == pytest.approx(sklearn_metrics.accuracy_score(labels, answers))
+            loss = sklearn_metrics.log_loss(labels, probabilities.astype(np.float64), labels=range(3))
+            assert value_of("cross_entropy") == pytest.approx(loss, rel=1e-5)
+            if "auc" in item.metrics:
+                one_hot = np.eye(3)[labels]
+                assert value_of("auc") == pytest.approx(sklearn_metrics.roc_auc_score(one_hot, probabilities))
+        change = item.comparisons["accuracy"]
+        assert change.difference.value == pytest.approx(item.metrics["accuracy"].value - change.baseline)
+        assert item.metrics["accuracy"].lower < item.metrics["accuracy"].value < item.metrics["accuracy"].upper
+
+
+def test_tfmas_tools_read_the_same_figures(evaluated):
+    evaluation = read_evaluation(evaluated[0])
+    result = tfma.load_eval_result(evaluated[0], model_name="candidate")
+    found = dict(result.slicing_metrics)
+    assert len(found) == len(evaluation.slices)
+    for item in evaluation.slices:
+        of_tfma = found[item.key][""][""]
+        assert of_tfma["example_count"]["doubleValue"] == item.examples
+        for name, metric in item.metrics.items():
+            assert of_tfma[name]["doubleValue"] == metric.value
+            assert of_tfma[f"{name}_diff"]["doubleValue"] == pytest.approx(item.comparisons[name].difference.value)
+
+
+def test_tfma_has_the_confusion_matrix(evaluated):
+    rows = draw()
+    plots = tfma.load_eval_result(evaluated[0], model_name="candidate").plots
+    (overall,) = (plot[""][""] for key, plot in plots if key == ())
+    found = np.zeros((3, 3), int)
+    for entry in overall["multiClassConfusionMatrixAtThresholds"]["matrices"][0]["entries"]:
+        found[entry.get("actualClassId", 0), entry.get("predictedClassId", 0)] = entry["numWeightedExamples"]
+    labels = rows["label"].map(CLASSES.index)
+    np.testing.assert_array_equal(found, sklearn_metrics.confusion_matrix(labels, np.stack(rows["candidate"]).argmax(axis=1)))
+
+
+def test_a_slice_of_a_few_images_is_named_and_not_measured(evaluated):
+    (tiny,) = [item for item in read_evaluation(evaluated[0]).slices if item.key == (("meta/site", "tiny"),)]
+    assert tiny.too_small
+    assert tiny.examples == 5
+    assert not tiny.metrics
+
+
+def test_a_model_that_fails_one_slice_is_not_blessed(evaluated):
+    folder, blessing = evaluated
+    evaluation = read_evaluation(folder)
+    assert evaluation.blessed is False
+    assert [verdict.passed for verdict in evaluation.verdicts] == [True, False]
+    assert evaluation.verdicts[1].slice == "meta/site=b"
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert blessing.get_int_custom_property("current_model_id") == 1
+    assert blessing.get_int_custom_property("baseline_model_id") == 2
+    assert [path.name for path in Path(blessing.uri).iterdir()] == ["NOT_BLESSED"]
+
+
+def test_flips_and_groups_are_counted(evaluated):
+    evaluation, rows = read_evaluation(evaluated[0]), draw()
+    labels = rows["label"].map(CLASSES.index)
+    right, was_right = (np.stack(rows[name]).argmax(axis=1) == labels for name in ("candidate", "baseline"))
+    assert (evaluation.flips.fixed, evaluation.flips.broken) == ((right & ~was_right).sum(), (~right & was_right).sum())
+    assert evaluation.group.groups == rows["patient"].nunique()
+    assert evaluation.overall["accuracy"].value == pytest.approx(right.mean())
+    content = json.loads((Path(evaluated[0]) / "metrics.json").read_text())
+    assert content["metrics"]["accuracy"]["value"] == evaluation.overall["accuracy"].value
+    table = pd.read_parquet(Path(evaluated[0]) / "slices.parquet")
+    assert set(table["slice"]) == {item.name for item in evaluation.slices}
+
+
+def test_without_a_baseline_nothing_is_compared(tmp_path):
+    folder, blessing = run_evaluator(
+        tmp_path, with_baseline=False, thresholds=[{"metric": "accuracy", "lower": 0.5}, {"metric": "accuracy", "change": 0.0}]
+    )
+    evaluation = read_evaluation(folder)
+    assert not evaluation.compared
+    assert not evaluation.slices[0].comparisons
+    assert [verdict.requirement for verdict in evaluation.verdicts] == ["at least 0.5"]
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
