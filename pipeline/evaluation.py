@@ -5,8 +5,8 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator.metrics import check_metrics, default_metrics
-from components.evaluator.verdicts import check_thresholds, slices_of
+from components.evaluator.metrics import check_metrics
+from components.evaluator.verdicts import check_thresholds, needed_metrics, needed_slices
 from pipeline.config import EvaluateConfig
 
 
@@ -21,14 +21,10 @@ def evaluation_settings(config: EvaluateConfig, multi_label: bool) -> dict[str, 
       UserError: a metric is unknown, or a threshold does not fit.
     """
     settings = config.model_dump()
-    names = config.metrics or default_metrics(multi_label)
+    check_thresholds(settings, multi_label)
+    names = needed_metrics(settings, multi_label)
     check_metrics(names, multi_label)
-    thresholds = settings["thresholds"]
-    check_thresholds(thresholds, multi_label)
-    # What has a threshold has to be computed.
-    names = list(dict.fromkeys([*names, *(item["metric"] for item in thresholds)]))
-    slices = [sorted(keys) for keys in config.slices]
-    slices += [keys for keys in slices_of(thresholds) if keys not in slices]
+    slices = [*config.slices, *needed_slices(settings)]
     return {**settings, "metrics": names, "slices": slices, "multi_label": multi_label}
 
 

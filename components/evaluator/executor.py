@@ -18,6 +18,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
 from components.evaluator import intervals, metrics
+from components.evaluator.comparison import flips
 from components.evaluator.groups import evaluate_groups
 from components.evaluator.predict import predict, take_parts
 from components.evaluator.predictions import Predictions
@@ -25,7 +26,7 @@ from components.evaluator.results import Comparison, Evaluation, Metric, Slice, 
 from components.evaluator.shortcuts import find_shortcuts
 from components.evaluator.slicing import slice_images
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
-from components.evaluator.verdicts import flips, judge
+from components.evaluator.verdicts import judge
 
 SETTINGS_KEY: Final = "settings"
 _ROWS: Final = 2**16  # images that TFMA takes at a time
@@ -138,7 +139,13 @@ def _measure(
         baseline = predictions.baseline[images]
         compared = intervals.estimate_difference(names, labels, probabilities, baseline, groups, method)
         comparisons = {name: replace(item, baseline=values[key, BASELINE, name]) for name, item in compared.items()}
-    by_class = intervals.estimate_by_class(metrics.OF_CLASS, labels, probabilities, groups, method) if not key else []
+    by_class = (
+        intervals.estimate_by_class(
+            [name for name, metric in metrics.METRICS.items() if metric.of_class], labels, probabilities, groups, method
+        )
+        if not key
+        else []
+    )
     return Slice(
         key,
         *sizes,

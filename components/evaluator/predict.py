@@ -72,6 +72,8 @@ def _scalars(batch: pa.RecordBatch) -> pd.DataFrame:
             columns[name] = pd.Series([features.LABEL_SEPARATOR.join(sorted(items)) for items in texts], dtype=object)
         else:
             flat = values.flatten().to_pandas()
+            if len(flat) != batch.num_rows:
+                continue  # no raw feature of `models.features`
             columns[name] = flat.str.decode("utf-8") if flat.dtype == object else flat
     return pd.DataFrame(columns)
 

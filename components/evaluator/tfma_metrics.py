@@ -107,6 +107,7 @@ def extracts_of(
         if len(part):
             of_baseline = None if predictions.baseline is None else predictions.baseline[part]
             yield {
+                constants.INPUT_KEY: b"",  # else TFMA warns that it can't count its bytes
                 constants.SLICE_KEY_TYPES_KEY: [key],
                 constants.LABELS_KEY: named(labels[part], labels[part]),
                 constants.PREDICTIONS_KEY: named(predictions.probabilities[part], of_baseline),

@@ -61,7 +61,7 @@ def draw(seed: int = 0) -> pd.DataFrame:
 
 def write_examples(rows: pd.DataFrame, split: Path) -> None:
     split.mkdir(parents=True)
-    for number, part in enumerate(np.array_split(rows, 2)):
+    for number, part in enumerate((rows[: IMAGES // 2], rows[IMAGES // 2 :])):
         with tf.io.TFRecordWriter(str(split / f"data_tfrecord-{number:05d}-of-00002")) as writer:
             for position, row in part.iterrows():
                 example = tf.train.Example()
