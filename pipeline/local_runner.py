@@ -23,7 +23,7 @@ from models import features
 from pipeline.config import Config
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
-from pipeline.report import render_evaluation, render_training, shown, trial_rows
+from pipeline.report import shown, trial_rows
 from pipeline.reproduction import write_reproduction
 from pipeline.samples import SAMPLES
 from pipeline.write_aside import write_text
@@ -104,7 +104,7 @@ def run(config: Config, output: Path) -> RunResult:
     """Runs all components, taking from the cache what has not changed.
 
     Writes below `output`: `metadata.sqlite`, `artifacts/`, `pushed/` (unless `push.path` is given) and
-    `runs/RUN_ID/` with `config.yaml`, `reproduction.json`, `log.txt`, `summary.json`, `report.txt`, and `trials.csv` if there
+    `runs/RUN_ID/` with `config.yaml`, `reproduction.json`, `log.txt`, `summary.json`, `report.html`, and `trials.csv` if there
     was a search.
 
     Raises:
@@ -120,10 +120,10 @@ def run(config: Config, output: Path) -> RunResult:
             csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
             write_text(place.folder / "trials.csv", table.getvalue())
         if result.evaluation:
-            with (place.folder / "report.txt").open("w", encoding="utf-8") as file:
-                Console(file=file, width=120).print(
-                    render_evaluation(result.evaluation), render_training(result.summary["training"])
-                )
+            from pipeline.run_page import write_run_page
+
+            with waiting(place.console, "drawing the page"):
+                write_run_page(place.folder, Path(result.summary["report"]))
     return result
 
 
@@ -292,8 +292,9 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "run_id": place.run_id,
         "blessed": None if ended.error else outputs.blessed,
         "pushed_model": outputs.pushed_model,
+        "model": outputs.model,
         "evaluation": outputs.evaluation,
-        "report": str(place.folder / "report.txt") if evaluation else None,
+        "report": str(place.folder / "report.html") if evaluation else None,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
         "classes": outputs.classes,
@@ -303,6 +304,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
     notes = [*outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in outputs.anomalies)]
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append("No earlier blessed model to compare with: thresholds on the change did not apply")
+    summary["notes"] = notes
     if outputs.trials:
         best = outputs.trials[0]
         summary["tuning"] = {

@@ -10,6 +10,7 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
+from tfx.utils import path_utils
 
 from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
@@ -43,6 +44,7 @@ class RunOutputs:
       training: see `read_training`.
       anomalies: found by the ExampleValidator, a line each.
       anomalies_folder: the same, and all distances that it has measured.
+      model: the SavedModel that was trained, pushed or not.
       trials: of the Tuner, best first, without those that failed.
       evaluation: folder of TFMA's results.
       blessed: whether the model has met its thresholds.
@@ -56,6 +58,7 @@ class RunOutputs:
     training: dict[str, Any] = field(default_factory=dict)
     anomalies: list[str] = field(default_factory=list)
     anomalies_folder: str | None = None
+    model: str | None = None
     trials: list[Trial] = field(default_factory=list)
     evaluation: str | None = None
     blessed: bool | None = None
@@ -90,6 +93,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
         anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
         anomalies_folder=artifacts["anomalies"].uri if "anomalies" in artifacts else None,
+        model=path_utils.serving_model_path(artifacts["model"].uri) if "model" in artifacts else None,
         trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
@@ -131,7 +135,8 @@ def read_training(folder: str) -> dict[str, Any]:
 
     Returns:
       {"epochs": epochs trained, "best_epoch": the one of least loss on the eval split (from 1), None if all have diverged,
-      "best_loss": that loss, "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
+      "best_loss": that loss, "history": the file with a line an epoch, None if there is none, "calibration": the fields of
+      `models.calibration.Calibration`, None if not calibrated}.
     """
     path = os.path.join(folder, HISTORY_FILE)
     history = csv.DictReader(_read(path).splitlines()) if fileio.exists(path) else []
@@ -143,6 +148,7 @@ def read_training(folder: str) -> dict[str, Any]:
         "epochs": len(losses),
         "best_epoch": best,
         "best_loss": loss,
+        "history": path if losses else None,
         "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
     }
 

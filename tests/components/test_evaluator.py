@@ -169,7 +169,9 @@ def test_every_slice_agrees_with_scikit_learn(evaluated):
                 assert value_of("auc") == pytest.approx(sklearn_metrics.roc_auc_score(one_hot, probabilities))
         change = item.comparisons["accuracy"]
         assert change.difference.value == pytest.approx(item.metrics["accuracy"].value - change.baseline)
-        assert item.metrics["accuracy"].lower < item.metrics["accuracy"].value < item.metrics["accuracy"].upper
+        measured_accuracy = item.metrics["accuracy"]
+        assert 0 <= measured_accuracy.lower <= measured_accuracy.value <= measured_accuracy.upper <= 1
+        assert measured_accuracy.lower < measured_accuracy.upper
 
 
 def test_tfmas_tools_read_the_same_figures(evaluated):

@@ -28,7 +28,13 @@ def test_epochs_and_calibration_are_read_and_told(tmp_path):
     write_history(tmp_path, [0.9, 0.1234, 0.4])
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(CALIBRATION))
     training = read_training(str(tmp_path))
-    assert training == {"epochs": 3, "best_epoch": 2, "best_loss": 0.1234, "calibration": CALIBRATION}
+    assert training == {
+        "epochs": 3,
+        "best_epoch": 2,
+        "best_loss": 0.1234,
+        "history": str(tmp_path / HISTORY_FILE),
+        "calibration": CALIBRATION,
+    }
     assert render_training(training).plain.splitlines() == [
         "Trained 3 epochs; best eval loss 0.123 in epoch 2",
         "Calibration on the eval split: temperature 1.31, expected calibration error 0.042 -> 0.011",

@@ -1,0 +1,46 @@
+"""The evaluation page of a run, made of what the run has left."""
+
+import csv
+import json
+from pathlib import Path
+
+from components.errors import UserError
+from pipeline.config import load_config
+from pipeline.evaluation_page import RunContext, write_evaluation_page
+from pipeline.lineage import draw_lineage
+from pipeline.reproduction import CONFIG_FILE, REPRODUCTION_FILE
+from pipeline.runs import connect
+
+
+def write_run_page(run: Path, output: Path) -> None:
+    """Writes the page.
+
+    Args:
+      run: folder of a run that got as far as the evaluation, with its configuration and summary; the metadata store is two
+        folders above it.
+      output: the HTML file; replaced if there is one.
+
+    Raises:
+      UserError: the run's evaluation is not there any more.
+    """
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    reproduction = json.loads((run / REPRODUCTION_FILE).read_text(encoding="utf-8"))
+    evaluation = Path(summary["evaluation"])
+    if not evaluation.exists():
+        raise UserError(f"{evaluation}: the evaluation of {run} is not there any more; run the pipeline again")
+    history = Path(summary["training"].get("history") or "")
+    model = Path(summary["model"])
+    context = RunContext(
+        run_id=run.name,
+        when=run.name.replace("T", " ").replace("-", ":").replace(":", "-", 2),
+        summary=summary,
+        training=list(csv.DictReader(history.read_text().splitlines())) if history.is_file() else [],
+        lineage=draw_lineage(connect(run.parents[1] / "metadata.sqlite"), run.name),
+        command=reproduction["command"],
+        versions=reproduction["versions"],
+        digest=reproduction["digest"]["configuration"],
+        notes=summary["notes"],
+    )
+    write_evaluation_page(
+        load_config(run / CONFIG_FILE), evaluation, output, model=model if model.exists() else None, context=context
+    )
