@@ -112,7 +112,8 @@ def describe_duplicates(counts: dict[str, Any], table: str) -> list[str]:
     leaks = [f"{count} in {split}" for split, count in counts["in_train"].items() if count]
     if leaks:
         lines.append(
-            f"Leak: images with a duplicate or near duplicate in train: {', '.join(leaks)}; data.duplicates: group keeps them together"
+            "Leak: images with a duplicate or near duplicate in train: "
+            f"{', '.join(leaks)}; data.duplicates: group keeps them together"
         )
     elif counts["across_splits"]:
         lines.append(f"Leak: {counts['across_splits']} images have a duplicate or near duplicate in another split")

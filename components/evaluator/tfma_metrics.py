@@ -99,8 +99,8 @@ def extracts_of(
     """What TFMA's evaluator takes: for each slice its images among those from `start` to below `stop`."""
     labels = predictions.labels
 
-    def named(candidate: np.ndarray, baseline: np.ndarray) -> Any:
-        return candidate if predictions.baseline is None else {CANDIDATE: candidate, BASELINE: baseline}
+    def named(candidate: np.ndarray, baseline: np.ndarray | None) -> Any:
+        return candidate if baseline is None else {CANDIDATE: candidate, BASELINE: baseline}
 
     for key, images in slices.items():
         part = images[np.searchsorted(images, start) : np.searchsorted(images, stop)]
@@ -109,7 +109,7 @@ def extracts_of(
             yield {
                 constants.INPUT_KEY: b"",  # else TFMA warns that it can't count its bytes
                 constants.SLICE_KEY_TYPES_KEY: [key],
-                constants.LABELS_KEY: named(labels[part], labels[part]),
+                constants.LABELS_KEY: named(labels[part], None if of_baseline is None else labels[part]),
                 constants.PREDICTIONS_KEY: named(predictions.probabilities[part], of_baseline),
                 constants.EXAMPLE_WEIGHTS_KEY: None,
             }

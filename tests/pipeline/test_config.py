@@ -125,9 +125,17 @@ def test_the_rule_share_needs_a_class(write: Any) -> None:
     assert "evaluate.groups: rule share needs a class; set positive" in text
 
 
-def test_a_threshold_on_two_slice_features_is_told(write: Any) -> None:
-    thresholds = [{"metric": "accuracy", "lower": 0.5, "slice": {"meta/a": "1", "meta/b": "2"}}]
-    assert "can name one slice feature, not 2" in user_error(write(evaluate={"thresholds": thresholds}))
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [
+        ({"slice": {"meta/a": "1", "meta/b": "2", "meta/c": "3"}}, "can name two slice features, not 3"),
+        ({"slice": {"meta/a": "1"}, "worst_of": ["meta/b"]}, "has both slice and worst_of"),
+        ({"of": "groups", "worst_of": ["meta/b"]}, "of groups takes lower and upper alone"),
+    ],
+)
+def test_a_threshold_that_means_two_things_is_told(threshold: dict, told: str, write: Any) -> None:
+    thresholds = [{"metric": "accuracy", "lower": 0.5, **threshold}]
+    assert told in user_error(write(evaluate={"thresholds": thresholds}))
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenet_v2"])

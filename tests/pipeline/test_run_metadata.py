@@ -71,7 +71,8 @@ def test_duplicates_that_do_no_harm_are_not_told():
         (
             {"across_splits": 24, "in_train": {"eval": 0, "test": 12}},
             [
-                "Leak: images with a duplicate or near duplicate in train: 12 in test; data.duplicates: group keeps them together; table d.csv"
+                "Leak: images with a duplicate or near duplicate in train: "
+                "12 in test; data.duplicates: group keeps them together; table d.csv"
             ],
         ),
         (
