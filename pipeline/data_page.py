@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -22,10 +21,10 @@ from components.image_example_gen.index import INDEX_FILE
 from models import features
 from pipeline.config import Config
 from pipeline.histograms import draw_histogram
+from pipeline.page import write_page
 from pipeline.report import shown
 from pipeline.run_metadata import describe_duplicates
 from pipeline.thumbnails import original, sample_classes
-from pipeline.write_aside import write_text
 
 _MOST_CLASSES: Final = 100  # in the table of classes: the largest and the smallest
 _MOST_SHEETS: Final = 30  # classes with a contact sheet
@@ -74,44 +73,34 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
     classes = count_classes(taken, splits)
     sheets, stopped = sample_classes(examples / "Split-train", [item.name for item in classes[:_MOST_SHEETS]], _IMAGES_A_SHEET)
     duplicates = json.loads((examples / SUMMARY_FILE).read_text(encoding="utf-8"))["duplicates"]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = "{:,}".format
-    environment.filters["size"] = format_size
-    environment.filters["class"] = lambda label: label or "(no class)"
-    page = environment.get_template("data.html").render(
-        config=config,
-        when=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        found=len(index),
-        taken=len(taken),
-        size=int(taken["bytes"].sum()),
-        splits=[(name, len(rows), rows["group"].nunique()) for name, rows in _by_split(taken, splits)],
-        formats=_count(index["format"].replace("", "unknown")),
-        classes=_ends(classes),
-        classes_left_out=max(0, len(classes) - _MOST_CLASSES),
-        number_of_classes=len(classes),
-        balance=describe_balance(classes, splits),
-        properties=_properties(taken, splits),
-        sheets=sheets,
-        sheets_stopped=stopped,
-        reasons=_count(index["reason"][~is_taken].str.split(":").str[0]),
-        rejects=_rows(examples / REJECTED_FILE, _MOST_REJECTS),
-        rejects_file=shown(examples / REJECTED_FILE),
-        notes=_count(index["note"][index["note"] != ""]),
-        duplicates=duplicates,
-        duplicates_described=describe_duplicates(duplicates, shown(examples / DUPLICATES_FILE)),
-        pairs=_pairs(examples / DUPLICATES_FILE, config),
-        duplicates_file=shown(examples / DUPLICATES_FILE),
-        anomalies=[line.split(": ", 2) for line in read_anomalies(anomalies)],
-        distances=sorted(read_distances(anomalies), key=lambda item: -item.value / item.threshold),
-        fewest_images=FEWEST_IMAGES,
-    )
-    write_text(output, page)
+    content = {
+        "config": config,
+        "when": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "found": len(index),
+        "taken": len(taken),
+        "size": int(taken["bytes"].sum()),
+        "splits": [(name, len(rows), rows["group"].nunique()) for name, rows in _by_split(taken, splits)],
+        "formats": _count(index["format"].replace("", "unknown")),
+        "classes": _ends(classes),
+        "classes_left_out": max(0, len(classes) - _MOST_CLASSES),
+        "number_of_classes": len(classes),
+        "balance": describe_balance(classes, splits),
+        "properties": _properties(taken, splits),
+        "sheets": sheets,
+        "sheets_stopped": stopped,
+        "reasons": _count(index["reason"][~is_taken].str.split(":").str[0]),
+        "rejects": _rows(examples / REJECTED_FILE, _MOST_REJECTS),
+        "rejects_file": shown(examples / REJECTED_FILE),
+        "notes": _count(index["note"][index["note"] != ""]),
+        "duplicates": duplicates,
+        "duplicates_described": describe_duplicates(duplicates, shown(examples / DUPLICATES_FILE)),
+        "pairs": _pairs(examples / DUPLICATES_FILE, config),
+        "duplicates_file": shown(examples / DUPLICATES_FILE),
+        "anomalies": [line.split(": ", 2) for line in read_anomalies(anomalies)],
+        "distances": sorted(read_distances(anomalies), key=lambda item: -item.value / item.threshold),
+        "fewest_images": FEWEST_IMAGES,
+    }
+    write_page("data.html", output, content)
 
 
 def count_classes(taken: pd.DataFrame, splits: list[str]) -> list[ClassCount]:
@@ -145,16 +134,6 @@ def describe_balance(classes: list[ClassCount], splits: list[str]) -> list[str]:
             more = f" and {len(lacking) - 10:,} more" if len(lacking) > 10 else ""
             sentences.append(f"The {split} split has no image of {', '.join(lacking[:10])}{more}.")
     return sentences
-
-
-def format_size(size: int) -> str:
-    """1234567 to "1.2 MB"; decimal units."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
 def _by_split(taken: pd.DataFrame, splits: list[str]) -> list[tuple[str, pd.DataFrame]]:

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from pages import Page
 from PIL import Image
 from pyarrow import parquet
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -21,58 +21,10 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from components.image_example_gen.index import SCHEMA, IndexRow
 from models import features
 from pipeline.config import Config
-from pipeline.data_page import ClassCount, count_classes, describe_balance, format_size, write_data_page
+from pipeline.data_page import ClassCount, count_classes, describe_balance, write_data_page
 from pipeline.histograms import bin_edges, draw_histogram
+from pipeline.page import format_size
 from pipeline.thumbnails import original, sample_classes, thumbnail
-
-
-class Page(HTMLParser):
-    """What a test asks of a page.
-
-    Attributes:
-      tables: rows of cells' texts, by caption.
-      images: alternative text and source of each.
-      text: all that is not style.
-    """
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.images: list[tuple[str, str]] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.text = ""
-        self._inside: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attributes}
-        self.ids += [values["id"]] if "id" in values else []
-        self.links += [values[name] for name in ("href", "src", "xlink:href") if name in values]
-        self.text += " " if tag == "br" else ""
-        if tag == "img":
-            self.images.append((values["alt"], values["src"]))
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("td", "th"):
-            self._rows[-1].append("")
-        elif tag == "table":
-            self._rows: list[list[str]] = []
-        if tag not in ("img", "meta", "link", "br"):
-            self._inside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._inside and self._inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self._inside:
-            return
-        self.text += data
-        if "caption" in self._inside:
-            self.tables[data] = self._rows
-        elif ("td" in self._inside or "th" in self._inside) and "svg" not in self._inside:
-            self._rows[-1][-1] += data.strip()
 
 
 def picture(level: int = 100, size: tuple[int, int] = (12, 8)) -> bytes:
@@ -232,7 +184,7 @@ def test_anomalies_and_distances_stand_with_their_thresholds(made: tuple[Page, s
 
 def test_figures_of_every_property_agree_with_the_index(made: tuple[Page, str], rows: list[IndexRow]) -> None:
     table = made[0].tables["Least, median and largest value by split"][1:]
-    assert [item[0].split("pixels")[0] for item in table if len(item) == 5][:2] == ["Height", "Width"]
+    assert [item[0].split()[0] for item in table if len(item) == 5][:2] == ["Height", "Width"]
     heights = sorted(item.height for item in rows if item.split == "train" and item.height)
     assert table[0][1:] == ["train", str(heights[0]), f"{np.median(heights):.0f}", str(heights[-1])]
 
@@ -305,8 +257,8 @@ def test_a_histogram_takes_the_colours_of_its_page() -> None:
     svg = draw_histogram({"train": np.arange(99.0), "eval": np.arange(50.0)}, "pixels", "Height")
     assert svg.startswith("<svg ")
     assert 'aria-label="Height: ' in svg
-    assert "var(--split-0)" in svg
-    assert "var(--split-1)" in svg
+    assert "var(--series-0)" in svg
+    assert "var(--series-1)" in svg
     assert "#0102" not in svg
 
 
