@@ -64,7 +64,7 @@ class Explanation:
 
 
 def explain(model: Path, images: list[Path], label: str | None = None) -> Iterator[Explanation]:
-    """Explains a model's answers, in the images' order.
+    """Explains a model's answers to image files, in their order.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
@@ -75,33 +75,55 @@ def explain(model: Path, images: list[Path], label: str | None = None) -> Iterat
       UserError: there is no model, it has no explanations or no such class, or a file is no image.
     """
     folder = find_version(model)
-    files = [read_image(image, folder) for image in images]
+    encoded = [read_image(image, folder) for image in images]
+    return explain_encoded(folder, images, encoded, [label or ""] * len(images))
 
+
+def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labels: list[str]) -> Iterator[Explanation]:
+    """Explains a model's answers to images that have been read, in their order.
+
+    Args:
+      folder: the SavedModel.
+      images: names of the images.
+      encoded: the images, in a format that the model decodes.
+      labels: of each image the class to explain; "" for the most probable.
+
+    Raises:
+      UserError: the model has no explanations, or no such class.
+    """
     import tensorflow as tf
 
     signatures = tf.saved_model.load(str(folder)).signatures
     if "explain" not in signatures:
         raise UserError(f"{folder}: was exported before models could explain themselves; run the pipeline again")
-    if label is not None:
-        known = [name.decode() for name in signatures["serving_default"](tf.constant(files[:1]))["labels"].numpy()]
-        if label not in known:
-            raise UserError(f"--label {label}: the model knows {', '.join(known)}")
-    for start in range(0, len(files), _BATCH_SIZE):
-        chosen = files[start : start + _BATCH_SIZE]
-        batch = signatures["explain"](image_bytes=tf.constant(chosen), label=tf.constant([label or ""]))
+    if any(labels):
+        known = [name.decode() for name in signatures["serving_default"](tf.constant(encoded[:1]))["labels"].numpy()]
+        if unknown := [label for label in labels if label and label not in known]:
+            raise UserError(f"--label {unknown[0]}: the model knows {', '.join(known)}")
+    for start in range(0, len(images), _BATCH_SIZE):
+        chosen = slice(start, start + _BATCH_SIZE)
+        batch = signatures["explain"](image_bytes=tf.constant(encoded[chosen]), label=tf.constant(labels[chosen]))
         batch = {name: value.numpy() for name, value in batch.items()}
-        labels, levels = ([name.decode() for name in batch[key]] for key in ("labels", "levels"))
-        for row, image in enumerate(images[start : start + _BATCH_SIZE]):
+        classes, levels = ([name.decode() for name in batch[key]] for key in ("labels", "levels"))
+        for row, image in enumerate(images[chosen]):
             yield Explanation(
                 image=image,
                 label=batch["label"][row].decode(),
                 explained=batch["explained"][row].decode(),
-                probabilities=dict(zip(labels, batch["probabilities"][row].tolist(), strict=True)),
+                probabilities=dict(zip(classes, batch["probabilities"][row].tolist(), strict=True)),
                 shares=dict(zip(levels, batch["shares"][row].tolist(), strict=True)),
                 pixels=batch["images"][row],
                 maps=batch["maps"][row],
                 combined=batch["combined"][row],
             )
+
+
+def draw_combined(explanation: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
+    """The image as the network saw it, and all levels' heat over it; `side` pixels long."""
+    height, width = explanation.pixels.shape[:2]
+    scale = side / max(height, width)
+    pixels = _shown(explanation.pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    return Image.fromarray(pixels), Image.fromarray(_overlay(pixels, explanation.combined))
 
 
 def draw(explanation: Explanation) -> Image.Image:

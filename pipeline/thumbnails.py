@@ -42,6 +42,11 @@ def thumbnail(encoded: bytes) -> str:
     image.thumbnail((SIDE, SIDE))
     if (factor := SIDE // max(image.size)) > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return data_uri(image)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A small JPEG as text."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -80,20 +85,50 @@ def original(folder: str, name: str, settings: dict[str, Any]) -> str:
     """The thumbnail of an image in the data folder; "" if it can't be read, or not any more.
 
     Args:
-      folder: the data folder.
-      name: as the index has it: a path, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
-      settings: as for `decoding.normalise`.
+      folder, name, settings: as for `read_originals`.
     """
-    stem, _, page = name.rpartition("#") if re.search(r"#\d+$", name) else (name, "", "0")
-    path, _, record = stem.rpartition(":") if re.search(r":\d+$", stem) else (stem, "", "")
-    rows = [Row(stem, (), "", ""), *([Row(path, (), "", "", record=int(record))] if record else [])]
-    for content in read_files(folder, rows):
+    return next((thumbnail(encoded) for _, encoded in read_originals(folder, [name], settings)), "")
+
+
+def read_originals(folder: str, names: Iterable[str], settings: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Reads images in the data folder again, as ingestion has; leaves out those that can't be read, or not any more.
+
+    Args:
+      folder: the data folder.
+      names: as the index has them: paths, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
+      settings: as for `decoding.normalise`.
+
+    Yields:
+      Names and images in a format that a SavedModel decodes; not in the order of `names`.
+    """
+    wanted = []
+    for name in names:
+        stem, _, page = name.rpartition("#") if re.search(r"#\d+$", name) else (name, "", "0")
+        wanted.append((name, stem, int(page)))
+    records = []
+    for (name, stem, number), content in zip(wanted, read_files(folder, (_row(stem) for _, stem, _ in wanted)), strict=True):
         if isinstance(content, bytes):
-            try:
-                return thumbnail(normalise(content, stem, {**settings, "pages": "all"})[int(page)].encoded)
-            except (RejectedImage, IndexError, OSError):
-                return ""
-    return ""
+            if encoded := _decodable(content, stem, number, settings):
+                yield name, encoded
+        elif re.search(r":\d+$", stem):
+            path, _, record = stem.rpartition(":")
+            records.append((path, int(record), name, number))
+    records.sort()  # so that a file is read once
+    rows = (_row(path, record) for path, record, _, _ in records)
+    for (path, _, name, number), content in zip(records, read_files(folder, rows), strict=True):
+        if isinstance(content, bytes) and (encoded := _decodable(content, path, number, settings)):
+            yield name, encoded
+
+
+def _row(path: str, record: int | None = None) -> Row:
+    return Row(path, (), "", "", record=record)
+
+
+def _decodable(content: bytes, name: str, page: int, settings: dict[str, Any]) -> bytes | None:
+    try:
+        return normalise(content, name, {**settings, "pages": "all"})[page].encoded
+    except (RejectedImage, IndexError, OSError):
+        return None
 
 
 def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:
