@@ -13,6 +13,7 @@ averages are over those of the model's classes that some label names. A metric i
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ METRICS: Final[dict[str, Definition]] = _Metrics(
     cross_entropy=_define(
         "mean -log of the probability of what is right, in nats; multi-label: over pairs (Bishop 2006, eq. 4.108 and 4.90)",
         "smaller",
-        most=np.inf,
+        most=-math.log(_EPSILON),
     ),
     ece=_define(
         "expected calibration error: distance of confidence and share of right answers, in 15 bins (Guo et al. 2017, eq. 3)",
@@ -238,6 +239,20 @@ class Measurement:
                 areas = [curve.areas(weights) for curve in self._curves]
                 found["auc"], found["auc_pr"] = (np.stack(part) for part in zip(*areas, strict=True))
         return {name: found[name] for name in wanted}
+
+    def ece_excess(self) -> float:
+        """By how much the expected calibration error is too large because its bins hold few images, as far as can be told.
+
+        A bin's distance from 0 is chance in part. Its square less its variance is what is not (Kumar et al. 2019, "Verified
+        uncertainty calibration", section 4), and the variance is that of the units' sums.
+        """
+        distances = self._bins.sum(axis=1)
+        units = self._num_units
+        squares = (self._bins**2).sum(axis=1) - distances**2 / units
+        variances = squares * units / max(units - 1, 1)
+        left = np.sqrt(np.maximum(distances**2 - variances, 0.0))
+        pairs = self._classes if self.multi_label else 1
+        return float((np.abs(distances) - left).sum() / (pairs * self._images))
 
     def _count(self, weights: Floats) -> Floats:
         """Images, [R]."""

@@ -89,6 +89,17 @@ def test_intervals_of_a_difference_cover_the_truth(grouped: str) -> None:
     assert all(0.90 <= share <= 0.99 for share in shares.values()), shares
 
 
+@pytest.mark.parametrize("grouped", ["", "mixed"])
+def test_the_calibration_error_is_too_large_on_few_images_and_its_interval_makes_up_for_that(grouped: str) -> None:
+    rng = np.random.default_rng(4)
+    labels, probabilities, _ = _draw(rng, 100_000, 2.0, grouped)
+    truth = metrics.compute(["ece"], labels, probabilities)["ece"]
+    for method in METHODS:
+        found = [intervals.estimate(["ece"], *_draw(rng, 80, 2.0, grouped), method)["ece"] for _ in range(SETS)]
+        assert np.mean([metric.value for metric in found]) > 1.2 * truth
+        assert np.mean([_covers(metric, truth) for metric in found]) >= 0.90
+
+
 def test_the_interval_of_multi_label_metrics_covers_the_truth() -> None:
     rng = np.random.default_rng(3)
     names = ["accuracy", "exact_match", "f1_micro", "f1", "auc"]
