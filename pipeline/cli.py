@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "folder", type=Path, metavar="DIR", help="an output folder (its latest run), a run in it, or a folder of TFMA results"
     )
+    report.add_argument(
+        "--compare", type=Path, metavar="DIR", help="another one: the differences to it, on the test images that both have seen"
+    )
     report.set_defaults(call=_report)
 
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
@@ -174,25 +177,24 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    folder: Path = options.folder
-    training = {}
-    if not (folder / "eval_config.json").exists():
-        summaries = [*folder.glob("summary.json"), *sorted(folder.glob("runs/*/summary.json"), reverse=True)]
-        evaluated = (item for item in (json.loads(path.read_text()) for path in summaries) if item["evaluation"])
-        found = next(evaluated, None)
-        if not found:
-            raise UserError(f"{folder}: no evaluation here; give the output folder of a run, such as output/digits")
-        folder, training = Path(found["evaluation"]), found.get("training", {})
     from rich.console import Console
 
     from pipeline.redirection import output_to
+    from pipeline.report import render_comparison, render_evaluation, render_training
+    from pipeline.runs import find_evaluation
 
+    found = find_evaluation(options.folder)
+    other = find_evaluation(options.compare) if options.compare else None
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
-        from components.evaluator.results import read_evaluation
-        from pipeline.report import render_evaluation, render_training
+        if other:
+            from pipeline.comparison import compare
 
-        evaluation = read_evaluation(str(folder))
-    Console().print(render_evaluation(evaluation), render_training(training))
+            shown = [render_comparison(compare(found, other))]
+        else:
+            from components.evaluator.results import read_evaluation
+
+            shown = [render_evaluation(read_evaluation(str(found.folder))), render_training(found.training)]
+    Console(highlight=False).print(*shown)
     return 0
 
 

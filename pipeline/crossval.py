@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
@@ -23,7 +23,8 @@ from pipeline.write_aside import write_text
 if TYPE_CHECKING:
     from components.evaluator.results import Evaluation
 
-_FEWEST_FOLDS = 3  # one tests, one watches training, one trains
+_FEWEST_FOLDS: Final = 3  # one tests, one watches training, one trains
+_SHOWN: Final = 4  # metrics on the line of a fold
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _run_fold(config: Config, place: Workplace, splits: Splits) -> Execution:
     )
     ended = local_runner.execute(pipeline, place)
     if ended.evaluation:
-        values = ", ".join(f"{name} {metric.value:.4f}" for name, metric in ended.evaluation.overall.items())
+        values = ", ".join(f"{name} {metric.value:.4f}" for name, metric in list(ended.evaluation.overall.items())[:_SHOWN])
         place.console.print(f"  {values}", highlight=False)
     return ended
 
@@ -192,7 +193,9 @@ def spread(evaluations: Sequence["Evaluation"]) -> list[SliceSpread]:
     slices = []
     for key in sorted(first, key=slice_order):
         found = [fold.get(key) for fold in folds]
-        metrics = {name: _spread([item.metrics[name].value if item else None for item in found]) for name in first[key].metrics}
+        names = dict.fromkeys(name for item in found if item for name in item.metrics)  # none where it is too small
+        values = {name: [item.metrics.get(name) if item else None for item in found] for name in names}
+        metrics = {name: _spread([item.value if item else None for item in folds]) for name, folds in values.items()}
         slices.append(SliceSpread(first[key].name, [item.examples if item else 0 for item in found], metrics))
     return slices
 

@@ -10,12 +10,14 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from components.evaluator.results import Evaluation, Flips, GroupResult, Metric, Slice, Verdict
-    from pipeline.crossval import CrossvalResult, SliceSpread
+    from pipeline.comparison import ComparedEvaluations
+    from pipeline.crossval import CrossvalResult, SliceSpread, Spread
     from pipeline.local_runner import RunResult
     from pipeline.run_metadata import Trial
     from pipeline.runs import Run
 
 _SLICE_METRICS: Final = 4  # with their intervals, 100 columns have room for no more
+_MARKS: Final = "better, worse: the interval of the difference leaves out zero"
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
 
@@ -26,7 +28,7 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
         names = slice_metrics(evaluation)
         parts.append(_slice_table(evaluation, names))
         if evaluation.compared:
-            parts.append(_difference_table(evaluation, names))
+            parts.append(_difference_table(evaluation.slices, names, "the last blessed model"))
     if evaluation.group:
         parts.append(_group_table(evaluation.group))
     if evaluation.verdicts:
@@ -49,11 +51,24 @@ def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def describe_flips(flips: "Flips", before: str = "the last blessed model", after: str = "this model") -> str:
-    """A line on the images that one of two models gets right and the other wrong."""
-    return (
-        f"{flips.fixed} images that {before} gets wrong are right with {after}; {flips.broken} that it gets right are wrong now"
-    )
+def describe_flips(flips: "Flips", before: str = "the last blessed model") -> str:
+    """A line on the images that one of two models has right and the other wrong."""
+    return f"{flips.fixed} images that {before} has wrong are right now; {flips.broken} the other way round"
+
+
+def render_comparison(compared: "ComparedEvaluations") -> RenderableType:
+    """All metrics of all images side by side, and the differences in the slices by a few of them."""
+    (first, second), overall = compared.names, compared.slices[0]
+    table = _table(f"{first}, compared with {second}", "metric", "value", "compared with", "difference")
+    for name, comparison in overall.comparisons.items():
+        table.add_row(
+            name, _value(overall.metrics[name]), f"{comparison.baseline:.4f}", _difference(name, comparison.difference)
+        )
+    lines = [*compared.notes, *([describe_flips(compared.flips, second)] if compared.flips else [])]
+    parts: list[RenderableType] = [table, *([Text(_MARKS, "dim")] if compared.flips else []), *map(Text, lines)]
+    if len(compared.slices) > 1:
+        parts.append(_difference_table(compared.slices, list(overall.comparisons)[:_SLICE_METRICS], second))
+    return Group(*parts)
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -73,10 +88,11 @@ def _overall_table(evaluation: "Evaluation") -> RenderableType:
         cells = [name, _value(metric)]
         if evaluation.compared:
             comparison = overall.comparisons.get(name)
-            cells += [f"{comparison.baseline:.4f}", _difference(comparison.difference)] if comparison else ["-", "-"]
+            cells += [f"{comparison.baseline:.4f}", _difference(name, comparison.difference)] if comparison else ["-", "-"]
         table.add_row(*cells)
     lines = [Text(f"Intervals: {evaluation.intervals}", "dim")]
     if evaluation.flips:
+        lines.append(Text(_MARKS, "dim"))
         lines.append(Text(describe_flips(evaluation.flips)))
     return Group(table, *lines)
 
@@ -91,13 +107,14 @@ def _slice_table(evaluation: "Evaluation", names: list[str]) -> RenderableType:
     return table
 
 
-def _difference_table(evaluation: "Evaluation", names: list[str]) -> RenderableType:
-    table = _table("Difference to the last blessed model (*: the interval leaves out zero)", "slice", *names)
-    for item in evaluation.slices:
-        if not item.too_small:
-            found = (item.comparisons.get(name) for name in names)
-            cells = [_difference(comparison.difference, "\n") if comparison else "-" for comparison in found]
-            table.add_row(item.name, *cells, end_section=not item.key)
+def _difference_table(slices: list["Slice"], names: list[str], before: str) -> RenderableType:
+    table = _table(f"Difference to {before}", "slice", "images", *names)
+    for item in slices:
+        found = item.comparisons
+        cells = [_difference(name, found[name].difference, "\n") if name in found else "-" for name in names]
+        if item.too_small:
+            cells[0] = "too few"
+        table.add_row(item.name, str(item.examples), *cells, style="dim" if item.too_small else None, end_section=not item.key)
     return table
 
 
@@ -133,13 +150,16 @@ def _value(metric: "Metric", separator: str = " ") -> str:
     return f"{metric.value:.4f}{separator}[{metric.lower:.3f}, {metric.upper:.3f}]"
 
 
-def _difference(metric: "Metric", separator: str = " ") -> str:
-    """With its sign, and a mark where the interval leaves out zero."""
+def _difference(name: str, metric: "Metric", separator: str = " ") -> str:
+    """With its sign, and a word where the interval leaves out zero."""
+    from components.evaluator.metrics import METRICS
+
     text = f"{metric.value:+.4f}"
     if metric.lower is None or metric.upper is None:
         return text
-    mark = " *" if metric.lower > 0 or metric.upper < 0 else ""
-    return f"{text}{mark}{separator}[{metric.lower:+.3f}, {metric.upper:+.3f}]"
+    if metric.lower > 0 or metric.upper < 0:
+        text += " better" if (metric.lower > 0) == METRICS[name].larger_is_better else " worse"
+    return f"{text}{separator}[{metric.lower:+.3f}, {metric.upper:+.3f}]"
 
 
 def render_training(training: dict[str, Any]) -> Text:
@@ -248,52 +268,48 @@ def print_summary(result: "RunResult", console: Console) -> None:
 
 
 def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:
-    """A cross-validation: all examples fold by fold, and mean and standard deviation in every slice.
+    """A cross-validation: all examples fold by fold, and mean and standard deviation of a few metrics in every slice.
 
     Args:
       slices: all examples first.
       by_fold: whether to show each fold's values in every slice too.
     """
-    tables = [_folds_table(slices[0]), _slices_table(slices)]
+    names = list(slices[0].metrics)[:_SLICE_METRICS]
+    tables = [_folds_table(slices[0]), _slices_table(slices, names)]
     if by_fold:
-        tables += [_metric_table(name, slices) for name in slices[0].metrics]
+        tables += [_metric_table(name, slices) for name in names]
     return Group(*tables)
 
 
 def _folds_table(overall: "SliceSpread") -> Table:
-    table = _crossval_table("All test images, fold by fold", "fold", "images", *overall.metrics)
-    for number, examples in enumerate(overall.examples):
-        values = [_number(metric.folds[number]) for metric in overall.metrics.values()]
-        table.add_row(f"fold_{number + 1}", str(examples), *values, end_section=number + 1 == len(overall.examples))
-    table.add_row("mean", "", *(_number(metric.mean) for metric in overall.metrics.values()), style="bold")
-    table.add_row("standard deviation", "", *(_number(metric.sd) for metric in overall.metrics.values()))
+    folds = [f"fold {number + 1}" for number in range(len(overall.examples))]
+    table = _table("All test images, fold by fold", "metric", "mean", "sd", *folds)
+    table.add_row("images", "", "", *map(str, overall.examples), end_section=True)
+    for name, metric in overall.metrics.items():
+        table.add_row(name, *_spread_cells(metric))
     return table
 
 
-def _slices_table(slices: list["SliceSpread"]) -> Table:
-    table = _crossval_table("Mean ± standard deviation over the folds", "slice", "images", *slices[0].metrics)
+def _slices_table(slices: list["SliceSpread"], names: list[str]) -> Table:
+    table = _table("Mean ± standard deviation over the folds", "slice", "images", *names)
     for item in slices:
-        values = [f"{_number(metric.mean)} ± {_number(metric.sd)}" for metric in item.metrics.values()]
+        found = (item.metrics.get(name) for name in names)
+        values = [f"{_number(metric.mean)} ± {_number(metric.sd)}" if metric else "-" for metric in found]
         table.add_row(item.name, str(sum(item.examples)), *values, end_section=item is slices[0])
     return table
 
 
 def _metric_table(name: str, slices: list["SliceSpread"]) -> Table:
-    folds = [f"fold_{number + 1}" for number in range(len(slices[0].examples))]
-    table = _crossval_table(f"{name}, fold by fold", "slice", "mean", "sd", *folds)
+    folds = [f"fold {number + 1}" for number in range(len(slices[0].examples))]
+    table = _table(f"{name}, fold by fold", "slice", "mean", "sd", *folds)
     for item in slices:
-        metric = item.metrics[name]
-        values = [_number(value) for value in (metric.mean, metric.sd, *metric.folds)]
-        table.add_row(item.name, *values, end_section=item is slices[0])
+        cells = _spread_cells(item.metrics[name]) if name in item.metrics else []
+        table.add_row(item.name, *cells, end_section=item is slices[0])
     return table
 
 
-def _crossval_table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+def _spread_cells(metric: "Spread") -> list[str]:
+    return [_number(value) for value in (metric.mean, metric.sd, *metric.folds)]
 
 
 def _number(value: float | None) -> str:

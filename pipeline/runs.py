@@ -10,8 +10,10 @@ import ml_metadata as mlmd
 import yaml
 from ml_metadata.proto import metadata_store_pb2
 
+from components.errors import UserError
 from pipeline.reproduction import CONFIG_FILE, read_reproduction
 
+_METRICS_FILE: Final = "metrics.json"  # as components.evaluator.results names it, which takes seconds to import
 METADATA_FILE: Final = "metadata.sqlite"
 _RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
 _LONGEST_VALUE: Final = 24  # characters
@@ -85,6 +87,49 @@ def read_runs(output: Path) -> list[Run]:
         )
         before = state
     return runs
+
+
+@dataclass(frozen=True)
+class FoundEvaluation:
+    """An evaluation and the run that it is of.
+
+    Attributes:
+      folder: the Evaluator's.
+      run: the run's folder; None if unknown.
+      training: what the run tells of its training; see `run_metadata.read_training`.
+    """
+
+    folder: Path
+    run: Path | None
+    training: dict[str, Any]
+
+
+def find_evaluation(path: Path) -> FoundEvaluation:
+    """The evaluation that a path stands for.
+
+    Args:
+      path: an output folder, for its latest run with an evaluation; the folder of a run; or the Evaluator's folder itself.
+
+    Raises:
+      UserError: there is none, or one of an earlier version.
+    """
+    is_evaluation = any((path / name).exists() for name in ("eval_config.json", _METRICS_FILE))
+    place = (
+        path.resolve().parents[3] if is_evaluation and len(path.resolve().parents) > 3 else path
+    )  # OUT/artifacts/Evaluator/...
+    for file in [*place.glob("summary.json"), *sorted(place.glob("runs/*/summary.json"), reverse=True)]:
+        summary = _read_json(file)
+        folder = Path(summary.get("evaluation") or "")
+        if summary.get("evaluation") and (not is_evaluation or folder == path.resolve()):
+            found = FoundEvaluation(folder, file.parent, summary.get("training", {}))
+            break
+    else:
+        if not is_evaluation:
+            raise UserError(f"{path}: no evaluation here; give the output folder of a run, such as output/digits")
+        found = FoundEvaluation(path, None, {})
+    if not (found.folder / _METRICS_FILE).exists():
+        raise UserError(f"{found.folder}: no {_METRICS_FILE} here; it was deleted, or is of an earlier version: run again")
+    return found
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

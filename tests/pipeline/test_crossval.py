@@ -1,5 +1,6 @@
 """How cross-validation deals groups to folds, what it refuses, and how it sums up."""
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from components.errors import UserError
 from components.evaluator.results import Evaluation, Metric, Slice
 from components.image_example_gen import source
 from pipeline.config import DataConfig, load_config
-from pipeline.crossval import run, spread
+from pipeline.crossval import SliceSpread, Spread, run, spread
+from pipeline.report import render_crossval
 from pipeline.splits import fold_splits
 
 
@@ -146,13 +149,11 @@ def test_a_class_that_a_fold_would_not_learn_is_named_with_the_fold(owls: int, t
 
 
 def fold(accuracy: float, slices: dict[str, tuple[int, float]]) -> Evaluation:
-    return Evaluation(
-        [
-            Slice((), 10, {"accuracy": Metric(accuracy, None, None)}),
-            *(Slice((("size", name),), n, {"accuracy": Metric(value, None, None)}) for name, (n, value) in slices.items()),
-        ],
-        [],
-    )
+    found = [
+        Slice((), 10, 10, {"accuracy": Metric(accuracy)}),
+        *(Slice((("size", name),), n, n, {"accuracy": Metric(value)}) for name, (n, value) in slices.items()),
+    ]
+    return Evaluation(["cat", "dog"], False, "none", found)
 
 
 def test_mean_and_sample_standard_deviation_are_those_of_numpy() -> None:
@@ -173,3 +174,24 @@ def test_a_slice_that_a_fold_does_not_have_counts_in_the_others_only() -> None:
     assert rare.metrics["accuracy"].folds == [1.0, None, None]
     assert small.metrics["accuracy"].mean == pytest.approx(0.75)
     assert small.metrics["accuracy"].sd == pytest.approx(0.25)
+
+
+def test_a_slice_that_is_too_small_in_a_fold_counts_in_the_others_only() -> None:
+    folds = [fold(0.9, {"small": (9, 0.0)}), fold(0.8, {"small": (12, 0.75)}), fold(0.7, {"small": (15, 0.25)})]
+    folds[0].slices[1].metrics.clear()
+    _, small = spread(folds)
+    assert small.examples == [9, 12, 15]
+    assert small.metrics["accuracy"].folds == [None, 0.75, 0.25]
+    assert small.metrics["accuracy"].mean == pytest.approx(0.5)
+
+
+def test_tables_of_many_metrics_are_as_wide_as_the_folds() -> None:
+    names = ["accuracy", "balanced_accuracy", "f1", "precision", "auc", "auc_pr", "matthews", "cross_entropy"]
+    overall = SliceSpread("all examples", [10] * 5, {name: Spread(0.9, 0.01, [0.9] * 5) for name in names})
+    empty = SliceSpread("size=small", [0, 0, 0, 0, 9], {})
+    file = io.StringIO()
+    Console(file=file, width=100).print(render_crossval([overall, empty]))
+    assert max(map(len, file.getvalue().splitlines())) <= 100
+    assert "…" not in file.getvalue()
+    for name in names:
+        assert f"│ {name} " in file.getvalue()

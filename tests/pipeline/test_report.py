@@ -65,7 +65,8 @@ def test_slices_are_shown_by_few_metrics_those_of_thresholds_first():
 
 
 def test_a_slice_that_is_too_small_is_named_as_such():
-    (line,) = [line for line in rendered(evaluation()).splitlines() if line.startswith("│ meta/site=Chur ")]
+    lines = rendered(evaluation(compared=False)).splitlines()
+    line = next(line for line in lines if line.startswith("│ meta/site=Chur "))
     assert [cell.strip() for cell in line.split("│")[2:4]] == ["7", "too few"]
 
 
@@ -78,9 +79,10 @@ def test_groups_and_shortcuts_are_told():
 
 def test_the_difference_to_the_last_blessed_model_is_shown_where_there_was_one():
     text = rendered(evaluation())
-    assert "0.8850 │ +0.0150 * [+0.002, +0.030] │" in text
+    assert "0.8850 │ +0.0150 better [+0.002, +0.030] │" in text
+    assert "0.8850 │  +0.0150 worse [+0.002, +0.030] │" in text  # the cross-entropy
     assert "Difference to the last blessed model" in text
-    assert "12 images that the last blessed model gets wrong are right" in text
+    assert "12 images that the last blessed model has wrong are right now; 3 the other way round" in text
     assert "last blessed" not in rendered(evaluation(compared=False))
 
 

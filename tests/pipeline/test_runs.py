@@ -8,9 +8,10 @@ import yaml
 from metadata_records import Store
 from ml_metadata.proto import metadata_store_pb2
 
+from components.errors import UserError
 from pipeline.config import Config, dump_config, load_config
 from pipeline.reproduction import read_reproduction, write_reproduction
-from pipeline.runs import differences, flatten, read_runs
+from pipeline.runs import differences, find_evaluation, flatten, read_runs
 
 Execution = metadata_store_pb2.Execution
 BEGIN = datetime.datetime(2026, 3, 1, 12, 0, 0)
@@ -128,6 +129,33 @@ def test_a_run_can_be_repeated_from_what_it_leaves(tmp_path):
     assert found.versions["tfx"] == "1.21.0"
     assert {len(digest) for digest in found.digest.values()} == {64}
     assert read_reproduction(tmp_path / "elsewhere") is None
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """An output folder with two runs, the later one without an evaluation."""
+    folder = tmp_path / "artifacts" / "Evaluator" / "evaluation" / "9"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    leave(tmp_path, BEGIN, configuration(), {"evaluation": str(folder), "training": {"epochs": 3}})
+    leave(tmp_path, BEGIN + datetime.timedelta(hours=1), configuration(), {"evaluation": None})
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", [".", "runs/2026-03-01T12-00-00", "artifacts/Evaluator/evaluation/9"])
+def test_an_evaluation_is_found_by_each_of_its_folders(evaluated, path):
+    found = find_evaluation(evaluated / path)
+    assert found.folder == evaluated / "artifacts/Evaluator/evaluation/9"
+    assert found.run == evaluated / "runs/2026-03-01T12-00-00"
+    assert found.training == {"epochs": 3}
+
+
+def test_an_evaluation_that_is_not_there_is_told(evaluated):
+    with pytest.raises(UserError, match="no evaluation here; give the output folder of a run"):
+        find_evaluation(evaluated / "runs" / "2026-03-01T13-00-00")
+    (evaluated / "artifacts/Evaluator/evaluation/9/metrics.json").unlink()
+    with pytest.raises(UserError, match=r"no metrics\.json here; .* run again"):
+        find_evaluation(evaluated)
 
 
 def test_differences_are_short():
