@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from nbclient import NotebookClient
 from PIL import Image
 
 from components.evaluator.results import read_evaluation
@@ -310,3 +312,45 @@ def test_the_page_fits_a_browsers_window(inspected, place, width):
 def test_the_summary_is_kept_with_the_run(runs, place):
     summary = runs["first"].json
     assert json.loads((place / "out" / "runs" / summary["run_id"] / "summary.json").read_text()) == summary
+
+
+def test_runs_are_listed_with_what_has_changed(runs, fpn, place):
+    ended = fpn("runs", "--output", "out", "--json", project=place)
+    listed = {run["run_id"]: run for run in ended.json["runs"]}
+    first, again, threshold, code = (listed[runs[name].json["run_id"]] for name in ("first", "again", "threshold", "code"))
+    assert first["images"] == 3 * SOURCE_DIGITS
+    assert first["data"] == str(place / "data")
+    assert first["metrics"]["accuracy"] == runs["first"].json["metrics"]["accuracy"]["value"]
+    assert [run["blessed"] for run in (first, again, threshold, code)] == [True, True, False, True]
+    assert first["pushed"] == runs["first"].json["pushed_model"]
+    assert threshold["pushed"] is None
+    assert again["changes"] == []
+    assert [change.split()[0] for change in threshold["changes"]] == ["evaluate.thresholds"]
+    assert "code" in code["changes"]
+
+
+def test_two_runs_are_compared_on_the_same_images(runs, fpn, place):
+    summaries = [runs[name].json for name in ("code", "first")]
+    folders = [f"out/runs/{summary['run_id']}" for summary in summaries]
+    ended = fpn("report", folders[0], "--compare", folders[1], project=place)
+    assert ended.status == 0, ended.stderr
+    assert f"The same {summaries[0]['examples']['test']} test images" in ended.stdout
+    values = [summary["metrics"]["accuracy"]["value"] for summary in summaries]
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("│ accuracy ")]
+    for text in (f"{values[0]:.4f}", f"{values[1]:.4f}", f"{values[0] - values[1]:+.4f}"):
+        assert text in line
+
+
+def test_the_notebook_opens_a_runs_evaluation(runs, place, monkeypatch):
+    path = Path(__file__).parents[2] / "notebooks" / "inspect_evaluation.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)  # none are stored
+    monkeypatch.setenv("FPN_OUTPUT", str(place / "out" / "runs" / runs["first"].json["run_id"]))
+    NotebookClient(notebook, timeout=100, resources={"metadata": {"path": path.parent}}).execute()
+    shown = "\n".join(str(output) for cell in cells for output in cell.outputs)
+    assert runs["first"].json["evaluation"] in shown
+    assert "SlicingMetricsViewer" in shown  # TFMA's
+    assert "multi_class_confusion_matrix_at_thresholds" in shown
+    assert "lineage-title" in shown
+    assert shown.count("image/png") == 2
