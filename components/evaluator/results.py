@@ -278,8 +278,9 @@ def slice_order(key: SliceKey) -> tuple[int, list[str], list[tuple[float, str]]]
 
 
 def _natural(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, before words; of buckets ("64 to 128") the first number counts."""
+    """Sorts numbers by size, before words; of buckets ("below 64", "64 to 128") by their lower edges."""
+    first = value.partition(" ")[0]
     try:
-        return float(value.split()[0]), value
-    except (ValueError, IndexError):
+        return (-math.inf if first == "below" else float(first)), value
+    except ValueError:
         return math.inf, value
