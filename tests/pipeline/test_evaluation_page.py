@@ -130,9 +130,9 @@ def test_slices_and_classes_agree_with_scikit_learn(page: Page, made: Made) -> N
     for site in ("north", "south", "<west & east>"):
         inside = (rows["meta/site"] == site).to_numpy()
         row = shown[f"meta/site={site}"]
-        assert row[1:3] == [str(inside.sum()), str(len(set(made.predictions.groups[inside])))]
-        assert first(row[3]) == pytest.approx(metrics.accuracy_score(labels[inside], answers[inside]), abs=6e-5)
-    assert shown["meta/site=moon"][1:4] == ["1", "1", "too few images"]
+        assert row[-2:] == [str(inside.sum()), str(len(set(made.predictions.groups[inside])))]
+        assert first(row[1]) == pytest.approx(metrics.accuracy_score(labels[inside], answers[inside]), abs=6e-5)
+    assert shown["meta/site=moon"][-3:] == ["too few images", "1", "1"]
     header, *by_class = page.tables["Metrics by class, each against the rest"]
     precision, _, f1, _ = metrics.precision_recall_fscore_support(labels, answers, zero_division=0)
     for name, expected in (("precision", precision), ("f1", f1)):
@@ -209,8 +209,8 @@ def test_baseline_and_groups_are_told(page: Page, made: Made) -> None:
     text = " ".join(page.text.split())
     assert f"{(now & ~before).sum()} were wrong and are right now, {(before & ~now).sum()} were right and are wrong now" in text
     rows = {row[0]: row for row in page.tables["Difference by slice"][1:]}
-    assert first(rows["all examples"][3]) == pytest.approx(now.mean() - before.mean(), abs=6e-5)
-    assert rows["all examples"][3].endswith("better")
+    assert first(rows["all examples"][1]) == pytest.approx(now.mean() - before.mean(), abs=6e-5)
+    assert rows["all examples"][1].endswith("better")
     assert made.evaluation.group
     shown = [[0 if cell.startswith("·") else first(cell) for cell in row[1:]] for row in page.tables["Confusion of groups"][1:]]
     assert shown == made.evaluation.group.confusion
@@ -362,22 +362,19 @@ def test_nothing_is_asked_of_a_network_and_nothing_complained_of(window: Any, wr
 def test_slices_are_sorted_filtered_and_shown_by_metric(window: Any) -> None:
     part = window.locator("#slice-table")
 
-    def values(column: int) -> list[float]:
-        return [
-            float(text.split()[0].replace("too", "nan"))
-            for text in part.locator(f"tbody tr td:nth-child({column}):visible").all_inner_texts()
-        ]
+    def values() -> list[float]:
+        return [float(text.split()[0].replace("too", "nan")) for text in part.locator("td.m:visible").all_inner_texts()]
 
     button = part.get_by_role("button", name="accuracy", exact=True)
     button.click()
-    ascending = values(4)
+    ascending = values()
     assert ascending[:-1] == sorted(ascending[:-1])
     assert np.isnan(ascending[-1])
     button.press("Enter")
-    assert values(4)[:-1] == sorted(ascending[:-1], reverse=True)
+    assert values()[:-1] == sorted(ascending[:-1], reverse=True)
     assert part.locator("[aria-sort=descending]").inner_text().startswith("accuracy")
     part.get_by_role("combobox").select_option(label="f1")
-    assert part.locator("thead th:visible").all_inner_texts()[-1].startswith("f1")
+    assert part.locator("thead th:visible").all_inner_texts()[1] == "f1"
     assert part.locator("thead th:visible").count() == 4
     part.get_by_role("searchbox").fill("SITE=")
     assert part.locator("tbody tr:visible").count() == 5
