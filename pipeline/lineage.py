@@ -22,7 +22,7 @@ _STATES: Final = {
     metadata_store_pb2.Execution.FAILED: "failed",
     metadata_store_pb2.Execution.RUNNING: "unfinished",
 }
-_HEIGHT, _GAP, _BETWEEN = 42, 14, 30  # pixels: of a box, between what is side by side, between layers
+_HEIGHT, _GAP, _BETWEEN = 42, 10, 30  # pixels: of a box, between what is side by side, between layers
 _LETTER: Final = 7.0  # pixels: width of a letter of a name
 _LONGEST: Final = 24  # letters
 
@@ -121,7 +121,7 @@ def describe(lineage: Lineage) -> str:
 
 
 def _draw(lineage: Lineage) -> str:
-    width = _LETTER * min(_LONGEST, max(len(node.name) for node in lineage.nodes)) + 24
+    width = _LETTER * min(_LONGEST, max(len(node.name) for node in lineage.nodes)) + 20
     places, routes = lay_out(lineage, width)
     points = [*places, *(point for route in routes for point in route)]
     left, right = min(x for x, _ in points) - width / 2 - 2, max(x for x, _ in points) + width / 2 + 2

@@ -16,7 +16,7 @@ from pipeline.reproduction import CONFIG_FILE, read_reproduction
 _METRICS_FILE: Final = "metrics.json"  # as components.evaluator.results names it, which takes seconds to import
 METADATA_FILE: Final = "metadata.sqlite"
 _RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
-_LONGEST_VALUE: Final = 24  # characters
+_LONGEST_VALUE: Final = 60  # characters
 _Execution: Final = metadata_store_pb2.Execution
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is there
 
@@ -56,8 +56,9 @@ def read_runs(output: Path) -> list[Run]:
     Args:
       output: folder with `metadata.sqlite` and `runs/`.
     """
-    folders = [folder for folder in sorted(output.glob("runs/*")) if _is_run(folder)]
-    stored = _read_store(output / METADATA_FILE, [folder.name for folder in folders])
+    started = sorted(log.parent for log in output.glob("runs/*/log.txt"))  # looks at the data are in the store, too
+    folders = [folder for folder in started if _is_run(folder)]
+    stored = _read_store(output / METADATA_FILE, [folder.name for folder in started])
     runs: list[Run] = []
     before: dict[str, Any] | None = None
     for folder in folders:
@@ -143,11 +144,24 @@ def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What has changed between two flat configurations, in the order of the second: "train.epochs 10 -> 20"."""
     keys = dict.fromkeys([*after, *before])
-    return [f"{key} {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys if before.get(key) != after.get(key)]
+    return [_difference(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _difference(key: str, before: Any, after: Any) -> str:
+    """Of lists, such as thresholds, what is new and what has gone."""
+    if isinstance(before, list) and isinstance(after, list):
+        new = [f"+{_short(item)}" for item in after if item not in before]
+        gone = [f"-{_short(item)}" for item in before if item not in after]
+        return f"{key} {' '.join([*new, *gone]) or 'in another order'}"
+    return f"{key} {_short(before)} -> {_short(after)}"
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        given = {key: item for key, item in value.items() if item not in (None, [], {})}
+        text = "{" + ", ".join(f"{key}: {_short(item)}" for key, item in given.items()) + "}"
+    else:
+        text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 

@@ -24,6 +24,7 @@ def configuration(**train):
 def leave(output, began, config, summary=None, what="run"):
     folder = output / "runs" / began.strftime("%Y-%m-%dT%H-%M-%S")
     folder.mkdir(parents=True)
+    (folder / "log.txt").touch()
     write_reproduction(config, folder, what, [what, "--output", str(output)])
     if summary:
         (folder / "summary.json").write_text(json.dumps(summary))
@@ -32,7 +33,7 @@ def leave(output, began, config, summary=None, what="run"):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """Runs an hour apart: pushed; other settings and data, not blessed; failed; a look at the data; killed."""
+    """Runs an hour apart: pushed; other settings and data, not blessed; a look at the data; failed; killed."""
     output = tmp_path_factory.mktemp("output")
     hours = [BEGIN + datetime.timedelta(hours=number) for number in range(5)]
     begun = [hour + datetime.timedelta(seconds=12, microseconds=5) for hour in hours]
@@ -49,8 +50,8 @@ def output(tmp_path_factory):
 
     leave(output, hours[0], configuration(epochs=10), summary(0.9))
     leave(output, hours[1], configuration(epochs=20), summary(0.8))
-    leave(output, hours[2], configuration(epochs=20), summary(Trainer="failed"))
-    leave(output, hours[3], configuration(epochs=20), what="data")
+    leave(output, hours[2], configuration(epochs=20), what="data")
+    leave(output, hours[3], configuration(epochs=20), summary(Trainer="failed"))
     leave(output, hours[4], configuration(epochs=20, batch_size=8))
     store = Store(output / "metadata.sqlite")
     complete = Execution.COMPLETE
@@ -61,7 +62,7 @@ def output(tmp_path_factory):
     store.run("Pusher", begun[0], complete, {"pushed_model": "PushedModel"}, pushed=1, pushed_destination="/pushed/17")
     store.run("Evaluator", begun[1], complete, {"blessing": "ModelBlessing"}, blessed=0)
     store.run("Pusher", begun[1], complete, {"pushed_model": "PushedModel"}, pushed=0)
-    store.run("Trainer", begun[2], Execution.FAILED)
+    store.run("Trainer", begun[3], Execution.FAILED)
     store.run("Trainer", begun[4], Execution.RUNNING)
     return output
 
@@ -159,9 +160,14 @@ def test_an_evaluation_that_is_not_there_is_told(evaluated):
 
 
 def test_differences_are_short():
-    before = flatten({"a": {"b": [1, 2], "c": None}, "d": "x"})
-    after = flatten(yaml.safe_load("{a: {b: [1, 3], c: true}, d: x, e: " + "y" * 99 + "}"))
-    assert differences(before, after) == ["a.b [1, 2] -> [1, 3]", "a.c - -> true", f"e - -> {'y' * 21}..."]
+    before = flatten({"a": {"b": [1, 2], "c": None}, "d": "x", "f": [{"metric": "accuracy", "lower": 0.9, "slice": {}}, 2]})
+    after = flatten({"a": {"b": [1, 3], "c": True}, "d": "x", "e": "y" * 99, "f": [2, {"metric": "ece", "upper": 0.1}]})
+    assert differences(before, after) == [
+        "a.b +3 -2",
+        "a.c - -> true",
+        f"e - -> {'y' * 57}...",
+        "f +{metric: ece, upper: 0.1} -{metric: accuracy, lower: 0.9}",
+    ]
 
 
 def test_the_list_needs_no_tensorflow():
