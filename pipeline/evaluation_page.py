@@ -12,7 +12,7 @@ import yaml
 
 from components.evaluator.metrics import CALIBRATION_BINS, METRICS
 from components.evaluator.predictions import Predictions
-from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation
+from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from models import features
 from pipeline.config import CardConfig, Config
 from pipeline.diagnostics import (
@@ -32,6 +32,7 @@ _MOST_MATRIX: Final = 25  # classes of a confusion matrix
 _MOST_PAIRS: Final = 40  # of confused classes
 _MOST_CLASSES: Final = 300  # in the table of classes
 _MOST_CELLS: Final = 6000  # of a table of slices: slices times metrics
+_LARGEST_SCALE: Final = 2  # the Brier score's
 _MOST_CURVES: Final = 10
 _WORST_CURVES: Final = 4  # beside the mean, of more classes than that
 _CARDS: Final = 12  # of mistakes, and of least sure images
@@ -189,9 +190,9 @@ def _ends(metrics: Iterable[Metric]) -> list[float]:
 
 
 def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
-    """All that the metric can be, or up to the largest value if that has no bound."""
+    """All that the metric can be; of one that is nearly always far below its bound, up to 1 or the largest value."""
     definition = METRICS[name]
-    most = definition.most if math.isfinite(definition.most) else max([*_ends(metrics), 1e-9])
+    most = definition.most if definition.most <= _LARGEST_SCALE else max(1.0, *_ends(metrics))
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
 
 
@@ -242,7 +243,7 @@ def _difference_table(evaluation: Evaluation) -> MetricTable:
 
 
 def _class_table(predictions: Predictions, overall: Slice) -> tuple[MetricTable, list[str]]:
-    """Metrics of each class, the worst first by the first of them; and beside each what it is most often taken for."""
+    """Metrics of each class, and beside each what it is most often taken for; of many classes the worst by the first metric."""
     names = list(dict.fromkeys(name for metrics in overall.by_class.values() for name in metrics))
     labels, answers = predictions.labels, predictions.answers()
     counts = (
@@ -260,6 +261,7 @@ def _class_table(predictions: Predictions, overall: Slice) -> tuple[MetricTable,
             most = int(counts_of_row.argmax())
             taken_for[row.name] = f"{predictions.classes[most]} ({counts_of_row[most]:,})" if counts_of_row[most] else ""
 
+    rows = [rows[number] for number in _reading_order(predictions.classes)]
     if len(rows) > _MOST_CLASSES:
         rows.sort(key=lambda row: row.metrics[0].value if row.metrics and row.metrics[0] else math.inf)
     table = MetricTable(names, [Axis(0, 1)] * len(names), rows[:_MOST_CLASSES], len(rows), False)
@@ -336,7 +338,7 @@ def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
                     for outcome, count in enumerate(row)
                 ],
             )
-            for number, (name, row) in enumerate(zip(classes, counts.tolist(), strict=True))
+            for number, name, row in ((number, classes[number], counts[number].tolist()) for number in _reading_order(classes))
         ]
     elif len(classes) <= _MOST_MATRIX:
         content["matrix"] = _matrix(counts if counts[-1].any() else counts[:-1], named, linked)
@@ -359,16 +361,28 @@ def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
 
 def _matrix(counts: np.ndarray, names: list[str], linked: Iterable[Cell] = ()) -> dict[str, Any]:
     """Rows of (name, cells), a cell being (count, share of its row, link or "", whether it is right); and columns' names."""
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     linked = set(linked)
+    height, width = counts.shape
+    order = _reading_order(names[:width])
     rows = []
-    for row, (numbers, shares) in enumerate(zip(counts.tolist(), (counts / totals).tolist(), strict=True)):
+    for row in [*order, *range(width, height)]:
         cells = [
-            (count, share, f"cell-{row}-{column}" if (row, column) in linked else "", row == column)
-            for column, (count, share) in enumerate(zip(numbers, shares, strict=True))
+            (
+                int(counts[row, column]),
+                shares[row, column],
+                f"cell-{row}-{column}" if (row, column) in linked else "",
+                row == column,
+            )
+            for column in order
         ]
         rows.append((names[row], cells))
-    return {"columns": names[: counts.shape[1]], "rows": rows}
+    return {"columns": [names[column] for column in order], "rows": rows}
+
+
+def _reading_order(classes: list[str]) -> list[int]:
+    """Positions of the classes, sorted as a person looks for them: the model has them by their frequency."""
+    return sorted(range(len(classes)), key=lambda number: slice_order((("", classes[number]),)))
 
 
 def _reliability(predictions: Predictions) -> dict[str, Any]:
@@ -393,7 +407,11 @@ def _curves(predictions: Predictions) -> list[dict[str, Any]]:
     labels = predictions.labels
     if not len(labels):
         return []
-    roc, precision_recall = trace_curves(labels, predictions.probabilities, predictions.classes)
+    order = _reading_order(predictions.classes)
+    names = [predictions.classes[number] for number in order]
+    positions = np.argsort(order)
+    labels = labels[:, order] if predictions.multi_label else np.where(labels < 0, -1, positions[labels])
+    roc, precision_recall = trace_curves(labels, predictions.probabilities[:, order], names)
     return [
         {
             "name": name,

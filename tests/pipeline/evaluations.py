@@ -126,7 +126,7 @@ def _evaluate(predictions: Predictions) -> Evaluation:
     return Evaluation(
         classes=predictions.classes,
         multi_label=predictions.multi_label,
-        intervals="Intervals hold 95 %, by the jackknife over groups.",
+        intervals="95 %, by leaving out groups of images in turn (jackknife)",
         slices=slices,
         verdicts=[
             Verdict("accuracy", "all examples", "at least 0.5", overall["accuracy"], True),

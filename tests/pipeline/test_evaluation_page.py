@@ -20,7 +20,8 @@ from pipeline.diagnostics import measure_reliability, trace_curves
 from pipeline.evaluation_page import RunContext, write_evaluation_page
 from pipeline.thumbnails import read_originals
 
-CLASSES = ["cat", "dog", "<b>pig & hen</b>", "owl", "yak"]
+CLASSES = ["cat", "yak", "<b>pig & hen</b>", "owl", "dog"]
+SORTED = sorted(CLASSES)
 AXE = "axe-core@4.10.3"
 CONTEXT = RunContext(
     run_id="2026-11-22T19-26-14",
@@ -67,7 +68,7 @@ def page(written: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Page, str]:
-    made = make_evaluation(tmp_path_factory.mktemp("several"), CLASSES[:2] + CLASSES[3:], 150, multi_label=True)
+    made = make_evaluation(tmp_path_factory.mktemp("several"), SORTED[1:], 150, multi_label=True)
     return made, *page_of(made, made.folder.parent / "page.html")
 
 
@@ -115,9 +116,10 @@ def test_overall_metrics_are_those_of_scikit_learn(page: Page, made: Made) -> No
 
 
 def test_the_confusion_matrix_is_that_of_scikit_learn(page: Page, made: Made) -> None:
-    expected = metrics.confusion_matrix(made.predictions.labels, made.predictions.answers())
+    answers = np.array(CLASSES)[made.predictions.answers()]
+    expected = metrics.confusion_matrix(made.predictions.rows["image/label"], answers, labels=SORTED)
     header, *rows = page.tables["Confusion matrix"]
-    assert header[1:] == [row[0] for row in rows] == CLASSES
+    assert header[1:] == [row[0] for row in rows] == SORTED
     shown = np.array([[0 if cell.startswith("·") else first(cell) for cell in row[1:]] for row in rows])
     np.testing.assert_array_equal(shown, expected)
     rates = np.array([[0 if cell.startswith("·") else float(cell.split()[1]) for cell in row[1:]] for row in rows])
@@ -137,8 +139,9 @@ def test_slices_and_classes_agree_with_scikit_learn(page: Page, made: Made) -> N
     precision, _, f1, _ = metrics.precision_recall_fscore_support(labels, answers, zero_division=0)
     for name, expected in (("precision", precision), ("f1", f1)):
         column = header.index(name)
-        np.testing.assert_allclose([first(row[column]) for row in by_class], expected, atol=6e-5)
-    assert [row[0] for row in by_class] == CLASSES
+        shown_by_class = {row[0]: first(row[column]) for row in by_class}
+        assert shown_by_class == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=6e-5)
+    assert [row[0] for row in by_class] == SORTED
 
 
 def test_the_reliability_diagram_has_the_bins_of_the_calibration_error(page: Page, written: Path, made: Made) -> None:
@@ -213,14 +216,15 @@ def test_baseline_and_groups_are_told(page: Page, made: Made) -> None:
     assert rows["all examples"][1].endswith("better")
     assert made.evaluation.group
     shown = [[0 if cell.startswith("·") else first(cell) for cell in row[1:]] for row in page.tables["Confusion of groups"][1:]]
-    assert shown == made.evaluation.group.confusion
+    order = np.argsort(CLASSES)
+    np.testing.assert_array_equal(shown, np.array(made.evaluation.group.confusion)[np.ix_(order, order)])
 
 
 def test_what_was_not_stated_names_its_key(page: Page) -> None:
     card = {row[0]: row[1] for row in page.tables["What the model is for, and how it was made"]}
     assert card["Limits"] == "Toys only."
     assert card["Intended use"].startswith("not stated; fill card.intended_use : what the model is for")
-    assert "3 epochs, the best the 2." in card["Training"]
+    assert "3 epochs, the best was number 2" in card["Training"]
 
 
 def test_it_is_told_how_to_make_it_again(page: Page, written: Path) -> None:
