@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--compare", type=Path, metavar="DIR", help="another one: the differences to it, on the test images that both have seen"
     )
+    report.add_argument("--output", type=Path, metavar="FILE.html", help="write the page that each run leaves, anew, here")
     report.set_defaults(call=_report)
 
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
@@ -185,16 +186,25 @@ def _report(options: argparse.Namespace) -> int:
 
     found = find_evaluation(options.folder)
     other = find_evaluation(options.compare) if options.compare else None
+    if options.output and other:
+        raise UserError("--output and --compare: give one of them")
+    if options.output and not found.run:
+        raise UserError(f"{options.folder}: a page tells of a run; give the output folder of one, such as output/digits")
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
         if other:
             from pipeline.comparison import compare
 
             shown = [render_comparison(compare(found, other))]
+        elif options.output and found.run:
+            from pipeline.run_page import write_run_page
+
+            write_run_page(found.run, options.output)
+            shown = [str(options.output)]
         else:
             from components.evaluator.results import read_evaluation
 
             shown = [render_evaluation(read_evaluation(str(found.folder))), render_training(found.training)]
-    Console(highlight=False).print(*shown)
+    Console(highlight=False, soft_wrap=bool(options.output)).print(*shown)
     return 0
 
 

@@ -119,6 +119,11 @@ def run(config: Config, output: Path) -> RunResult:
             table = io.StringIO()
             csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
             write_text(place.folder / "trials.csv", table.getvalue())
+        if result.evaluation:
+            from pipeline.run_page import write_run_page
+
+            with waiting(place.console, "drawing the page"):
+                write_run_page(place.folder, Path(result.summary["report"]))
     return result
 
 

@@ -90,7 +90,7 @@ def _overall_table(evaluation: "Evaluation") -> RenderableType:
             comparison = overall.comparisons.get(name)
             cells += [f"{comparison.baseline:.4f}", _difference(name, comparison.difference)] if comparison else ["-", "-"]
         table.add_row(*cells)
-    lines = [Text(f"Intervals: {evaluation.intervals}", "dim")]
+    lines = [Text(evaluation.intervals.capitalize(), "dim")]
     if evaluation.flips:
         lines.append(Text(_MARKS, "dim"))
         lines.append(Text(describe_flips(evaluation.flips)))

@@ -31,12 +31,6 @@ from components.evaluator.verdicts import judge
 SETTINGS_KEY: Final = "settings"
 _ROWS: Final = 2**16  # images that TFMA takes at a time
 
-_INTERVALS: Final = {
-    "jackknife": "95 %, by leaving out blocks of whole groups of images in turn (jackknife)",
-    "poisson_bootstrap": "95 %, by drawing whole groups of images anew (Poisson bootstrap)",
-    "none": "not computed",
-}
-
 
 class _Extract(beam.DoFn):
     """A range of images to extracts of all slices."""
@@ -110,7 +104,7 @@ def evaluate(predictions: Predictions, values: dict[tuple[SliceKey, str, str], f
     return Evaluation(
         classes=predictions.classes,
         multi_label=predictions.multi_label,
-        intervals=_INTERVALS[method],
+        intervals=intervals.METHODS[method],
         slices=slices,
         verdicts=verdicts,
         blessed=all(verdict.passed for verdict in verdicts) if settings["judged"] else None,
