@@ -1,5 +1,7 @@
 """Which images are in which slice."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,7 +36,7 @@ def test_numbers_are_cut_at_their_quartiles():
     slices = slice_images(pd.DataFrame({"image/mean": values}), [["image/mean"]], {})
     parts = [values[images] for key, images in slices.items() if key]
     assert [len(part) for part in parts] == [250, 250, 250, 251]
-    assert all(low.max() < high.min() for low, high in zip(parts, parts[1:], strict=False))
+    assert all(low.max() < high.min() for low, high in itertools.pairwise(parts))
 
 
 def test_given_edges_belong_to_the_bucket_above():
