@@ -5,7 +5,8 @@
 - Evaluator: seconds of the component on so many test images, against a bare loop that reads the same records and calls the
   same exported model on them in batches of the same size. Both are processes of their own that take turns; the shortest of the
   repeats counts. The start-up is what the same takes on a handful of images.
-- page: seconds and memory of writing the page, beyond what the process has after reading the model and the evaluation.
+- page: seconds of writing the page about them, with its pictures, in the process that has evaluated, and by how much the process
+  grows over what it held before.
 
 Two networks: the small one of the embedded digits, whose answers cost next to nothing, and MobileNetV2 at 96 pixels. They are
 trained for an epoch on a few images that are drawn here; the test images are these, over and over.
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ingestion import HANDFUL, count_images, write_images
+from benchmarks.ingestion import HANDFUL, count_images, peak_memory, write_images
 from pipeline.write_aside import new_folder
 
 MOST_TIME = 1.3  # times the bare loop beyond the start-up
@@ -65,7 +66,7 @@ def prepare(network: str, folder: Path, data: Path) -> Path:
 
 
 def write_records(source: Path, images: int, folder: Path) -> None:
-    """The first examples over and over, each under a name and group of its own."""
+    """The examples over and over, each in a group of its own."""
     import tensorflow as tf
 
     from models import features
@@ -75,8 +76,7 @@ def write_records(source: Path, images: int, folder: Path) -> None:
     with tf.io.TFRecordWriter(str(folder / "data_tfrecord-00000-of-00001")) as writer:
         for number in range(images):
             example = tf.train.Example.FromString(records[number % len(records)])
-            for name in (features.FILENAME, features.GROUP):
-                example.features.feature[name].bytes_list.value[0] += f"?{number}".encode()
+            example.features.feature[features.GROUP].bytes_list.value[0] = str(number).encode()
             writer.write(example.SerializeToString())
 
 
@@ -104,8 +104,9 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
 
     from components.evaluator import executor
     from components.evaluator.component import Evaluator
-    from pipeline.config import EvaluateConfig
+    from pipeline.config import EvaluateConfig, load_config
     from pipeline.evaluation import build_eval_config, evaluation_settings
+    from pipeline.evaluation_page import RunContext, write_evaluation_page
 
     def artifact(kind: Any, folder: Path) -> Any:
         made = kind()
@@ -134,7 +135,23 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
     )
     start = time.perf_counter()
     executor.Executor(context).Do(inputs, outputs, dict(component.exec_properties))
-    return {"seconds": time.perf_counter() - start}
+    done = time.perf_counter()
+    memory = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far: proc(5)
+    write_evaluation_page(
+        load_config(output / "config.yaml"),
+        work / "evaluation",
+        work / "report.html",
+        model=newest(output / "run/pushed"),
+        context=RunContext(),
+    )
+    page = time.perf_counter() - done
+    return {"seconds": done - start, "page": page, "page_bytes": peak_memory() - memory}
+
+
+def resident() -> int:
+    """Memory of this process in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 SIDES: dict[str, Callable[[Path, int, Path], dict[str, float]]] = {"loop": loop, "Evaluator": evaluator}
@@ -154,21 +171,25 @@ def run_apart(side: str, output: Path, images: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(network: str, folder: Path, data: Path, images: int, repeats: int) -> float:
-    """Prints a network's rows of the table; the ratio beyond the start-up."""
+def measure(network: str, folder: Path, data: Path, images: int, repeats: int) -> bool:
+    """Prints a network's rows of the table; whether it meets the bars."""
     output = prepare(network, folder, data)
-    seconds: dict[tuple[str, int], list[float]] = {}
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(repeats):
         for side in SIDES:
             for count in (HANDFUL, images):
-                seconds.setdefault((side, count), []).append(run_apart(side, output, count)["seconds"])
-    least = {key: min(values) for key, values in seconds.items()}
+                runs.setdefault((side, count), []).append(run_apart(side, output, count))
+    least = {key: min(run["seconds"] for run in found) for key, found in runs.items()}
     beyond = {side: least[side, images] - least[side, HANDFUL] for side in SIDES}
     ratio = beyond["Evaluator"] / beyond["loop"]
     for side in SIDES:
-        print(f"| {network} | {side} | {least[side, HANDFUL]:.1f} | {least[side, images]:.1f} | {beyond[side]:.1f} |")
-    print(f"| {network} | ratio | | | **{ratio:.2f}** |", flush=True)
-    return ratio
+        print(f"| {network} | {side} | {least[side, HANDFUL]:.1f} | {least[side, images]:.1f} | {beyond[side]:.1f} | |")
+    print(f"| {network} | ratio | | | **{ratio:.2f}** | |")
+    pages = {count: runs["Evaluator", count] for count in (HANDFUL, images)}
+    seconds = {count: min(run["page"] for run in found) for count, found in pages.items()}
+    memory = max(run["page_bytes"] for run in pages[images])
+    print(f"| {network} | page | {seconds[HANDFUL]:.1f} | {seconds[images]:.1f} | | {memory / 1e6:.0f} |", flush=True)
+    return ratio <= MOST_TIME and seconds[images] <= MOST_PAGE_SECONDS and memory <= MOST_PAGE_BYTES
 
 
 def main() -> None:
@@ -185,12 +206,13 @@ def main() -> None:
     folder = options.folder.resolve()
     data = write_images(folder, "small", DRAWN)
     assert count_images(data) == DRAWN
-    print("| network | side | start-up, s | " + f"{options.images:,} images, s | beyond the start-up, s |")
-    print("| --- | --- | --- | --- | --- |")
-    ratios = [measure(network, folder, data, options.images, options.repeats) for network in NETWORKS]
-    print(f"\nBar: at most {MOST_TIME} times the loop beyond the start-up.")
-    print(f"Largest memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-    if max(ratios) > MOST_TIME:
+    print(f"| network | side | {HANDFUL} images, s | {options.images:,} images, s | beyond, s | memory, MB |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    met = [measure(network, folder, data, options.images, options.repeats) for network in NETWORKS]
+    print(
+        f"\nBars: the Evaluator at most {MOST_TIME} times the loop beyond the start-up; the page at most {MOST_PAGE_SECONDS} s and 1 GB."
+    )
+    if not all(met):
         raise SystemExit("bar missed")
 
 

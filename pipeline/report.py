@@ -30,10 +30,16 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
         if evaluation.compared:
             parts.append(_difference_table(evaluation.slices, names, "the last blessed model"))
     if evaluation.group:
-        parts.append(_group_table(evaluation.group))
+        parts.append(_group_table(evaluation.group) if with_slices else Text(describe_group(evaluation.group)))
     if evaluation.verdicts:
         parts.append(_verdict_table(evaluation.verdicts))
     return Group(*parts, *(Text(f"Warning: {line}", "bold yellow") for line in describe_shortcuts(evaluation)))
+
+
+def describe_group(group: "GroupResult") -> str:
+    """A line on the groups: how many, how answered, how many right."""
+    name, metric = next(iter(group.metrics.items()))
+    return f"{group.groups} groups, answered by {group.rule}: {name} {_value(metric)}"
 
 
 def slice_metrics(evaluation: "Evaluation") -> list[str]:
@@ -264,7 +270,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
             if not verdict.passed:
                 console.print(f"  {verdict}", markup=False)
     if result.evaluation:
-        console.print(f"All slices: fpn report {shown(result.log.parents[2])}")
+        console.print(f"All of it, with pictures: {shown(summary['report'])}")
 
 
 def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:
