@@ -310,7 +310,7 @@ def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
             confidence[divmod(cell, len(classes))] = sure[rows]
         is_error = {cell: cell[0] != cell[1] for cell in cells}
     chosen = choose_by_cell(cells, confidence, is_error)
-    pictures = gallery.pictures({int(row) for rows in chosen.values() for row in rows})
+    pictures = gallery.pictures(int(row) for rows in chosen.values() for row in rows)
     shown = {cell: [pictures[row] for row in rows.tolist() if row in pictures] for cell, rows in chosen.items()}
     named = [*classes, "(unknown class)"]
     galleries = [
@@ -458,7 +458,7 @@ def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
         right = [items.all(axis=1) for items in right]
     now, before = right
     rows = {"broken": np.flatnonzero(before & ~now)[:_FLIPS], "fixed": np.flatnonzero(now & ~before)[:_FLIPS]}
-    pictures = gallery.pictures({int(row) for chosen in rows.values() for row in chosen})
+    pictures = gallery.pictures(int(row) for chosen in rows.values() for row in chosen)
 
     def named(answer: Any) -> str:
         chosen = np.flatnonzero(answer) if predictions.multi_label else [answer]

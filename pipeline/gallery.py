@@ -17,6 +17,7 @@ from pipeline.thumbnails import data_uri, read_originals, thumbnail
 
 _MOST_PICTURES: Final = 240  # in the cells of the confusion matrix, together
 _MOST_A_CELL: Final = 8
+_MOST_BYTES: Final = 512 << 20  # of files to read for them, which bounds time and not memory
 _CARD_SIDE: Final = 128  # pixels of a picture with an overlay
 
 Cell = tuple[int, int]
@@ -59,10 +60,16 @@ class Gallery:
         self._names = predictions.rows[features.FILENAME].to_numpy(object)
 
     def pictures(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
-        """(Name, thumbnail) of images, by row; without those that can't be read."""
+        """(Name, thumbnail) of images, by row; without those that can't be read, and the last ones if the files are huge."""
         wanted = {str(self._names[row]): row for row in rows}
-        read = read_originals(self._folder, wanted, self._settings)
-        return {wanted[name]: (name, thumbnail(encoded)) for name, encoded in read}
+        found: dict[int, tuple[str, str]] = {}
+        size = 0
+        for name, encoded in read_originals(self._folder, wanted, self._settings):
+            found[wanted[name]] = (name, thumbnail(encoded))
+            size += len(encoded)
+            if size > _MOST_BYTES:
+                break
+        return found
 
     def cards(self, chosen: list[tuple[int, int]], model: Path | None) -> tuple[list[Card], str]:
         """A card for each (row, class that is asked for), and why there are no overlays; "" if there are."""
