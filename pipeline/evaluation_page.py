@@ -31,7 +31,7 @@ from pipeline.plots import curve_style, draw_precision_recall, draw_reliability,
 _MOST_MATRIX: Final = 25  # classes of a confusion matrix
 _MOST_PAIRS: Final = 40  # of confused classes
 _MOST_CLASSES: Final = 300  # in the table of classes
-_MOST_CELLS: Final = 6000  # of a table of slices: slices times metrics
+_MOST_CELLS: Final = 4000  # of a table of slices: slices times metrics
 _LARGEST_SCALE: Final = 2  # the Brier score's
 _MOST_CURVES: Final = 10
 _WORST_CURVES: Final = 4  # beside the mean, of more classes than that
