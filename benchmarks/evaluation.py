@@ -5,8 +5,8 @@
 - Evaluator: seconds of the component on so many test images, against a bare loop that reads the same records and calls the
   same exported model on them in batches of the same size. Both are processes of their own that take turns; the shortest of the
   repeats counts. The start-up is what the same takes on a handful of images.
-- page: seconds of writing the page about them, with its pictures, in the process that has evaluated, and by how much the process
-  grows over what it held before.
+- page: seconds of writing the page about them, with its pictures, in the process that has evaluated, and by how much that
+  process grows over what it held before.
 
 Two networks: the small one of the embedded digits, whose answers cost next to nothing, and MobileNetV2 at 96 pixels. They are
 trained for an epoch on a few images that are drawn here; the test images are these, over and over.
@@ -210,7 +210,8 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     met = [measure(network, folder, data, options.images, options.repeats) for network in NETWORKS]
     print(
-        f"\nBars: the Evaluator at most {MOST_TIME} times the loop beyond the start-up; the page at most {MOST_PAGE_SECONDS} s and 1 GB."
+        f"\nBars: the Evaluator at most {MOST_TIME} times the loop beyond the start-up; "
+        f"the page at most {MOST_PAGE_SECONDS} s and 1 GB."
     )
     if not all(met):
         raise SystemExit("bar missed")
