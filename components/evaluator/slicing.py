@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pandas as pd
 from components.evaluator.results import SliceKey, slice_order
 from models import features
 
-_FEW_VALUES = 12  # of a whole number that has no more values than these, each is a slice
+NO_LABEL: Final = "(none)"  # in the place of a label, of images that have none
+_FEW_VALUES: Final = 12  # of a whole number that has no more values than these, each is a slice
 
 
 def slice_images(
@@ -17,7 +19,7 @@ def slice_images(
 ) -> dict[SliceKey, np.ndarray]:
     """The rows of each slice, all images first.
 
-    An image of several labels is in the slice of each.
+    An image of several labels is in the slice of each, one without any in a slice of its own.
 
     Args:
       rows: as `Predictions.rows`.
@@ -36,7 +38,7 @@ def slice_images(
         frame = pd.DataFrame({name: values[name] for name in names})
         if features.LABEL in names:
             frame = frame.assign(**{features.LABEL: frame[features.LABEL].str.split(features.LABEL_SEPARATOR, regex=False)})
-            frame = frame.explode(features.LABEL)
+            frame = frame.explode(features.LABEL).replace({features.LABEL: {"": NO_LABEL}})
         for key, found in frame.groupby(names, sort=False).groups.items():
             texts = key if isinstance(key, tuple) else (key,)
             slices[tuple(zip(names, texts, strict=True))] = np.sort(found.to_numpy())

@@ -28,7 +28,7 @@ def test_an_image_of_several_labels_is_in_the_slice_of_each():
     rows = pd.DataFrame({"image/label": ["cat|dog", "dog", ""]})
     slices = slice_images(rows, [["image/label"]], {})
     found = {dict(key).get("image/label"): images.tolist() for key, images in slices.items()}
-    assert found == {None: [0, 1, 2], "": [2], "cat": [0], "dog": [0, 1]}
+    assert found == {None: [0, 1, 2], "(none)": [2], "cat": [0], "dog": [0, 1]}
 
 
 def test_numbers_are_cut_at_their_quartiles():

@@ -96,6 +96,7 @@ def test_every_metric_agrees_with_the_answers_of_predict(run, predictions):
     slices = {item.name: item for item in read_evaluation(run.json["evaluation"]).slices}
     members = {"all examples": lambda labels, parity: True}
     members |= {f"image/label={colour}": lambda labels, parity, colour=colour: colour in labels for colour in COLOURS}
+    members |= {"image/label=(none)": lambda labels, parity: not labels}
     members |= {f"meta/parity={value}": lambda labels, parity, value=value: parity == value for value in "01"}
     assert set(slices) == set(members)
     assert any(not labels for labels, *_ in predictions)
@@ -111,9 +112,8 @@ def test_every_metric_agrees_with_the_answers_of_predict(run, predictions):
             "cross_entropy": -np.where(true, np.log(p), np.log(1 - p)).mean(),
             "f1_micro": 2 * hits / (predicted + true.sum()),
         }
-        assert {key: metric.value for key, metric in slices[name].metrics.items()} == pytest.approx(
-            expected, rel=1e-3, abs=1e-5
-        )
+        found = slices[name].metrics
+        assert {key: found[key].value for key in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 def test_predicted_labels_are_those_of_probability_one_half_or_more(predictions):
