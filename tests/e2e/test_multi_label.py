@@ -55,6 +55,7 @@ def place(tmp_path_factory):
         "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 16, "dropout": 0.0},
         "train": {"epochs": 6, "batch_size": 16, "learning_rate": 0.01},
         "evaluate": {
+            "min_slice_size": 1,
             "slices": [["image/label"], ["meta/parity"]],
             "thresholds": [
                 {"metric": "accuracy", "lower": 0.8},
