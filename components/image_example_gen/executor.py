@@ -25,6 +25,7 @@ from components.image_example_gen.grouping import check_groups, group_duplicates
 from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
 from components.image_example_gen.loading import Loader
 from components.image_example_gen.reuse import SHARDS_FILE, Shard, find_written, shard_key, take_over
+from components.image_example_gen.row import pack, unpack
 from components.image_example_gen.writing import SplitWriters
 from models import features
 
@@ -59,7 +60,7 @@ def make_shards(rows: Iterable[source.Row]) -> list[list[source.Row]]:
 
 
 class _WriteShard(beam.DoFn):
-    """(number, rows) to files: examples in their splits, and a part of the index."""
+    """(number, packed rows) to files: examples in their splits, and a part of the index."""
 
     def __init__(self, data: str, examples: str, shards: int, settings: dict[str, Any]) -> None:
         self._data = data
@@ -70,11 +71,11 @@ class _WriteShard(beam.DoFn):
     def setup(self) -> None:
         self._loader = Loader(self._data, self._settings)
 
-    def process(self, element: tuple[int, list[source.Row]]) -> Iterator[str]:
+    def process(self, element: tuple[int, bytes]) -> Iterator[str]:
         number, rows = element
         index: list[IndexRow] = []
         with SplitWriters(self._examples, number, self._shards) as writers:
-            for found, example in self._loader.load(rows):
+            for found, example in self._loader.load(unpack(rows)):
                 index.append(found)
                 if example is not None:
                     writers.write(found.split, example)
@@ -115,7 +116,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             for number, key in enumerate(keys)
             if key in written
         )
-        missing = [(number, shard) for number, shard in enumerate(shards) if keys[number] not in written]
+        missing = [(number, pack(shard)) for number, shard in enumerate(shards) if keys[number] not in written]
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline

@@ -22,6 +22,7 @@ from components.image_example_gen.duplicates import as_codes, looks_of
 from components.image_example_gen.index import SCHEMA
 from components.image_example_gen.loading import Loader
 from components.image_example_gen.perceptual_hash import near_pairs
+from components.image_example_gen.row import pack, unpack
 from components.image_example_gen.source import Row
 
 _HASHES: Final = pa.schema([SCHEMA.field(name) for name in ("group", "content_hash", "perceptual_hash")])
@@ -30,7 +31,7 @@ _KEEPS_ITS_IMAGES: Final = ("test", "eval", "train", "")  # the first split keep
 
 
 class _HashShard(beam.DoFn):
-    """(number, rows) to a file of the images' groups and hashes."""
+    """(number, packed rows) to a file of the images' groups and hashes."""
 
     def __init__(self, data: str, folder: str, settings: dict[str, Any]) -> None:
         self._data = data
@@ -40,9 +41,9 @@ class _HashShard(beam.DoFn):
     def setup(self) -> None:
         self._loader = Loader(self._data, self._settings)
 
-    def process(self, element: tuple[int, list[Row]]) -> Iterator[str]:
+    def process(self, element: tuple[int, bytes]) -> Iterator[str]:
         number, rows = element
-        found = [image for image, example in self._loader.load(rows) if example is not None]
+        found = [image for image, example in self._loader.load(unpack(rows)) if example is not None]
         table = pa.Table.from_pylist([image._asdict() for image in found], _HASHES)
         path = _part(self._folder, number)
         replace_file(path, lambda file: parquet.write_table(table, file))
@@ -65,7 +66,7 @@ def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], fol
     """
     _ = (
         pipeline
-        | "ShardsToHash" >> beam.Create(list(enumerate(shards)))
+        | "ShardsToHash" >> beam.Create([(number, pack(shard)) for number, shard in enumerate(shards)])
         | "SpreadToHash" >> beam.Reshuffle()
         | "HashShard" >> beam.ParDo(_HashShard(data, folder, settings))
     )

@@ -21,7 +21,8 @@ from models import features
 from models.preprocessing import to_network_size, with_pixels
 from models.summaries import summarize
 
-_BATCH_FILES, _BATCH_BYTES = 32, 2**24  # at most, or one file; what a thread takes at a time
+os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # a session has threads of its own; read when TensorFlow starts
+_BATCH_FILES, _BATCH_BYTES = 32, 2**20  # what a thread takes at a time, little enough for all to end at about the same time
 _THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
 _File = tuple[Row, bytes | RejectedImage]
 _Loaded = tuple[IndexRow, Examples | None]  # None if it is set aside
@@ -60,14 +61,20 @@ class Decoder:
             # One at a time: callers decode in several threads, and memory for each is enough.
             return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)
 
-        self._decode = decode
+        function = decode.get_concrete_function()
+        with tf.Graph().as_default() as graph:
+            encoded = tf.compat.v1.placeholder(tf.string, [None])
+            outputs = function(encoded)
+        # An image stays in the thread that asks for it: split among threads, its small operations take longer, not shorter.
+        config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1)
+        self._decode = tf.compat.v1.Session(graph=graph, config=config).make_callable(list(outputs), feed_list=[encoded])
 
     def decode(self, files: list[bytes]) -> list[Decoded | RejectedImage]:
         """Decodes files, all of them completely; those that are damaged give the reason."""
         if not files:
             return []
         try:
-            pixels, summaries = (output.numpy() for output in self._decode(tf.constant(files)))
+            pixels, summaries = self._decode(np.array(files, object))
         except tf.errors.OpError as error:
             if len(files) > 1:  # the others of the batch are good, or have reasons of their own
                 return [self.decode([file])[0] for file in files]
@@ -79,7 +86,7 @@ def _damage(file: bytes, error: tf.errors.OpError) -> str:
     """Why a file can't be decoded, of an operation's message the line that is not about the graph."""
     if lacks_end(file):
         return "truncated: the end of the file is missing"
-    lines = [line.strip() for line in error.message.splitlines() if line.strip() and "{{" not in line]
+    lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
     return f"damaged: {lines[-1][:200] if lines else 'it can not be decoded'}"
 
 

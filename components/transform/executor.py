@@ -19,7 +19,7 @@ from components.image_example_gen.reuse import read_shards
 from components.image_example_gen.writing import decoded_folder, shard_path
 from components.transform import spans
 
-_BATCH, _BATCH_BYTES = 64, 2**24  # examples at a time, as far as they take no more than about these bytes
+_BATCH, _BATCH_BYTES = 256, 2**24  # examples at a time, as far as they take no more than about these bytes
 
 
 class _WriteShard(beam.DoFn):
