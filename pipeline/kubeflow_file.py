@@ -118,7 +118,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
             types={key: item["parameterType"] for key, item in parameters.items()},
             defaults={key: _typed(item) for key, item in parameters.items() if "defaultValue" in item},
             required=[key for key, item in parameters.items() if "defaultValue" not in item and not item.get("isOptional")],
-            pipeline_root=spec.get("defaultPipelineRoot", ""),
+            pipeline_root=spec.get("defaultPipelineRoot") or "",
             tasks=[item.get("taskInfo", {}).get("name", key) for key, item in tasks.items()],
         )
     except (AttributeError, KeyError, TypeError) as error:
