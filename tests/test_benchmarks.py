@@ -46,7 +46,7 @@ def test_resnet50_has_its_published_multiply_adds():
 
 
 def ingestion_run(side: str, images: int, seconds: float, memory: int = 0) -> ingestion.Run:
-    if side == "loop":
+    if side.startswith("loop"):
         return ingestion.Run(side, "small", images, {"loop": seconds}, {"loop": memory})
     parts = {"ImageExampleGen": 0.75 * seconds, "StatisticsGen": 1000.0, "Transform": 0.25 * seconds}
     return ingestion.Run(side, "small", images, parts, {"ImageExampleGen": memory, "StatisticsGen": 10**9, "Transform": 5})
@@ -55,17 +55,19 @@ def ingestion_run(side: str, images: int, seconds: float, memory: int = 0) -> in
 def test_speed_is_that_of_the_fastest_runs_without_and_with_the_start_up():
     handful = ingestion.HANDFUL
     runs = [ingestion_run("loop", handful, 2.0), ingestion_run("loop", handful + 1000, 4.0)]
+    with_files = ingestion.LOOP_WITH_FILES
+    runs += [ingestion_run(with_files, handful, 2.0), ingestion_run(with_files, handful + 1000, 4.5)]
     runs += [ingestion_run("pipeline", handful, seconds) for seconds in (12.0, 11.0, 15.0)]
     runs += [ingestion_run("pipeline", handful + 1000, seconds) for seconds in (16.0, 13.5, 14.0)]
     (speed,) = ingestion.speeds(runs)
-    assert speed.start_up == {"loop": 2.0, "pipeline": 11.0}
-    assert speed.rates == pytest.approx({"loop": (handful + 1000) / 4.0, "pipeline": (handful + 1000) / 13.5})
-    assert speed.rates_beyond == pytest.approx({"loop": 500.0, "pipeline": 400.0})
-    assert speed.ratio == pytest.approx(4.0 / 13.5)
+    assert speed.start_up == {"loop": 2.0, with_files: 2.0, "pipeline": 11.0}
+    seconds = {"loop": 4.0, with_files: 4.5, "pipeline": 13.5}
+    assert speed.rates == pytest.approx({side: (handful + 1000) / each for side, each in seconds.items()})
+    assert speed.rates_beyond == pytest.approx({"loop": 500.0, with_files: 400.0, "pipeline": 400.0})
     assert speed.ratio_beyond == pytest.approx(0.8)
     text, met = ingestion.describe_speed(runs)
     assert met
-    assert "| beyond the start-up | 400.0 | 500.0 | 0.80 |" in text
+    assert "| beyond the start-up | 400.0 | 500.0 | 0.80 | 400.0 | 1.00 |" in text
     assert not ingestion.describe_speed([*runs, ingestion_run("loop", handful + 1000, 3.0)])[1]
 
 
@@ -87,26 +89,32 @@ def test_growth_is_of_the_time_an_image_beyond_the_start_up():
 
 
 def test_too_few_images_to_measure_meet_no_bar():
-    runs = [ingestion_run(side, images, 3.0) for side in ("loop", "pipeline") for images in (ingestion.HANDFUL, 20)]
+    runs = [ingestion_run(side, images, 3.0) for side in ingestion.SIDES for images in (ingestion.HANDFUL, 20)]
     assert not ingestion.describe_speed(runs)[1]
     assert not ingestion.describe_growth(runs)[1]
 
 
+def read_images(path: Path, name: str) -> collections.Counter[tuple[bytes, int]]:
+    """The images of a TFRecord file under a name, each with its label."""
+    records = [tf.train.Example.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+    each = [record.features.feature for record in records]
+    return collections.Counter(
+        (item[name].bytes_list.value[0], item[features.LABEL_INDEX].int64_list.value[0]) for item in each
+    )
+
+
 def test_the_loop_writes_the_pixels_and_labels_of_every_image(tmp_path):
     data = ingestion.write_images(tmp_path, "small", 20)
-    run = ingestion.run_loop(data, "small", tmp_path)
+    run = ingestion.run_loop(data, "small", tmp_path, with_files=True)
     files = sorted(data.glob("*/*/*.jpg"))
     assert run.images == len(files) == 20
     image = ImageConfig.model_validate(ingestion.KINDS["small"].image).model_dump()
     pixels = images_from_files(tf.constant([path.read_bytes() for path in files]), **image).numpy()
-    expected = collections.Counter(
-        (each.tobytes(), "ab".index(path.parent.name)) for each, path in zip(pixels, files, strict=True)
-    )
-    written = collections.Counter()
-    for record in tf.data.TFRecordDataset(str(tmp_path / "loop")).as_numpy_iterator():
-        example = tf.train.Example.FromString(record).features.feature
-        written[example[features.IMAGE].bytes_list.value[0], example[features.LABEL_INDEX].int64_list.value[0]] += 1
-    assert written == expected
+    labels = ["ab".index(path.parent.name) for path in files]
+    expected = zip([each.tobytes() for each in pixels], labels, strict=True)
+    assert read_images(tmp_path / "loop", features.IMAGE) == collections.Counter(expected)
+    encoded = zip([path.read_bytes() for path in files], labels, strict=True)
+    assert read_images(tmp_path / "files", features.ENCODED) == collections.Counter(encoded)
 
 
 def test_more_images_begin_with_the_same_ones(tmp_path):
@@ -135,7 +143,7 @@ def test_the_benchmark_of_ingestion_writes_its_page_and_every_run(tmp_path):
         assert title in done.stdout
     results = json.loads((tmp_path / "docs" / "data_speed.json").read_text())
     sides = [(run["side"], run["images"]) for run in results["speed"]["runs"]]
-    assert sides == [("loop", 12), ("pipeline", 12), ("loop", 24), ("pipeline", 24)]
+    assert sides == [(side, images) for images in (12, 24) for side in ingestion.SIDES]
     pipeline = results["speed"]["runs"][-1]
     assert results["memory"]["runs"][-1] == results["growth"]["runs"][-1] == pipeline  # made once
     assert all(pipeline["seconds"][name] > 0 and pipeline["peak"][name] > 2**27 for name in ingestion.COMPONENTS)
