@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
     crossval.set_defaults(call=_crossval)
 
+    compile_ = commands.add_parser("compile", help="compile the pipeline for Kubeflow Pipelines or Vertex AI")
+    _add_config_arguments(compile_)
+    compile_.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml")
+    compile_.add_argument("--target", choices=["kubeflow", "vertex"], default="kubeflow", help="where it will run (kubeflow)")
+    compile_.set_defaults(call=_compile)
+
     runs = commands.add_parser("runs", help="list the runs so far")
     runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
     runs.add_argument("--json", action="store_true", help="print all of it as one JSON object on the last line")
@@ -200,6 +206,18 @@ def _crossval(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.summary))
     return result.status
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from pipeline.config import load_config
+    from pipeline.kubeflow_runner import compile_pipeline
+    from pipeline.redirection import output_to
+
+    config = load_config(options.config, options.data, options.overrides)
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        compile_pipeline(config, options.output, options.target)
+    print(options.output)
+    return 0
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -537,8 +537,8 @@ class KubeflowConfig(Section):
 
     image: str = Field("fpn-pipeline:cpu", description="container image of the project")
     gpu_image: str = Field("fpn-pipeline:gpu", description="the same for components with GPUs")
-    root: Annotated[str, Field(pattern="^(s3|minio|gs)://.+")] | None = Field(
-        None, description="place for what components put out (s3://, minio:// or gs://); the backend's own if not given"
+    root: Annotated[str, Field(pattern="^(s3|minio|gs)://.+")] = Field(
+        "minio://mlpipeline/v2/artifacts", description="place for what components put out: s3://, minio:// or gs://"
     )
     state: str | None = Field(
         None,

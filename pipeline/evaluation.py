@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from tensorflow_model_analysis.proto import config_pb2
 
+from components.errors import UserError
 from components.evaluator.metrics import check_metrics
 from components.evaluator.verdicts import check_thresholds, needed_metrics, needed_slices
-from pipeline.config import EvaluateConfig
+from pipeline.config import EvaluateConfig, ThresholdConfig
 
 
 def evaluation_settings(config: EvaluateConfig, multi_label: bool) -> dict[str, Any]:
@@ -26,6 +28,27 @@ def evaluation_settings(config: EvaluateConfig, multi_label: bool) -> dict[str, 
     check_metrics(names, multi_label)
     slices = [*config.slices, *needed_slices(settings)]
     return {**settings, "metrics": names, "slices": slices, "multi_label": multi_label}
+
+
+def with_thresholds(settings: dict[str, Any], thresholds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same settings with other thresholds, and the metrics and slices that these need.
+
+    Args:
+      settings: as `evaluation_settings` makes them.
+      thresholds: as in the section `evaluate`.
+
+    Raises:
+      UserError: a threshold is not well formed, or does not fit.
+    """
+    try:
+        checked = TypeAdapter(list[ThresholdConfig]).validate_python(thresholds)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise UserError(f"thresholds: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+    changed = {**settings, "thresholds": [threshold.model_dump() for threshold in checked]}
+    check_thresholds(changed, settings["multi_label"])
+    changed["metrics"] = needed_metrics(changed, settings["multi_label"])
+    return {**changed, "slices": [*settings["slices"], *needed_slices(changed)]}
 
 
 def build_eval_config(settings: dict[str, Any]) -> config_pb2.EvalConfig:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from components.errors import UserError
+from components.errors import UserError, user_error
 from components.image_example_gen import source
 from models import features
 from pipeline.config import Config
@@ -344,10 +344,7 @@ def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, st
     """Exit status and message: a UserError somewhere in the chain of causes is told as it is."""
     if isinstance(failure, KeyboardInterrupt):
         return 1, f"interrupted in {component}; start again to go on from the last finished component"
-    cause: BaseException | None = failure
-    while cause:
-        if isinstance(cause, UserError):
-            return 2, str(cause)
-        cause = cause.__cause__ or cause.__context__
+    if told := user_error(failure):
+        return 2, str(told)
     lines = str(failure).strip().splitlines() or [""]
     return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {shown(log)}"

@@ -41,14 +41,14 @@ class DataNodes:
     example_gen: ImageExampleGen
     statistics_gen: tfx_components.StatisticsGen
     schema_gen: tfx_components.SchemaGen | ImportSchemaGen
-    previous_statistics: Resolver
+    previous_statistics: Resolver | None
     example_validator: ExampleValidator
 
     def in_order(self) -> list[BaseNode]:
-        return [getattr(self, item.name) for item in fields(self)]
+        return [node for item in fields(self) if (node := getattr(self, item.name))]
 
 
-def _data_nodes(config: Config, splits: Splits) -> DataNodes:
+def _data_nodes(config: Config, splits: Splits, state: str | None = None) -> DataNodes:
     example_gen = ImageExampleGen(
         input_base=config.data.path,
         settings={
@@ -65,21 +65,24 @@ def _data_nodes(config: Config, splits: Splits) -> DataNodes:
         schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
     else:
         schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
-    previous_statistics = Resolver(
-        strategy_class=PreviousStatistics,
-        previous=Channel(type=artifacts.ExampleStatistics, producer_component_id=statistics_gen.id),
-        current=statistics_gen.outputs["statistics"],
-        transformed=Channel(type=artifacts.TransformGraph),
-    ).with_id("PreviousStatistics")
+    previous_statistics = None
+    if not state:
+        previous_statistics = Resolver(
+            strategy_class=PreviousStatistics,
+            previous=Channel(type=artifacts.ExampleStatistics, producer_component_id=statistics_gen.id),
+            current=statistics_gen.outputs["statistics"],
+            transformed=Channel(type=artifacts.TransformGraph),
+        ).with_id("PreviousStatistics")
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],
-        baseline_statistics=previous_statistics.outputs["previous"],
+        baseline_statistics=previous_statistics.outputs["previous"] if previous_statistics else None,
         max_drift=config.data.max_drift,
         max_skew=config.data.max_skew,
         skew_control=None if splits.folds else "train",  # folds are dealt so that they resemble each other
         stop_on_anomalies=config.data.stop_on_anomalies,
         code=code_digest("components.example_validator.component"),
+        state=state,
     )
     return DataNodes(example_gen, statistics_gen, schema_gen, previous_statistics, example_validator)
 
@@ -101,6 +104,7 @@ def create_pipeline(
     push_folder: str | None,
     metadata: metadata_store_pb2.ConnectionConfig | None = None,
     splits: Splits = TRAIN_EVAL_TEST,
+    state: str | None = None,
 ) -> Pipeline:
     """Chains the components from image files to a pushed model.
 
@@ -111,8 +115,9 @@ def create_pipeline(
         judging and pushing them.
       metadata: the store of runs and artifacts; None where the orchestrator keeps one.
       splits: the usual ones, or folds in their roles.
+      state: folder, or URI, for what outlives a run, where components look for earlier ones; None: they ask `metadata`.
     """
-    data = _data_nodes(config, splits)
+    data = _data_nodes(config, splits, state)
     example_gen, schema_gen = data.example_gen, data.schema_gen
     image = config.image.model_dump()
     transform = Transform(
@@ -161,12 +166,12 @@ def create_pipeline(
             **sections,
             "export": config.export.model_dump(),
             "code": code_digest("models.training"),
-            "checkpoints": f"{pipeline_root}/checkpoints",
+            "checkpoints": f"{state or pipeline_root}/checkpoints",
         },
     )
     components = [*data.in_order(), transform, *([tuner] if tuner else []), trainer]
     baseline = None
-    if push_folder:
+    if push_folder and not state:
         baseline = Resolver(
             strategy_class=LastBlessedBaseline,
             model=Channel(type=artifacts.Model),
@@ -182,6 +187,7 @@ def create_pipeline(
         eval_config=build_eval_config(settings),
         settings={**settings, "splits": splits.test, "judged": push_folder is not None},
         code=code_digest("components.evaluator.component"),
+        state=state if push_folder else None,
     )
     components.append(evaluator)
     if push_folder:

@@ -18,6 +18,7 @@ class EvaluatorSpec(ComponentSpec):
     PARAMETERS: ClassVar = {
         standard_component_specs.EVAL_CONFIG_KEY: ExecutionParameter(type=str),
         executor.SETTINGS_KEY: ExecutionParameter(type=str),
+        executor.STATE_KEY: ExecutionParameter(type=str, optional=True),
         "code": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
@@ -46,17 +47,19 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         eval_config: config_pb2.EvalConfig,
         settings: dict[str, Any],
         code: str,
+        state: str | None = None,
     ) -> None:
         """Creates the component.
 
         Args:
           examples: raw ones.
           model: the candidate.
-          baseline_model: the last blessed one, or an empty channel.
+          baseline_model: the last blessed one, or an empty channel; None to look in `state`, if that is given.
           eval_config: metrics and slices for TFMA.
           settings: the section `evaluate` of the configuration with its metrics and slices complete; `multi_label`;
             `splits`, the names of those to measure on; `judged`, whether the thresholds apply.
           code: anything whose change must make the component run again.
+          state: folder that has the last pushed model where there is no channel of it.
         """
         super().__init__(
             spec=EvaluatorSpec(
@@ -66,6 +69,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 eval_config=proto_utils.proto_to_json(eval_config),
                 settings=json.dumps(settings, sort_keys=True),
                 code=code,
+                state=state,
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=Channel(type=standard_artifacts.ModelBlessing),
             )

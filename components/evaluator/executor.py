@@ -14,9 +14,10 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
+from components.baseline.memory import last_pushed
 from components.evaluator import intervals, metrics
 from components.evaluator.comparison import flips
 from components.evaluator.groups import evaluate_groups
@@ -29,6 +30,7 @@ from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, e
 from components.evaluator.verdicts import judge
 
 SETTINGS_KEY: Final = "settings"
+STATE_KEY: Final = "state"
 _ROWS: Final = 2**16  # images that TFMA takes at a time
 
 
@@ -64,6 +66,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for name in fileio.listdir(uri)
         )
         models = [path_utils.serving_model_path(item.uri) for item in (model, baseline) if item]
+        if (state := exec_properties.get(STATE_KEY)) and (pushed := last_pushed(state, models[0])):
+            baseline = standard_artifacts.Model()
+            baseline.uri = pushed
+            models.append(pushed)
         fileio.makedirs(folder)
         with self._make_beam_pipeline() as pipeline:
             predict(pipeline, files, models, folder, settings["batch_size"], settings["multi_label"])

@@ -17,6 +17,7 @@ class ExampleValidatorSpec(ComponentSpec):
         executor.MAX_SKEW_KEY: ExecutionParameter(type=float, optional=True),
         executor.SKEW_CONTROL_KEY: ExecutionParameter(type=str, optional=True),
         executor.STOP_KEY: ExecutionParameter(type=int),
+        executor.STATE_KEY: ExecutionParameter(type=str, optional=True),
         "code": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
@@ -43,25 +44,27 @@ class ExampleValidator(base_component.BaseComponent):
         self,
         statistics: BaseChannel,
         schema: BaseChannel,
-        baseline_statistics: BaseChannel,
+        baseline_statistics: BaseChannel | None = None,
         *,
         max_drift: float | None,
         max_skew: float | None,
         skew_control: str | None,
         stop_on_anomalies: bool,
         code: str,
+        state: str | None = None,
     ) -> None:
         """Creates the component.
 
         Args:
           statistics: of all splits.
           schema: what they must fit; distances for which it has thresholds of its own are judged by these.
-          baseline_statistics: of the previous run, or an empty channel.
+          baseline_statistics: of the previous run, or an empty channel; None to look in `state`.
           max_drift: largest distance between a split and the same split of the previous run that is no anomaly; None: any.
           max_skew: likewise between a split and `skew_control`.
           skew_control: the split that the others must resemble; None to compare no splits.
           stop_on_anomalies: whether the component fails when it has found any.
           code: anything whose change must make the component run again.
+          state: folder that has the previous statistics where there is no channel of them, and keeps these for the next run.
         """
         super().__init__(
             spec=ExampleValidatorSpec(
@@ -73,6 +76,7 @@ class ExampleValidator(base_component.BaseComponent):
                 skew_control=skew_control,
                 stop_on_anomalies=int(stop_on_anomalies),
                 code=code,
+                state=state,
                 anomalies=Channel(type=standard_artifacts.ExampleAnomalies),
             )
         )

@@ -13,6 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, writer_utils
 
+from components.baseline.memory import keep_statistics, previous_statistics
 from components.errors import UserError
 from components.example_validator.comparison import MEASURES, name_splits, with_thresholds
 
@@ -20,6 +21,7 @@ MAX_DRIFT_KEY: Final = "max_drift"
 MAX_SKEW_KEY: Final = "max_skew"
 SKEW_CONTROL_KEY: Final = "skew_control"
 STOP_KEY: Final = "stop_on_anomalies"
+STATE_KEY: Final = "state"
 SCHEMA_FILE: Final = "schema.pbtxt"  # beside each split's anomalies: the schema with the thresholds that it was judged by
 
 
@@ -54,6 +56,9 @@ class Executor(base_executor.BaseExecutor):
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
         statistics = _load(statistics_artifact)
         baseline = input_dict.get(standard_component_specs.BASELINE_STATISTICS_KEY)
+        state = exec_properties.get(STATE_KEY)
+        if state:
+            baseline = [found] if (found := previous_statistics(state, statistics_artifact)) else []
         previous = _load(baseline[0]) if baseline else {}
         skew_control = exec_properties.get(SKEW_CONTROL_KEY)
 
@@ -80,6 +85,8 @@ class Executor(base_executor.BaseExecutor):
                 f"{len(named)} {'anomaly' if len(named) == 1 else 'anomalies'} in the data: {'; '.join(named[:5])}\n"
                 f"Mend the data or the schema (data.schema), or set data.stop_on_anomalies to false"
             )
+        if state:  # only of data that the run goes on with
+            keep_statistics(state, statistics_artifact)
 
 
 def _load(artifact: Any) -> dict[str, Any]:

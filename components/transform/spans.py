@@ -67,7 +67,7 @@ def span_by_span(
 
 def _last_cache(own: str) -> list[types.Artifact]:
     parent, name = os.path.split(own.rstrip("/"))
-    earlier = [item.rstrip("/") for item in fileio.listdir(parent) if item.rstrip("/") != name]
+    earlier = [item.rstrip("/") for item in fileio.listdir(parent) if item.rstrip("/").isdigit() and item.rstrip("/") != name]
     filled = [item for item in earlier if fileio.listdir(os.path.join(parent, item))]
     if not filled:
         return []

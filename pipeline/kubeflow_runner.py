@@ -1,0 +1,294 @@
+"""Compiles the pipeline to the file that Kubeflow Pipelines (2.x) or Vertex AI Pipelines runs.
+
+TFX's compiler makes the tasks and their connections. What open-source Kubeflow Pipelines needs beyond that is added to its
+result: runtime parameters with defaults, resources, images, the container's own entry point, and the second document with what
+Kubernetes alone knows. A first task, Lookup, tells what is there before a run (the data's fingerprint, the last statistics and
+the last pushed model), so that the backend's cache notices when it has changed.
+"""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from components.errors import UserError
+from components.image_example_gen.source import root_of
+from pipeline.config import Config, PodConfig, quantity
+from pipeline.write_aside import write_text
+
+Target = Literal["kubeflow", "vertex"]
+COMMAND: Final = ["python", "-m", "pipeline.kubeflow_entrypoint"]
+LOOKUP: Final = "Lookup"
+# Runtime parameters: their type, the task that takes each, and under which key.
+_RUNTIME_PARAMETERS: Final = {
+    "data_path": ("STRING", "ImageExampleGen", "input_base"),
+    "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
+    "thresholds": ("STRING", "Evaluator", "thresholds"),
+}
+# What Lookup puts out: the task whose key in the cache it is part of, and under which key that takes it.
+_LOOKED_UP: Final = {
+    "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
+    "last_statistics": ("ExampleValidator", "last_statistics"),
+    "last_pushed": ("Evaluator", "last_pushed"),
+}
+_STATE_READERS: Final = ("ExampleValidator", "Evaluator")
+_TRAINING: Final = ("Tuner", "Trainer")
+
+
+def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> None:
+    """Writes the compiled pipeline. Needs no cluster and no credentials, and opens no data.
+
+    Args:
+      config: the whole configuration.
+      output: file to write: for Kubeflow YAML with two documents; for Vertex AI one YAML document, or a whole PipelineJob if
+        the name ends in .json.
+      target: where it will run.
+
+    Raises:
+      UserError: a path is one that containers can't reach, or the file's name does not fit.
+    """
+    suffixes = (".yaml", ".yml", ".json") if target == "vertex" else (".yaml", ".yml")
+    if output.suffix not in suffixes:
+        raise UserError(f"{output}: give --output a name that ends in {' or '.join(suffixes)}")
+    job = build_job(config, target)
+    if output.suffix == ".json":
+        text = json.dumps(job, indent=2) + "\n"
+    else:
+        documents = [job["pipelineSpec"]]
+        if target == "kubeflow":
+            documents.append({"platforms": {"kubernetes": {"deploymentSpec": {"executors": _platform(config, job)}}}})
+        text = yaml.dump_all(documents, Dumper=_Dumper, allow_unicode=True, width=120)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text)
+    except OSError as error:
+        raise UserError(f"{output}: can't be written ({error.strerror}); give another --output") from error
+
+
+def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
+    """The compiled pipeline as a PipelineJob in JSON; see `compile_pipeline`."""
+    data_path, state = _data_path(config), state_folder(config)
+    if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
+        raise UserError(f"kubeflow.root: Vertex AI writes to gs:// alone, is {config.kubeflow.root}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # nothing is computed here
+    runner = importlib.import_module("tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner")
+    from components.baseline.memory import pushed_folder
+    from pipeline.pipeline import create_pipeline
+
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=config.kubeflow.root,
+        push_folder=config.push.path or pushed_folder(state),
+        state=state,
+    )
+    pipeline.enable_cache = config.kubeflow.cache
+    settings = runner.KubeflowV2DagRunnerConfig(
+        default_image=config.kubeflow.image, default_commands=COMMAND, use_pipeline_spec_2_1=True
+    )
+    job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
+    spec = job["pipelineSpec"]
+    spec["defaultPipelineRoot"] = config.kubeflow.root
+    if target == "kubeflow":
+        _add_lookup(spec, config, state)
+    else:  # what `state` holds is no part of their keys in the cache
+        for task in _STATE_READERS:
+            spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+    _add_parameters(spec, config, data_path)
+    _name_types(spec)
+    for name, component in spec["components"].items():
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        _finish_arguments(container, component, config)
+        _finish_driver(container, target)
+        pod = config.kubeflow.pod_of(name)
+        container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
+        container["resources"] = _resources(pod, target)
+        if pod.env:
+            container["env"] = [{"name": key, "value": value} for key, value in pod.env.items()]
+    values = {name: item["defaultValue"] for name, item in spec["root"]["inputDefinitions"]["parameters"].items()}
+    job["runtimeConfig"] = {"gcsOutputDirectory": config.kubeflow.root, "parameterValues": values}
+    return job
+
+
+def state_folder(config: Config) -> str:
+    """The folder for what outlives a run, `NAME` below `kubeflow.state`.
+
+    Raises:
+      UserError: containers can't reach it, or it goes with them.
+    """
+    settings = config.kubeflow
+    folder = settings.state or (f"{settings.root.rstrip('/')}/state" if settings.root.startswith("gs://") else None)
+    if folder is None:
+        raise UserError(
+            "kubeflow.state: is missing; name a folder on one of kubeflow.volumes, or gs://, for pushed models and checkpoints"
+        )
+    if not folder.startswith("gs://") and not any(_is_below(folder, volume.path) for volume in settings.volumes):
+        known = ", ".join(volume.path for volume in settings.volumes) or "none"
+        raise UserError(f"kubeflow.state: must be on one of kubeflow.volumes ({known}) or gs://, is {folder}")
+    return f"{folder.rstrip('/')}/{config.name}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that begin like a number: the backend takes some for one, such as 1e3, that Python does not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if text[:1] in "+-.0123456789" else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath([os.path.normpath(path), os.path.normpath(folder)]) == os.path.normpath(folder)
+
+
+def _data_path(config: Config) -> str:
+    path = config.data.path
+    if "://" in root_of(path) or os.path.isabs(path):
+        return path
+    if config.data.sample:  # each container that reads it writes it for itself
+        return f"/tmp/{path}"
+    raise UserError(f"data.path: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {path}")
+
+
+def _add_lookup(spec: dict[str, Any], config: Config, state: str) -> None:
+    """Puts the task before all others, whose results are parameters of those that depend on what it finds."""
+    components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
+    custom_config = tasks["ImageExampleGen"]["inputs"]["parameters"]["custom_config"]
+    label = f"{LOOKUP}_executor"
+    components[LOOKUP] = {
+        "executorLabel": label,
+        "inputDefinitions": {
+            "parameters": {name: {"parameterType": "STRING"} for name in ("input_base", "custom_config", "state")}
+        },
+        "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in _LOOKED_UP}},
+    }
+    tasks[LOOKUP] = {
+        "taskInfo": {"name": LOOKUP},
+        "componentRef": {"name": LOOKUP},
+        "inputs": {
+            "parameters": {
+                "input_base": {"componentInputParameter": "data_path"},
+                "custom_config": custom_config,
+                "state": {"runtimeValue": {"constant": state}},
+            }
+        },
+    }
+    spec["deploymentSpec"]["executors"][label] = {
+        "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", "{{$}}"]}
+    }
+    for output, (task, key) in _LOOKED_UP.items():
+        components[task]["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
+        tasks[task]["inputs"]["parameters"][key] = {
+            "taskOutputParameter": {"producerTask": LOOKUP, "outputParameterKey": output}
+        }
+        tasks[task]["dependentTasks"] = sorted({*tasks[task].get("dependentTasks", []), LOOKUP})
+
+
+def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> None:
+    """Declares the runtime parameters, which TFX's compiler would leave without their defaults."""
+    thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds]
+    defaults = {"data_path": data_path, "train_epochs": config.train.epochs, "thresholds": json.dumps(thresholds)}
+    declared = {}
+    for name, (kind, task, key) in _RUNTIME_PARAMETERS.items():
+        declared[name] = {"parameterType": kind, "defaultValue": defaults[name]}
+        spec["components"][task]["inputDefinitions"]["parameters"][key] = {"parameterType": kind}
+        spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"][key] = {"componentInputParameter": name}
+    spec["root"]["inputDefinitions"] = {"parameters": declared}
+
+
+def _name_types(spec: dict[str, Any]) -> None:
+    """Artifact types by their titles alone, which is all that kfp's own readers understand."""
+    for component in spec["components"].values():
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for artifact in component.get(side, {}).get("artifacts", {}).values():
+                title = yaml.safe_load(artifact["artifactType"]["instanceSchema"])["title"]
+                artifact["artifactType"] = {"schemaTitle": title, "schemaVersion": "0.0.1"}
+
+
+def _finish_arguments(container: dict[str, Any], component: dict[str, Any], config: Config) -> None:
+    """Tells the entry point what the component's inputs are, and about a data set that the pipeline writes by itself."""
+    arguments = container["args"]
+    flag = "--json_serialized_inputs_spec_args"
+    if flag in arguments:
+        arguments[arguments.index(flag) + 1] = json.dumps(component["inputDefinitions"], sort_keys=True)
+    if config.data.sample and "input_base" in component.get("inputDefinitions", {}).get("parameters", {}):
+        arguments += ["--sample", config.data.sample]
+
+
+def _finish_driver(container: dict[str, Any], target: Target) -> None:
+    """Vertex AI runs the ExampleGen's driver before it asks its cache; Kubeflow Pipelines does not know drivers."""
+    if "lifecycle" not in container:
+        return
+    if target == "kubeflow":
+        del container["lifecycle"]
+    else:
+        container["lifecycle"]["preCacheCheck"] = {"command": [*COMMAND, "--driver"], "args": container["args"]}
+
+
+def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:
+    """In both forms for Kubeflow Pipelines: numbers (of cores, and 10^9 bytes) as older backends read them, and quantities."""
+    resources: dict[str, Any] = {}
+    for bound in ("request", "limit"):
+        cpu, memory = getattr(pod, f"cpu_{bound}"), getattr(pod, f"memory_{bound}")
+        resources[f"cpu{bound.title()}"] = quantity(cpu)
+        resources[f"memory{bound.title()}"] = quantity(memory) / 1e9
+        if target == "kubeflow":
+            resources[f"resourceCpu{bound.title()}"] = cpu
+            resources[f"resourceMemory{bound.title()}"] = memory
+    if pod.gpus:
+        resources["accelerator"] = {"type": pod.gpu_resource, "count": str(pod.gpus)}
+        if target == "kubeflow":
+            resources["accelerator"] |= {"resourceType": pod.gpu_resource, "resourceCount": str(pod.gpus)}
+    return resources
+
+
+def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
+    """By executor, what the second document says: nodes, secrets, volumes."""
+    settings = config.kubeflow
+    executors = {}
+    for name, component in job["pipelineSpec"]["components"].items():
+        pod = settings.pod_of(name)
+        found: dict[str, Any] = {}
+        if pod.node_selector:
+            found["nodeSelector"] = {"labels": pod.node_selector}
+        if pod.tolerations:
+            found["tolerations"] = [{key: value for key, value in item if value} for item in pod.tolerations]
+        found["secretAsEnv"] = [
+            {
+                **_named("secretName", "secretNameParameter", secret.name),
+                "keyToEnv": [{"secretKey": key, "envVar": variable} for variable, key in secret.env.items()],
+            }
+            for secret in settings.secrets
+            if secret.env
+        ]
+        found["secretAsVolume"] = [
+            {**_named("secretName", "secretNameParameter", secret.name), "mountPath": secret.path}
+            for secret in settings.secrets
+            if secret.path
+        ]
+        found["pvcMount"] = [
+            {**_named("constant", "pvcNameParameter", volume.claim), "mountPath": volume.path} for volume in settings.volumes
+        ]
+        if settings.shared_memory and name in _TRAINING:
+            shared = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}
+            found["emptyDirMounts"] = [{**shared, "sizeLimit": settings.shared_memory}]
+        if settings.image_pull_policy:
+            found["imagePullPolicy"] = settings.image_pull_policy
+        found["imagePullSecret"] = [
+            _named("secretName", "secretNameParameter", secret) for secret in settings.image_pull_secrets
+        ]
+        executors[component["executorLabel"]] = {key: value for key, value in found.items() if value}
+    return {label: found for label, found in executors.items() if found}
+
+
+def _named(old_key: str, new_key: str, name: str) -> dict[str, Any]:
+    """A name in both forms: as backends before 2.5 read it, and as later ones do."""
+    return {old_key: name, new_key: {"runtimeValue": {"constant": name}}}

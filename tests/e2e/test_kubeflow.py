@@ -1,0 +1,114 @@
+"""The compiled pipeline, executed task by task as Kubeflow Pipelines would, against a run on this machine."""
+
+import csv
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+from kubeflow_backend import Backend, TaskFailed
+from PIL import Image
+
+from components.evaluator.results import read_evaluation
+from pipeline.digits import write_digits
+
+DIGITS = 150  # three pictures each
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("kubeflow")
+    write_digits(place / "all")
+    with (place / "all" / "manifest.csv").open() as file:
+        header, *rows = csv.reader(file)
+    rows = [row for row in rows if int(row[3]) < DIGITS]
+    for path, *_ in rows:
+        (place / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(place / "all" / path, place / "data" / path)
+    with (place / "data" / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    config = {
+        "name": "few-digits",
+        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2}},
+        "image": {"height": 16, "width": 16, "channels": 1},
+        "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
+        "train": {"epochs": 9, "batch_size": 32},
+        "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 1.01}]},
+        "kubeflow": {
+            "root": "s3://bucket/root",
+            "state": str(place / "state"),
+            "volumes": [{"claim": "fpn-data", "path": str(place)}],
+        },
+    }
+    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    return place
+
+
+ARGUMENTS = {"train_epochs": 1, "thresholds": json.dumps([{"metric": "accuracy", "lower": 0.01}])}
+
+
+@pytest.fixture(scope="module")
+def backend(place):
+    return Backend(place / "backend")
+
+
+@pytest.fixture(scope="module")
+def runs(place, backend, fpn):
+    """The compiled file's run, and the same on this machine beside it."""
+    ended = fpn("compile", "--config", place / "config.yaml", "--output", place / "pipeline.yaml")
+    assert ended.status == 0, ended.stderr
+    overrides = [f"train.epochs={ARGUMENTS['train_epochs']}", f"evaluate.thresholds={ARGUMENTS['thresholds']}"]
+    arguments = ["--config", place / "config.yaml", "--output", place / "out", "--json"]
+    arguments += [item for override in overrides for item in ("--set", override)]
+    with ThreadPoolExecutor() as pool:
+        local = pool.submit(fpn, "run", *arguments)
+        done = backend.run(place / "pipeline.yaml", ARGUMENTS)
+    assert local.result().status == 0, local.result().stderr
+    return done, local.result()
+
+
+@pytest.mark.slow
+def test_images_become_a_pushed_model(runs, place, backend):
+    done = runs[0]
+    assert set(done) >= {"Lookup", "ImageExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
+    (version,) = (place / "state" / "few-digits" / "pushed").iterdir()
+    assert (version / "saved_model.pb").exists()
+    pushed = done["Pusher"].artifacts["pushed_model"]
+    assert pushed["metadata"]["pushed_destination"] == str(version)
+    assert (backend.path(pushed["uri"]) / "saved_model.pb").exists()
+
+
+@pytest.mark.slow
+def test_the_metrics_are_those_of_a_run_on_this_machine(runs, backend):
+    done, local = runs
+    evaluation = read_evaluation(str(backend.path(done["Evaluator"].artifacts["evaluation"]["uri"])))
+    expected = local.json["metrics"]
+    assert {name: metric.value for name, metric in evaluation.overall.items()} == {
+        name: pytest.approx(metric["value"], abs=1e-6) for name, metric in expected.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_changed_image_is_taken_in_and_unchanged_data_comes_from_the_cache(runs, place, backend):
+    until_ingestion = ("Lookup", "ImageExampleGen")
+    again = backend.run(place / "pipeline.yaml", ARGUMENTS, only=until_ingestion)
+    assert again["ImageExampleGen"].cached
+    assert again["Lookup"].parameters["last_pushed"] != runs[0]["Lookup"].parameters["last_pushed"]
+    changed = next((place / "data").rglob("*.png"))
+    Image.open(changed).rotate(90).save(changed)
+    after = backend.run(place / "pipeline.yaml", ARGUMENTS, only=until_ingestion)
+    assert not after["ImageExampleGen"].cached
+    before = runs[0]["ImageExampleGen"].artifacts["examples"]
+    assert (
+        after["ImageExampleGen"].artifacts["examples"]["metadata"]["input_fingerprint"]
+        != (before["metadata"]["input_fingerprint"])
+    )
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_input_is_the_last_line_of_the_log(runs, place, backend):
+    with pytest.raises(TaskFailed) as failed:
+        backend.run(place / "pipeline.yaml", {"data_path": "/no/such/folder"}, only=("Lookup",))
+    assert failed.value.status == 2
+    assert failed.value.log.splitlines()[-1].startswith("fpn: /no/such/folder: no such folder; give a folder of class folders")
