@@ -436,6 +436,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+Text = Annotated[str, BeforeValidator(_as_text)]
 Cpu = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?m?$")]
 Memory = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -471,7 +472,7 @@ class PodConfig(Section):
     tolerations: list[TolerationConfig] = Field(
         [], description="taints of nodes that don't matter: key, operator, value, effect"
     )
-    env: dict[str, str] = Field({}, description="environment variables; a component's own are added to these")
+    env: dict[str, Text] = Field({}, description="environment variables; a component's own are added to these")
 
     @model_validator(mode="after")
     def _requests_fit_limits(self) -> "PodConfig":
@@ -493,7 +494,7 @@ class OwnPodConfig(Section):
     gpu_resource: str | None = None
     node_selector: dict[str, str] | None = None
     tolerations: list[TolerationConfig] | None = None
-    env: dict[str, str] = {}
+    env: dict[str, Text] = {}
 
 
 class SecretConfig(Section):

@@ -55,14 +55,13 @@ def _look_up(options: argparse.Namespace) -> None:
     """Writes each result into the file of its output parameter."""
     from components.baseline.memory import state_digests
     from components.image_example_gen import source
-    from components.image_example_gen.executor import unpack_settings
 
     invocation = json.loads(options.json_serialized_invocation_args)
     parameters = _parameters(invocation)
     folder = parameters["input_base"]
     _write_sample(options.sample, folder)
     found = {
-        "data_fingerprint": source.fingerprint(folder, unpack_settings(parameters)),
+        "data_fingerprint": source.fingerprint(folder, json.loads(parameters["settings"])),
         **state_digests(parameters["state"]),
     }
     for name, output in invocation["outputs"]["parameters"].items():

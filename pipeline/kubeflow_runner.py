@@ -160,14 +160,15 @@ def _data_path(config: Config) -> str:
 
 def _add_lookup(spec: dict[str, Any], config: Config, state: str) -> None:
     """Puts the task before all others, whose results are parameters of those that depend on what it finds."""
+    from components.image_example_gen.executor import unpack_settings
+
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
-    custom_config = tasks["ImageExampleGen"]["inputs"]["parameters"]["custom_config"]
+    ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
+    settings = unpack_settings({key: item["runtimeValue"]["constant"] for key, item in ingestion.items()})
     label = f"{LOOKUP}_executor"
     components[LOOKUP] = {
         "executorLabel": label,
-        "inputDefinitions": {
-            "parameters": {name: {"parameterType": "STRING"} for name in ("input_base", "custom_config", "state")}
-        },
+        "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in ("input_base", "settings", "state")}},
         "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in _LOOKED_UP}},
     }
     tasks[LOOKUP] = {
@@ -176,7 +177,7 @@ def _add_lookup(spec: dict[str, Any], config: Config, state: str) -> None:
         "inputs": {
             "parameters": {
                 "input_base": {"componentInputParameter": "data_path"},
-                "custom_config": custom_config,
+                "settings": {"runtimeValue": {"constant": json.dumps(settings, sort_keys=True)}},
                 "state": {"runtimeValue": {"constant": state}},
             }
         },

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def write_examples(rows: pd.DataFrame, split: Path) -> None:
                 writer.write(example.SerializeToString())
 
 
-def run_evaluator(place: Path, with_baseline: bool = True, **section):
+def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = None, **section):
     """Runs the executor; the evaluation's folder and the blessing."""
     rows = draw()
     examples = make_artifact(standard_artifacts.Examples, place, "ImageExampleGen", "examples", 1)
@@ -101,6 +102,7 @@ def run_evaluator(place: Path, with_baseline: bool = True, **section):
         eval_config=build_eval_config(settings),
         settings={**settings, "splits": ["test"], "judged": True},
         code="",
+        state=str(state) if state else None,
     )
     evaluation = make_artifact(standard_artifacts.ModelEvaluation, place, "Evaluator", "evaluation", 1)
     blessing = make_artifact(standard_artifacts.ModelBlessing, place, "Evaluator", "blessing", 1)
@@ -240,3 +242,17 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     assert [verdict.requirement for verdict in evaluation.verdicts] == ["at least 0.5"]
     assert blessing.get_int_custom_property("blessed") == 1
     assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
+
+
+def test_without_a_metadata_store_the_baseline_is_the_last_pushed_model(tmp_path):
+    pushed = tmp_path / "state" / "pushed" / "7"
+    save_model(tmp_path / "saved", "baseline", CLASSES)
+    shutil.copytree(tmp_path / "saved" / "Format-Serving", pushed)
+    thresholds = [{"metric": "accuracy", "change": 0.0}]
+    folder, blessing = run_evaluator(tmp_path, with_baseline=False, state=tmp_path / "state", thresholds=thresholds)
+    evaluation = read_evaluation(folder)
+    accuracy = evaluation.slices[0].comparisons["accuracy"]
+    rows = draw()
+    right = np.stack(rows["baseline"]).argmax(axis=1) == rows["label"].map(CLASSES.index)
+    assert accuracy.baseline == pytest.approx(right.mean())
+    assert blessing.get_string_custom_property("baseline_model") == str(pushed)

@@ -114,6 +114,19 @@ def test_splits_and_runs_of_the_same_distributions_have_no_anomalies(tmp_path: P
     assert len(read_distances(folder)) == 5 * (3 + 2)  # features, each with drift in all splits and skew in two
 
 
+def test_without_a_metadata_store_the_state_has_the_previous_statistics(tmp_path: Path) -> None:
+    three = ("first", "again", "other")
+    folders = {name: tmp_path / name for name in three}
+    for folder in folders.values():
+        folder.mkdir()
+    splits = {"train": images(600, 1), "eval": images(30, 2), "test": images(30, 3)}
+    found = [validate(folders[name], splits, state=str(tmp_path / "state")) for name in three[:2]]
+    splits = {**splits, "train": images(600, 4, brightness=0.9)}
+    found.append(validate(folders["other"], splits, state=str(tmp_path / "state")))
+    drifts = [{item.kind for item in read_distances(folder)} for folder in found]
+    assert drifts == [{"skew"}, {"skew"}, {"skew", "drift"}]
+
+
 def test_darker_eval_images_are_told_with_feature_splits_distance_and_threshold(tmp_path: Path) -> None:
     folder = validate(tmp_path, three_splits(brightness=0.2))
     (skew,) = [item for item in read_distances(folder) if item.value > item.threshold]

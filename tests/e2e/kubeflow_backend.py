@@ -27,8 +27,6 @@ class TaskFailed(Exception):
 
     def __init__(self, name: str, status: int, log: str) -> None:
         super().__init__(f"{name} ended with {status}\n{log[-5000:]}")
-        self.status = status
-        self.log = log
 
 
 @dataclass

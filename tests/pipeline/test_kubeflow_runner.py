@@ -1,0 +1,224 @@
+"""The compiled pipeline, and what its containers do before TFX's own entry point."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import components as kfp_components
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.errors import UserError
+from pipeline.config import load_config
+from pipeline.kubeflow_entrypoint import _Locations, _prepare, _take_runtime_parameters, main
+from pipeline.kubeflow_lint import lint
+from pipeline.kubeflow_runner import compile_pipeline
+
+KUBEFLOW = {
+    "image": "registry/fpn:cpu",
+    "gpu_image": "registry/fpn:gpu",
+    "root": "s3://bucket/root",
+    "state": "/data/state",
+    "volumes": [{"claim": "fpn-data", "path": "/data"}],
+    "secrets": [{"name": "keys", "env": {"AWS_ACCESS_KEY_ID": "id"}}, {"name": "files", "path": "/secrets"}],
+    "pod": {"env": {"LEVEL": "1e3"}, "memory_request": "1Gi"},
+    "components": {
+        "Trainer": {
+            "gpus": 2,
+            "cpu_limit": 8,
+            "memory_limit": "16Gi",
+            "node_selector": {"gpu": "a100"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "env": {"NCCL_DEBUG": "INFO"},
+        },
+        "Tuner": {"gpus": 1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    content = {
+        "name": "few-digits",
+        "data": {"path": "/data/images"},
+        "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
+        "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.9}]},
+        "kubeflow": KUBEFLOW,
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def compiled(config):
+    path = config.with_name("pipeline.yaml")
+    compile_pipeline(load_config(config), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def documents(compiled):
+    spec, platform = yaml.safe_load_all(compiled.read_text())
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def containers(spec):
+    executors = spec["deploymentSpec"]["executors"]
+    return {name: executors[item["executorLabel"]]["container"] for name, item in spec["components"].items()}
+
+
+def test_strict_readers_take_the_file(compiled):
+    spec, platform = yaml.safe_load_all(compiled.read_text())
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    assert kfp_components.load_component_from_file(str(compiled)).pipeline_spec.schema_version == "2.1.0"
+    assert [str(breach) for breach in lint(compiled)] == []
+
+
+def test_every_component_has_its_resources_image_and_environment(documents):
+    found = containers(documents[0])
+    assert set(found) == {
+        "Lookup",
+        "ImageExampleGen",
+        "StatisticsGen",
+        "SchemaGen",
+        "ExampleValidator",
+        "Transform",
+        "Tuner",
+        "Trainer",
+        "Evaluator",
+        "Pusher",
+    }
+    for name, container in found.items():
+        assert container["command"] == ["python", "-m", "pipeline.kubeflow_entrypoint"]
+        assert container["image"] == f"registry/fpn:{'gpu' if name in ('Trainer', 'Tuner') else 'cpu'}"
+        assert container["resources"]["resourceMemoryRequest"] == "1Gi"
+        assert container["resources"]["memoryRequest"] == pytest.approx(1.073741824)
+        assert {"name": "LEVEL", "value": "1e3"} in container["env"]
+        assert "lifecycle" not in container
+    resources = found["Trainer"]["resources"]
+    assert (resources["resourceCpuLimit"], resources["cpuLimit"], resources["resourceMemoryLimit"]) == ("8", 8, "16Gi")
+    gpus = {"type": "nvidia.com/gpu", "count": "2", "resourceType": "nvidia.com/gpu", "resourceCount": "2"}
+    assert resources["accelerator"] == gpus
+    assert {"name": "NCCL_DEBUG", "value": "INFO"} in found["Trainer"]["env"]
+    assert found["ImageExampleGen"]["resources"]["resourceCpuLimit"] == "4"
+
+
+def test_the_second_document_has_what_kubernetes_alone_knows(documents):
+    executors = documents[1]
+    for found in executors.values():
+        assert [(item["constant"], item["mountPath"]) for item in found["pvcMount"]] == [("fpn-data", "/data")]
+        (secret,) = found["secretAsEnv"]
+        assert (secret["secretName"], secret["keyToEnv"]) == ("keys", [{"secretKey": "id", "envVar": "AWS_ACCESS_KEY_ID"}])
+        assert [(item["secretName"], item["mountPath"]) for item in found["secretAsVolume"]] == [("files", "/secrets")]
+    trainer = executors["Trainer_executor"]
+    assert trainer["nodeSelector"] == {"labels": {"gpu": "a100"}}
+    assert trainer["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (shared,) = trainer["emptyDirMounts"]
+    assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "1Gi")
+    assert "emptyDirMounts" not in executors["Transform_executor"]
+    assert len(executors) == 10
+
+
+def test_runtime_parameters_have_the_configurations_values(documents):
+    spec = documents[0]
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: item["defaultValue"] for name, item in parameters.items()} == {
+        "data_path": "/data/images",
+        "train_epochs": 10,
+        "thresholds": '[{"metric": "accuracy", "lower": 0.9}]',
+    }
+    assert spec["defaultPipelineRoot"] == "s3://bucket/root"
+
+
+def test_vertex_ai_gets_one_document_with_its_driver(config):
+    path = config.with_name("job.json")
+    compile_pipeline(load_config(config, overrides=["kubeflow.root=gs://bucket/root"]), path, "vertex")
+    job = json.loads(path.read_text())
+    json_format.ParseDict(job, pipeline_spec_pb2.PipelineJob())
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/root"
+    assert job["runtimeConfig"]["parameterValues"]["train_epochs"] == 10
+    found = containers(job["pipelineSpec"])
+    assert "--driver" in found["ImageExampleGen"]["lifecycle"]["preCacheCheck"]["command"]
+    assert found["Trainer"]["resources"]["accelerator"] == {"type": "nvidia.com/gpu", "count": "2"}
+    assert "Lookup" not in found
+    with pytest.raises(UserError, match=r"kubeflow\.root: Vertex AI writes to gs://"):
+        compile_pipeline(load_config(config), path, "vertex")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.path=images", r"data\.path: must be absolute"),
+        ("kubeflow.state=null", r"kubeflow\.state: is missing"),
+        ("kubeflow.state=/elsewhere", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
+        ("kubeflow.pod.cpu_request=9", r"kubeflow\.pod: cpu_request \(9\) must not be above cpu_limit \(4\)"),
+        ("kubeflow.components.Trainr={gpus: 1}", "Trainr"),
+        ("kubeflow.components.Trainer={memory_limit: 1Mi}", r"components\.Trainer: memory_request \(1Gi\) must not be above"),
+    ],
+)
+def test_what_can_not_work_in_a_cluster_is_said_at_once(config, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        compile_pipeline(load_config(config, overrides=[override]), tmp_path / "pipeline.yaml")
+
+
+def test_types_are_filled_in_the_log_is_dropped_and_uris_become_paths(tmp_path):
+    uri = "s3://bucket/root/run/Trainer/1"
+    invocation = {
+        "inputs": {"artifacts": {"examples": {"artifacts": [{"uri": "minio://b/x", "type": {"instanceSchema": ""}}]}}},
+        "outputs": {
+            "artifacts": {
+                "model": {"artifacts": [{"uri": f"{uri}/model", "type": {"schemaTitle": "tfx.Model"}}]},
+                "executor-logs": {"artifacts": [{"uri": f"{uri}/executor-logs"}]},
+            },
+            "outputFile": "/tmp/kfp_outputs/output_metadata.json",
+        },
+    }
+    inputs_spec = {"artifacts": {"examples": {"artifactType": {"schemaTitle": "tfx.Examples"}}}}
+    locations = _Locations(str(tmp_path))
+    work = _prepare(invocation, inputs_spec, locations)
+    (examples,) = invocation["inputs"]["artifacts"]["examples"]["artifacts"]
+    assert examples == {"uri": str(tmp_path / "minio/b/x"), "type": {"schemaTitle": "tfx.Examples"}}
+    assert list(invocation["outputs"]["artifacts"]) == ["model"]
+    (model,) = invocation["outputs"]["artifacts"]["model"]["artifacts"]
+    local = tmp_path / "s3/bucket/root/run/Trainer/1"
+    assert model["uri"] == str(local / "model")
+    assert (local / "model").is_dir()
+    assert Path(work).parent == local
+    assert locations.remote({"uri": model["uri"], "of": [examples["uri"], 1]}) == {
+        "uri": f"{uri}/model",
+        "of": ["minio://b/x", 1],
+    }
+    assert locations.local("gs://bucket/x") == "gs://bucket/x"
+
+
+def test_runtime_parameters_reach_the_executors():
+    trainer = {"custom_config": json.dumps({"train": {"epochs": 10, "seed": 1}}), "train_epochs": 3.0}
+    _take_runtime_parameters(trainer)
+    assert json.loads(trainer.pop("custom_config")) == {"train": {"epochs": 3, "seed": 1}}
+    assert not trainer
+    settings = {"thresholds": [], "metrics": ["accuracy"], "slices": [], "multi_label": False}
+    wanted = [{"metric": "f1", "lower": 0.5, "slice": {"meta/site": "a"}}]
+    evaluator = {"settings": json.dumps(settings), "thresholds": json.dumps(wanted), "last_pushed": "none"}
+    _take_runtime_parameters(evaluator)
+    changed = json.loads(evaluator["settings"])
+    assert changed["thresholds"][0]["lower"] == 0.5
+    assert (changed["metrics"], changed["slices"]) == (["accuracy", "f1"], [["meta/site"]])
+    assert "meta/site" in evaluator["eval_config"]
+    for name, wrong in (("train_epochs", 0), ("thresholds", "accuracy"), ("thresholds", '[{"metric": "accuracy"}]')):
+        with pytest.raises(UserError, match=f"^{name}: "):
+            _take_runtime_parameters({"settings": json.dumps(settings), name: wrong})
+
+
+def test_a_mistake_in_the_input_is_the_last_line_of_the_log(tmp_path, capfd):
+    settings = json.dumps({"manifest": "manifest.csv", "columns": {}, "allow_links": False})
+    parameters = {"input_base": "/no/such/folder", "settings": settings, "state": str(tmp_path)}
+    invocation = {
+        "inputs": {"parameterValues": parameters},
+        "outputs": {"parameters": {"data_fingerprint": {"outputFile": str(tmp_path / "fingerprint")}}},
+    }
+    assert main(["--lookup", "--json_serialized_invocation_args", json.dumps(invocation)]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("fpn: /no/such/folder: no such folder; give a folder")
