@@ -13,7 +13,7 @@ from PIL import Image
 from components.evaluator.results import read_evaluation
 from pipeline.digits import write_digits
 
-DIGITS = 60  # three pictures each
+DIGITS = 90  # three pictures each
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def place(tmp_path_factory):
         csv.writer(file).writerows([header, *rows])
     config = {
         "name": "few-digits",
-        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2}},
+        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2, "stratify": True}},
         "image": {"height": 16, "width": 16, "channels": 1},
         "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
         "train": {"epochs": 9, "batch_size": 32},
