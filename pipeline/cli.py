@@ -391,9 +391,12 @@ def _pipeline_on_server(options: argparse.Namespace) -> Iterator[tuple["Backend"
         if not path:
             from pipeline.config import load_config
             from pipeline.kubeflow_runner import compile_pipeline
+            from pipeline.redirection import output_to
 
             path = Path(folder) / "pipeline.yaml"
-            compile_pipeline(load_config(options.config, options.data, options.overrides), path)
+            config = load_config(options.config, options.data, options.overrides)
+            with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+                compile_pipeline(config, path)
         breaches = lint(path)
         if breaches:
             raise UserError(f"{path}: {breaches[0]}\n{len(breaches)} in all; see them with fpn lint FILE.yaml")

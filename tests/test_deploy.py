@@ -51,13 +51,10 @@ def test_manifests_fit_the_schemas_of_kubernetes(path: Path) -> None:
 
 
 def test_no_manifest_runs_as_root_or_without_limits() -> None:
-    pods = [
-        item["spec"]["template"]["spec"]
-        for path in MANIFESTS
-        for item in _documents(path)
-        if "template" in item.get("spec", {})
-    ]
-    assert len(pods) == 2
+    documents = [item for path in MANIFESTS for item in _documents(path)]
+    pods = [item["spec"]["template"]["spec"] for item in documents if "template" in item.get("spec", {})]
+    pods += [item["spec"] for item in documents if item["kind"] == "Pod"]
+    assert len(pods) == 3
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"]
         for container in pod["containers"]:
