@@ -170,12 +170,13 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
       folds: number of folds instead of train, eval and test.
 
     Raises:
-      UserError: the data can't be used, or does not have a feature to slice by.
+      UserError: the data can't be used, or does not have a feature to slice by, or the class that groups are judged by.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
     rows = source.read_rows(config.data.path, {**config.data.model_dump(), "folds": folds})
     _check_slices(config, rows)
+    _check_positive(config.evaluate.groups.positive, rows)
     return rows
 
 
@@ -338,6 +339,12 @@ def _check_slices(config: Config, rows: list[source.Row]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known ones: {', '.join(known)}"
             raise UserError(f"evaluate: no feature {name} to slice by; {hint}")
+
+
+def _check_positive(positive: str | None, rows: list[source.Row]) -> None:
+    labels = {label for row in rows if not row.reason for label in row.labels}
+    if positive is not None and positive not in labels:
+        raise UserError(f"evaluate.groups.positive: no class {positive}; there are {', '.join(sorted(labels)[:10])}")
 
 
 def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, str]:

@@ -83,6 +83,11 @@ def spoil_slice(place):
     return []
 
 
+def spoil_positive(place):
+    write_config(place, evaluate={"groups": {"rule": "share", "positive": "cta"}})
+    return []
+
+
 def spoil_output(place):
     (place / "file").write_text("")
     return ["--output", place / "file" / "out"]
@@ -101,6 +106,7 @@ def spoil_output(place):
         (spoil_type, ["train.epochs", "integer", "'many'"]),
         (spoil_test_split, ["the test split would be empty", "data.splits.test"]),
         (spoil_slice, ["no feature image/lable to slice by; did you mean image/label?"]),
+        (spoil_positive, ["evaluate.groups.positive: no class cta; there are cat"]),
         (spoil_output, ["file", "--output"]),
     ],
     ids=lambda value: value.__name__.removeprefix("spoil_") if callable(value) else "",
