@@ -20,6 +20,7 @@ from rich.console import Console
 from components.errors import UserError, user_error
 from components.image_example_gen import source
 from models import features
+from pipeline.beam import check_engine
 from pipeline.config import Config
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
@@ -191,9 +192,10 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
       with_model: whether a model will be built, whose weights are checked first.
 
     Raises:
-      UserError: the folder can't be made or is in use, or the backbone's weights don't fit.
+      UserError: the folder can't be made or is in use, the backbone's weights don't fit, or Beam's engine can't run.
     """
     output = output.resolve()
+    check_engine(config.beam, {"data.path": source.root_of(config.data.path), "--output": str(output)})
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     folder = output / "runs" / run_id
     try:

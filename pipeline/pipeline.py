@@ -20,6 +20,7 @@ from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
 from components.transform.component import Transform
 from models import features
+from pipeline.beam import pipeline_args
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
 from pipeline.evaluation import build_eval_config, evaluation_settings
@@ -211,7 +212,5 @@ def _pipeline(
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
-        # FnApiRunner, in this process: the default runner first tries to fetch a binary. Naming an image, which this runner has
-        # no use for, keeps every Beam component from packing all of TFX for workers that there are not.
-        beam_pipeline_args=["--runner=FnApiRunner", "--sdk_container_image=none", *config.beam.options],
+        beam_pipeline_args=pipeline_args(config.beam),
     )
