@@ -63,7 +63,7 @@ def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
       paths: what workers read or write, by what a person set it with ("data.path").
 
     Raises:
-      UserError: a file, Java or Dataflow's client is missing, or workers can't reach a path.
+      UserError: a file or Java is missing, or workers can't reach a path.
     """
     if beam.runner == "local":
         return
