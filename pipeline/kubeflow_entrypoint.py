@@ -149,11 +149,11 @@ def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations:
         for artifact in item.get("artifacts", []):
             artifact["type"] = inputs_spec["artifacts"][name]["artifactType"]
             artifact["uri"] = locations.local(artifact["uri"])
-    for item in outputs["artifacts"].values():
-        for artifact in item["artifacts"]:
-            artifact["uri"] = locations.local(artifact["uri"])
-            fileio.makedirs(artifact["uri"])
-    work = os.path.join(os.path.dirname(artifact["uri"]), ".work")
+    written = [artifact for item in outputs["artifacts"].values() for artifact in item["artifacts"]]
+    for artifact in written:
+        artifact["uri"] = locations.local(artifact["uri"])
+        fileio.makedirs(artifact["uri"])
+    work = os.path.join(os.path.dirname(written[0]["uri"]), ".work")
     outputs["outputFile"] = os.path.join(work, "executor_output.json")  # TFX makes its temporary folder beside it
     return work
 
@@ -192,10 +192,13 @@ def _driven(parameters: dict[str, Any], sample: str | None) -> dict[str, Any]:
 
 
 def _write_sample(sample: str | None, folder: str) -> None:
-    if sample:
-        from pipeline.samples import SAMPLES
+    if not sample or os.path.exists(folder):
+        return
+    from pipeline.samples import SAMPLES
 
-        SAMPLES[sample](Path(folder))
+    SAMPLES[sample](Path(folder))
+    for path in Path(folder).rglob("*"):
+        os.utime(path, (0, 0))  # the same fingerprint in every container
 
 
 def _finish(outputs: dict[str, Any], work: str, output_file: str, locations: _Locations) -> None:

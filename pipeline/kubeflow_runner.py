@@ -174,6 +174,7 @@ def _add_lookup(spec: dict[str, Any], config: Config, state: str) -> None:
     tasks[LOOKUP] = {
         "taskInfo": {"name": LOOKUP},
         "componentRef": {"name": LOOKUP},
+        "cachingOptions": {},  # none: it must look each time
         "inputs": {
             "parameters": {
                 "input_base": {"componentInputParameter": "data_path"},

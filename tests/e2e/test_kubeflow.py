@@ -56,13 +56,13 @@ def backend(place):
 @pytest.fixture(scope="module")
 def runs(place, backend, fpn):
     """The compiled file's run, and the same on this machine beside it."""
-    ended = fpn("compile", "--config", place / "config.yaml", "--output", place / "pipeline.yaml")
-    assert ended.status == 0, ended.stderr
     overrides = [f"train.epochs={ARGUMENTS['train_epochs']}", f"evaluate.thresholds={ARGUMENTS['thresholds']}"]
     arguments = ["--config", place / "config.yaml", "--output", place / "out", "--json"]
     arguments += [item for override in overrides for item in ("--set", override)]
     with ThreadPoolExecutor() as pool:
         local = pool.submit(fpn, "run", *arguments)
+        ended = fpn("compile", "--config", place / "config.yaml", "--output", place / "pipeline.yaml")
+        assert ended.status == 0, ended.stderr
         done = backend.run(place / "pipeline.yaml", ARGUMENTS)
     assert local.result().status == 0, local.result().stderr
     return done, local.result()

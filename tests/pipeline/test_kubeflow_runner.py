@@ -134,6 +134,32 @@ def test_runtime_parameters_have_the_configurations_values(documents):
     assert spec["defaultPipelineRoot"] == "s3://bucket/root"
 
 
+def test_all_but_the_lookup_may_come_from_the_cache_and_depend_on_what_it_found(documents, config):
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    assert [name for name, task in tasks.items() if not task["cachingOptions"]] == ["Lookup"]
+    readers = {
+        name: parameter["taskOutputParameter"]["outputParameterKey"]
+        for name, task in tasks.items()
+        for parameter in task["inputs"]["parameters"].values()
+        if "taskOutputParameter" in parameter
+    }
+    expected = {"ImageExampleGen": "data_fingerprint", "ExampleValidator": "last_statistics", "Evaluator": "last_pushed"}
+    assert readers == expected
+    path = config.with_name("uncached.yaml")
+    compile_pipeline(load_config(config, overrides=["kubeflow.cache=false"]), path)
+    assert "enableCache" not in path.read_text()
+
+
+def test_a_sample_data_set_is_written_where_it_is_read(config):
+    path = config.with_name("sample.yaml")
+    overrides = ["data.path=data/digits", "data.sample=digits"]
+    compile_pipeline(load_config(config, overrides=overrides), path)
+    spec = next(yaml.safe_load_all(path.read_text()))
+    assert spec["root"]["inputDefinitions"]["parameters"]["data_path"]["defaultValue"] == "/tmp/data/digits"
+    written = [name for name, container in containers(spec).items() if container["args"][-2:] == ["--sample", "digits"]]
+    assert written == ["ImageExampleGen", "Lookup"]
+
+
 def test_vertex_ai_gets_one_document_with_its_driver(config):
     path = config.with_name("job.json")
     compile_pipeline(load_config(config, overrides=["kubeflow.root=gs://bucket/root"]), path, "vertex")
