@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import PROJECT
 
+PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("*.yaml"))
 
