@@ -1,10 +1,13 @@
-.PHONY: run test lint lock setup clean
+.PHONY: run test test-extra lint lock setup clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
 
-test: setup  ## all tests
+test: setup  ## all tests but the extra ones
 	.venv/bin/pytest
+
+test-extra: setup  ## the compiled pipeline, executed task by task: minutes
+	.venv/bin/pytest -m extra
 
 lint: setup  ## format, lint and types
 	.venv/bin/ruff format --check .

@@ -15,6 +15,8 @@ from pipeline.digits import write_digits
 
 DIGITS = 90  # three pictures each
 
+pytestmark = pytest.mark.extra
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -68,7 +70,6 @@ def runs(place, backend, fpn):
     return done, local.result()
 
 
-@pytest.mark.slow
 def test_images_become_a_pushed_model(runs, place, backend):
     done = runs[0]
     assert set(done) >= {"Lookup", "ImageExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
@@ -79,7 +80,6 @@ def test_images_become_a_pushed_model(runs, place, backend):
     assert (backend.path(pushed["uri"]) / "saved_model.pb").exists()
 
 
-@pytest.mark.slow
 def test_the_metrics_are_those_of_a_run_on_this_machine(runs, backend):
     done, local = runs
     evaluation = read_evaluation(str(backend.path(done["Evaluator"].artifacts["evaluation"]["uri"])))
@@ -89,7 +89,6 @@ def test_the_metrics_are_those_of_a_run_on_this_machine(runs, backend):
     }
 
 
-@pytest.mark.slow
 def test_a_changed_image_is_taken_in_and_unchanged_data_comes_from_the_cache(runs, place, backend):
     until_ingestion = ("Lookup", "ImageExampleGen")
     again = backend.run(place / "pipeline.yaml", ARGUMENTS, only=until_ingestion)
