@@ -6,7 +6,7 @@ run: setup  ## the whole pipeline on the embedded digits
 test: setup  ## all tests but the extra ones
 	.venv/bin/pytest
 
-test-extra: setup  ## the compiled pipeline, executed task by task: minutes
+test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
 	.venv/bin/pytest -m extra
 
 lint: setup  ## format, lint and types

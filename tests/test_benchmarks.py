@@ -130,6 +130,7 @@ def test_more_images_begin_with_the_same_ones(tmp_path):
     assert large.shape == (1536, 2048, 3)
 
 
+@pytest.mark.extra
 def test_the_benchmark_of_ingestion_writes_its_page_and_every_run(tmp_path):
     numbers = ["--small", "24", "--large", "0", "--memory", "24", "24", "--growth", "24", "24", "24", "--repeats", "1"]
     places = ["--folder", str(tmp_path / "data"), "--docs", str(tmp_path / "docs")]
