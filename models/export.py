@@ -28,8 +28,8 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         evidence lies, 0..1, h and w being the finest level's (see `models.gradcam`); and `images` uint8 [N, height, width,
         channels], what the network sees.
       transform_labels: `examples` likewise; gives `label` int64 [N], the index of the true label, -1 where it is unknown; of
-        multi-label data float [N, classes], one for each true label. It reads no pixels; the Evaluator takes its labels from
-        it.
+        multi-label data float [N, classes], one for each true label. It reads no pixels; TFMA takes labels from it where it
+        is run on the model itself.
 
     Args:
       model: from uint8 images to calibrated logits, as `models.inference.build_inference_model` makes it.
