@@ -4,6 +4,7 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -39,7 +40,7 @@ class Predictions:
     probabilities: np.ndarray
     baseline: np.ndarray | None = None
 
-    @property
+    @cached_property  # each slice asks for it
     def labels(self) -> np.ndarray:
         """int64 [images], positions in `classes`, -1 for others; of multi-label data uint8 [images, classes], 0 or 1."""
         position = {name: number for number, name in enumerate(self.classes)}
@@ -51,7 +52,7 @@ class Predictions:
             labels[row, [position[name] for name in text.split(features.LABEL_SEPARATOR) if name in position]] = 1
         return labels
 
-    @property
+    @cached_property  # each slice asks for it
     def groups(self) -> np.ndarray:
         """int64 [images]: equal numbers for images of one group, from 0."""
         return pd.factorize(self.rows[features.GROUP])[0].astype(np.int64)

@@ -28,7 +28,7 @@ _Accumulator = list[tuple[np.ndarray, np.ndarray]]  # labels and probabilities
 
 
 class Classification(metric_types.Metric):
-    """All metrics of an evaluation, computed together: named as in `metrics.METRICS`, those of a class with its number."""
+    """All metrics of a slice, computed together and named as in `metrics.METRICS`, and the number of its images."""
 
     def __init__(self, names: list[str], multi_label: bool, name: str = "classification") -> None:
         super().__init__(metric_util.merge_per_key_computations(_computations), names=names, multi_label=multi_label, name=name)
@@ -57,10 +57,8 @@ class _Combiner(beam.CombineFn):
         return []
 
     def add_input(self, accumulator: _Accumulator, element: dict[str, Any]) -> _Accumulator:
-        return [
-            *accumulator,
-            (self._of_model(element[constants.LABELS_KEY]), self._of_model(element[constants.PREDICTIONS_KEY])),
-        ]
+        accumulator.append((self._of_model(element[constants.LABELS_KEY]), self._of_model(element[constants.PREDICTIONS_KEY])))
+        return accumulator
 
     def _of_model(self, values: Any) -> np.ndarray:
         return values[self._model_name] if isinstance(values, dict) else values
