@@ -2,28 +2,43 @@
 
 import json
 import os
-from typing import Any
+from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from models import features
-from models.gradcam import grad_cam
+from models.compaction import compact
+from models.gradcam import explain_maps, split
+from models.inference import TestTimeAugmentation, infer
 from models.preprocessing import is_multi_label, multi_hot, parse_images
 
+_WARMUP_SIZES: Final = (1, 8)  # images a request
 
-def export_model(model: keras.Model, classifier: keras.Model, transform_output: tft.TFTransformOutput, path: str) -> None:
-    """Writes a SavedModel without optimizer state.
+
+def export_model(
+    classifier: keras.Model,
+    transform_output: tft.TFTransformOutput,
+    path: str,
+    *,
+    temperature: float = 1.0,
+    test_time_augmentation: TestTimeAugmentation = "none",
+) -> None:
+    """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
+
+    All outputs have a row an image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
 
     Signatures:
       serving_default: `image_bytes` string [N], image files; gives `probabilities` float [N, classes], `label` string [N]
         (the most probable; of multi-label data all whose probability is at least 0.5, as "cat|dog", or "") and `labels`
-        string [classes] (the names, in the order of the probabilities).
+        string [N, classes] (the names, in the order of the probabilities; all rows are the same).
       predict_examples: `examples` string [N], serialised tf.Example with raw features; gives `probabilities` and `label`.
       explain: `image_bytes` likewise, and `label` string [N], the class to explain, "" for the most probable; [1] goes for all
         images. Gives, beside the outputs of serving_default, `explained` string [N], the explained class; `levels` string
-        [levels], the names of the explained maps, finest first; `shares` float [N, levels], what each contributed to the
+        [N, levels], the names of the explained maps, finest first; `shares` float [N, levels], what each contributed to the
         class, negative where it argues against it; `maps` float [N, levels, h, w] and `combined` float [N, h, w], where the
         evidence lies, 0..1, h and w being the finest level's (see `models.gradcam`); and `images` uint8 [N, height, width,
         channels], what the network sees.
@@ -32,10 +47,10 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         is run on the model itself.
 
     Args:
-      model: from uint8 images to calibrated logits, as `models.inference.build_inference_model` makes it.
-      classifier: what it was made of, as `models.fpn.build_classifier` makes it; explanations are of its plain logits.
+      classifier: as `models.fpn.build_classifier` makes it; explanations are of its plain logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
+      temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
     """
     names = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
     labels = tf.constant(names)
@@ -60,19 +75,32 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
     def read(encoded: tf.Tensor) -> tf.Tensor:
         files = encoded[:, tf.newaxis]
         serialized = transform({features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")})[features.IMAGE]
-        return parse_images(serialized, model.input_shape[1:])
+        return parse_images(serialized, classifier.input_shape[1:])
 
-    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
+    levels, trunk, head = split(classifier)
+
+    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)])
+    def see(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return trunk(images, training=False)
+
+    def classify(images: tf.Tensor) -> tf.Tensor:
+        maps = see(images)
+        return head([maps[level] for level in levels], training=False)
+
+    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)])
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(images, training=False)
+        logits = infer(classify, images, temperature, test_time_augmentation)
         probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
         return {"probabilities": probabilities, "label": predicted_label(probabilities)}
 
     def parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
         return tf.io.parse_example(examples, {feature: kind})[feature]
 
+    def on_every_row(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(values[tf.newaxis], tf.shape(rows)[0], axis=0)
+
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**answer(read(image_bytes)), "labels": labels}
+        return {**answer(read(image_bytes)), "labels": on_every_row(labels, image_bytes)}
 
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(read(parse(examples, features.ENCODED, tf.io.FixedLenFeature([], tf.string))))
@@ -83,12 +111,12 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         explained = tf.where(tf.equal(label, ""), most_probable(answers["probabilities"]), label)
         same = tf.equal(explained[:, tf.newaxis], labels)
         tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=-1)), ["label must be empty or one of", labels], len(labels))
-        explanation = grad_cam(classifier, images, tf.argmax(same, axis=-1), multi_label)
+        explanation = explain_maps(see(images), levels, head, tf.argmax(same, axis=-1), multi_label)
         return {
             **answers,
-            "labels": labels,
+            "labels": on_every_row(labels, images),
             "explained": explained,
-            "levels": tf.constant(explanation.levels),
+            "levels": on_every_row(tf.constant(explanation.levels), images),
             "shares": explanation.shares,
             "maps": explanation.scaled_maps,
             "combined": explanation.scaled_combined,
@@ -113,6 +141,26 @@ def export_model(model: keras.Model, classifier: keras.Model, transform_output: 
         signature = [tf.TensorSpec([None], tf.string, name=name) for name in names]
         archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
     archive.write_out(path, verbose=False)
+    compact(path)
+    _write_warmup(classifier.input_shape[1:], path)
+
+
+def _write_warmup(image_shape: tuple[int, int, int], path: str) -> None:
+    """Writes requests that TensorFlow Serving sends itself when it loads the model, so that no client waits for the first ones.
+
+    They are grey images of the network's size, one and several together.
+    """
+    grey = np.full(image_shape, 127, np.uint8)
+    image = tf.io.encode_png(grey).numpy()
+    name = os.path.join(path, features.WARMUP)
+    tf.io.gfile.makedirs(os.path.dirname(name))
+    with tf.io.TFRecordWriter(name) as writer:
+        for images in _WARMUP_SIZES:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = "serving_default"
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image] * images, tf.string))
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString())
 
 
 def export_image_settings(image: dict[str, Any], path: str) -> None:

@@ -41,4 +41,7 @@ LABEL_COUNTS: Final = "label_counts"  # likewise: lines of an example count of t
 # In the SavedModel's folder: the section `image` of the configuration, as JSON, for those who make image files for the model.
 IMAGE_SETTINGS: Final = "assets.extra/image.json"
 
+# Likewise: requests that TensorFlow Serving sends itself when it loads the model; it looks for this name.
+WARMUP: Final = "assets.extra/tf_serving_warmup_requests"
+
 SPLITS: Final = ("train", "eval", "test")  # of a run; cross-validation has folds instead

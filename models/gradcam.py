@@ -77,8 +77,26 @@ def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | Non
       class_index: integer [N], the class to explain for each image; the most probable if not given.
       multi_label: whether the logits pass sigmoids, instead of one softmax.
     """
-    levels, trunk, head = _split(model)
-    maps = list(trunk(images, training=False).values())
+    levels, trunk, head = split(model)
+    return explain_maps(trunk(images, training=False), levels, head, class_index, multi_label)
+
+
+def explain_maps(
+    found: dict[str, tf.Tensor],
+    levels: tuple[str, ...],
+    head: keras.Model,
+    class_index: tf.Tensor | None = None,
+    multi_label: bool = False,
+) -> GradCam:
+    """The second part of `grad_cam`, for those who have run the first.
+
+    Args:
+      found: the levels' maps, as the first part of `split` gives them.
+      levels: their names, as `split` gives them, and so `head`.
+      head: from these maps to the logits.
+      class_index: as in `grad_cam`, and so `multi_label`.
+    """
+    maps = [found[level] for level in levels]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(maps)
         logits = tf.cast(head(maps, training=False), tf.float32)
@@ -106,7 +124,7 @@ def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | Non
     )
 
 
-def _split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model]:
+def split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model]:
     """The levels' names, the part from images to their maps, and the part from there (a list) to the logits.
 
     Both parts share the model's layers. Gradients are thus taken of the second part alone: whether the layers before are

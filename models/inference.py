@@ -1,6 +1,7 @@
 """What is exported: the classifier over several views of an image, its answers calibrated."""
 
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import keras
 
@@ -31,20 +32,33 @@ def build_inference_model(
     if temperature == 1.0 and test_time_augmentation == "none":
         return classifier
     images = keras.Input(classifier.input_shape[1:], dtype="uint8", name="image")
+    return keras.Model(images, infer(classifier, images, temperature, test_time_augmentation), name="inference")
+
+
+def infer(
+    classify: Callable[[Any], Any], images: Any, temperature: float = 1.0, test_time_augmentation: TestTimeAugmentation = "none"
+) -> Any:
+    """The logits of a batch, as `build_inference_model` describes them, by any function from images to logits.
+
+    Args:
+      classify: from uint8 [N, height, width, channels] to logits float32 [N, classes].
+      images: likewise; a tensor or a symbolic one.
+      temperature: as in `build_inference_model`, and so `test_time_augmentation`.
+    """
     views = [images]
     if "shift" in test_time_augmentation:
         views += _shifts(images)
     if "flip" in test_time_augmentation:
         views += [keras.ops.flip(view, axis=2) for view in views]
     if len(views) == 1:
-        logits = classifier(images)
+        logits = classify(images)
     else:
-        stacked = classifier(keras.ops.concatenate(views, axis=0))
-        logits = keras.ops.mean(keras.ops.reshape(stacked, (len(views), -1, classifier.output_shape[-1])), axis=0)
-    return keras.Model(images, logits / temperature, name="inference")
+        stacked = classify(keras.ops.concatenate(views, axis=0))
+        logits = keras.ops.mean(keras.ops.reshape(stacked, (len(views), -1, stacked.shape[-1])), axis=0)
+    return logits if temperature == 1.0 else logits / temperature
 
 
-def _shifts(images: keras.KerasTensor) -> list[keras.KerasTensor]:
+def _shifts(images: Any) -> list[Any]:
     height, width = images.shape[1:3]
     rows, columns = (max(1, round(_SHIFT * size)) for size in (height, width))
     padded = keras.ops.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode="reflect")

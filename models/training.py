@@ -48,11 +48,12 @@ def run_fn(fn_args: FnArgs) -> None:
     checkpoints = checkpoint_folder(config["checkpoints"], data=data, config=config)
     model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints)
     views = config["export"]["test_time_augmentation"]
-    inference = build_inference_model(model, 1.0, views)
+    temperature = 1.0
     if config["train"]["calibrate"]:
+        inference = build_inference_model(model, 1.0, views)
         temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
-        inference = build_inference_model(model, temperature, views)
-    export_model(inference, model, transform_output, fn_args.serving_model_dir)
+    path = fn_args.serving_model_dir
+    export_model(model, transform_output, path, temperature=temperature, test_time_augmentation=views)
     export_image_settings(config["image"], fn_args.serving_model_dir)
     remove_checkpoint(checkpoints)
 

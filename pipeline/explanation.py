@@ -97,14 +97,14 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
     if "explain" not in signatures:
         raise UserError(f"{folder}: was exported before models could explain themselves; run the pipeline again")
     if any(labels):
-        known = [name.decode() for name in signatures["serving_default"](tf.constant(encoded[:1]))["labels"].numpy()]
+        known = [name.decode() for name in signatures["serving_default"](tf.constant(encoded[:1]))["labels"][0].numpy()]
         if unknown := [label for label in labels if label and label not in known]:
             raise UserError(f"--label {unknown[0]}: the model knows {', '.join(known)}")
     for start in range(0, len(images), _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         batch = signatures["explain"](image_bytes=tf.constant(encoded[chosen]), label=tf.constant(labels[chosen]))
         batch = {name: value.numpy() for name, value in batch.items()}
-        classes, levels = ([name.decode() for name in batch[key]] for key in ("labels", "levels"))
+        classes, levels = ([name.decode() for name in batch[key][0]] for key in ("labels", "levels"))
         for row, image in enumerate(images[chosen]):
             yield Explanation(
                 image=image,

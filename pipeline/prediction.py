@@ -32,7 +32,7 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
     predictions = []
     for start in range(0, len(files), _BATCH_SIZE):
         batch = classify(image_bytes=tf.constant(files[start : start + _BATCH_SIZE]))
-        labels = [label.decode() for label in batch["labels"].numpy()]
+        labels = [label.decode() for label in batch["labels"][0].numpy()]
         for image, label, probabilities in zip(
             images[start : start + _BATCH_SIZE], batch["label"].numpy(), batch["probabilities"].numpy().tolist(), strict=True
         ):

@@ -88,7 +88,6 @@ def exported(tmp_path_factory) -> Exported:
     from models import features
     from models.export import export_model
     from models.fpn import build_classifier
-    from models.inference import build_inference_model
     from models.preprocessing import preprocessing_fn
 
     folder = tmp_path_factory.mktemp("export")
@@ -130,8 +129,8 @@ def exported(tmp_path_factory) -> Exported:
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
-    inference = build_inference_model(model, temperature=1.7, test_time_augmentation="flip")
-    export_model(inference, model, tft.TFTransformOutput(str(folder / "transform")), str(folder / "model"))
+    transform_output = tft.TFTransformOutput(str(folder / "transform"))
+    export_model(model, transform_output, str(folder / "model"), temperature=1.7, test_time_augmentation="flip")
     views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
     probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)

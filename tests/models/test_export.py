@@ -36,7 +36,7 @@ def test_a_loaded_model_gives_the_trained_models_probabilities(exported, signatu
     np.testing.assert_allclose(outputs["probabilities"], exported.probabilities, atol=1e-6)
     assert outputs["label"].numpy().tolist() == [exported.names[best] for best in exported.probabilities.argmax(-1)]
     if signature == "serving_default":
-        assert outputs["labels"].numpy().tolist() == exported.names
+        assert outputs["labels"].numpy().tolist() == [exported.names] * len(exported.files)
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
@@ -106,8 +106,8 @@ def test_explanations_are_those_of_the_plain_classifier(exported, loader):
     best = [exported.names[index] for index in exported.probabilities.argmax(-1)]
     assert outputs["label"].tolist() == best
     assert outputs["explained"].tolist() == [name or answer for name, answer in zip(wanted, best, strict=True)]
-    assert outputs["labels"].tolist() == exported.names
-    assert outputs["levels"].tolist() == [b"P2", b"P3", b"P4"]
+    assert outputs["labels"].tolist() == [exported.names] * 7
+    assert outputs["levels"].tolist() == [[b"P2", b"P3", b"P4"]] * 7
     np.testing.assert_array_equal(outputs["images"], exported.pictures[..., None])
     np.testing.assert_allclose(outputs["probabilities"], exported.probabilities, atol=1e-6)
     index = np.array([exported.names.index(name) for name in outputs["explained"].tolist()])
