@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow_file import read_documents
@@ -304,6 +305,10 @@ class _Checker:
             place = f"platforms.{platform}"
             if platform != "kubernetes":
                 self._add("platform", place, "is not known; the backend reads kubernetes alone")
-            for name in content.deployment_spec.executors:
+            for name, executor in content.deployment_spec.executors.items():
+                where = f"{place}.deploymentSpec.executors.{name}"
                 if name not in self._deployment.executors:
-                    self._add("platform", f"{place}.deploymentSpec.executors.{name}", "there is no such executor")
+                    self._add("platform", where, "there is no such executor")
+                if platform == "kubernetes":
+                    config = kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+                    self._found += _parse(json_format.MessageToDict(executor), config, where)[1]

@@ -196,14 +196,24 @@ def test_a_planted_breach_is_found(name: str, small: Spec, tmp_path: Path) -> No
     )
 
 
-def test_a_breach_in_the_platforms_document_is_found(small: Spec, tmp_path: Path) -> None:
-    platforms = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-x": {}}}}}}
+@pytest.mark.parametrize(
+    ("executors", "breach"),
+    [
+        ({"exec-x": {}}, "exec-x: platform: there is no such executor"),
+        (
+            {"exec-train": {"pvcMounts": []}},
+            'exec-train: protobuf: Message type "kfp_kubernetes.KubernetesExecutorConfig" has no ',
+        ),
+        ({"exec-train": {"nodeSelector": {"labels": {"gpus": 1}}}}, "exec-train: protobuf: Failed to parse nodeSelector field"),
+        ({"exec-train": {"tolerations": [{"seconds": 5}]}}, "exec-train: protobuf: Failed to parse tolerations field"),
+    ],
+)
+def test_a_breach_in_the_platforms_document_is_found(executors: Spec, breach: str, small: Spec, tmp_path: Path) -> None:
+    platforms = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
-    breaches = lint(write_documents(tmp_path / "pipeline.yaml", small, platforms))
+    (found,) = lint(write_documents(tmp_path / "pipeline.yaml", small, platforms))
 
-    assert [str(item) for item in breaches] == [
-        "platforms.kubernetes.deploymentSpec.executors.exec-x: platform: there is no such executor"
-    ]
+    assert str(found).startswith(f"platforms.kubernetes.deploymentSpec.executors.{breach}")
 
 
 def test_a_pipeline_job_and_other_documents_are_refused(small: Spec, tmp_path: Path) -> None:
