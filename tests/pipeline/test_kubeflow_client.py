@@ -1,10 +1,13 @@
 """fpn deploy and fpn schedule: kfp's own client against a server that speaks the API's routes."""
 
+import inspect
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import kfp
 import pytest
 from compiled_pipelines import read_documents, write_documents, write_small
 from kubeflow_server import Server, serving
@@ -13,6 +16,7 @@ from components.errors import UserError
 from pipeline import kubeflow_client
 from pipeline.cli import main
 from pipeline.kubeflow_client import Backend, check_cron
+from pipeline.kubeflow_lint import lint
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +303,46 @@ def test_a_parameter_that_does_not_fit_is_told(
 ) -> None:
     assert _deploy(server, small, "--parameter", override) == 2
     assert f"--parameter {override}: " in _error(capsys)
+
+
+def test_a_configuration_is_compiled_once_checked_run_and_scheduled(server: Server, tmp_path: Path) -> None:
+    digits = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    state = ["--set", "kubeflow.state=/data/state", "--set", "kubeflow.volumes=[{claim: fpn-data, path: /data}]"]
+    options = ["--config", str(digits), "--set", "train.epochs=2", *state, "--endpoint", server.url]
+
+    assert main(["deploy", *options]) == 0
+    assert main(["schedule", *options, "--interval", "3600"]) == 0
+
+    ((name, content),) = server.files.items()
+    assert name.startswith("digits-")
+    uploaded = tmp_path / "pipeline.yaml"
+    uploaded.write_bytes(content)
+    assert lint(uploaded) == []
+    for kind in ("runs", "recurringruns"):
+        (started,) = server.stored[kind]
+        assert started["runtime_config"]["parameters"]["train_epochs"] == 2
+        assert (
+            started["pipeline_version_reference"]["pipeline_version_id"] == server.stored["versions"][0]["pipeline_version_id"]
+        )
+
+
+def test_what_comes_from_the_cache_is_for_the_file_to_say(server: Server, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kfp's client can switch the cache on for all tasks, also for those that must look anew each time."""
+    given = []
+    for name in ("run_pipeline", "create_recurring_run"):
+        method = getattr(kfp.Client, name)
+        monkeypatch.setattr(kfp.Client, name, _recording(method, given))
+
+    assert _deploy(server, small) == 0
+    assert main(["schedule", "--pipeline", str(small), "--endpoint", server.url, "--interval", "60"]) == 0
+
+    assert [arguments.get("enable_caching") for arguments in given] == [None, None]
+    assert all("pipeline_spec" not in item for item in (*server.stored["runs"], *server.stored["recurringruns"]))
+
+
+def _recording(method: Callable[..., Any], given: list[dict[str, Any]]) -> Callable[..., Any]:
+    def recorded(*arguments: Any, **named: Any) -> Any:
+        given.append(inspect.signature(method).bind(*arguments, **named).arguments)
+        return method(*arguments, **named)
+
+    return recorded
