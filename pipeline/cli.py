@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
     explain.set_defaults(call=_explain)
 
+    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, or register one with MLflow")
+    push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
+    what = push.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="list the versions")
+    what.add_argument("--register", action="store_true", help="register the newest version, or --version, with MLflow")
+    push.add_argument("--version", type=int, metavar="V", help="serve this version again: a copy of it becomes the newest")
+    push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
+    push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
+    push.set_defaults(call=_push)
+
     deploy = commands.add_parser("deploy", help="run the pipeline on Kubeflow Pipelines")
     _add_server_arguments(deploy)
     deploy.add_argument("--wait", action="store_true", help="follow the run to its end; exit by its result, 0 or 1")
@@ -313,6 +323,45 @@ def _explain(options: argparse.Namespace) -> int:
     console.print(f"Overlays in {options.output}; shares are of the evidence for (+) and against (-) the label.")
     if options.json:
         print(json.dumps({"explanations": explanations}))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from components.pusher.versions import list_versions, roll_back
+    from pipeline.report import render_versions
+
+    if not options.register and options.list == (options.version is not None):
+        raise UserError("push: give --list, --version V or --register")
+    if options.register:
+        return _register(options)
+    if options.list:
+        versions = list_versions(options.to)
+        Console(highlight=False).print(render_versions(versions, options.to))
+        result: dict[str, Any] = {"versions": [asdict(version) for version in versions]}
+    else:
+        made = roll_back(options.to, options.version)
+        print(f"{made.path}: a copy of {options.version}, is served from now on")
+        result = {"version": asdict(made)}
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipeline.redirection import output_to
+    from pipeline.registry import register_version
+
+    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+        found = register_version(options.to, options.version, options.config)
+    print(f"{found.uri}: version {found.version} of {found.model}" + ("" if found.created else ", there already"))
+    if options.json:
+        print(json.dumps({"registered": asdict(found)}))
     return 0
 
 

@@ -420,10 +420,27 @@ class CardConfig(Section):
     contact: str = Field("", description="who answers questions")
 
 
+class RegistryConfig(Section):
+    """The MLflow model registry that is told of pushed versions."""
+
+    uri: str = Field(description="of the tracking server, such as http://mlflow:5000, or of a local store, as MLflow takes it")
+    model: str | None = Field(None, description="name of the registered model; the pipeline's if not given")
+    python: str | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
+
+
 class PushConfig(Section):
     """Where blessed models go."""
 
-    path: str | None = Field(None, description="folder of numbered versions; `pushed` in the output folder if not given")
+    path: str | None = Field(
+        None,
+        description="folder of numbered versions, or a URI such as gs://bucket/models; `pushed` in the output if not given",
+    )
+    keep: Count | None = Field(5, description="versions to keep, the newest; null: all")
+    registry: RegistryConfig | None = Field(
+        None,
+        description="MLflow registry in which each pushed version is registered: `uri`, and `model`, its name there; "
+        "see [pushing.md](pushing.md)",
+    )
 
 
 _BEAM_KEYS: dict[str, tuple[str, ...]] = {  # key of `beam` -> the runners that take it

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,13 +20,14 @@ from rich.console import Console
 
 from components.errors import UserError, user_error
 from components.image_example_gen import source
+from components.pusher.versions import RUN_FOLDER
 from models import features
 from pipeline.beam import check_engine
-from pipeline.config import Config
+from pipeline.config import Config, RegistryConfig
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import shown, trial_rows
-from pipeline.reproduction import write_reproduction
+from pipeline.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.samples import SAMPLES
 from pipeline.write_aside import write_text
 
@@ -125,6 +127,8 @@ def run(config: Config, output: Path) -> RunResult:
 
             with waiting(place.console, "drawing the page"):
                 write_run_page(place.folder, Path(result.summary["report"]))
+        if config.push.registry and result.summary["pushed_model"] and not result.error:
+            _register(result, config.push.registry, place)
     return result
 
 
@@ -204,6 +208,7 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
     with _locked(output), output_to(folder / "log.txt") as screen:
         place = Workplace(output, run_id, Console(file=screen))
+        os.environ[RUN_FOLDER] = str(place.folder)
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
         )
@@ -267,6 +272,22 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
         with waiting(place.console, "reading the evaluation"):
             evaluation = read_evaluation(outputs.evaluation)
     return Execution(display.components, status, error, outputs, evaluation)
+
+
+def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> None:
+    """Tells the registry of the pushed model; a failure is told, and takes nothing from the run."""
+    from pipeline.registry import register_version
+
+    folder, _, number = result.summary["pushed_model"].rpartition("/")
+    try:
+        with waiting(place.console, "registering the model"):
+            found = register_version(folder, int(number), place.folder / CONFIG_FILE)
+        result.summary["registered"] = asdict(found)
+        result.notes.append(f"Registered with MLflow at {found.uri}: version {found.version} of {found.model}")
+    except UserError as error:
+        later = shlex.join(["fpn", "push", "--register", "--to", shown(folder), "--version", number])
+        result.notes.append(f"Pushed, but not registered: {error}; later: {later}")
+    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
 def metadata_of(output: Path) -> Any:

@@ -11,13 +11,14 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+from tfx.proto import trainer_pb2, transform_pb2
 from tfx.types import Channel
 
 from components.baseline.strategy import LastBlessedBaseline, PreviousStatistics
 from components.evaluator.component import Evaluator
 from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
+from components.pusher.component import Pusher
 from components.transform.component import Transform
 from models import features
 from pipeline.beam import pipeline_args
@@ -192,12 +193,13 @@ def create_pipeline(
     )
     components.append(evaluator)
     if push_folder:
-        pusher = tfx_components.Pusher(
+        pusher = Pusher(
             model=trainer.outputs["model"],
             model_blessing=evaluator.outputs["blessing"],
-            push_destination=pusher_pb2.PushDestination(
-                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
-            ),
+            evaluation=evaluator.outputs["evaluation"],
+            examples=example_gen.outputs["examples"],
+            folder=push_folder,
+            settings={"pipeline": config.name, "keep": config.push.keep},
         )
         components.append(pusher)
     return _pipeline(config, components, pipeline_root, metadata)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import shlex
+import subprocess
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +41,7 @@ class Reproduction:
       folder: the working folder, absolute, that the configuration's relative paths start from, too.
       versions: of Python and of the main packages, by name.
       digest: SHA-256 of the "configuration" with all defaults, and of the project's "code".
+      commit: of the project's Git checkout, with "-dirty" if files were changed since; empty where it is none.
     """
 
     what: str
@@ -47,6 +49,7 @@ class Reproduction:
     folder: str
     versions: dict[str, str]
     digest: dict[str, str]
+    commit: str = ""
 
 
 def write_reproduction(config: Config, folder: Path, what: str, arguments: list[str]) -> Reproduction:
@@ -67,6 +70,7 @@ def write_reproduction(config: Config, folder: Path, what: str, arguments: list[
         folder=str(Path.cwd()),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         digest={"configuration": hashlib.sha256(text.encode()).hexdigest(), "code": project_digest()},
+        commit=_commit(),
     )
     write_text(folder / REPRODUCTION_FILE, json.dumps(asdict(reproduction), indent=2) + "\n")
     return reproduction
@@ -76,3 +80,14 @@ def read_reproduction(folder: Path) -> Reproduction | None:
     """What `write_reproduction` has left in a run's folder; None if there is nothing."""
     path = folder / REPRODUCTION_FILE
     return Reproduction(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _commit() -> str:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # else Git would look in the folders above
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

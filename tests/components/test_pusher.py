@@ -1,0 +1,358 @@
+"""Versions of a model: whole or not there, whatever happens to a push; the newest ones kept; back to an earlier one."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tfx.types import standard_artifacts
+
+from components.errors import UserError
+from components.evaluator.results import Evaluation, Metric, Slice, write_evaluation
+from components.pusher import versions
+from components.pusher.executor import Executor
+from components.pusher.versions import RECORD_FILE, RUN_FOLDER, Record, list_versions, push, roll_back
+from pipeline.pushed_model import find_version
+
+FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "variables/variables.data-00000-of-00001": "weights"}
+
+
+def save_model(folder: Path, content: str) -> str:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text} {content}\n" * 1000)
+    return str(folder)
+
+
+def served(folder: Path) -> str:
+    """The content of the model that TensorFlow Serving takes: the largest number, which must be whole."""
+    newest = find_version(folder)
+    assert newest.name == str(max(int(path.name) for path in folder.iterdir() if path.name.isdigit()))
+    (content,) = {(newest / name).read_text().split()[1] for name in FILES}
+    return content
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock", "latest"}
+
+
+def push_all(tmp_path: Path, contents: str, keep: int | None = None) -> list[int]:
+    return [
+        push(save_model(tmp_path / content, content), str(tmp_path / "pushed"), Record(run=f"run {content}"), keep).number
+        for content in contents
+    ]
+
+
+@pytest.fixture
+def pushed(tmp_path: Path) -> Path:
+    return tmp_path / "pushed"
+
+
+def test_a_pushed_model_is_the_newest_version_and_says_where_it_comes_from(tmp_path: Path, pushed: Path) -> None:
+    first, second = push_all(tmp_path, "ab")
+    assert first < second
+    assert served(pushed) == "b"
+    assert names(pushed) == {str(first), str(second)}
+    assert (pushed / "latest").read_text() == f"{second}\n"
+    assert [version.record.run for version in list_versions(str(pushed)) if version.record] == ["run a", "run b"]
+
+
+def test_the_same_model_is_not_pushed_again(tmp_path: Path, pushed: Path) -> None:
+    assert len(set(push_all(tmp_path, "aa"))) == 1
+    assert len(names(pushed)) == 1
+    assert len(set(push_all(tmp_path, "ba"))) == 2  # now another one lies between
+
+
+def test_the_newest_versions_are_kept(tmp_path: Path, pushed: Path) -> None:
+    numbers = push_all(tmp_path, "abcd", keep=None)
+    assert names(pushed) == {str(number) for number in numbers}
+    numbers += push_all(tmp_path, "e", keep=2)
+    assert names(pushed) == {str(number) for number in numbers[-2:]}
+    assert served(pushed) == "e"
+
+
+def test_going_back_serves_the_earlier_model_under_a_larger_number(tmp_path: Path, pushed: Path) -> None:
+    first, second = push_all(tmp_path, "ab")
+    back = roll_back(str(pushed), first)
+    assert back.number > second
+    assert served(pushed) == "a"
+    assert back.record is not None
+    assert (back.record.copy_of, back.record.run) == (first, "run a")
+    assert (pushed / "latest").read_text() == f"{back.number}\n"
+    assert (pushed / str(first) / "saved_model.pb").samefile(f"{back.path}/saved_model.pb")
+    assert list_versions(str(pushed))[0].record == Record(**{**vars(back.record), "copy_of": None, "time": ANY_TIME})
+    with pytest.raises(UserError, match=r"has the model of \d+ already"):
+        roll_back(str(pushed), first)
+    forward = roll_back(str(pushed), second)
+    assert served(pushed) == "b"
+    again = roll_back(str(pushed), back.number).record
+    assert again is not None
+    assert again.copy_of == first  # not of the copy
+    assert forward.number > back.number
+    with pytest.raises(UserError, match=rf"no version 7; there are {first}"):
+        roll_back(str(pushed), 7)
+
+
+class _Any:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANY_TIME = _Any()
+
+KILLED = """
+import sys, time
+from components.pusher import versions
+copy = versions._copy
+def slow(source, target):
+    copy(source, target)
+    print("copied", flush=True)
+    time.sleep(60)
+versions._copy = slow
+versions.push(sys.argv[1], sys.argv[2], versions.Record(), keep=1)
+"""
+
+
+def test_a_killed_push_leaves_the_version_before_served_and_the_next_one_clears_up(tmp_path: Path, pushed: Path) -> None:
+    (first,) = push_all(tmp_path, "a", keep=1)
+    command = [sys.executable, "-c", KILLED, save_model(tmp_path / "b", "b"), str(pushed)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "copied\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (leftover,) = names(pushed) - {str(first)}
+    assert len(list((pushed / leftover).rglob("*"))) > 1
+    assert not leftover.isdigit()
+    assert served(pushed) == "a"
+    assert [version.number for version in list_versions(str(pushed))] == [first]
+    (second,) = push_all(tmp_path, "b", keep=2)
+    assert served(pushed) == "b"
+    assert names(pushed) == {str(first), str(second)}
+
+
+def test_a_reader_sees_whole_versions_only(tmp_path: Path, pushed: Path) -> None:
+    push_all(tmp_path, "a")
+    ended = threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not ended.is_set():
+            for path in sorted(pushed.iterdir(), key=lambda path: path.name):
+                if path.name.isdigit():
+                    found = {
+                        os.path.relpath(os.path.join(folder, name), path)
+                        for folder, _, names in os.walk(path)
+                        for name in names
+                    }
+                    assert found == {*FILES, RECORD_FILE} or not path.exists()  # deleted while it was listed
+                    reads += 1
+        return reads
+
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(read)
+        push_all(tmp_path, "bcdefghijk", keep=3)
+        ended.set()
+        assert reader.result() > 10
+
+
+def test_two_pushes_at_a_time_get_different_versions(tmp_path: Path, pushed: Path) -> None:
+    models = [save_model(tmp_path / content, content) for content in "abcd"]
+    script = (
+        "import sys; from components.pusher.versions import *; print(push(sys.argv[1], sys.argv[2], Record(), None).number)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, model, str(pushed)], stdout=subprocess.PIPE, text=True)
+        for model in models
+    ]
+    numbers = {process.communicate()[0].strip() for process in processes}
+    assert names(pushed) == numbers
+    assert len(numbers) == len(models)
+    assert (pushed / "latest").read_text().strip() == max(numbers)
+    assert {served_by(pushed / number) for number in numbers} == set("abcd")
+
+
+def served_by(version: Path) -> str:
+    (content,) = {(version / name).read_text().split()[1] for name in FILES}
+    return content
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_push_that_fails_leaves_nothing_behind_and_says_why(
+    tmp_path: Path, pushed: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (first,) = push_all(tmp_path, "a")
+    written = []
+
+    def fail(file: object) -> None:
+        written.append(file)
+        if len(written) == 2:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(versions, "_sync", fail)
+    with pytest.raises(UserError, match=rf"pushed: can't be written \({os.strerror(code)}\); what was served before still is"):
+        push_all(tmp_path, "b")
+    assert names(pushed) == {str(first)}
+    assert served(pushed) == "a"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Not a directory"):
+        push(save_model(tmp_path / "a", "a"), str(tmp_path / "file" / "pushed"), Record(), None)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        list_versions(str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def bucket() -> str:
+    """An object store: TensorFlow's file system in memory, reached as those of the clouds are."""
+    path = "ram://bucket/models"
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.rmtree(path)
+    return path
+
+
+def read(path: str) -> str:
+    with tf.io.gfile.GFile(path) as file:
+        return file.read()
+
+
+def test_on_an_object_store_the_graph_comes_last(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    rename = tf.io.gfile.rename
+
+    def note(source: str, target: str) -> None:
+        assert not tf.io.gfile.exists(f"{bucket}/latest")
+        moved.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", note)
+    version = push(save_model(tmp_path / "a", "a"), bucket, Record(run="1"), None)
+    assert moved[-1] == f"{version.path}/saved_model.pb"
+    assert {path.removeprefix(f"{version.path}/") for path in moved} == {*FILES, RECORD_FILE}
+    assert read(f"{bucket}/latest") == f"{version.number}\n"
+    assert sorted(name.rstrip("/") for name in tf.io.gfile.listdir(version.path)) == [
+        "assets.extra",
+        "saved_model.pb",
+        "variables",
+    ]
+
+
+def test_an_object_store_keeps_rolls_back_and_lists(tmp_path: Path, bucket: str) -> None:
+    numbers = [push(save_model(tmp_path / item, item), bucket, Record(run=item), 2).number for item in "abb"]
+    numbers.append(push(save_model(tmp_path / "c", "c"), bucket, Record(run="c"), 2).number)
+    assert [version.number for version in list_versions(bucket)] == numbers[2:]
+    back = roll_back(bucket, numbers[2])
+    assert read(f"{back.path}/saved_model.pb").startswith("graph b")
+    assert [version.record.run for version in list_versions(bucket) if version.record] == ["b", "c", "b"]
+    assert {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} == {
+        "latest",
+        *(str(version.number) for version in list_versions(bucket)),
+    }
+
+
+def test_on_an_object_store_an_interrupted_push_is_no_version(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = push(save_model(tmp_path / "a", "a"), bucket, Record(), None)
+    rename = tf.io.gfile.rename
+
+    def die(source: str, target: str) -> None:
+        if target.endswith(".pb"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "rename", die)
+        patch.setattr(tf.io.gfile, "rmtree", lambda path: None)  # killed: it clears up nothing
+        with pytest.raises(KeyboardInterrupt):
+            push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
+    assert list_versions(bucket) == [first]
+    second = push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
+    left = {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} - {"latest"}
+    assert len(left) == 4  # what another push might be at work on
+    day = versions._DAY
+    monkeypatch.setattr(versions, "_DAY", -1)
+    push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
+    monkeypatch.setattr(versions, "_DAY", day)
+    left = {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} - {"latest"}
+    assert left == {str(first.number), str(second.number)}
+
+
+def test_on_an_object_store_two_pushes_at_a_time_get_different_versions(tmp_path: Path, bucket: str) -> None:
+    models = [save_model(tmp_path / content, content) for content in "abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda model: push(model, bucket, Record(), None), models))
+    assert len({version.number for version in found}) == len(models)
+    assert {read(f"{version.path}/{name}").split()[1] for version in found for name in FILES} == set("abcd")
+
+
+def test_what_a_store_refuses_is_an_error_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nosuch://bucket: can't be written"):
+        push(save_model(tmp_path / "a", "a"), "nosuch://bucket", Record(), None)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> tuple[dict, dict]:
+    """What the Pusher gets, blessed by all."""
+    model, blessing, infra, evaluation, examples, pushed_model = (
+        getattr(standard_artifacts, name)()
+        for name in ("Model", "ModelBlessing", "InfraBlessing", "ModelEvaluation", "Examples", "PushedModel")
+    )
+    save_model(tmp_path / "model" / "Format-Serving", "a")
+    model.uri, pushed_model.uri, evaluation.uri = (str(tmp_path / name) for name in ("model", "archive", "evaluation"))
+    blessing.set_int_custom_property("blessed", 1)
+    infra.set_int_custom_property("blessed", 1)
+    examples.set_string_custom_property("input_fingerprint", "split:test")
+    (tmp_path / "evaluation").mkdir()
+    overall = Slice((), 4, 4, {"accuracy": Metric(0.75, 0.5, 1.0)})
+    write_evaluation(Evaluation(["cat", "dog"], False, "jackknife", [overall], [], True), evaluation.uri)
+    inputs = {
+        "model": model,
+        "model_blessing": blessing,
+        "infra_blessing": infra,
+        "evaluation": evaluation,
+        "examples": examples,
+    }
+    return {key: [artifact] for key, artifact in inputs.items()}, {"pushed_model": [pushed_model]}
+
+
+SETTINGS = '{"pipeline": "few-digits", "keep": 5}'
+
+
+def test_the_component_pushes_with_tfxs_properties_and_a_record(
+    tmp_path: Path, pushed: Path, artifacts: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_FOLDER, "/output/runs/2026-01-01T00-00-00")
+    inputs, outputs = artifacts
+    Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    (version,) = list_versions(str(pushed))
+    (artifact,) = outputs["pushed_model"]
+    assert artifact.get_int_custom_property("pushed") == 1
+    assert artifact.get_string_custom_property("pushed_destination") == version.path
+    assert artifact.get_string_custom_property("pushed_version") == str(version.number)
+    assert served_by(Path(artifact.uri)) == "a"
+    record = version.record
+    assert record is not None
+    assert (record.pipeline, record.run, record.data) == ("few-digits", "2026-01-01T00-00-00", "split:test")
+    assert record.metrics == {"accuracy": {"value": 0.75, "lower": 0.5, "upper": 1.0}}
+
+
+@pytest.mark.parametrize("refusing", ["model_blessing", "infra_blessing"])
+def test_a_model_that_is_not_blessed_is_not_pushed(
+    pushed: Path, artifacts: tuple[dict, dict], refusing: str, tmp_path: Path
+) -> None:
+    inputs, outputs = artifacts
+    inputs[refusing][0].set_int_custom_property("blessed", 0)
+    Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    assert not pushed.exists()
+    assert outputs["pushed_model"][0].get_int_custom_property("pushed") == 0
