@@ -420,6 +420,28 @@ class CardConfig(Section):
     contact: str = Field("", description="who answers questions")
 
 
+class CheckConfig(Section):
+    """The exported model, asked as a server would ask it, before it is pushed."""
+
+    enabled: bool = Field(True, description="check the exported model before it is pushed; one that fails is not pushed")
+    images: Count = Field(64, description="test images that it is asked about")
+    max_difference: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="largest difference between a probability and the Evaluator's; 1e-5, or 0.02 with train.mixed_precision, "
+        "if not given",
+    )
+    max_load_seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="time that loading may take")
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="time in which 99 of 100 requests of one image must be answered"
+    )
+    max_memory_mb: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="10^6 bytes that the process may take, TensorFlow included"
+    )
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="time after which the check is stopped and failed"
+    )
+
+
 class RegistryConfig(Section):
     """The MLflow model registry that is told of pushed versions."""
 
@@ -661,6 +683,7 @@ ComponentName = Literal[
     "Tuner",
     "Trainer",
     "Evaluator",
+    "ModelCheck",
     "Pusher",
 ]
 
@@ -725,6 +748,7 @@ class Config(Section):
     tune: TuneConfig = TuneConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    check: CheckConfig = CheckConfig()
     push: PushConfig = PushConfig()
     card: CardConfig = CardConfig()
     beam: BeamConfig = BeamConfig()

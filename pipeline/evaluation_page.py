@@ -14,7 +14,7 @@ from components.evaluator.metrics import CALIBRATION_BINS, METRICS
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from models import features
-from pipeline.config import CardConfig, Config
+from pipeline.config import CardConfig, CheckConfig, Config
 from pipeline.diagnostics import (
     Curve,
     average_curve,
@@ -149,6 +149,7 @@ def write_evaluation_page(
         else None,
         "differences": _difference_table(found),
         "flips": _flips(predictions, gallery),
+        "check_rows": _check_rows(context.summary.get("check"), config.check),
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
         "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),
@@ -162,6 +163,29 @@ def write_evaluation_page(
         "change": _change,
     }
     write_page("evaluation.html", output, content, filters)
+
+
+def _check_rows(check: dict[str, Any] | None, limits: CheckConfig) -> list[tuple[str, str, str]]:
+    """What the check of the exported model has measured: name, value and limit, as texts."""
+    if check is None:
+        return []
+    measured = check["measured"]
+    rows = [
+        (name, f"{measured[key]:.3g} {unit}", f"{limit:g} {unit}" if limit is not None else "")
+        for key, name, unit, limit in (
+            ("load_seconds", "Loading", "s", limits.max_load_seconds),
+            ("first_answer_seconds", "First answer", "s", None),
+            ("latency_p50_ms", "One image, 50 of 100 requests within", "ms", None),
+            ("latency_p99_ms", "One image, 99 of 100 requests within", "ms", limits.max_latency_ms),
+            ("image_ms", "Each image of a batch of 64", "ms", None),
+            ("memory_mb", "Memory of the process, TensorFlow included", "MB", limits.max_memory_mb),
+        )
+        if key in measured
+    ]
+    if check["largest_difference"] is not None:
+        largest = f"{check['largest_difference']:.1e}"
+        rows.append(("Largest difference to a probability of the Evaluator", largest, f"{check['max_difference']:.1e}"))
+    return rows
 
 
 def _words(name: str) -> str:

@@ -319,6 +319,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "model": outputs.model,
         "evaluation": outputs.evaluation,
         "report": str(place.folder / "report.html") if evaluation else None,
+        "check": outputs.check,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
         "classes": outputs.classes,

@@ -1,6 +1,7 @@
 """The DAG, readable from top to bottom."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
@@ -18,6 +19,7 @@ from components.baseline.strategy import LastBlessedBaseline, PreviousStatistics
 from components.evaluator.component import Evaluator
 from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
+from components.model_check.component import ModelCheck
 from components.pusher.component import Pusher
 from components.transform.component import Transform
 from models import features
@@ -193,9 +195,20 @@ def create_pipeline(
     )
     components.append(evaluator)
     if push_folder:
+        check = None
+        if config.check.enabled:
+            check = ModelCheck(
+                model=trainer.outputs["model"],
+                examples=example_gen.outputs["examples"],
+                evaluation=evaluator.outputs["evaluation"],
+                settings={**check_settings(config), "splits": splits.test},
+                code=code_digest("components.model_check.component"),
+            )
+            components.append(check)
         pusher = Pusher(
             model=trainer.outputs["model"],
             model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=check.outputs["infra_blessing"] if check else None,
             evaluation=evaluator.outputs["evaluation"],
             examples=example_gen.outputs["examples"],
             folder=push_folder,
@@ -203,6 +216,13 @@ def create_pipeline(
         )
         components.append(pusher)
     return _pipeline(config, components, pipeline_root, metadata)
+
+
+def check_settings(config: Config) -> dict[str, Any]:
+    """What ModelCheck goes by. A network of 16 bits rounds by up to 1 % in other places for batches of other sizes."""
+    default = 0.02 if config.train.mixed_precision else 1e-5
+    settings = config.check.model_dump(exclude={"enabled"})
+    return {**settings, "max_difference": default if settings["max_difference"] is None else settings["max_difference"]}
 
 
 def _pipeline(

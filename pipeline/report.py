@@ -288,6 +288,8 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
         console.print(describe_classes(summary["classes"]), markup=False)
+    if summary.get("check"):
+        console.print(describe_check(summary["check"]), markup=False)
     if summary["blessed"]:
         console.print(f"[green]Blessed[/], pushed to {shown(summary['pushed_model'])}")
     elif result.evaluation and not result.error:
@@ -295,8 +297,31 @@ def print_summary(result: "RunResult", console: Console) -> None:
         for verdict in result.evaluation.verdicts:
             if not verdict.passed:
                 console.print(f"  {verdict}", markup=False)
+        for reason in (summary.get("check") or {}).get("reasons", ()):
+            console.print(f"  check: {reason}", markup=False)
     if result.evaluation:
         console.print(f"All of it, with pictures: {shown(summary['report'])}")
+
+
+def describe_check(check: dict[str, Any]) -> str:
+    """A line on how the exported model has answered.
+
+    Args:
+      check: the fields of `components.model_check.results.CheckResult`.
+    """
+    parts = [
+        text.format(**check["measured"])
+        for name, text in (
+            ("load_seconds", "loaded in {load_seconds:.1f} s"),
+            ("latency_p50_ms", "one image in {latency_p50_ms:.1f} ms (99 of 100 in {latency_p99_ms:.1f} ms)"),
+            ("image_ms", "in batches of 64 in {image_ms:.2g} ms"),
+            ("memory_mb", "{memory_mb:.0f} MB at most"),
+        )
+        if name in check["measured"]
+    ]
+    if check["largest_difference"] is not None:
+        parts.append(f"probabilities within {check['largest_difference']:.1g} of the Evaluator's")
+    return f"Check {'passed' if check['passed'] else 'failed'}: " + (", ".join(parts) or "nothing was answered")
 
 
 def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ml_metadata as mlmd
@@ -15,6 +15,7 @@ from tfx.utils import path_utils
 from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
+from components.model_check.results import read_check
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.report import shown
@@ -47,7 +48,8 @@ class RunOutputs:
       model: the SavedModel that was trained, pushed or not.
       trials: of the Tuner, best first, without those that failed.
       evaluation: folder of TFMA's results.
-      blessed: whether the model has met its thresholds.
+      check: the fields of `components.model_check.results.CheckResult`.
+      blessed: whether the model has met its thresholds, and passed its check if there was one.
       pushed_model: the numbered folder that the model was pushed to.
     """
 
@@ -61,6 +63,7 @@ class RunOutputs:
     model: str | None = None
     trials: list[Trial] = field(default_factory=list)
     evaluation: str | None = None
+    check: dict[str, Any] | None = None
     blessed: bool | None = None
     pushed_model: str | None = None
 
@@ -83,6 +86,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
             for record in json.load(file):
                 number, score = int(record.pop("trial_id")) + 1, record.pop("score")
                 trials.append(Trial(number, score, record))
+    check = asdict(read_check(artifacts["infra_blessing"].uri)) if "infra_blessing" in artifacts else None
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
@@ -96,7 +100,8 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
         model=path_utils.serving_model_path(artifacts["model"].uri) if "model" in artifacts else None,
         trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
-        blessed=bool(blessing.custom_properties["blessed"].int_value) if blessing else None,
+        check=check,
+        blessed=bool(blessing.custom_properties["blessed"].int_value) and (not check or check["passed"]) if blessing else None,
         pushed_model=destination or None,
     )
 

@@ -249,8 +249,8 @@ def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) ->
         properties = artifact.custom_properties
         if "input_fingerprint" in properties:
             found.fingerprint = properties["input_fingerprint"].string_value
-        elif artifact.type == "ModelBlessing":
-            found.blessed = bool(properties["blessed"].int_value)
+        elif artifact.type in ("ModelBlessing", "InfraBlessing"):  # of the Evaluator and of ModelCheck: it takes both
+            found.blessed = found.blessed is not False and bool(properties["blessed"].int_value)
         elif artifact.type == "PushedModel" and properties["pushed"].int_value:
             found.pushed = properties["pushed_destination"].string_value
     return found

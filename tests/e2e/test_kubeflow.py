@@ -72,7 +72,7 @@ def runs(place, backend, fpn):
 
 def test_images_become_a_pushed_model(runs, place, backend):
     done = runs[0]
-    assert set(done) >= {"Lookup", "ImageExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"}
+    assert set(done) >= {"Lookup", "ImageExampleGen", "Transform", "Trainer", "Evaluator", "ModelCheck", "Pusher"}
     (version,) = (place / "state" / "few-digits" / "pushed").glob("[0-9]*")
     assert (version / "saved_model.pb").exists()
     pushed = done["Pusher"].artifacts["pushed_model"]

@@ -22,7 +22,17 @@ from models import features
 from pipeline.digits import write_digits
 
 PACKAGES = ("pipeline", "components", "models")
-ALL = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Trainer", "Evaluator", "Pusher"]
+ALL = [
+    "ImageExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "ModelCheck",
+    "Pusher",
+]
 SOURCE_DIGITS = 240  # three pictures each
 
 
@@ -130,13 +140,13 @@ def test_an_unchanged_run_comes_from_the_cache(runs):
     ended = runs["again"]
     assert ended.status == 0, ended.stderr
     assert states(ended, "cached") == ALL
-    for key in ("pushed_model", "evaluation", "metrics", "examples", "training"):
+    for key in ("pushed_model", "evaluation", "check", "metrics", "examples", "training"):
         assert ended.json[key] == runs["first"].json[key]
 
 
 def test_a_changed_threshold_is_judged_without_training_again(runs):
-    assert states(runs["threshold"], "complete") == ["Evaluator", "Pusher"]
-    assert states(runs["threshold"], "cached") == ALL[:-2]
+    assert states(runs["threshold"], "complete") == ["Evaluator", "ModelCheck", "Pusher"]
+    assert states(runs["threshold"], "cached") == ALL[:-3]
 
 
 def test_a_model_below_a_threshold_is_not_pushed_and_the_slice_is_named(runs, place):
@@ -155,7 +165,7 @@ def test_a_model_below_a_threshold_is_not_pushed_and_the_slice_is_named(runs, pl
 def test_changed_code_is_trained_again_and_nothing_before_it(runs):
     ended = runs["code"]
     assert ended.status == 0, ended.stderr
-    assert states(ended, "complete") == ["Trainer", "Evaluator", "Pusher"]
+    assert states(ended, "complete") == ["Trainer", "Evaluator", "ModelCheck", "Pusher"]
     assert states(ended, "cached") == ALL[:5]
 
 

@@ -20,6 +20,7 @@ ALL = [
     "Tuner",
     "Trainer",
     "Evaluator",
+    "ModelCheck",
     "Pusher",
 ]
 FILTERS = [3, 5]

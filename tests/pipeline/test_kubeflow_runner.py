@@ -90,6 +90,7 @@ def test_every_component_has_its_resources_image_and_environment(documents):
         "Tuner",
         "Trainer",
         "Evaluator",
+        "ModelCheck",
         "Pusher",
     }
     for name, container in found.items():
@@ -120,7 +121,7 @@ def test_the_second_document_has_what_kubernetes_alone_knows(documents):
     (shared,) = trainer["emptyDirMounts"]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "1Gi")
     assert "emptyDirMounts" not in executors["Transform_executor"]
-    assert len(executors) == 10
+    assert len(executors) == 11
 
 
 def test_runtime_parameters_have_the_configurations_values(documents):

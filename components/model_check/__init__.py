@@ -1,0 +1,1 @@
+"""ModelCheck: asks the exported model what a server would ask it, before it is pushed."""

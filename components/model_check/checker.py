@@ -1,0 +1,263 @@
+"""Asks an exported model what a server would ask it. Runs in a process of its own, which may die of it.
+
+Needs TensorFlow and NumPy alone: the project's packages can't be imported in its process, as in a server. It measures and
+compares, and leaves the judgement to who has started it. It writes each finding at once, so that it is known how far it got.
+"""
+
+import importlib
+import importlib.abc
+import json
+import math
+import os
+import resource
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+
+REQUEST_FILE: Final = "request.json"  # {"model", "started", "encoded", "separator", "names", "classes", "multi_label"}
+EXAMPLES_FILE: Final = "examples.tfrecord"
+PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], what the model must answer
+FINDINGS_FILE: Final = (
+    "findings.jsonl"  # what a line has: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}
+)
+
+BATCHES: Final = (1, 7, 64)
+_INPUTS: Final = {"serving_default": "image_bytes", "predict_examples": "examples"}  # by signature
+_PROJECT: Final = ("models", "components", "pipeline")
+_TIMED: Final = {1: 200, 64: 5}  # requests of a batch size that are timed, at least
+_LONGEST: Final = 5.0  # seconds of a batch size, after which no more requests are made than the images need
+_HUGE: Final = 60_000  # pixels
+
+
+class _Absent(importlib.abc.MetaPathFinder):
+    """Hides the project where it is installed beside TensorFlow."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname.partition(".")[0] in _PROJECT:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+class _Checker:
+    def __init__(self, folder: str) -> None:
+        with open(os.path.join(folder, REQUEST_FILE), encoding="utf-8") as file:
+            self._request = json.load(file)
+        self._findings = open(os.path.join(folder, FINDINGS_FILE), "a", encoding="utf-8")  # noqa: SIM115 to the very end
+        records = list(tf.data.TFRecordDataset(os.path.join(folder, EXAMPLES_FILE)).as_numpy_iterator())
+        encoded = self._request["encoded"]
+        files = [tf.train.Example.FromString(item).features.feature[encoded].bytes_list.value[0] for item in records]
+        self._values = {"serving_default": files, "predict_examples": records}
+        self._expected = np.load(os.path.join(folder, PROBABILITIES_FILE))
+        self._signatures: Any = {}
+
+    def run(self) -> None:
+        """All of it, in order."""
+        self._tell(measured={"start_seconds": time.time() - self._request["started"]})
+        self._step("loading the model")
+        started = time.perf_counter()
+        try:
+            self._signatures = tf.saved_model.load(self._request["model"]).signatures
+        except Exception as error:
+            self._fail(f"the model can't be loaded: {_short(error)}")
+            return
+        self._tell(measured={"load_seconds": time.perf_counter() - started})
+        started = time.perf_counter()
+        for signature in _INPUTS:
+            if signature not in self._signatures:
+                self._fail(f"the model has no signature {signature}; it has {', '.join(sorted(self._signatures)) or 'none'}")
+            elif self._ask_all(signature, started):
+                self._ask_bad(signature)
+        self._tell(measured={"memory_mb": _peak_memory()})
+        self._ask_session()
+        self._step("looking for the project's modules")
+        for name in _PROJECT:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                continue
+            self._fail(f"the process has found {name}, which a server does not have")
+
+    def finish(self) -> None:
+        self._tell(done=True)
+
+    def _tell(self, **finding: Any) -> None:
+        self._findings.write(json.dumps(finding) + "\n")
+        self._findings.flush()
+
+    def _step(self, name: str) -> None:
+        self._tell(step=name)
+
+    def _fail(self, reason: str) -> None:
+        self._tell(failure=reason)
+
+    def _ask(self, signature: str, values: Sequence[bytes]) -> dict[str, np.ndarray]:
+        answers = self._signatures[signature](**{_INPUTS[signature]: tf.constant(values, tf.string, [len(values)])})
+        return {name: value.numpy() for name, value in answers.items()}
+
+    def _ask_all(self, signature: str, started: float) -> bool:
+        """Asks of all images in batches of each size, and times those of images alone; whether all were answered."""
+        values, images = self._values[signature], len(self._expected)
+        for size in BATCHES:
+            where = f"{signature}, batch of {size}"
+            self._step(where)
+            seconds: list[float] = []
+            requests = math.ceil(images / size)
+            timed = _TIMED.get(size, 0) if signature == "serving_default" else 0
+            begun, number = time.perf_counter(), 0
+            # The first request of a size is not timed: TensorFlow prepares its graph for it.
+            while number <= requests or (number <= timed and time.perf_counter() - begun < _LONGEST):
+                rows = np.arange(number * size, (number + 1) * size) % images
+                batch = [values[row] for row in rows]
+                before = time.perf_counter()
+                try:
+                    answers = self._ask(signature, batch)
+                except Exception as error:
+                    self._fail(f"{where}: {self._request['names'][rows[0]]}: refused: {_short(error)}")
+                    return False
+                if number:
+                    seconds.append(time.perf_counter() - before)
+                elif (signature, size) == ("serving_default", 1):
+                    self._tell(measured={"first_answer_seconds": time.perf_counter() - started})
+                if number <= requests and not self._compare(where, answers, rows):
+                    return False
+                number += 1
+            if timed and size == 1:
+                p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+                self._tell(measured={"latency_p50_ms": float(p50), "latency_p99_ms": float(p99), "timed": len(seconds)})
+            elif timed:
+                self._tell(measured={"image_ms": float(np.median(seconds)) * 1000 / size})
+        return True
+
+    def _compare(self, where: str, answers: dict[str, np.ndarray], rows: np.ndarray) -> bool:
+        """Tells by how much an answer differs; fails and gives False if it is none at all."""
+        expected, names, classes = self._expected[rows], self._request["names"], self._request["classes"]
+        found = answers.get("probabilities")
+        if found is None or found.shape != expected.shape:
+            shape = "none" if found is None else f"of shape {list(found.shape)}"
+            self._fail(f"{where}: probabilities are {shape}, must be of shape {list(expected.shape)}")
+            return False
+        if not np.isfinite(found).all():
+            row = rows[np.flatnonzero(~np.isfinite(found).all(axis=-1))[0]]
+            self._fail(f"{where}: {names[row]}: probabilities are not finite")
+            return False
+        differences = np.abs(found - expected).max(axis=-1)
+        worst = int(differences.argmax())
+        self._tell(difference=float(differences[worst]), where=where, image=names[rows[worst]])
+        if bare := [name for name, value in answers.items() if value.shape[:1] != (len(rows),)]:
+            self._fail(f"{where}: {', '.join(bare)}: no row an image, which TensorFlow Serving's row format refuses")
+            return False
+        if "labels" in answers and any([item.decode() for item in row] != classes for row in answers["labels"]):
+            self._fail(f"{where}: labels are other ones, or in another order, than the Evaluator's")
+            return False
+        if "label" in answers:
+            told = [item.decode() for item in answers["label"]]
+            for row, label, wanted in zip(rows, told, self._labels(found), strict=True):
+                if label != wanted:
+                    self._fail(f"{where}: {names[row]}: label is {label!r}, but the probabilities say {wanted!r}")
+                    return False
+        return True
+
+    def _labels(self, probabilities: np.ndarray) -> list[str]:
+        classes = self._request["classes"]
+        if not self._request["multi_label"]:
+            return [classes[number] for number in probabilities.argmax(axis=-1)]
+        likely = [sorted(np.array(classes)[row >= 0.5].tolist()) for row in probabilities]
+        return [self._request["separator"].join(names) for names in likely]
+
+    def _ask_bad(self, signature: str) -> None:
+        """Sends what is no image, each time followed by an image, which must be answered as ever."""
+        for what, batch in self._bad_batches(signature).items():
+            where = f"{signature}, {what}"
+            self._step(where)
+            try:
+                answers = self._ask(signature, batch)
+            except Exception as error:
+                self._tell(bad=where, outcome=f"refused ({type(error).__name__})")
+            else:
+                self._tell(bad=where, outcome="answered")
+                found = answers.get("probabilities")
+                shape = [len(batch), len(self._request["classes"])]
+                if found is None or list(found.shape) != shape or not np.isfinite(found).all():
+                    self._fail(f"{where}: the answer has no probabilities of shape {shape}")
+            self._step(f"{signature}, an image after {what}")
+            try:
+                answers = self._ask(signature, self._values[signature][:1])
+            except Exception as error:
+                self._fail(f"{signature}: refuses an image after {what}: {_short(error)}")
+                return
+            if not self._compare(f"{signature}, after {what}", answers, np.array([0])):
+                return
+
+    def _bad_batches(self, signature: str) -> dict[str, list[bytes]]:
+        good = self._values[signature]
+        if signature == "predict_examples":
+            return {"no tf.Example": [b"no tf.Example"], "a tf.Example without an image": [b""], "an empty batch": []}
+        cut = good[0][: len(good[0]) // 2]
+        return {
+            "a file that is cut short": [cut],
+            "a corrupt file among others": [good[0], cut, good[-1]],
+            "a file that is no image": [b"no image"],
+            "an empty file": [b""],
+            "the header of a huge image": [_huge_png()],
+            "an empty batch": [],
+        }
+
+    def _ask_session(self) -> None:
+        """Loads and asks once as TensorFlow Serving does, whose loader finds less than that of Python."""
+        where = "serving_default in a session"
+        self._step(where)
+        rows = np.arange(BATCHES[1]) % len(self._expected)
+        values = [self._values["serving_default"][row] for row in rows]
+        try:
+            with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], self._request["model"])
+                signature = loaded.signature_def["serving_default"]
+                names = {name: info.name for name, info in signature.outputs.items()}
+                answers = session.run(names, {signature.inputs[_INPUTS["serving_default"]].name: values})
+        except Exception as error:
+            self._fail(f"{where}, as TensorFlow Serving loads a model: {_short(error)}")
+            return
+        self._compare(where, answers, rows)
+
+
+def _huge_png() -> bytes:
+    """A PNG file that promises more pixels than it has, and than fit into memory."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", _HUGE, _HUGE, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def _peak_memory() -> float | None:
+    """Megabytes (10^6) of this process at most, so far; None where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def _short(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def main(folder: str) -> None:
+    """Checks the model that the folder's request names, and writes the findings into the folder."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.meta_path.insert(0, _Absent())
+    checker = _Checker(folder)
+    checker.run()
+    checker.finish()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,57 @@
+"""ModelCheck: whether the exported model answers a server's requests, as the Evaluator's predictions say and in time."""
+
+import json
+from typing import Any, ClassVar
+
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.model_check import executor
+
+
+class ModelCheckSpec(ComponentSpec):
+    """What TFX's InfraValidator takes and puts out, and the predictions that the answers must be."""
+
+    PARAMETERS: ClassVar = {
+        executor.SETTINGS_KEY: ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        standard_component_specs.MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
+        standard_component_specs.EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        standard_component_specs.EVALUATION_KEY: ChannelParameter(type=standard_artifacts.ModelEvaluation),
+    }
+    OUTPUTS: ClassVar = {
+        standard_component_specs.INFRA_BLESSING_KEY: ChannelParameter(type=standard_artifacts.InfraBlessing),
+    }
+
+
+class ModelCheck(base_component.BaseComponent):
+    """Takes the place of TFX's InfraValidator, which needs Docker and can't be compiled for Kubeflow Pipelines."""
+
+    SPEC_CLASS = ModelCheckSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(
+        self, model: BaseChannel, examples: BaseChannel, evaluation: BaseChannel, *, settings: dict[str, Any], code: str
+    ) -> None:
+        """Creates the component.
+
+        Args:
+          model: the exported one.
+          examples: raw ones, from which the requests are made.
+          evaluation: the Evaluator's, with its predictions of the same examples.
+          settings: the section `check` of the configuration, `max_difference` set; and `splits`, those that were predicted.
+          code: anything whose change must make the component run again.
+        """
+        super().__init__(
+            spec=ModelCheckSpec(
+                model=model,
+                examples=examples,
+                evaluation=evaluation,
+                settings=json.dumps(settings, sort_keys=True),
+                code=code,
+                infra_blessing=Channel(type=standard_artifacts.InfraBlessing),
+            )
+        )

@@ -1,0 +1,147 @@
+"""Prepares requests, starts the process that asks the model, and blesses the model if it has answered well."""
+
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils, path_utils
+
+from components.errors import UserError
+from components.evaluator.predictions import Predictions
+from components.model_check import checker
+from components.model_check.results import CheckResult, judge, write_check
+from models import features
+
+SETTINGS_KEY: Final = "settings"
+_MOST_SKIPPED: Final = 16  # records that are read for each that is taken
+_LOG_LINES: Final = 30  # of the process, in the log when it died
+
+
+class Executor(base_executor.BaseExecutor):
+    """In the place of TFX's InfraValidator, whose blessing it writes."""
+
+    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+        """Writes what was found, and whether the model is blessed."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        settings = json.loads(exec_properties[SETTINGS_KEY])
+        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
+        blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.INFRA_BLESSING_KEY])
+        files = sorted(
+            os.path.join(uri, name)
+            for uri in (artifact_utils.get_split_uri([examples], split) for split in settings["splits"])
+            for name in fileio.listdir(uri)
+        )
+        result = check_model(path_utils.serving_model_path(model.uri), files, Predictions.read(evaluation), settings)
+        fileio.makedirs(blessing.uri)
+        write_check(result, blessing.uri)
+        for reason in result.reasons:
+            logging.error("ModelCheck: %s", reason)
+        name = "INFRA_BLESSED" if result.passed else "INFRA_NOT_BLESSED"  # as TFX's InfraValidator does
+        io_utils.write_string_file(os.path.join(blessing.uri, name), "")
+        blessing.set_int_custom_property("blessed", int(result.passed))
+
+
+def check_model(model: str, files: list[str], predictions: Predictions, settings: dict[str, Any]) -> CheckResult:
+    """Asks a model in a process of its own.
+
+    Args:
+      model: folder of the SavedModel.
+      files: TFRecord files of raw examples.
+      predictions: the Evaluator's, of the same examples.
+      settings: the section `check` of the configuration, with `max_difference` set.
+
+    Raises:
+      UserError: there are no images to ask about.
+    """
+    names, records, probabilities = _choose(files, predictions, settings["images"])
+    if not records:
+        raise UserError(
+            "check: no images in the test split to ask the model about; give data.splits.test a share, or add images"
+        )
+    started = time.time()
+    request = {
+        "model": model,
+        "started": started,
+        "encoded": features.ENCODED,
+        "separator": features.LABEL_SEPARATOR,
+        "names": names,
+        "classes": predictions.classes,
+        "multi_label": predictions.multi_label,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        with tf.io.TFRecordWriter(str(place / checker.EXAMPLES_FILE)) as writer:
+            for record in records:
+                writer.write(record)
+        np.save(place / checker.PROBABILITIES_FILE, probabilities)
+        (place / checker.REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
+        died = _run_checker(place, settings["timeout_seconds"])
+        found = place / checker.FINDINGS_FILE
+        lines = found.read_text(encoding="utf-8").splitlines() if found.exists() else []
+    findings = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be cut short
+    if not died and not any("done" in finding for finding in findings):
+        died = "ended by the model"
+    return judge(findings, settings, len(records), time.time() - started, died)
+
+
+def _choose(files: list[str], predictions: Predictions, wanted: int) -> tuple[list[str], list[bytes], np.ndarray]:
+    """Images from all over the split: their names, examples, and predicted probabilities [images, classes]."""
+    rows = {name: row for row, name in enumerate(predictions.rows[features.FILENAME])}
+    step = min(max(len(rows) // wanted, 1), _MOST_SKIPPED)
+    parts = (tf.data.TFRecordDataset(file).shard(step, 0).as_numpy_iterator() for file in files)
+    in_turn = (record for several in itertools.zip_longest(*parts) for record in several if record is not None)
+    records = list(itertools.islice(in_turn, wanted))
+    parsed = (tf.train.Example.FromString(record).features.feature for record in records)
+    names = [feature[features.FILENAME].bytes_list.value[0].decode() for feature in parsed]
+    return names, records, predictions.probabilities[[rows[name] for name in names]]
+
+
+def _run_checker(folder: Path, timeout: float) -> str:
+    """Runs `checker.main`; how its process ended, "" if by itself.
+
+    It has the folders of installed packages, but nothing that their .pth files add, as an editable install is one.
+    """
+    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    program = f"import runpy, sys; sys.path += {packages!r}; runpy.run_path({checker.__file__!r}, run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-X", "faulthandler", "-c", program, str(folder)]
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            died = f"stopped after {timeout:g} s (check.timeout_seconds)"
+        else:
+            died = _explain(done.returncode)
+    if died:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        logging.error("ModelCheck: the process was %s; its last lines:\n%s", died, "\n".join(lines[-_LOG_LINES:]))
+        if died.startswith("ended") and lines:
+            died += f" ({lines[-1][:200]})"
+    return died
+
+
+def _explain(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}" if status else ""
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"killed by {name}" + (", perhaps for want of memory" if -status == signal.SIGKILL else "")
