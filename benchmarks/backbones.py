@@ -195,12 +195,12 @@ def section(results: list[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_section(page: Path, text: str) -> None:
+def write_section(page: Path, name: str, text: str) -> None:
     """Puts the section between its two marks in the page."""
-    before, mark, rest = page.read_text().partition("<!-- backbones -->\n")
-    _, end, after = rest.partition("<!-- end of backbones -->")
+    before, mark, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
     if not mark or not end:
-        raise SystemExit(f"{page}: has no marks for the section of the backbones")
+        raise SystemExit(f"{page}: has no marks for the section of the {name}")
     write_text(page, before + mark + text + end + after)
 
 
@@ -231,7 +231,7 @@ def main() -> None:
         ordered = [results[name] for name in names if name in results]
         write_text(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
     text = section([results[name] for name in names if name in results])
-    write_section(options.docs / "model.md", text)
+    write_section(options.docs / "model.md", "backbones", text)
     print(text)
 
 
