@@ -81,7 +81,7 @@ def write_records(source: Path, images: int, folder: Path) -> None:
 
 
 def newest(folder: Path) -> Path:
-    return max(folder.iterdir(), key=lambda path: int(path.name))
+    return max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def loop(output: Path, images: int, work: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 
 from components.errors import UserError
-from pipeline.config import BeamConfig
+from pipeline.config import BeamConfig, is_here
 
 # Naming an image, also where there are no containers, keeps every Beam component from packing all of TFX for the workers.
 _NO_IMAGE = "--sdk_container_image=none"
@@ -71,18 +71,61 @@ def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
         file = getattr(beam, key)
         if file and "://" not in file and not os.path.isfile(file):
             raise UserError(f"beam.{key}: {file} is no file; correct or remove it")
-    if beam.setup_file and os.path.basename(beam.setup_file) not in ("pyproject.toml", "setup.py"):
-        raise UserError(f"beam.setup_file: must be a pyproject.toml or setup.py, is {beam.setup_file}")
+    _check_setup_file(beam)
     if beam.runner in ("flink", "spark") and not beam.job_endpoint and not shutil.which("java"):
         raise UserError(
             f"beam.runner: {beam.runner} needs Java, which is not installed; "
             "install Java 17 (openjdk-17-jre-headless on Debian), or give beam.job_endpoint"
         )
     for key, path in paths.items():
-        _check_reach(beam, key, path)
+        _check_reach(beam, key, path, "on this machine")
 
 
-def _check_reach(beam: BeamConfig, key: str, path: str) -> None:
+def check_engine_of_containers(beam: BeamConfig, data_path: str, root: str) -> None:
+    """Finds what would stop the engine of a pipeline whose components are containers, where that pipeline is compiled.
+
+    Java and Beam's job server must be in the image, which can't be known here.
+
+    Args:
+      beam: the configuration's section.
+      data_path: what workers read, as a container sees it.
+      root: URI for what they write.
+
+    Raises:
+      UserError: an address or a file is of the machine that compiles, or workers can't reach a path.
+    """
+    if beam.runner == "local":
+        return
+    for key in ("setup_file", "job_server_jar"):
+        file = getattr(beam, key)
+        if file and "://" not in file and not os.path.isabs(file):
+            raise UserError(f"beam.{key}: must be absolute, for it is a file of the image; is {file}")
+    _check_setup_file(beam)
+    for key in ("job_endpoint", "flink_master", "spark_master"):
+        address = getattr(beam, key)
+        if address and is_here(address.removeprefix("spark://")):
+            raise UserError(
+                f"beam.{key}: {address} is the component's own container, where no engine is; name the engine's host"
+            )
+    if beam.worker_address and beam.engine_is_here and is_here(beam.worker_address):
+        raise UserError(
+            f"beam.worker_address: {beam.worker_address} is the component's own container, where no pool is; "
+            "remove it and beam.environment, or name the pool's host"
+        )
+    _check_reach(beam, "data.path", data_path, "in the component's container")
+    if not beam.workers_are_here and not root.startswith("gs://"):
+        raise UserError(
+            f"kubeflow.root: workers of beam.runner {beam.runner} run elsewhere, and Kubeflow keeps what is on {root} "
+            "as files in the component's container; use gs://"
+        )
+
+
+def _check_setup_file(beam: BeamConfig) -> None:
+    if beam.setup_file and os.path.basename(beam.setup_file) not in ("pyproject.toml", "setup.py"):
+        raise UserError(f"beam.setup_file: must be a pyproject.toml or setup.py, is {beam.setup_file}")
+
+
+def _check_reach(beam: BeamConfig, key: str, path: str, place: str) -> None:
     if "://" in path:
         if beam.runner == "dataflow" and not path.startswith("gs://"):
             raise UserError(f"{key}: Dataflow's workers read and write gs://, not {path}; copy it to a bucket")
@@ -97,4 +140,4 @@ def _check_reach(beam: BeamConfig, key: str, path: str) -> None:
         if beam.runner == "dataflow"
         else "use gs:// or s3://, or a folder that all see, named in beam.shared_folders"
     )
-    raise UserError(f"{key}: {path} is on this machine, and workers of beam.runner {beam.runner} run elsewhere; {cure}")
+    raise UserError(f"{key}: {path} is {place}, and workers of beam.runner {beam.runner} run elsewhere; {cure}")

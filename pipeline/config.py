@@ -571,15 +571,16 @@ class BeamConfig(Section):
             return False
         spark = self.spark_master
         spark_address = spark.removeprefix("spark://") if spark and not spark.startswith("local") else None
-        return all(map(_is_here, (self.job_endpoint, self.flink_master, spark_address)))
+        return all(map(is_here, (self.job_endpoint, self.flink_master, spark_address)))
 
     @property
     def workers_are_here(self) -> bool:
         """Whether workers see this machine's files."""
-        return self.engine_is_here and self.environment != "docker" and _is_here(self.worker_address)
+        return self.engine_is_here and self.environment != "docker" and is_here(self.worker_address)
 
 
-def _is_here(address: str | None) -> bool:
+def is_here(address: str | None) -> bool:
+    """Whether HOST:PORT is of this machine, as it is if none is given."""
     if address is None:
         return True
     host = re.sub("^https?://", "", address).partition(":")[0]

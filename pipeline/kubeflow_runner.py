@@ -16,6 +16,7 @@ import yaml
 
 from components.errors import UserError
 from components.image_example_gen.source import root_of
+from pipeline.beam import check_engine_of_containers
 from pipeline.config import Config, PodConfig, quantity
 from pipeline.write_aside import write_text
 
@@ -48,7 +49,7 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
       target: where it will run.
 
     Raises:
-      UserError: a path is one that containers can't reach, or the file's name does not fit.
+      UserError: a path is one that containers or Beam's workers can't reach, or the file's name does not fit.
     """
     suffixes = (".yaml", ".yml", ".json") if target == "vertex" else (".yaml", ".yml")
     if output.suffix not in suffixes:
@@ -71,6 +72,7 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
 def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     """The compiled pipeline as a PipelineJob in JSON; see `compile_pipeline`."""
     data_path, state = _data_path(config), state_folder(config)
+    check_engine_of_containers(config.beam, root_of(data_path), config.kubeflow.root)
     if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
         raise UserError(f"kubeflow.root: Vertex AI writes to gs:// alone, is {config.kubeflow.root}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -8,8 +8,9 @@ import yaml
 from apache_beam.options import pipeline_options
 
 from components.errors import UserError
-from pipeline.beam import check_engine, pipeline_args
+from pipeline.beam import check_engine, check_engine_of_containers, pipeline_args
 from pipeline.config import BeamConfig, load_config
+from pipeline.kubeflow_runner import compile_pipeline
 
 DATAFLOW = {"runner": "dataflow", "project": "p", "region": "r", "temp_location": "gs://b/tmp", "sdk_container_image": "i:1"}
 CLUSTER = {"runner": "flink", "flink_master": "flink:8081", "environment": "docker", "sdk_container_image": "image:1"}
@@ -155,6 +156,80 @@ def test_missing_files_and_java_are_told(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "setup.cfg").touch()
     with pytest.raises(UserError, match=r"beam\.setup_file: must be a pyproject\.toml or setup\.py"):
         check_engine(BeamConfig(runner="flink", setup_file=str(tmp_path / "setup.cfg")), {})
+
+
+@pytest.mark.parametrize(
+    ("beam", "data", "root"),
+    [
+        ({}, "/data/images", "minio://bucket/root"),
+        ({"runner": "flink", "job_server_jar": "/opt/jobs.jar"}, "/data/images", "minio://bucket/root"),  # all in the image
+        (CLUSTER, "s3://bucket/images", "gs://bucket/root"),
+        (CLUSTER | {"shared_folders": ["/data"]}, "/data/images", "gs://bucket/root"),
+        (
+            {"runner": "flink", "flink_master": "flink:8081", "environment": "external", "worker_address": "localhost:5"},
+            "gs://bucket/images",
+            "gs://bucket/root",
+        ),
+        (DATAFLOW, "gs://bucket/images", "gs://bucket/root"),
+    ],
+)
+def test_engines_that_containers_and_workers_reach_are_taken_without_java(
+    beam: dict[str, Any], data: str, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_engine_of_containers(BeamConfig(**beam), data, root)
+
+
+@pytest.mark.parametrize(
+    ("beam", "data", "root", "message"),
+    [
+        (CLUSTER, "/data/images", "gs://b/r", "data.path: /data/images is in the component's container, and workers of"),
+        (CLUSTER, "s3://b/images", "s3://b/r", "kubeflow.root: workers of beam.runner flink run elsewhere, and Kubeflow keeps"),
+        (DATAFLOW, "s3://b/images", "gs://b/r", "Dataflow's workers read and write gs://"),
+        (
+            {"runner": "portable", "job_endpoint": "localhost:8099"},
+            "/data/images",
+            "gs://b/r",
+            "beam.job_endpoint: localhost:8099 is the component's own container, where no engine is",
+        ),
+        (CLUSTER | {"flink_master": "http://127.0.0.1:8081"}, "s3://b/images", "gs://b/r", "beam.flink_master: http://127"),
+        (
+            {"runner": "spark", "spark_master": "spark://localhost:7077"},
+            "/data/images",
+            "gs://b/r",
+            "beam.spark_master: spark://localhost:7077 is the component's own container",
+        ),
+        (
+            {"runner": "flink", "environment": "external", "worker_address": "localhost:50000"},
+            "/data/images",
+            "gs://b/r",
+            "beam.worker_address: localhost:50000 is the component's own container, where no pool is",
+        ),
+        (
+            {"runner": "flink", "job_server_jar": "jobs.jar"},
+            "/data/images",
+            "gs://b/r",
+            "beam.job_server_jar: must be absolute, for it is a file of the image",
+        ),
+        (CLUSTER | {"setup_file": "/app/setup.cfg"}, "s3://b/images", "gs://b/r", "must be a pyproject.toml or setup.py"),
+    ],
+)
+def test_engines_that_containers_or_workers_can_not_reach_are_refused(
+    beam: dict[str, Any], data: str, root: str, message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        check_engine_of_containers(BeamConfig(**beam), data, root)
+    assert message in str(error.value)
+
+
+def test_compiling_checks_the_engine(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    kubeflow = {"state": "gs://bucket/state"}
+    content = {"name": "engines", "data": {"path": "s3://bucket/images"}, "beam": CLUSTER, "kubeflow": kubeflow}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"kubeflow\.root: workers of beam.runner flink run elsewhere"):
+        compile_pipeline(load_config(file), tmp_path / "pipeline.yaml")
+    assert not (tmp_path / "pipeline.yaml").exists()
 
 
 @pytest.fixture
