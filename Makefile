@@ -1,12 +1,14 @@
-.PHONY: run test test-extra lint lock setup clean
+.PHONY: run test test-extra lint lock setup serving clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
 
-test: setup  ## all tests but the extra ones
+test: setup  ## all tests but the extra ones; those of the server are skipped if its environment can't be had
+	-@scripts/serving_environment.sh
 	.venv/bin/pytest
 
 test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
+	-@scripts/serving_environment.sh
 	.venv/bin/pytest -m extra
 
 lint: setup  ## format, lint and types
@@ -17,9 +19,15 @@ lint: setup  ## format, lint and types
 setup:  ## what run and test need; nothing where it is there already
 	@scripts/bootstrap.sh
 
-lock: setup  ## requirements.lock anew from pyproject.toml
+serving: setup  ## the environment of `fpn serve`
+	@scripts/serving_environment.sh
+
+lock: setup  ## requirements.lock and serving.lock anew from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group bootstrap \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+	awk '/^[^ ]/ { keep = index($$0, "psutil==") != 1 } keep' requirements.lock | .venv/bin/uv pip compile --group serving --universal \
+		--python-version 3.11 --constraints - --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet \
+		--output-file serving.lock
 
 clean:  ## what runs have written; not the environment
 	rm -rf output data

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from pipeline.serving.options import add_arguments as add_serving_arguments
 
 if TYPE_CHECKING:
     from pipeline.kubeflow_client import Backend
@@ -110,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
     push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     push.set_defaults(call=_push)
+
+    serve = commands.add_parser("serve", help="serve a pushed model over HTTP, with a page to try it")
+    add_serving_arguments(serve)
+    serve.set_defaults(call=_serve)
 
     deploy = commands.add_parser("deploy", help="run the pipeline on Kubeflow Pipelines")
     _add_server_arguments(deploy)
@@ -362,6 +367,13 @@ def _register(options: argparse.Namespace) -> int:
     print(f"{found.uri}: version {found.version} of {found.model}" + ("" if found.created else ", there already"))
     if options.json:
         print(json.dumps({"registered": asdict(found)}))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.serving.launch import serve
+
+    serve(options)
     return 0
 
 

@@ -10,28 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from components.errors import UserError
+from pipeline.overlay import overlay, panel_size, shown
 from pipeline.prediction import format_answer
 from pipeline.pushed_model import find_version, read_image
 
 _BATCH_SIZE: Final = 16
 
-# Anchors, evenly spaced, of the perceptually uniform colour map "inferno" (Smith and van der Walt, matplotlib, CC0).
-_INFERNO: Final = np.array(
-    [
-        (0, 0, 4),
-        (33, 12, 74),
-        (87, 16, 110),
-        (138, 34, 106),
-        (188, 55, 84),
-        (228, 90, 49),
-        (249, 142, 9),
-        (249, 203, 53),
-        (252, 255, 164),
-    ],
-    np.float32,
-)
-_OPACITY: Final = 0.8  # of the greatest heat
-_PANEL: Final = (256, 512)  # pixels that a picture's longer side has at least, and at most
 _MARGIN: Final = 10  # pixels
 _CAPTION: Final = 15  # pixels of its letters
 _TITLE: Final = 18
@@ -122,19 +106,19 @@ def draw_combined(explanation: Explanation, side: int) -> tuple[Image.Image, Ima
     """The image as the network saw it, and all levels' heat over it; `side` pixels long."""
     height, width = explanation.pixels.shape[:2]
     scale = side / max(height, width)
-    pixels = _shown(explanation.pixels, max(1, round(height * scale)), max(1, round(width * scale)))
-    return Image.fromarray(pixels), Image.fromarray(_overlay(pixels, explanation.combined))
+    pixels = shown(explanation.pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    return Image.fromarray(pixels), Image.fromarray(overlay(pixels, explanation.combined))
 
 
 def draw(explanation: Explanation) -> Image.Image:
     """One picture: the image as the network saw it, all levels over it, and each level over it with its share."""
-    height, width = _panel_size(*explanation.pixels.shape[:2])
-    pixels = _shown(explanation.pixels, height, width)
+    height, width = panel_size(*explanation.pixels.shape[:2])
+    pixels = shown(explanation.pixels, height, width)
     panels = [("input", pixels)]
     if len(explanation.shares) > 1:
-        panels.append(("combined", _overlay(pixels, explanation.combined)))
+        panels.append(("combined", overlay(pixels, explanation.combined)))
     for (level, share), heat in zip(explanation.shares.items(), explanation.maps, strict=True):
-        panels.append((f"{level} {format_share(share)}", _overlay(pixels, heat)))
+        panels.append((f"{level} {format_share(share)}", overlay(pixels, heat)))
 
     title = _title(explanation)
     title_font, font = ImageFont.load_default(_TITLE), ImageFont.load_default(_CAPTION)
@@ -209,42 +193,3 @@ def _made_of(path: Path) -> str | None:
         return Image.open(path).info.get("Source")
     except OSError:
         return None
-
-
-def _panel_size(height: int, width: int) -> tuple[int, int]:
-    """Whole multiples for small images, so that their pixels stay equal squares; large ones are made smaller."""
-    longest = max(height, width)
-    scale = min(-(-_PANEL[0] // longest) if longest < _PANEL[0] else 1, _PANEL[1] / longest)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [h, w, 1, 3 or 4] to uint8 [height, width, 3]; RGBA on white."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    smaller = width < image.width
-    return np.asarray(
-        image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST)
-    )
-
-
-def _overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat, 0..1 and of any size, over the grey of uint8 [height, width, 3].
-
-    No heat is transparent; opacity grows faster than the heat at first, so that weak evidence is seen, too.
-    """
-    image = Image.fromarray(pixels)
-    smooth = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
-    values = np.clip(np.asarray(smooth), 0, 1)
-    opacity = _OPACITY * values[..., np.newaxis] ** 0.7
-    grey = np.asarray(image.convert("L"), np.float32)[..., np.newaxis]
-    return np.round(grey + (colours(values) - grey) * opacity).astype(np.uint8)
-
-
-def colours(values: np.ndarray) -> np.ndarray:
-    """float 0..1 [...] to RGB float32 [..., 3], 0..255."""
-    position = np.clip(values, 0, 1) * (len(_INFERNO) - 1)
-    lower = np.minimum(position.astype(int), len(_INFERNO) - 2)
-    fraction = (position - lower)[..., np.newaxis].astype(np.float32)
-    return _INFERNO[lower] * (1 - fraction) + _INFERNO[lower + 1] * fraction

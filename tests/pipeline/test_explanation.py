@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from components.errors import UserError
-from pipeline.explanation import Explanation, colours, draw, explain, write_overlay
+from pipeline.explanation import Explanation, draw, explain, write_overlay
+from pipeline.overlay import colours
 
 HEAT = np.zeros((2, 4, 4), np.float32)
 HEAT[0, 0, 0] = 1  # P3 sees all of it in the corner at the top left, P4 nothing

@@ -1,0 +1,190 @@
+"""Puts the images of concurrent requests into batches."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeline.serving.metrics import BATCH_SIZE, WAITING
+from pipeline.serving.model import Columns, Model
+from pipeline.serving.refusal import Refusal
+
+Answers = dict[str, np.ndarray]
+
+_THREADS: Final = 1  # TensorFlow spreads one batch over all cores by itself
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one request that go into one batch; `start` is the first one's position in the request."""
+
+    model: Model
+    signature: str
+    columns: Columns
+    start: int
+    pixels: Sequence[int]
+    answer: "asyncio.Future[Answers]"
+
+    @property
+    def rows(self) -> int:
+        return len(self.pixels)
+
+
+class Batcher:
+    """Runs a model on batches of whatever is waiting.
+
+    A free thread takes what is there. It waits for more, `max_delay` at most, only if the last batch was larger: so a client
+    that is alone never waits.
+    """
+
+    def __init__(self, max_batch: int, max_delay: float, max_pixels: int, max_waiting: int) -> None:
+        """A batcher for one event loop.
+
+        Args:
+          max_batch: images of a batch.
+          max_delay: seconds that the first one waits for others.
+          max_pixels: of the images of a batch together, unless it has only one.
+          max_waiting: images; beyond that, requests are refused.
+        """
+        self._max_batch = max_batch
+        self._max_delay = max_delay
+        self._max_pixels = max_pixels
+        self._max_waiting = max_waiting
+        self._executor = ThreadPoolExecutor(_THREADS, "model")
+        self._queue: deque[_Part] = deque()
+        self._waiting = 0
+        self._last_batch = 0
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, model: Model, signature: str, columns: Columns, pixels: Sequence[int]) -> Answers:
+        """Answers a request, perhaps together with others.
+
+        Args:
+          model: what answers.
+          signature: of the model.
+          columns: N values for each of its inputs.
+          pixels: of each of the N images.
+
+        Returns:
+          [N, ...] for each output that has rows.
+
+        Raises:
+          Refusal: 400, the model can't read one of the values; 503, too many images are waiting.
+        """
+        if self._queue and self._waiting + len(pixels) > self._max_waiting:
+            raise Refusal(503, "too many requests at once; send this one again in a second", {"retry-after": "1"})
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._work()) for _ in range(_THREADS)]
+        futures = []
+        for start, end in self._ranges(pixels):
+            part = {name: values[start:end] for name, values in columns.items()}
+            future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+            self._queue.append(_Part(model, signature, part, start, pixels[start:end], future))
+            futures.append(future)
+        self._count(len(pixels))
+        self._arrived.set()
+        if len(futures) == 1:
+            return await futures[0]
+        answers = await asyncio.gather(*futures)
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _ranges(self, pixels: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Rows from, to: what fits into one batch each."""
+        start, total = 0, 0
+        for row, count in enumerate(pixels):
+            if row > start and (row - start == self._max_batch or total + count > self._max_pixels):
+                yield start, row
+                start, total = row, 0
+            total += count
+        yield start, len(pixels)
+
+    def _count(self, rows: int) -> None:
+        self._waiting += rows
+        WAITING.set(self._waiting)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            batch = [self._queue.popleft()]
+            await self._fill(batch)
+            rows = sum(part.rows for part in batch)
+            self._last_batch = rows
+            self._count(-rows)
+            BATCH_SIZE.observe(rows)
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, _answer, batch)
+            for part, result in zip(batch, results, strict=True):
+                if part.answer.done():  # the client has gone
+                    continue
+                if isinstance(result, BaseException):
+                    part.answer.set_exception(result)
+                else:
+                    part.answer.set_result(result)
+
+    async def _fill(self, batch: list[_Part]) -> None:
+        """Adds to a batch of one part what goes with it."""
+        first = batch[0]
+        rows, pixels = first.rows, sum(first.pixels)
+        until = time.monotonic() + self._max_delay
+        while True:
+            while self._queue:
+                part = self._queue[0]
+                pixels += sum(part.pixels)
+                if (part.model, part.signature) != (first.model, first.signature):
+                    return
+                if rows + part.rows > self._max_batch or pixels > self._max_pixels:
+                    return
+                rows += part.rows
+                batch.append(self._queue.popleft())
+            left = until - time.monotonic()
+            if rows >= min(self._last_batch, self._max_batch) or left <= 0:
+                return
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except TimeoutError:
+                return
+
+
+def _answer(batch: list[_Part]) -> list[Answers | Exception]:
+    """One result for each part; what the model can't read fails the request that it came with alone."""
+    try:
+        return _answer_together(batch)
+    except Refusal:
+        if len(batch) > 1:
+            return [result for part in batch for result in _answer([part])]
+        return [_answer_singly(batch[0])]
+    except Exception as error:
+        return [error] * len(batch)
+
+
+def _answer_together(batch: list[_Part]) -> list[Answers | Exception]:
+    first = batch[0]
+    columns = {name: [value for part in batch for value in part.columns[name]] for name in first.columns}
+    answers = first.model.run(first.signature, columns)
+    results: list[Answers | Exception] = []
+    start = 0
+    for part in batch:
+        results.append({name: values[start : start + part.rows] for name, values in answers.items()})
+        start += part.rows
+    return results
+
+
+def _answer_singly(part: _Part) -> Answers | Exception:
+    """Row by row, to say which can't be read."""
+    answers = []
+    for row in range(part.rows):
+        try:
+            answers.append(part.model.run(part.signature, {name: [values[row]] for name, values in part.columns.items()}))
+        except Refusal as refusal:
+            return Refusal(refusal.status, f"instances[{part.start + row}]: {refusal.reason}")
+        except Exception as error:
+            return error
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

@@ -1,0 +1,143 @@
+"""One version of a model: its SavedModel, asked in batches."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import orjson
+import tensorflow as tf
+from google.protobuf import empty_pb2, json_format, unknown_fields
+from PIL import Image
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from pipeline.serving.protocol import DEFAULT_SIGNATURE
+from pipeline.serving.refusal import Refusal
+
+Columns = Mapping[str, Sequence[bytes]]  # values of each input
+
+IMAGES: Final = "image_bytes"  # input of image files, as models.export names it
+WARMUP: Final = "assets.extra/tf_serving_warmup_requests"  # TFRecord of tensorflow.serving.PredictionLog
+
+
+class Model:
+    """A SavedModel in memory.
+
+    Attributes:
+      folder: where it came from.
+      version: its number.
+      inputs: of each signature that takes strings [N] alone, the names of its inputs.
+      outputs: of each of them, the names of the outputs that have a row for each instance.
+      shared: of each of them, the outputs that do not depend on the instances, which are constants.
+    """
+
+    def __init__(self, folder: Path, version: int) -> None:
+        """Loads a SavedModel and warms it up.
+
+        Raises:
+          Exception: whatever TensorFlow raises when the folder holds no whole model, or the model fails its warm-up.
+        """
+        self.folder = folder
+        self.version = version
+        self._loaded = tf.saved_model.load(str(folder))
+        self.inputs: dict[str, list[str]] = {}
+        self.outputs: dict[str, list[str]] = {}
+        self.shared: dict[str, dict[str, np.ndarray]] = {}
+        for name, signature in self._loaded.signatures.items():
+            _, arguments = signature.structured_input_signature
+            if arguments and all(spec.dtype == tf.string and spec.shape.rank == 1 for spec in arguments.values()):
+                self.inputs[name] = sorted(arguments)
+                outputs = signature.structured_outputs
+                self.outputs[name] = [
+                    key for key, spec in outputs.items() if spec.shape.rank is None or spec.shape[:1] == [None]
+                ]
+                self.shared[name] = {}
+        if DEFAULT_SIGNATURE not in self.inputs:
+            raise ValueError(f"no signature {DEFAULT_SIGNATURE} that takes image files")
+        self._warm_up()
+
+    def run(self, signature: str, columns: Columns) -> dict[str, np.ndarray]:
+        """Answers a batch.
+
+        Args:
+          signature: one of `inputs`.
+          columns: N values for each of its inputs.
+
+        Returns:
+          [N, ...] for each of its outputs that have rows.
+
+        Raises:
+          Refusal: 400, the model can't read one of the values.
+        """
+        try:
+            answers = self._ask(signature, columns)
+        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.DataLossError) as error:
+            raise Refusal(400, f"the model can't read this: {_first_line(error.message)}") from error
+        return {name: answers[name].numpy() for name in self.outputs[signature]}
+
+    def _ask(self, signature: str, columns: Columns) -> dict[str, tf.Tensor]:
+        tensors = {name: tf.constant(values, tf.string) for name, values in columns.items()}
+        return self._loaded.signatures[signature](**tensors)
+
+    def metadata(self, name: str) -> bytes:
+        """The signatures, as TensorFlow Serving tells of them in JSON."""
+        graph = SavedModel.FromString((self.folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+        signatures = {
+            key: json_format.MessageToDict(signature, preserving_proto_field_name=True)
+            for key, signature in graph.signature_def.items()
+        }
+        spec = {"name": name, "signature_name": "", "version": str(self.version)}
+        return orjson.dumps({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+
+    def _warm_up(self) -> None:
+        """Sends the requests that the model was exported with, and one black image; keeps what all answers share."""
+        for signature, columns in _recorded_requests(self.folder / WARMUP):
+            if signature in self.inputs:
+                self.run(signature, columns)
+        for signature, inputs in self.inputs.items():
+            if inputs[0] == IMAGES:
+                columns = {name: [_black_image() if name == IMAGES else b""] for name in inputs}
+                answers = self._ask(signature, columns)
+                self.shared[signature] = {
+                    name: answers[name].numpy() for name in answers if name not in self.outputs[signature]
+                }
+
+
+def _recorded_requests(file: Path) -> list[tuple[str, Columns]]:
+    """Signatures and inputs of the PredictionLogs in a file; none if there is no file."""
+    if not file.exists():
+        return []
+    requests: list[tuple[str, Columns]] = []
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        predict_log = _message(record).get(6, [])
+        for request in (request for log in predict_log for request in _message(log).get(1, [])):
+            fields = _message(request)
+            names = [name for spec in fields.get(1, []) for name in _message(spec).get(3, [])]
+            entries = [_message(entry) for entry in fields.get(2, [])]
+            columns = {entry[1][0].decode(): _strings(entry[2][0]) for entry in entries}
+            requests.append((names[0].decode() if names else DEFAULT_SIGNATURE, columns))
+    return requests
+
+
+def _message(data: bytes) -> dict[int, list[bytes]]:
+    """The fields of a message by number: those of TensorFlow Serving's messages are all that is needed of its package."""
+    fields: dict[int, list[bytes]] = {}
+    for field in unknown_fields.UnknownFieldSet(empty_pb2.Empty.FromString(data)):
+        fields.setdefault(field.field_number, []).append(field.data)
+    return fields
+
+
+def _strings(tensor: bytes) -> list[bytes]:
+    return tf.make_ndarray(TensorProto.FromString(tensor)).reshape(-1).tolist()
+
+
+def _black_image() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0].split("{{", 1)[0].strip()[:200] if message.strip() else "an error without a message"

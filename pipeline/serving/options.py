@@ -1,0 +1,77 @@
+"""What `fpn serve` is told, and what the server holds each request to."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for.
+
+    Attributes:
+      body: bytes of a request.
+      instances: images of a request.
+      pixels: width times height of an image, of an animation over all frames.
+      request_pixels: those of all images of a request.
+      waiting: images that wait for the model, of all requests; beyond that, requests are turned away for a moment.
+      seconds: time that a client has to send its headers, and as long again for the body.
+    """
+
+    body: int
+    instances: int
+    pixels: int
+    seconds: float
+    waiting: int = 2048
+
+    @property
+    def request_pixels(self) -> int:
+        return 4 * self.pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `fpn serve`."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a pushed model, or the folder of its versions, which is watched",
+    )
+    parser.add_argument("--port", type=int, required=True, metavar="N", help="TCP port; 0 for any that is free")
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
+    parser.add_argument("--name", default="fpn", metavar="NAME", help="of the model in the addresses (fpn)")
+    parser.add_argument("--max-batch", type=_positive, default=32, metavar="N", help="images that the model takes at once (32)")
+    parser.add_argument(
+        "--max-delay", type=float, default=2.0, metavar="MS", help="milliseconds that a request waits for others (2)"
+    )
+    parser.add_argument("--max-body", type=_positive, default=16, metavar="MB", help="megabytes of a request (16)")
+    parser.add_argument("--max-instances", type=_positive, default=128, metavar="N", help="images of a request (128)")
+    parser.add_argument("--max-pixels", type=_positive, default=25, metavar="M", help="million pixels of an image (25)")
+    parser.add_argument(
+        "--timeout", type=float, default=20.0, metavar="S", help="seconds that a client has to send a request (20)"
+    )
+    parser.add_argument("--poll", type=float, default=1.0, metavar="S", help="seconds between two looks for a new version (1)")
+
+
+def as_arguments(options: argparse.Namespace) -> list[str]:
+    """The command line that these options were read from."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    actions = [action for action in parser._actions if action.dest != "help"]
+    return [text for action in actions for text in (action.option_strings[0], str(getattr(options, action.dest)))]
+
+
+def limits(options: argparse.Namespace) -> Limits:
+    return Limits(
+        body=options.max_body * 1_000_000,
+        instances=options.max_instances,
+        pixels=options.max_pixels * 1_000_000,
+        seconds=options.timeout,
+    )
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return value

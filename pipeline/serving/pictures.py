@@ -1,0 +1,47 @@
+"""Turns the answers of the signature `explain` into pictures for a person."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.overlay import overlay, panel_size, shown
+
+
+def explained_rows(columns: Mapping[str, np.ndarray], shared: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """What `:explain` says of each image.
+
+    Args:
+      columns: outputs of the signature that have rows; see `models.export`.
+      shared: its other outputs.
+
+    Returns:
+      For each image `label`, `explained`, `probabilities` and `labels` as the signature has them, `shares` by level, and
+      `pictures`: PNG files in base64 by name, which are what the network saw ("input"), where all levels saw evidence
+      ("combined"), and where each level did.
+    """
+    labels, levels = (_texts(shared[name]) for name in ("labels", "levels"))
+    for row, pixels in enumerate(columns["images"]):
+        image = shown(pixels, *panel_size(*pixels.shape[:2]))
+        heats = {"combined": columns["combined"][row], **dict(zip(levels, columns["maps"][row], strict=True))}
+        yield {
+            "label": columns["label"][row].decode(errors="replace"),
+            "explained": columns["explained"][row].decode(errors="replace"),
+            "probabilities": columns["probabilities"][row].tolist(),
+            "labels": labels,
+            "shares": dict(zip(levels, columns["shares"][row].tolist(), strict=True)),
+            "pictures": {"input": _png(image)} | {name: _png(overlay(image, heat)) for name, heat in heats.items()},
+        }
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    return [value.decode(errors="replace") for value in values.tolist()]
+
+
+def _png(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

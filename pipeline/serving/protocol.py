@@ -1,0 +1,155 @@
+"""The REST protocol of TensorFlow Serving: requests to columns of bytes, columns of answers to JSON."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from pipeline.serving.refusal import Refusal
+
+DEFAULT_SIGNATURE: Final = "serving_default"
+_EXAMPLE: Final = '{"instances": [{"b64": "..."}]}'
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a request asks.
+
+    Attributes:
+      signature: of the SavedModel.
+      columns: a list of N values for each input.
+      in_rows: whether the request has rows (`instances`) and so gets rows (`predictions`), or columns for columns.
+    """
+
+    signature: str
+    columns: dict[str, list[bytes]]
+    in_rows: bool
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+def read_query(
+    body: bytes,
+    signatures: Mapping[str, Sequence[str]],
+    max_instances: int,
+    signature: str = DEFAULT_SIGNATURE,
+    defaults: Mapping[str, bytes] | None = None,
+) -> Query:
+    """Reads the body of a request.
+
+    Args:
+      body: {"instances": [...]} or {"inputs": ...}, and perhaps "signature_name".
+      signatures: names of the inputs of each signature; all of them take strings, [N].
+      max_instances: greatest N.
+      signature: the one that is asked if the body names none.
+      defaults: values of inputs that a row may leave out.
+
+    Raises:
+      Refusal: 400, the body is something else.
+    """
+    # Values are strings or objects of one string: whatever has many more brackets only costs memory.
+    if sum(map(body.count, (b"{", b"[", b","))) > 8 * max_instances + 64:
+        raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, f"JSON Parse error: {error}; send {_EXAMPLE}") from error
+    if not isinstance(content, dict):
+        raise Refusal(400, f"the body must be a JSON object such as {_EXAMPLE}")
+    if unknown := content.keys() - {"instances", "inputs", "signature_name"}:
+        raise Refusal(400, f"unknown key {min(unknown)[:50]!r}; send {_EXAMPLE}")
+    if ("instances" in content) == ("inputs" in content):
+        raise Refusal(400, f"give either instances or inputs, as in {_EXAMPLE}")
+    name = content.get("signature_name", signature)
+    if not isinstance(name, str) or name not in signatures:
+        raise Refusal(400, f"signature_name: the model has {', '.join(sorted(signatures))}")
+    in_rows = "instances" in content
+    columns = (
+        _from_rows(content["instances"], signatures[name], defaults or {})
+        if in_rows
+        else _from_columns(content["inputs"], signatures[name])
+    )
+    sizes = {len(values) for values in columns.values()}
+    if len(sizes) > 1:
+        raise Refusal(400, "inputs: all must have as many values")
+    if sizes == {0}:
+        raise Refusal(400, f"no instances; send {_EXAMPLE}")
+    if max(sizes) > max_instances:
+        raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
+    return Query(name, columns, in_rows)
+
+
+def write_answer(query: Query, columns: Mapping[str, np.ndarray], shared: Mapping[str, np.ndarray]) -> bytes:
+    """Writes what TensorFlow Serving answers.
+
+    Args:
+      query: what was asked.
+      columns: the outputs that have a row for each instance.
+      shared: those that all instances share, such as the names of the classes; in rows they are repeated.
+
+    Returns:
+      {"predictions": [...]} or {"outputs": ...}; a signature's only output goes without its name.
+    """
+    if not query.in_rows:
+        outputs = {name: _encodable(name, values) for name, values in (*columns.items(), *shared.items())}
+        return _dump({"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))})
+    repeated = {name: orjson.Fragment(_dump(_encodable(name, values))) for name, values in shared.items()}
+    names = list(columns)
+    encoded = [_encodable(name, columns[name]) for name in names]
+    if len(names) + len(repeated) == 1:
+        return _dump({"predictions": list(encoded[0])})
+    return _dump({"predictions": [{**dict(zip(names, row, strict=True)), **repeated} for row in zip(*encoded, strict=True)]})
+
+
+def _encodable(name: str, values: np.ndarray) -> Any:
+    """What orjson encodes; strings as TensorFlow Serving writes them, in base64 if the output's name ends in _bytes."""
+    if values.dtype != object:
+        return np.ascontiguousarray(values)
+    if name.endswith("_bytes"):
+        return [{"b64": base64.b64encode(value).decode()} for value in values.tolist()]
+    return [value.decode(errors="replace") for value in values.tolist()]
+
+
+def _dump(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _from_rows(instances: Any, inputs: Sequence[str], defaults: Mapping[str, bytes]) -> dict[str, list[bytes]]:
+    if not isinstance(instances, list):
+        raise Refusal(400, f"instances: must be a list, as in {_EXAMPLE}")
+    columns: dict[str, list[bytes]] = {name: [] for name in inputs}
+    required = columns.keys() - defaults.keys()
+    for index, instance in enumerate(instances):
+        where = f"instances[{index}]"
+        if not isinstance(instance, dict) or "b64" in instance:
+            instance = {inputs[0]: instance}
+        if not required <= instance.keys() <= columns.keys():
+            raise Refusal(400, f"{where}: the signature's inputs are {', '.join(inputs)}")
+        for name, values in columns.items():
+            values.append(_value(instance[name], f"{where}.{name}") if name in instance else defaults[name])
+    return columns
+
+
+def _from_columns(content: Any, inputs: Sequence[str]) -> dict[str, list[bytes]]:
+    if not isinstance(content, dict):
+        content = {inputs[0]: content}
+    if content.keys() != set(inputs) or not all(isinstance(values, list) for values in content.values()):
+        raise Refusal(400, f"inputs: must be lists of {', '.join(inputs)}")
+    return {name: [_value(value, f"inputs.{name}[{index}]") for index, value in enumerate(content[name])] for name in inputs}
+
+
+def _value(value: Any, where: str) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
+        raise Refusal(400, f'{where}: must be {{"b64": "..."}} or a string')
+    try:
+        return binascii.a2b_base64(value["b64"], strict_mode=True)
+    except ValueError as error:
+        raise Refusal(400, f"{where}: wrong base64: {error}") from error

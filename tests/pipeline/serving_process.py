@@ -1,0 +1,80 @@
+"""Starts `fpn serve`, and asks it."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.serving.launch import ENVIRONMENT
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass
+class Server:
+    """A server that is running."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    log: list[str] = field(default_factory=list)
+
+    def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> tuple[int, Any]:
+        """Status, and what the JSON says; other content as text."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            content = response.read()
+        if (response.getheader("content-type") or "").startswith("application/json"):
+            return response.status, json.loads(content)
+        return response.status, content.decode()
+
+    def predict(self, files: list[bytes], path: str = "/v1/models/fpn:predict") -> tuple[int, Any]:
+        return self.ask("POST", path, json.dumps({"instances": [{"b64": encode(file)} for file in files]}))
+
+    def version(self) -> int:
+        return int(self.ask("GET", "/v1/models/fpn")[1]["model_version_status"][0]["version"])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def encode(file: bytes) -> str:
+    return base64.b64encode(file).decode()
+
+
+@contextlib.contextmanager
+def serving(model: Path, *arguments: str) -> Iterator[Server]:
+    """`fpn serve` on a free port, until the end of the block."""
+    if not (PROJECT / ENVIRONMENT / ".complete").exists():
+        pytest.skip("the environment for serving is not there: run make serving")
+    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            log = []
+            for line in process.stderr:
+                log.append(line)
+                if found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", line):
+                    break
+            else:
+                raise AssertionError("".join(log))
+            yield Server(process, int(found[1]), log)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=60)
+            process.kill()
