@@ -1,4 +1,4 @@
-.PHONY: run test test-extra lint lock setup serving clean
+.PHONY: run test test-extra lint lock setup serving mlflow clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
@@ -22,12 +22,18 @@ setup:  ## what run and test need; nothing where it is there already
 serving: setup  ## the environment of `fpn serve`
 	@scripts/serving_environment.sh
 
-lock: setup  ## requirements.lock and serving.lock anew from pyproject.toml
+mlflow: setup  ## MLflow for push.registry, in an environment of its own
+	.venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python .venv-mlflow
+	.venv/bin/uv pip install --quiet --python .venv-mlflow/bin/python --require-hashes -r mlflow.lock
+
+lock: setup  ## requirements.lock, serving.lock and mlflow.lock anew from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group bootstrap \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file requirements.lock
 	awk '/^[^ ]/ { keep = index($$0, "psutil==") != 1 } keep' requirements.lock | .venv/bin/uv pip compile --group serving --universal \
 		--python-version 3.11 --constraints - --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet \
 		--output-file serving.lock
+	.venv/bin/uv pip compile --group mlflow --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file mlflow.lock
 
 clean:  ## what runs have written; not the environment
 	rm -rf output data
