@@ -90,6 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
 
+    score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
+    score.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
+    score.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
+    score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
+    score.add_argument("--batch-size", type=int, metavar="N", help="images a step (score.batch_size)")
+    score.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
+    )
+    score.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+    score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
+    score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
+    score.set_defaults(call=_score)
+
     explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
     explain.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
@@ -302,6 +317,30 @@ def _predict(options: argparse.Namespace) -> int:
     Console(highlight=False).print(table)
     if options.json:
         print(json.dumps({"predictions": predictions}))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from pipeline.redirection import output_to
+    from pipeline.report import print_scores
+    from pipeline.scoring import score
+
+    folder, overrides = options.data, list(options.overrides)
+    if folder.lower().endswith((".csv", ".parquet")):
+        folder, _, manifest = folder.rpartition("/")
+        folder = folder or "."
+        overrides.append(f"data.manifest={json.dumps(manifest)}")
+    if options.batch_size is not None:
+        overrides.append(f"score.batch_size={options.batch_size}")
+    config = load_config(options.config, folder, overrides)
+    with output_to(Path(os.devnull)) as screen:  # TensorFlow greets on standard error
+        summary = score(config, options.model, options.output, Console(file=screen), overwrite=options.overwrite)
+    print_scores(summary, Console(highlight=False, soft_wrap=True))
+    if options.json:
+        print(json.dumps(summary))
     return 0
 
 

@@ -465,6 +465,18 @@ class PushConfig(Section):
     )
 
 
+class ScoreConfig(Section):
+    """Images without labels, answered by each blessed model, or by `fpn score`."""
+
+    path: str | None = Field(
+        None, description="folder of images as `data.path`, labelled or not, that each run answers if its model is blessed"
+    )
+    batch_size: Count = Field(64, description="images a step")
+    shard_images: Count = Field(
+        1024, description="images of a file of answers, which `fpn score` writes as a whole or not at all"
+    )
+
+
 _BEAM_KEYS: dict[str, tuple[str, ...]] = {  # key of `beam` -> the runners that take it
     "job_endpoint": ("flink", "spark", "portable"),
     "flink_master": ("flink",),
@@ -686,6 +698,8 @@ ComponentName = Literal[
     "Evaluator",
     "ModelCheck",
     "Pusher",
+    "ScoreExampleGen",
+    "BulkInferrer",
 ]
 
 
@@ -751,6 +765,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     check: CheckConfig = CheckConfig()
     push: PushConfig = PushConfig()
+    score: ScoreConfig = ScoreConfig()
     card: CardConfig = CardConfig()
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
@@ -822,11 +837,11 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(path: Path | None, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
     """Reads a configuration file.
 
     Args:
-      path: a YAML file.
+      path: a YAML file; None for defaults alone, where data is given.
       data: replaces `data.path`, and a built-in data set with it.
       overrides: "section.key=value" each, with the value in YAML; later ones win.
 
@@ -834,7 +849,7 @@ def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[
       UserError: the file can't be read, a key is unknown, or a value does not fit.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) if path else {"name": "unnamed"}
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8 YAML") from error
     except OSError as error:
@@ -853,7 +868,8 @@ def load_config(path: Path, data: str | None = None, overrides: typing.Sequence[
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(detail)}" for detail in error.errors()[:2])) from error
+        place = path or "--set"
+        raise UserError("\n".join(f"{place}: {_explain(detail)}" for detail in error.errors()[:2])) from error
 
 
 def dump_config(config: Config) -> str:

@@ -37,6 +37,7 @@ _LOOKED_UP: Final = {
 }
 _STATE_READERS: Final = ("ExampleValidator", "Evaluator")
 _TRAINING: Final = ("Tuner", "Trainer")
+_SCORE_INGESTION: Final = "ScoreExampleGen"
 
 
 def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> None:
@@ -99,11 +100,13 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     else:  # what `state` holds is no part of their keys in the cache
         for task in _STATE_READERS:
             spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+    if config.score.path and target == "kubeflow":
+        spec["root"]["dag"]["tasks"][_SCORE_INGESTION]["cachingOptions"] = {}  # none: nobody looks whether images were added
     _add_parameters(spec, config, data_path)
     _name_types(spec)
     for name, component in spec["components"].items():
         container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-        _finish_arguments(container, component, config)
+        _finish_arguments(container, component, config.data.sample if name != _SCORE_INGESTION else None)
         _finish_driver(container, target)
         pod = config.kubeflow.pod_of(name)
         container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
@@ -152,7 +155,9 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _data_path(config: Config) -> str:
-    path = config.data.path
+    path, others = config.data.path, config.score.path
+    if others and not ("://" in root_of(others) or os.path.isabs(others)):
+        raise UserError(f"score.path: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {others}")
     if "://" in root_of(path) or os.path.isabs(path):
         return path
     if config.data.sample:  # each container that reads it writes it for itself
@@ -217,14 +222,14 @@ def _name_types(spec: dict[str, Any]) -> None:
                 artifact["artifactType"] = {"schemaTitle": title, "schemaVersion": "0.0.1"}
 
 
-def _finish_arguments(container: dict[str, Any], component: dict[str, Any], config: Config) -> None:
+def _finish_arguments(container: dict[str, Any], component: dict[str, Any], sample: str | None) -> None:
     """Tells the entry point what the component's inputs are, and about a data set that the pipeline writes by itself."""
     arguments = container["args"]
     flag = "--json_serialized_inputs_spec_args"
     if flag in arguments:
         arguments[arguments.index(flag) + 1] = json.dumps(component["inputDefinitions"], sort_keys=True)
-    if config.data.sample and "input_base" in component.get("inputDefinitions", {}).get("parameters", {}):
-        arguments += ["--sample", config.data.sample]
+    if sample and "input_base" in component.get("inputDefinitions", {}).get("parameters", {}):
+        arguments += ["--sample", sample]
 
 
 def _finish_driver(container: dict[str, Any], target: Target) -> None:

@@ -175,11 +175,14 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
       folds: number of folds instead of train, eval and test.
 
     Raises:
-      UserError: the data can't be used, or does not have a feature to slice by, or the class that groups are judged by.
+      UserError: the data, or those of `score.path`, can't be used; or the data does not have a feature to slice by, or the
+        class that groups are judged by.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
     rows = source.read_rows(config.data.path, {**config.data.model_dump(), "folds": folds})
+    if config.score.path:
+        source.find_rows(config.score.path, {**config.data.model_dump(), "labelled": False})
     _check_slices(config, rows)
     _check_positive(config.evaluate.groups.positive, rows)
     return rows
@@ -199,7 +202,8 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
       UserError: the folder can't be made or is in use, the backbone's weights don't fit, or Beam's engine can't run.
     """
     output = output.resolve()
-    check_engine(config.beam, {"data.path": source.root_of(config.data.path), "--output": str(output)})
+    others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
+    check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     folder = output / "runs" / run_id
     try:
@@ -316,6 +320,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "run_id": place.run_id,
         "blessed": None if ended.error else outputs.blessed,
         "pushed_model": outputs.pushed_model,
+        "scores": outputs.scores,
         "model": outputs.model,
         "evaluation": outputs.evaluation,
         "report": str(place.folder / "report.html") if evaluation else None,

@@ -16,6 +16,7 @@ from tfx.proto import trainer_pb2, transform_pb2
 from tfx.types import Channel
 
 from components.baseline.strategy import LastBlessedBaseline, PreviousStatistics
+from components.bulk_inferrer.component import BulkInferrer, ScoreExampleGen
 from components.evaluator.component import Evaluator
 from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
@@ -52,16 +53,16 @@ class DataNodes:
         return [node for item in fields(self) if (node := getattr(self, item.name))]
 
 
+def _ingestion(config: Config) -> dict[str, Any]:
+    return {
+        **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
+        "image": config.image.model_dump(),
+        "code": code_digest("components.image_example_gen.component"),
+    }
+
+
 def _data_nodes(config: Config, splits: Splits, state: str | None = None) -> DataNodes:
-    example_gen = ImageExampleGen(
-        input_base=config.data.path,
-        settings={
-            **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
-            "image": config.image.model_dump(),
-            "folds": splits.folds,
-            "code": code_digest("components.image_example_gen.component"),
-        },
-    )
+    example_gen = ImageExampleGen(input_base=config.data.path, settings={**_ingestion(config), "folds": splits.folds})
     statistics_gen = tfx_components.StatisticsGen(
         examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
@@ -215,7 +216,25 @@ def create_pipeline(
             settings={"pipeline": config.name, "keep": config.push.keep},
         )
         components.append(pusher)
+        if config.score.path:
+            components += _score_nodes(config, trainer, evaluator, check)
     return _pipeline(config, components, pipeline_root, metadata)
+
+
+def _score_nodes(
+    config: Config, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
+) -> list[BaseNode]:
+    """Take in the images of `score.path`, and answer them if the model is good."""
+    unlabelled = ScoreExampleGen(input_base=config.score.path, settings=_ingestion(config))
+    bulk_inferrer = BulkInferrer(
+        examples=unlabelled.outputs["examples"],
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["infra_blessing"] if check else None,
+        settings={"batch_size": config.score.batch_size, "groups": config.evaluate.groups.model_dump()},
+        code=code_digest("components.bulk_inferrer.component"),
+    )
+    return [unlabelled, bulk_inferrer]
 
 
 def check_settings(config: Config) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def read_image(image: Path, folder: Path) -> bytes:
       UserError: the file can't be read, or is no image.
     """
     try:
-        settings = {"max_pixels": _MAX_PIXELS, "pages": "first", "image": _image_settings(folder)}
+        settings = {"max_pixels": _MAX_PIXELS, "pages": "first", "image": image_settings(folder)}
         return normalise(image.read_bytes(), image.name, settings)[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
@@ -40,6 +40,7 @@ def read_image(image: Path, folder: Path) -> bytes:
         raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
 
 
-def _image_settings(folder: Path) -> dict[str, Any]:
+def image_settings(folder: Path) -> dict[str, Any]:
+    """The section `image` of the configuration that a SavedModel was trained with, as `normalise` needs it."""
     file = folder / _IMAGE_SETTINGS
     return json.loads(file.read_text()) if file.exists() else _BY_TYPE

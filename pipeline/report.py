@@ -292,6 +292,8 @@ def print_summary(result: "RunResult", console: Console) -> None:
         console.print(describe_check(summary["check"]), markup=False)
     if summary["blessed"]:
         console.print(f"[green]Blessed[/], pushed to {shown(summary['pushed_model'])}")
+        if summary.get("scores"):
+            console.print(f"Answers to the images of score.path in {shown(summary['scores'])}")
     elif result.evaluation and not result.error:
         console.print("[bold red]Not blessed[/], not pushed:")
         for verdict in result.evaluation.verdicts:
@@ -322,6 +324,25 @@ def describe_check(check: dict[str, Any]) -> str:
     if check["largest_difference"] is not None:
         parts.append(f"probabilities within {check['largest_difference']:.1g} of the Evaluator's")
     return f"Check {'passed' if check['passed'] else 'failed'}: " + (", ".join(parts) or "nothing was answered")
+
+
+def print_scores(summary: dict[str, Any], console: Console) -> None:
+    """What `fpn score` has come to; see `scoring.score` for the summary."""
+    groups = summary["groups"] or {"labels": {}}
+    table = _table("Answers", "class", "images", *(["groups"] if summary["groups"] else []))
+    for name in dict.fromkeys([*summary["labels"], *groups["labels"]]):
+        counts = [summary["labels"].get(name, 0), *([groups["labels"].get(name, 0)] if summary["groups"] else [])]
+        table.add_row(Text(name), *map(str, counts))
+    console.print(table)
+    if summary["groups"]:
+        console.print(f"Groups: {groups['count']}, by the {groups['rule']}", markup=False)
+    if summary["rejected"]:
+        reason, count = next(iter(summary["reasons"].items()))
+        console.print(f"Rejected: {summary['rejected']}, most of them ({count}): {reason}", markup=False)
+    kept = f", {summary['shards_kept']} of {summary['shards']} files were there already" if summary["shards_kept"] else ""
+    console.print(
+        f"{summary['images']} images in {summary['seconds']:.1f} s{kept}; tables in {summary['output']}", markup=False
+    )
 
 
 def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:

@@ -19,6 +19,7 @@ from components.model_check.results import read_check
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.report import shown
+from pipeline.runs import is_score_ingestion
 
 _LARGE_GROUP = 100  # images that are hardly all the same
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
@@ -51,6 +52,7 @@ class RunOutputs:
       check: the fields of `components.model_check.results.CheckResult`.
       blessed: whether the model has met its thresholds, and passed its check if there was one.
       pushed_model: the numbered folder that the model was pushed to.
+      scores: folder of the answers to the images of `score.path`; None, too, if the model is not blessed.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class RunOutputs:
     check: dict[str, Any] | None = None
     blessed: bool | None = None
     pushed_model: str | None = None
+    scores: str | None = None
 
 
 def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
@@ -88,6 +91,7 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
                 trials.append(Trial(number, score, record))
     check = asdict(read_check(artifacts["infra_blessing"].uri)) if "infra_blessing" in artifacts else None
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
+    blessed = bool(blessing.custom_properties["blessed"].int_value) and (not check or check["passed"]) if blessing else None
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
@@ -101,8 +105,9 @@ def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
         trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         check=check,
-        blessed=bool(blessing.custom_properties["blessed"].int_value) and (not check or check["passed"]) if blessing else None,
+        blessed=blessed,
         pushed_model=destination or None,
+        scores=artifacts["inference_result"].uri if "inference_result" in artifacts and blessed else None,
     )
 
 
@@ -170,7 +175,11 @@ def _artifacts_of_latest_run(store: mlmd.MetadataStore) -> dict[str, metadata_st
     if run is None:
         return {}
     succeeded = {metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED}
-    executions = [item.id for item in store.get_executions_by_context(run.id) if item.last_known_state in succeeded]
+    executions = [
+        item.id
+        for item in store.get_executions_by_context(run.id)
+        if item.last_known_state in succeeded and not is_score_ingestion(item)
+    ]
     events = [
         event
         for event in store.get_events_by_execution_ids(executions)

@@ -231,18 +231,27 @@ def read_nodes(store: mlmd.MetadataStore) -> dict[int, str]:
     return {execution.id: context.name for context in contexts for execution in store.get_executions_by_context(context.id)}
 
 
+def is_score_ingestion(execution: metadata_store_pb2.Execution) -> bool:
+    """Whether it took in the images of `score.path`, which are no part of what a run was made of."""
+    return execution.type.rpartition(".")[2] == "ScoreExampleGen"
+
+
 def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) -> _Stored:
     found = _Stored()
     executions = store.get_executions_by_context(context)
     for execution in executions:
         found.pipeline, _, node = nodes[execution.id].partition(".")
-        if "input_base" in execution.custom_properties:
+        if "input_base" in execution.custom_properties and not is_score_ingestion(execution):
             found.data = execution.custom_properties["input_base"].string_value
         if execution.last_known_state == _Execution.FAILED:
             found.failed = node
         elif execution.last_known_state in (_Execution.RUNNING, _Execution.NEW):
             found.unfinished = node
-    succeeded = [item.id for item in executions if item.last_known_state in (_Execution.COMPLETE, _Execution.CACHED)]
+    succeeded = [
+        item.id
+        for item in executions
+        if item.last_known_state in (_Execution.COMPLETE, _Execution.CACHED) and not is_score_ingestion(item)
+    ]
     events = store.get_events_by_execution_ids(succeeded)
     made = {event.artifact_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT}
     for artifact in store.get_artifacts_by_id(made):

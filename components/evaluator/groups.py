@@ -99,7 +99,7 @@ def combine(
     Raises:
       UserError: rule `share` names no class, or one that there is not.
     """
-    position = _position(predictions.classes, positive) if rule == "share" else -1
+    position = position_of(predictions.classes, positive) if rule == "share" else -1
     names = [str(name) for name in pd.unique(predictions.rows[features.GROUP])]
     groups = predictions.groups
     order = np.argsort(groups, kind="stable")
@@ -140,7 +140,12 @@ def combine(
     return np.where(labels == unknown, -1, labels), _untied(probabilities, sums), names
 
 
-def _position(classes: list[str], positive: str | None) -> int:
+def position_of(classes: list[str], positive: str | None) -> int:
+    """The position of the class that rule `share` asks about.
+
+    Raises:
+      UserError: it is missing, or there is no such class.
+    """
     if positive not in classes:
         what = "is missing; rule share needs a class" if positive is None else f"there is no class {positive}"
         raise UserError(f"evaluate.groups.positive: {what}; classes: {', '.join(classes[:10])}{', ...' * (len(classes) > 10)}")

@@ -8,14 +8,19 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from components.errors import UserError
-from components.image_example_gen.row import Row
+from components.image_example_gen.row import UNLABELLED, Row
 from models import features
 
 _NAMED = 5  # classes that a message names
 
 
 def split_names(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The splits that ingestion writes: train, eval and test, or as many folds as the settings' `folds` says."""
+    """The splits that ingestion writes: train, eval and test, or as many folds as the settings' `folds` says.
+
+    Where the settings' `labelled` is false, it is one alone.
+    """
+    if not settings.get("labelled", True):
+        return (UNLABELLED,)
     folds = settings.get("folds")
     return tuple(f"fold_{number}" for number in range(1, folds + 1)) if folds else features.SPLITS
 
@@ -31,7 +36,7 @@ def assign_splits(folder: str, rows: list[Row], settings: dict[str, Any]) -> lis
       folder: the data folder, for messages.
       rows: with the splits that the data gives, or with "".
       settings: `splits`, `labels` and `multi_label` of the configuration's `data` section. In cross-validation also `folds`,
-        their number: all rows but those given as test go there.
+        their number: all rows but those given as test go there. `labelled`, where that is false: all go into one split.
 
     Returns:
       The rows, in the same order.
@@ -39,6 +44,8 @@ def assign_splits(folder: str, rows: list[Row], settings: dict[str, Any]) -> lis
     Raises:
       UserError: a split is empty or lacks a class, a group is in two, or there are fewer than two classes.
     """
+    if not settings.get("labelled", True):
+        return [row if row.reason else row.in_split(UNLABELLED) for row in rows]
     taken = [row for row in rows if not row.reason]
     _check_groups(taken)
     folds = settings.get("folds")

@@ -36,21 +36,22 @@ REJECTED_FILE = "rejected.csv"  # columns path, label, reason
 _SHARD_ROWS, _SHARD_BYTES = 8192, 2**27  # about, of one shard
 
 
-def make_shards(rows: Iterable[source.Row]) -> list[list[source.Row]]:
+def make_shards(rows: Iterable[source.Row], most: int = _SHARD_ROWS) -> list[list[source.Row]]:
     """Cuts the data set into parts that one worker reads and writes, one after the other.
 
     Args:
       rows: in an order in which those of one span, and of one record file, follow each other.
+      most: rows of a shard.
 
     Returns:
-      Shards of up to 8,192 rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
+      Shards of up to `most` rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
     """
     shards: list[list[source.Row]] = []
     size = 0
     for row in rows:
         last = shards[-1][-1] if shards else None
         same_file = last is not None and row.record is not None and last.path == row.path
-        full = bool(shards) and (size >= _SHARD_BYTES or len(shards[-1]) >= _SHARD_ROWS)
+        full = bool(shards) and (size >= _SHARD_BYTES or len(shards[-1]) >= most)
         if last is None or row.span != last.span or (full and not same_file):
             shards.append([])
             size = 0

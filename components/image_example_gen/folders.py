@@ -18,8 +18,7 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
     Raises:
       UserError: there are no class folders, or others beside those of the splits.
     """
-    top_folders = {path.split("/", 1)[0] for path in files if "/" in path}
-    split_folders = {name for name in top_folders if name.lower() in SPLIT_NAMES}
+    top_folders, split_folders = _top_folders(files)
     has_splits = len(split_folders) > 1
     if has_splits and (others := sorted(top_folders - split_folders)):
         raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
@@ -39,3 +38,28 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
             f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"
         )
     return rows
+
+
+def read_any(files: dict[str, File]) -> list[Row]:
+    """Takes every file, in a folder or not; the label as in `read_folders`, where there is a folder to take it from.
+
+    Args:
+      files: as listed.
+
+    Returns:
+      A row a file, without a split.
+    """
+    depth = 2 if len(_top_folders(files)[1]) > 1 else 1
+    rows = []
+    labels: dict[str, tuple[str, ...]] = {}
+    for path, file in files.items():
+        parts = path.split("/", depth)
+        label = labels.setdefault(parts[depth - 1], (parts[depth - 1],)) if len(parts) > depth else ()
+        rows.append(Row(path, label, path, "", reason=file.reason, size=file.size))
+    return rows
+
+
+def _top_folders(files: dict[str, File]) -> tuple[set[str], set[str]]:
+    """The folders that paths begin with, and which of them are named as splits."""
+    top_folders = {path.split("/", 1)[0] for path in files if "/" in path}
+    return top_folders, {name for name in top_folders if name.lower() in SPLIT_NAMES}

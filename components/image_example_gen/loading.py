@@ -26,6 +26,7 @@ _BATCH_FILES, _BATCH_BYTES = 32, 2**20  # what a thread takes at a time, little 
 _THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
 _File = tuple[Row, bytes | RejectedImage]
 _Loaded = tuple[IndexRow, Examples | None]  # None if it is set aside
+Checked = tuple[Row, IndexRow, ImageFile | None]  # likewise
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -103,17 +104,10 @@ class Loader:
 
     def load(self, rows: list[Row]) -> Iterator[_Loaded]:
         """One result for each image or unusable file; of files with several pages, one for each page."""
-        for row in rows:
-            if row.reason:
-                yield IndexRow(row.name, row.label, row.group, "", reason=row.reason, bytes=row.size), None
-        wanted = [row for row in rows if not row.reason]
-        files = zip(wanted, read_files(self._folder, wanted), strict=True)
-        with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
-            for results in _ahead(threads, self._load_batch, _batches(files)):
-                yield from results
+        yield from _load_files(self._folder, rows, lambda row, found: (found, None), self._load_batch)
 
     def _load_batch(self, files: list[_File]) -> list[_Loaded]:
-        checked = [item for row, content in files for item in self._check(row, content)]
+        checked = [item for row, content in files for item in _check(row, content, self._settings)]
         decoded = iter(self._decoder.decode([image.encoded for _, _, image in checked if image]))
         return [self._finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
 
@@ -137,30 +131,62 @@ class Loader:
         example.features.feature[features.PIXELS].bytes_list.value[0] = decoded.pixels.tobytes()
         return found, Examples(whole, example.SerializeToString())
 
-    def _check(self, row: Row, content: bytes | RejectedImage) -> list[tuple[Row, IndexRow, ImageFile | None]]:
-        found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
-        try:
-            if isinstance(content, RejectedImage):
-                raise content
-            found = found._replace(bytes=len(content), content_hash=hashlib.sha256(content).hexdigest())
-            images = normalise(content, row.path, self._settings)
-        except RejectedImage as reason:
-            return [(row, found._replace(reason=str(reason)), None)]
-        return [
-            (
-                row,
-                found._replace(
-                    path=f"{row.name}#{image.page}" if image.page else row.name,
-                    note=image.note,
-                    format=image.original_format,
-                    height=image.height,
-                    width=image.width,
-                    channels=image.channels,
-                ),
-                image,
-            )
-            for image in images
-        ]
+
+def read_checked(folder: str, rows: list[Row], settings: dict[str, Any]) -> Iterator[Checked]:
+    """Reads and checks images as `Loader` does, but for what only decoding finds: that is left to the one who decodes.
+
+    Args:
+      folder: the data folder.
+      rows: of the images.
+      settings: as for `decoding.normalise`.
+
+    Yields:
+      As `Loader.load`: those that are set aside already come first.
+    """
+
+    def check_batch(files: list[_File]) -> list[Checked]:
+        return [item for row, content in files for item in _check(row, content, settings)]
+
+    yield from _load_files(folder, rows, lambda row, found: (row, found, None), check_batch)
+
+
+def _load_files(
+    folder: str, rows: list[Row], aside: Callable[[Row, IndexRow], _Out], load: Callable[[list[_File]], list[_Out]]
+) -> Iterator[_Out]:
+    for row in rows:
+        if row.reason:
+            yield aside(row, IndexRow(row.name, row.label, row.group, "", reason=row.reason, bytes=row.size))
+    wanted = [row for row in rows if not row.reason]
+    files = zip(wanted, read_files(folder, wanted), strict=True)
+    with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
+        for results in _ahead(threads, load, _batches(files)):
+            yield from results
+
+
+def _check(row: Row, content: bytes | RejectedImage, settings: dict[str, Any]) -> list[Checked]:
+    found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
+    try:
+        if isinstance(content, RejectedImage):
+            raise content
+        found = found._replace(bytes=len(content), content_hash=hashlib.sha256(content).hexdigest())
+        images = normalise(content, row.path, settings)
+    except RejectedImage as reason:
+        return [(row, found._replace(reason=str(reason)), None)]
+    return [
+        (
+            row,
+            found._replace(
+                path=f"{row.name}#{image.page}" if image.page else row.name,
+                note=image.note,
+                format=image.original_format,
+                height=image.height,
+                width=image.width,
+                channels=image.channels,
+            ),
+            image,
+        )
+        for image in images
+    ]
 
 
 def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:

@@ -18,6 +18,7 @@ from components.image_example_gen.row import LABEL_MISSING, NO_META, SPLIT_NAMES
 _DEFAULT: Final = "manifest.csv"
 _OTHER_DEFAULT: Final = "manifest.parquet"
 _ROLES: Final = ("path", "label", "group", "split")
+_UNLABELLED_ROLES: Final = ("path", "label", "group")  # of data that is not for training
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,22 @@ class _Table:
     unit: str
 
 
-def find_manifest(folder: str, files: dict[str, File], name: str) -> str | None:
+def find_manifest(folder: str, files: dict[str, File], settings: dict[str, Any]) -> str | None:
     """Path of the manifest in the data folder.
 
     Args:
       folder: the data folder, for messages.
       files: as listed.
-      name: `data.manifest`. Under its default, a manifest need not be there, and may be manifest.parquet.
+      settings: `manifest` of the configuration's `data` section. Under its default, a manifest need not be there, and may be
+        manifest.parquet; so too under any name where `labelled` is there and false.
 
     Raises:
       UserError: another one is asked for and is not there, or it can't be read for its suffix or where it leads to.
     """
-    if name == _DEFAULT and name not in files:
+    name = settings["manifest"]
+    if name not in files and (name == _DEFAULT or not settings.get("labelled", True)):
+        if _DEFAULT in files:
+            return _DEFAULT
         if _OTHER_DEFAULT not in files:
             return None
         name = _OTHER_DEFAULT
@@ -68,7 +73,8 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
       folder: the data folder.
       name: path of the manifest in it; the files that it names are relative to its own folder.
       files: as listed.
-      settings: `columns`, `multi_label` and `allow_links` of the configuration's `data` section.
+      settings: `columns`, `multi_label` and `allow_links` of the configuration's `data` section. Where `labelled` is there
+        and false, the label is optional, and other columns than it, the path and the group don't count.
 
     Returns:
       A row a line. Set aside are those without a label, and those whose file must not be opened.
@@ -78,9 +84,11 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
     """
     table = _open_table(folder, name)
     columns = settings["columns"]
-    _check_columns(table, columns)
-    where = {role: table.columns.index(columns[role]) for role in _ROLES if columns[role] in table.columns}
-    converters = _converters(table, columns)
+    labelled = settings.get("labelled", True)
+    _check_columns(table, columns, labelled)
+    roles = _ROLES if labelled else _UNLABELLED_ROLES
+    where = {role: table.columns.index(columns[role]) for role in roles if columns[role] in table.columns}
+    converters = _converters(table, columns) if labelled else []
     multi_label = settings["multi_label"]
     base = posixpath.dirname(name)
     labels: dict[str, tuple[str, ...]] = {}
@@ -96,7 +104,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
                 f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
             )
         numbers[path] = number
-        text = _text(values[where["label"]])
+        text = _text(values[where["label"]]) if "label" in where else ""
         if text not in labels:
             labels[text] = split_label(text) if multi_label else ((text,) if text else ())
         given = _text(values[where["split"]]) if "split" in where else ""
@@ -114,7 +122,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
         if not file:
             missing.append(path)
             continue
-        reason = file.reason or ("" if label or multi_label else LABEL_MISSING)
+        reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
         rows.append(Row(path, label, group, "" if reason else split, meta or NO_META, reason, file.size))
     if missing:
         raise UserError(
@@ -150,17 +158,17 @@ def _path_in(folder: str, base: str, written: str) -> str:
     return path
 
 
-def _check_columns(table: _Table, columns: dict[str, Any]) -> None:
+def _check_columns(table: _Table, columns: dict[str, Any], labelled: bool) -> None:
     found = table.columns
     if repeated := next((column for column in found if found.count(column) > 1), None):
         raise UserError(f"{table.name}: two columns are called {repeated}; rename one of them")
     wanted = [
         (f"{columns[role]} for the {role}", columns[role], f"data.columns.{role}")
-        for role in _ROLES
+        for role in (_ROLES if labelled else ("path", "group"))
         # A group and a split column are optional under their default names.
         if not (role in ("group", "split") and columns[role] == role)
     ]
-    wanted += [(column, column, "data.columns.types") for column in columns.get("types", {})]
+    wanted += [(column, column, "data.columns.types") for column in columns.get("types", {}) if labelled]
     for text, column, key in wanted:
         if column not in found:
             near = difflib.get_close_matches(column, found, n=1)

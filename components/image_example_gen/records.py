@@ -62,7 +62,7 @@ def read_records(folder: str, files: dict[str, File], settings: dict[str, Any]) 
       folder: the data folder.
       files: as listed, with one TFRecord file or more.
       settings: `columns` and `multi_label` of the configuration's `data` section. Features that are named in
-        `columns.types` become the rows' meta.
+        `columns.types` become the rows' meta. Where `labelled` is there and false, splits and other features don't count.
 
     Returns:
       A row a record. Set aside are damaged records, those without an image or of an unknown class number, and files beside
@@ -72,12 +72,13 @@ def read_records(folder: str, files: dict[str, File], settings: dict[str, Any]) 
       UserError: the directory's description, or a value, can't be used.
     """
     prepared = _TFDS_INFO in files and _TFDS_FEATURES in files
-    layout = _tfds_layout(folder) if prepared else _layout(settings["columns"]["label"])
+    labelled = settings.get("labelled", True)
+    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings["columns"]["label"])
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
-    if prepared:
+    if prepared and labelled:
         paths = [path for path in paths if path in splits]
-    if len(splits) < len(paths) or len(set(splits.values())) < 2:
+    if not labelled or len(splits) < len(paths) or len(set(splits.values())) < 2:
         splits = {}
     rows = []
     for path, file in files.items():
@@ -107,7 +108,7 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
       For each number the image and "", or nothing and the reason why there is none.
     """
     prepared = all(_exists(folder, name) for name in (_TFDS_INFO, _TFDS_FEATURES))
-    layout = _tfds_layout(folder) if prepared else _layout("")
+    layout = _tfds_layout(folder, labelled=False) if prepared else _layout("")
     records: Iterator[tuple[int, bytes, str]] = iter(())
     position, record, reason = -1, b"", ""
     for number in numbers:
@@ -140,17 +141,18 @@ def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings:
 def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: dict[str, Any]) -> Row:
     columns = settings["columns"]
     size = len(_image_scalar(example, layout).as_buffer())
-    texts = _labels(example, layout)
+    labelled = settings.get("labelled", True)
+    texts = _labels(example, layout, labelled)
     if settings["multi_label"]:
         labels = split_label(features.LABEL_SEPARATOR.join(texts))
     else:
         labels = (features.LABEL_SEPARATOR.join(texts),) if texts else ()
-    given = "".join(_texts(example, columns["split"]))
+    given = "".join(_texts(example, columns["split"])) if labelled else ""
     if given and given.lower() not in SPLIT_NAMES:
         raise UserError(f"{row.name} has the split {given}; use train, eval or test")
     group = "".join(_texts(example, columns["group"]))
     meta: Meta = {}
-    for name, kind in columns.get("types", {}).items():
+    for name, kind in columns.get("types", {}).items() if labelled else ():
         for value in _values(example, name)[:1]:
             try:
                 text = _decoded(value)
@@ -254,11 +256,14 @@ def _texts(example: pa.RecordBatch, name: str) -> list[str]:
     return [text for value in _values(example, name) if (text := _decoded(value))]
 
 
-def _labels(example: pa.RecordBatch, layout: _Layout) -> list[str]:
+def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]:
     for name in layout.labels:
         values = _values(example, name)
         if layout.names is not None and values:
-            if unknown := [value for value in values if not 0 <= value < len(layout.names)]:
+            unknown = [value for value in values if not 0 <= value < len(layout.names)]
+            if unknown and not needed:
+                return []
+            if unknown:
                 raise ValueError("label missing" if unknown == [-1] else f"no class has the number {unknown[0]}")
             return [layout.names[value] for value in values]
         if texts := [text for value in values if (text := _decoded(value))]:
@@ -314,7 +319,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
             raise UserError(f"{folder}/{name}: not JSON ({error}); prepare the data set again") from error
 
 
-def _tfds_layout(folder: str) -> _Layout:
+def _tfds_layout(folder: str, labelled: bool) -> _Layout:
     """What features.json says, in its present form and in that of before 2022."""
     kind = _read_json(folder, _TFDS_INFO).get("fileFormat", "tfrecord")
     if kind != "tfrecord":
@@ -327,9 +332,11 @@ def _tfds_layout(folder: str) -> _Layout:
         if kind in found and not found[kind]:
             found[kind] = name
     for kind, name in found.items():
-        if not name:
+        if not name and (labelled or kind == "Image"):
             raise UserError(f"{folder}/{_TFDS_FEATURES}: no feature of the type {kind}; it takes a data set for classification")
     image, label = found["Image"], found["ClassLabel"]
+    if not label:
+        return _Layout((image,), ())
     names_file = f"{label.replace('/', '.')}.labels.txt"
     if not _exists(folder, names_file):
         return _Layout((image,), (label,))

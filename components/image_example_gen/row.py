@@ -9,6 +9,7 @@ from models import features
 
 LEADS_OUT: Final = "leads out of the data folder; allow with data.allow_links"
 LABEL_MISSING: Final = "label missing"
+UNLABELLED: Final = "unlabelled"  # the only split of data that is not for training
 
 # What a split may be called in folders, manifests and names of files.
 SPLIT_NAMES: Final = {

@@ -63,7 +63,7 @@ def span_fingerprints(folder: str, settings: dict[str, Any]) -> dict[int, str]:
 
 def _fingerprint(folder: str, settings: dict[str, Any]) -> str:
     files = list_files(folder, settings["allow_links"])
-    if name := manifest.find_manifest(folder, files, settings["manifest"]):
+    if name := manifest.find_manifest(folder, files, settings):
         files |= manifest.files_elsewhere(folder, name, files, settings)
     digest = hashlib.sha256()
     for path, file in files.items():
@@ -82,7 +82,9 @@ def find_rows(folder: str, settings: dict[str, Any]) -> Found:
     Args:
       folder: the data folder, or with `{SPAN}` those of several spans; with a manifest, TFRecord files, class folders
         (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
-      settings: `manifest`, `columns`, `multi_label`, `labels` and `allow_links` of the configuration's `data` section.
+      settings: `manifest`, `columns`, `multi_label`, `labels` and `allow_links` of the configuration's `data` section. Where
+        `labelled` is there and false, labels are taken as far as they are there, class folders need not be, and what the data
+        says of splits does not count.
 
     Returns:
       The rows, with the splits that the data itself gives.
@@ -109,15 +111,18 @@ def _in_span(row: Row, span: Span) -> Row:
 
 def _find_rows(folder: str, settings: dict[str, Any]) -> Found:
     files = list_files(folder, settings["allow_links"])
+    labelled = settings.get("labelled", True)
     unlisted = 0
-    if name := manifest.find_manifest(folder, files, settings["manifest"]):
+    if name := manifest.find_manifest(folder, files, settings):
         rows = manifest.read_manifest(folder, name, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - {name})
     elif any(records.is_record_file(path) for path in files):
         rows = records.read_records(folder, files, settings)
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
     else:
-        rows = folders.read_folders(folder, files)
+        rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
+    if not labelled:
+        return Found(rows, unlisted)
     return Found([_judged(row, settings["labels"], settings["multi_label"]) for row in rows], unlisted)
 
 

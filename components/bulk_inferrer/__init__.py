@@ -1,0 +1,1 @@
+"""BulkInferrer: what a model answers to images without labels, as tables."""

@@ -1,0 +1,81 @@
+"""BulkInferrer, and the ingestion of the images that it answers."""
+
+import json
+from typing import Any, ClassVar
+
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.bulk_inferrer import executor
+from components.image_example_gen.component import ImageExampleGen
+
+
+class ScoreExampleGen(ImageExampleGen):
+    """Takes in images that are no part of the training data, labelled or not, into one split."""
+
+    def __init__(self, input_base: str, settings: dict[str, Any]) -> None:
+        """Creates the component; unusable files are set aside, however many there are.
+
+        Args:
+          input_base: the data folder.
+          settings: as for ImageExampleGen.
+        """
+        super().__init__(input_base, {**settings, "labelled": False, "duplicates": "report", "max_rejected": 1.0})
+
+
+class BulkInferrerSpec(ComponentSpec):
+    """The stock component's inputs and output; settings that it has no room for."""
+
+    PARAMETERS: ClassVar = {
+        executor.SETTINGS_KEY: ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS: ClassVar = {
+        standard_component_specs.EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        standard_component_specs.MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
+        standard_component_specs.MODEL_BLESSING_KEY: ChannelParameter(type=standard_artifacts.ModelBlessing),
+        standard_component_specs.INFRA_BLESSING_KEY: ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
+    }
+    OUTPUTS: ClassVar = {
+        standard_component_specs.INFERENCE_RESULT_KEY: ChannelParameter(type=standard_artifacts.InferenceResult),
+    }
+
+
+class BulkInferrer(base_beam_component.BaseBeamComponent):
+    """Takes the place of the stock component; see `executor` for what it puts out."""
+
+    SPEC_CLASS = BulkInferrerSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
+
+    def __init__(
+        self,
+        examples: BaseChannel,
+        model: BaseChannel,
+        model_blessing: BaseChannel,
+        infra_blessing: BaseChannel | None = None,
+        *,
+        settings: dict[str, Any],
+        code: str,
+    ) -> None:
+        """Creates the component.
+
+        Args:
+          examples: raw ones.
+          model: as the Trainer puts it out.
+          model_blessing: nothing is answered if it is none.
+          infra_blessing: likewise, of the model's check.
+          settings: `batch_size`, and `groups`, the section `evaluate.groups` of the configuration.
+          code: anything whose change must make the component run again.
+        """
+        super().__init__(
+            spec=BulkInferrerSpec(
+                examples=examples,
+                model=model,
+                model_blessing=model_blessing,
+                infra_blessing=infra_blessing,
+                settings=json.dumps(settings, sort_keys=True),
+                code=code,
+                inference_result=Channel(type=standard_artifacts.InferenceResult),
+            )
+        )

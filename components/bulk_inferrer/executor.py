@@ -1,0 +1,84 @@
+"""Answers all examples with a blessed model, a file of examples at a time."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+import apache_beam as beam
+import tensorflow as tf
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import path_utils
+from tfx_bsl.coders import example_coder
+
+from components.bulk_inferrer.model import Image, Model, is_multi_label, read_classes
+from components.bulk_inferrer.scores import Tables
+from components.files import replace_file
+from models import features
+
+SETTINGS_KEY: Final = "settings"
+SUMMARY_FILE: Final = "summary.json"  # the fields of `scores.Counts`
+
+
+class _ScoreFile(beam.DoFn):
+    """(number, file of raw examples) to the tables of a shard."""
+
+    def __init__(self, model: str, tables: Tables, batch_size: int) -> None:
+        self._folder = model
+        self._tables = tables
+        self._batch_size = batch_size
+
+    def setup(self) -> None:
+        self._model = Model(self._folder)
+        self._decoder = example_coder.ExamplesToRecordBatchDecoder()
+
+    def process(self, element: tuple[int, str]) -> Iterator[int]:
+        number, file = element
+        self._tables.write(number, self._model.answer(self._read(file), self._batch_size))
+        yield number
+
+    def _read(self, file: str) -> Iterator[Image]:
+        for batch in tf.data.TFRecordDataset(file).batch(self._batch_size).prefetch(1):
+            examples = self._decoder.DecodeBatch(batch.numpy())
+            names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
+            columns = (examples.column(name).to_pylist() for name in names)  # a list a feature and example
+            for path, group, labels, encoded in zip(*columns, strict=True):
+                yield Image(path[0].decode(), group[0].decode(), tuple(label.decode() for label in labels or []), encoded[0])
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """In the place of TFX's BulkInferrer, which fails on outputs that are text, keeps all images in memory, and copies them."""
+
+    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+        """Writes the tables of `scores.Tables`, and their counts; nothing if the model is not good."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        blessing = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_BLESSING_KEY])
+        checks = input_dict.get(standard_component_specs.INFRA_BLESSING_KEY) or []
+        if not (model_utils.is_model_blessed(blessing) and all(map(model_utils.is_infra_validated, checks))):
+            return
+        settings = json.loads(exec_properties[SETTINGS_KEY])
+        folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.INFERENCE_RESULT_KEY])
+        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        files = sorted(
+            os.path.join(uri, name)
+            for uri in (
+                artifact_utils.get_split_uri([examples], split)
+                for split in artifact_utils.decode_split_names(examples.split_names)
+            )
+            for name in fileio.listdir(uri)
+        )
+        tables = Tables(folder, read_classes(model), is_multi_label(model), len(files))
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Files" >> beam.Create(list(enumerate(files)))
+                | "Spread" >> beam.Reshuffle()
+                | "ScoreFile" >> beam.ParDo(_ScoreFile(model, tables, settings["batch_size"]))
+            )
+        counts = json.dumps(asdict(tables.finish(settings["groups"])), indent=2)
+        replace_file(os.path.join(folder, SUMMARY_FILE), lambda file: file.write(counts.encode()))

@@ -1,0 +1,67 @@
+"""Answers the images of a data set, as a Beam pipeline whose elements are shards."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from components.bulk_inferrer.model import Image, Model
+from components.bulk_inferrer.scores import Rejected, Tables
+from components.image_example_gen.loading import read_checked
+from components.image_example_gen.row import Row, pack, unpack
+
+
+class _ScoreShard(beam.DoFn):
+    """(number, packed rows) to the tables of a shard."""
+
+    def __init__(self, data: str, settings: dict[str, Any], model: str, tables: Tables, batch_size: int) -> None:
+        self._data = data
+        self._settings = settings
+        self._folder = model
+        self._tables = tables
+        self._batch_size = batch_size
+
+    def setup(self) -> None:
+        self._model = Model(self._folder)
+
+    def process(self, element: tuple[int, bytes]) -> Iterator[int]:
+        number, rows = element
+        rejected: list[Rejected] = []
+        images = self._checked(unpack(rows), rejected)
+        self._tables.write(number, self._model.answer(images, self._batch_size), rejected)
+        yield number
+
+    def _checked(self, rows: list[Row], rejected: list[Rejected]) -> Iterator[Image]:
+        for row, found, image in read_checked(self._data, rows, self._settings):
+            if image is None:
+                rejected.append((found.path, found.label, found.reason))
+            else:
+                yield Image(found.path, row.group, row.labels, image.encoded)
+
+
+def score_shards(
+    pipeline: beam.Pipeline,
+    shards: Sequence[tuple[int, Iterable[Row]]],
+    data: str,
+    settings: dict[str, Any],
+    model: str,
+    tables: Tables,
+    batch_size: int,
+) -> None:
+    """Adds the shards to a pipeline.
+
+    Args:
+      pipeline: not run here.
+      shards: their numbers and rows.
+      data: the data folder.
+      settings: as for `decoding.normalise`.
+      model: folder of the SavedModel.
+      tables: where the answers go.
+      batch_size: images a step.
+    """
+    _ = (
+        pipeline
+        | "Shards" >> beam.Create([(number, pack(list(rows))) for number, rows in shards])
+        | "Spread" >> beam.Reshuffle()
+        | "ScoreShard" >> beam.ParDo(_ScoreShard(data, settings, model, tables, batch_size))
+    )
