@@ -217,15 +217,15 @@ def create_pipeline(
         )
         components.append(pusher)
         if config.score.path:
-            components += _score_nodes(config, trainer, evaluator, check)
+            components += _score_nodes(config, config.score.path, trainer, evaluator, check)
     return _pipeline(config, components, pipeline_root, metadata)
 
 
 def _score_nodes(
-    config: Config, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
+    config: Config, path: str, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
 ) -> list[BaseNode]:
     """Take in the images of `score.path`, and answer them if the model is good."""
-    unlabelled = ScoreExampleGen(input_base=config.score.path, settings=_ingestion(config))
+    unlabelled = ScoreExampleGen(input_base=path, settings=_ingestion(config))
     bulk_inferrer = BulkInferrer(
         examples=unlabelled.outputs["examples"],
         model=trainer.outputs["model"],
