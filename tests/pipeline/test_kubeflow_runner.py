@@ -249,3 +249,21 @@ def test_a_mistake_in_the_input_is_the_last_line_of_the_log(tmp_path, capfd):
     }
     assert main(["--lookup", "--json_serialized_invocation_args", json.dumps(invocation)]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith("fpn: /no/such/folder: no such folder; give a folder")
+
+
+def test_images_to_be_answered_get_tasks_of_their_own(config):
+    path = config.with_name("scored.yaml")
+    compile_pipeline(load_config(config, overrides=["score.path=/data/new"]), path)
+    spec = next(yaml.safe_load_all(path.read_text()))
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["ScoreExampleGen"]["inputs"]["parameters"]["input_base"] == {"runtimeValue": {"constant": "/data/new"}}
+    assert tasks["ScoreExampleGen"]["cachingOptions"] == {}  # nobody looks whether images were added
+    producers = {
+        key: item["taskOutputArtifact"]["producerTask"] for key, item in tasks["BulkInferrer"]["inputs"]["artifacts"].items()
+    }
+    assert producers["examples"] == "ScoreExampleGen"
+    assert producers["model_blessing"] == "Evaluator"
+    assert containers(spec)["BulkInferrer"]["resources"]["resourceCpuLimit"] == "4"
+    assert [str(breach) for breach in lint(path)] == []
+    with pytest.raises(UserError, match=r"score\.path: must be absolute"):
+        compile_pipeline(load_config(config, overrides=["score.path=new"]), path)

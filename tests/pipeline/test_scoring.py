@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +185,32 @@ def test_records_and_class_folders_get_the_same_answers(exported, tmp_path):
     table = read(tmp_path / "out2").sort_index(key=lambda paths: paths.str[-5:])
     np.testing.assert_allclose(probabilities(table), exported.probabilities, atol=1e-6)
     assert table["true_label"].tolist() == [label.decode() for label in exported.labels]
+
+
+@pytest.mark.extra
+def test_what_is_killed_goes_on_and_ends_in_the_same_files(exported, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(600):
+        (data / f"{number}.png").write_bytes(exported.files[number % 7])
+    config = tmp_path / "config.yaml"
+    config.write_text("name: scored\nscore: {shard_images: 5}\n")
+    output = tmp_path / "killed"
+    command = ["score", "--model", exported.path, "--data", data, "--config", config, "--output", output]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(list(output.glob("scores/part-*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "summary.json").exists()
+    again = run(exported, data, output, "score.shard_images=5")
+    assert 3 <= again["shards_kept"] < again["shards"] == 120
+
+    def files(folder):
+        return {path.name: path.read_bytes() for path in [*folder.glob("scores/part-*"), folder / "rejected.csv"]}
+
+    run(exported, data, tmp_path / "whole", "score.shard_images=5")
+    assert files(output) == files(tmp_path / "whole")
