@@ -75,6 +75,22 @@ def test_final_stages_have_a_numeric_user_and_no_build_tools() -> None:
     assert "g++" in stages["build"]
 
 
+def test_the_runtime_takes_commands_and_has_the_launchers_folders_for_its_user() -> None:
+    runtime = _stages()["runtime"]
+    assert "ENTRYPOINT" not in runtime  # kfp's DockerRunner gives a command alone, which would become its arguments
+    (line,) = [line for line in runtime.splitlines() if line.startswith("RUN install --directory")]
+    assert {"--owner=10001", "--group=0", "--mode=775", "/gcs", "/minio", "/s3"} <= set(line.split())
+    assert re.search("^USER 10001:0$", runtime, re.M)
+
+
+def test_the_manifests_run_the_image_that_the_page_builds() -> None:
+    images = {image for path in MANIFESTS for image in re.findall(r"REGISTRY/\S+", path.read_text())}
+    assert images == {"REGISTRY/fpn-pipeline:1"}
+    page = (PROJECT / "docs" / "kubeflow.md").read_text()
+    assert "--target cpu --tag REGISTRY/fpn-pipeline:1 ." in page
+    assert "--target cpu --tag REGISTRY/fpn-pipeline:1 ." in (DEPLOY / "Dockerfile").read_text()
+
+
 def test_packages_are_installed_by_the_hashes_of_the_lock() -> None:
     stages = _stages()
     assert "UV_CONSTRAINT=requirements.lock" in stages["build"]
