@@ -17,6 +17,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,19 +137,15 @@ def server(model: Path) -> Iterator[int]:
     """Starts `fpn serve`; gives its port."""
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--name", _NAME]
     command += ["--max-batch", str(_BATCH)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
+    with tempfile.NamedTemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            for line in process.stderr:
-                if found := re.search(r"serving version \d+ of .* at http://[^:]+:(\d+)", line):
-                    break
-                last = line
-            else:
-                raise SystemExit(last)
+            while not (found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", Path(log.name).read_text())):
+                if process.poll() is not None:
+                    raise SystemExit(Path(log.name).read_text())
+                time.sleep(0.1)
             yield int(found[1])
         finally:
             process.terminate()
-            process.stderr.read()
             process.wait(60)
 
 

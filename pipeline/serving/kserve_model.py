@@ -46,10 +46,6 @@ class _Answered:
     read: _Read
     columns: Mapping[str, np.ndarray]
 
-    @property
-    def shared(self) -> Mapping[str, np.ndarray]:
-        return self.read.call.model.shared[self.read.query.signature]
-
 
 class ServedModel(kserve.Model):
     """The model that KServe's server knows; which version answers is `versions`' matter."""
@@ -86,7 +82,7 @@ class ServedModel(kserve.Model):
     async def postprocess(self, result: _Answered, headers: Any = None, response_headers: Any = None) -> bytes:
         if result.read.call.verb == EXPLAIN:
             return await asyncio.to_thread(_draw, result)
-        return write_answer(result.read.query, result.columns, result.shared)
+        return write_answer(result.read.query, result.columns)
 
     def _pixels(self, columns: Columns, row: int) -> int:
         if _EXAMPLES in columns:
@@ -101,7 +97,7 @@ class ServedModel(kserve.Model):
 
 
 def _draw(result: _Answered) -> bytes:
-    return orjson.dumps({"predictions": list(explained_rows(result.columns, result.shared))})
+    return orjson.dumps({"predictions": list(explained_rows(result.columns))})
 
 
 def _example(serialised: bytes, row: int) -> Example:

@@ -16,6 +16,16 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from pipeline.serving.protocol import DEFAULT_SIGNATURE
 from pipeline.serving.refusal import Refusal
 
+# Where one image of a batch can't be decoded, the others are cancelled, and either may be what is told.
+_UNREADABLE: Final = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.OutOfRangeError,
+    tf.errors.DataLossError,
+    tf.errors.CancelledError,
+    tf.errors.AbortedError,
+    tf.errors.UnknownError,
+)
+
 Columns = Mapping[str, Sequence[bytes]]  # values of each input
 
 IMAGES: Final = "image_bytes"  # input of image files, as models.export names it
@@ -29,8 +39,6 @@ class Model:
       folder: where it came from.
       version: its number.
       inputs: of each signature that takes strings [N] alone, the names of its inputs.
-      outputs: of each of them, the names of the outputs that have a row for each instance.
-      shared: of each of them, the outputs that do not depend on the instances, which are constants.
     """
 
     def __init__(self, folder: Path, version: int) -> None:
@@ -43,17 +51,10 @@ class Model:
         self.version = version
         self._loaded = tf.saved_model.load(str(folder))
         self.inputs: dict[str, list[str]] = {}
-        self.outputs: dict[str, list[str]] = {}
-        self.shared: dict[str, dict[str, np.ndarray]] = {}
         for name, signature in self._loaded.signatures.items():
             _, arguments = signature.structured_input_signature
             if arguments and all(spec.dtype == tf.string and spec.shape.rank == 1 for spec in arguments.values()):
                 self.inputs[name] = sorted(arguments)
-                outputs = signature.structured_outputs
-                self.outputs[name] = [
-                    key for key, spec in outputs.items() if spec.shape.rank is None or spec.shape[:1] == [None]
-                ]
-                self.shared[name] = {}
         if DEFAULT_SIGNATURE not in self.inputs:
             raise ValueError(f"no signature {DEFAULT_SIGNATURE} that takes image files")
         self._warm_up()
@@ -66,16 +67,17 @@ class Model:
           columns: N values for each of its inputs.
 
         Returns:
-          [N, ...] for each of its outputs that have rows.
+          [N, ...] for each of its outputs.
 
         Raises:
           Refusal: 400, the model can't read one of the values.
         """
         try:
             answers = self._ask(signature, columns)
-        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.DataLossError) as error:
+        except _UNREADABLE as error:
             raise Refusal(400, f"the model can't read this: {_first_line(error.message)}") from error
-        return {name: answers[name].numpy() for name in self.outputs[signature]}
+        rows = len(next(iter(columns.values())))
+        return {name: _in_rows(values, rows) for name, values in answers.items()}
 
     def _ask(self, signature: str, columns: Columns) -> dict[str, tf.Tensor]:
         tensors = {name: tf.constant(values, tf.string) for name, values in columns.items()}
@@ -92,17 +94,19 @@ class Model:
         return orjson.dumps({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
 
     def _warm_up(self) -> None:
-        """Sends the requests that the model was exported with, and one black image; keeps what all answers share."""
+        """Sends the requests that the model was exported with, and one black image to whatever takes images."""
         for signature, columns in _recorded_requests(self.folder / WARMUP):
             if signature in self.inputs:
                 self.run(signature, columns)
         for signature, inputs in self.inputs.items():
-            if inputs[0] == IMAGES:
-                columns = {name: [_black_image() if name == IMAGES else b""] for name in inputs}
-                answers = self._ask(signature, columns)
-                self.shared[signature] = {
-                    name: answers[name].numpy() for name in answers if name not in self.outputs[signature]
-                }
+            if IMAGES in inputs:
+                self.run(signature, {name: [_black_image() if name == IMAGES else b""] for name in inputs})
+
+
+def _in_rows(values: tf.Tensor, rows: int) -> np.ndarray:
+    """An output that is the same for all instances, as the names of the classes once were, is repeated for each."""
+    found = values.numpy()
+    return found if values.shape[:1] == [rows] else np.broadcast_to(found, (rows, *found.shape))
 
 
 def _recorded_requests(file: Path) -> list[tuple[str, Columns]]:

@@ -11,20 +11,19 @@ from PIL import Image
 from pipeline.overlay import overlay, panel_size, shown
 
 
-def explained_rows(columns: Mapping[str, np.ndarray], shared: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+def explained_rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     """What `:explain` says of each image.
 
     Args:
-      columns: outputs of the signature that have rows; see `models.export`.
-      shared: its other outputs.
+      columns: outputs of the signature; see `models.export`.
 
     Returns:
       For each image `label`, `explained`, `probabilities` and `labels` as the signature has them, `shares` by level, and
       `pictures`: PNG files in base64 by name, which are what the network saw ("input"), where all levels saw evidence
       ("combined"), and where each level did.
     """
-    labels, levels = (_texts(shared[name]) for name in ("labels", "levels"))
     for row, pixels in enumerate(columns["images"]):
+        labels, levels = _texts(columns["labels"][row]), _texts(columns["levels"][row])
         image = shown(pixels, *panel_size(*pixels.shape[:2]))
         heats = {"combined": columns["combined"][row], **dict(zip(levels, columns["maps"][row], strict=True))}
         yield {

@@ -85,35 +85,35 @@ def read_query(
     return Query(name, columns, in_rows)
 
 
-def write_answer(query: Query, columns: Mapping[str, np.ndarray], shared: Mapping[str, np.ndarray]) -> bytes:
+def write_answer(query: Query, columns: Mapping[str, np.ndarray]) -> bytes:
     """Writes what TensorFlow Serving answers.
 
     Args:
       query: what was asked.
-      columns: the outputs that have a row for each instance.
-      shared: those that all instances share, such as the names of the classes; in rows they are repeated.
+      columns: the outputs, [N, ...].
 
     Returns:
       {"predictions": [...]} or {"outputs": ...}; a signature's only output goes without its name.
     """
+    encoded = {name: _encodable(name, values) for name, values in columns.items()}
     if not query.in_rows:
-        outputs = {name: _encodable(name, values) for name, values in (*columns.items(), *shared.items())}
-        return _dump({"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))})
-    repeated = {name: orjson.Fragment(_dump(_encodable(name, values))) for name, values in shared.items()}
-    names = list(columns)
-    encoded = [_encodable(name, columns[name]) for name in names]
-    if len(names) + len(repeated) == 1:
-        return _dump({"predictions": list(encoded[0])})
-    return _dump({"predictions": [{**dict(zip(names, row, strict=True)), **repeated} for row in zip(*encoded, strict=True)]})
+        return _dump({"outputs": encoded if len(encoded) > 1 else next(iter(encoded.values()))})
+    if len(encoded) == 1:
+        return _dump({"predictions": list(next(iter(encoded.values())))})
+    return _dump({"predictions": [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]})
 
 
 def _encodable(name: str, values: np.ndarray) -> Any:
     """What orjson encodes; strings as TensorFlow Serving writes them, in base64 if the output's name ends in _bytes."""
     if values.dtype != object:
         return np.ascontiguousarray(values)
-    if name.endswith("_bytes"):
-        return [{"b64": base64.b64encode(value).decode()} for value in values.tolist()]
-    return [value.decode(errors="replace") for value in values.tolist()]
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, list):
+            return [encode(each) for each in value]
+        return {"b64": base64.b64encode(value).decode()} if name.endswith("_bytes") else value.decode(errors="replace")
+
+    return encode(values.tolist())
 
 
 def _dump(content: Any) -> bytes:

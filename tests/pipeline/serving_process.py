@@ -9,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,8 @@ PROJECT = Path(__file__).parents[2]
 class Server:
     """A server that is running."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     port: int
-    log: list[str] = field(default_factory=list)
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> tuple[int, Any]:
         """Status, and what the JSON says; other content as text."""
@@ -62,19 +63,17 @@ def serving(model: Path, *arguments: str) -> Iterator[Server]:
         pytest.skip("the environment for serving is not there: run make serving")
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
+    with tempfile.NamedTemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=log)
         try:
-            log = []
-            for line in process.stderr:
-                log.append(line)
-                if found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", line):
-                    break
-            else:
-                raise AssertionError("".join(log))
-            yield Server(process, int(found[1]), log)
+            while not (found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", Path(log.name).read_text())):
+                assert process.poll() is None, Path(log.name).read_text()
+                time.sleep(0.05)
+            yield Server(process, int(found[1]))
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=60)
+                process.wait(timeout=30)
             process.kill()
+            process.wait()
+            print(Path(log.name).read_text()[-5000:])

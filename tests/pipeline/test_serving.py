@@ -91,15 +91,15 @@ def test_another_request_is_refused_with_its_reason(body, reason):
 
 
 def test_answers_are_rows_or_columns_as_asked():
-    columns = {"probabilities": np.float32([[0.25, 0.75]]), "label": np.array([b"dog"], object)}
-    shared = {"labels": np.array([b"cat", b"dog"], object)}
+    labels = np.array([[b"cat", b"dog"]], object)
+    columns = {"probabilities": np.float32([[0.25, 0.75]]), "label": np.array([b"dog"], object), "labels": labels}
     row = {"probabilities": [0.25, 0.75], "label": "dog", "labels": ["cat", "dog"]}
     query = Query("serving_default", {"image_bytes": [b""]}, True)
-    assert json.loads(write_answer(query, columns, shared)) == {"predictions": [row]}
-    assert json.loads(write_answer(query, {"x": np.float32([2])}, {})) == {"predictions": [2]}
+    assert json.loads(write_answer(query, columns)) == {"predictions": [row]}
+    assert json.loads(write_answer(query, {"x": np.float32([2])})) == {"predictions": [2]}
     query = Query("serving_default", {"image_bytes": [b""]}, False)
-    answer = {"outputs": {"probabilities": [[0.25, 0.75]], "label": ["dog"], "labels": ["cat", "dog"]}}
-    assert json.loads(write_answer(query, columns, shared)) == answer
+    answer = {"outputs": {"probabilities": [[0.25, 0.75]], "label": ["dog"], "labels": [["cat", "dog"]]}}
+    assert json.loads(write_answer(query, columns)) == answer
 
 
 def test_images_are_judged_by_their_headers():
