@@ -297,7 +297,8 @@ def section(results: dict[str, Any]) -> str:
 
     def rate(name: str, *components: str) -> str:
         rates = sorted(images / sum(seconds[component] for component in components) for seconds in found[name])
-        return f"{statistics.median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})"
+        spread = f" ({rates[0]:,.0f} to {rates[-1]:,.0f})" if len(rates) > 1 else ""
+        return f"{statistics.median(rates):,.0f}{spread}"
 
     def total(name: str) -> float:
         return statistics.median(sum(seconds.values()) for seconds in found[name])
@@ -324,8 +325,9 @@ def section(results: dict[str, Any]) -> str:
         "times in memory",
     ]
     text = (
-        f"{images:,} JPEG files of 128x128 pixels in two shards, to 32x32x1; on {results['machine']}. Medians of {repeats} "
-        "runs, the smallest and largest in brackets; starting the jobs and workers is part of them.\n"
+        f"{images:,} JPEG files of 128x128 pixels in two shards, to 32x32x1; on {results['machine']}. "
+        + (f"Medians of {repeats} runs, the smallest and largest in brackets; " if repeats > 1 else "One run of each; ")
+        + "starting the jobs and workers is part of them.\n"
         "Made by `benchmarks/engines.py`.\n\n"
         f"{table(header, rows)}\n"
     )
