@@ -181,6 +181,7 @@ def create_pipeline(
             strategy_class=LastBlessedBaseline,
             model=Channel(type=artifacts.Model),
             model_blessing=Channel(type=artifacts.ModelBlessing),
+            infra_blessing=Channel(type=artifacts.InfraBlessing),
             candidate=trainer.outputs["model"],
         ).with_id("Baseline")
         components.append(baseline)

@@ -5,13 +5,13 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.common import resolver
 
-_MODEL_ID = "current_model_id"  # properties that the Evaluator leaves on a blessing
+_MODEL_ID = "current_model_id"  # properties that Evaluator and ModelCheck leave on a blessing
 _BLESSED = "blessed"
 _RUN = "pipeline_run"  # type of the context that TFX makes for each run
 
 
 class LastBlessedBaseline(resolver.ResolverStrategy):
-    """Resolves `model` to the last blessed model that is not the candidate.
+    """Resolves `model` to the last blessed model that is not the candidate and did not fail its check, if it had one.
 
     The stock LatestBlessedModelStrategy would offer a blessed candidate as its own baseline on the next run: a comparison
     that says nothing, and a changed input that keeps the Evaluator out of the cache.
@@ -20,18 +20,23 @@ class LastBlessedBaseline(resolver.ResolverStrategy):
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Args: `model` and `model_blessing`, all there are; `candidate`, the model that this run has trained."""
+        """Args: `model`, `model_blessing` and `infra_blessing`, all there are; `candidate`, that this run has trained."""
         del store
+        checked = {  # the last check of a model counts
+            blessing.get_int_custom_property(_MODEL_ID): blessing.get_int_custom_property(_BLESSED)
+            for blessing in sorted(input_dict["infra_blessing"], key=lambda blessing: blessing.id)
+        }
         blessed = {
             blessing.get_int_custom_property(_MODEL_ID)
             for blessing in input_dict["model_blessing"]
-            if blessing.get_int_custom_property(_BLESSED) == 1
+            if blessing.get_int_custom_property(_BLESSED) == 1 and checked.get(blessing.get_int_custom_property(_MODEL_ID), 1)
         }
         candidates = {model.id for model in input_dict["candidate"]}
         models = [model for model in input_dict["model"] if model.id in blessed - candidates]
         return {
             "model": [max(models, key=lambda model: model.id)] if models else [],
             "model_blessing": [],
+            "infra_blessing": [],
             "candidate": input_dict["candidate"],
         }
 

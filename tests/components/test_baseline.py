@@ -44,12 +44,27 @@ def test_the_last_blessed_model_other_than_the_candidate_is_the_baseline(
     inputs = {
         "model": [model(number) for number in models],
         "model_blessing": [blessing(number, True) for number in blessed] + [blessing(number, False) for number in refused],
+        "infra_blessing": [],
         "candidate": [model(candidate)],
     }
     resolved = LastBlessedBaseline().resolve_artifacts(None, inputs)
     assert [artifact.id for artifact in resolved["model"]] == chosen
     assert resolved["candidate"] == inputs["candidate"]
     assert resolved["model_blessing"] == []
+
+
+@pytest.mark.parametrize(("checks", "chosen"), [([False], 3), ([True], 4), ([False, True], 4), ([True, False], 3)])
+def test_a_model_that_failed_its_last_check_is_no_baseline(checks: list[bool], chosen: int) -> None:
+    inputs = {
+        "model": [model(number) for number in (3, 4, 5)],
+        "model_blessing": [blessing(number, True) for number in (3, 4)],
+        "infra_blessing": [blessing(4, passed) for passed in checks],
+        "candidate": [model(5)],
+    }
+    for number, item in enumerate(inputs["infra_blessing"]):
+        item.id = number
+    inputs["infra_blessing"].reverse()
+    assert [artifact.id for artifact in LastBlessedBaseline().resolve_artifacts(None, inputs)["model"]] == [chosen]
 
 
 @pytest.mark.parametrize(

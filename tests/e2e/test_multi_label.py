@@ -93,6 +93,12 @@ def test_images_are_counted_once_whatever_their_labels(run):
     assert sum(run.json["examples"].values()) == IMAGES
 
 
+def test_the_exported_model_names_several_labels_as_its_probabilities_say(run):
+    check = run.json["check"]
+    assert check["passed"], check["reasons"]
+    assert check["images"] == min(run.json["examples"]["test"], 64)
+
+
 def test_every_metric_agrees_with_the_answers_of_predict(run, predictions):
     slices = {item.name: item for item in read_evaluation(run.json["evaluation"]).slices}
     members = {"all examples": lambda labels, parity: True}

@@ -162,6 +162,19 @@ def test_a_model_below_a_threshold_is_not_pushed_and_the_slice_is_named(runs, pl
     assert len(list((place / "out" / "pushed").glob("[0-9]*"))) == 2  # of the first run and of the one with changed code
 
 
+def test_the_exported_model_was_checked_and_a_person_is_told(runs, place):
+    ended = runs["first"]
+    assert ended.json["check"]["passed"]
+    assert ended.json["check"]["images"] == 64
+    for screen in (ended.stdout, runs["again"].stdout):
+        assert "Check passed: loaded in " in screen
+    assert "Check of the exported model" in Path(ended.json["report"]).read_text()
+    (first, *_) = sorted(
+        (place / "out" / "artifacts" / "ModelCheck" / "infra_blessing").iterdir(), key=lambda path: int(path.name)
+    )
+    assert sorted(path.name for path in first.iterdir()) == ["INFRA_BLESSED", "check.json"]
+
+
 def test_changed_code_is_trained_again_and_nothing_before_it(runs):
     ended = runs["code"]
     assert ended.status == 0, ended.stderr

@@ -20,7 +20,6 @@ ALL = [
     "Tuner",
     "Trainer",
     "Evaluator",
-    "ModelCheck",
     "Pusher",
 ]
 FILTERS = [3, 5]
@@ -42,6 +41,7 @@ def config(tmp_path_factory):
         "image": {"height": 16, "width": 16, "channels": 1},
         "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 7},
         "train": {"epochs": 2, "batch_size": 8},
+        "check": {"enabled": False},
         "tune": {"enabled": True, "trials": 2, "epochs": 1, "space": {"model.num_filters": FILTERS}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(content))

@@ -29,6 +29,15 @@ CONTEXT = RunContext(
         "examples": {"train": 900, "eval": 90, "test": 300},
         "classes": {split: dict.fromkeys(CLASSES, 60) for split in ("train", "eval", "test")},
         "training": {"epochs": 3, "best_epoch": 2, "calibration": {"temperature": 1.25}},
+        "check": {
+            "passed": False,
+            "reasons": ["serving_default, batch of 7: a/<b>pig.png: a probability is 0.2 off"],
+            "images": 64,
+            "max_difference": 1e-5,
+            "largest_difference": 0.2,
+            "measured": {"load_seconds": 2.25, "latency_p50_ms": 2.5, "latency_p99_ms": 12.34},
+            "bad_inputs": {"serving_default, an empty file": "refused (InvalidArgumentError)"},
+        },
         "components": {"Trainer": {"state": "complete", "seconds": 1.5}},
     },
     training=[
@@ -95,6 +104,16 @@ def test_the_verdict_comes_first_with_each_threshold(page: Page) -> None:
     assert [row[-1] for row in table] == ["holds", "fails", "holds", "holds", "fails"]
     assert [row[2] for row in table][-2:] == ["at least -0.01 against the last blessed model", "at least 0.8"]
     assert table[-1][3] == "not measured"
+
+
+def test_the_check_of_the_exported_model_is_told(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "The exported model has failed its check, and thresholds do not hold:" in text
+    assert "Failed: serving_default, batch of 7: a/<b>pig.png: a probability is 0.2 off" in text
+    assert re.search(r"serving_default, an empty file ?refused \(InvalidArgumentError\)", text)
+    table = page.tables["What was measured on the machine of the run"][1:]
+    assert [row[1] for row in table] == ["2.25 s", "2.5 ms", "12.3 ms", "2.0e-01"]
+    assert table[-1][2] == "1.0e-05"
 
 
 def test_overall_metrics_are_those_of_scikit_learn(page: Page, made: Made) -> None:
@@ -296,7 +315,7 @@ def test_what_a_run_does_not_know_is_left_out(made: Made, tmp_path: Path) -> Non
     page, html = page_of(replace(made, folder=tmp_path, config=missing), tmp_path / "page.html", RunContext())
     assert not page.images
     assert "Not judged" in page.text
-    assert not {"warnings", "baseline", "groups", "training", "data", "lineage"} & set(page.ids)
+    assert not {"warnings", "baseline", "groups", "training", "check", "data", "lineage"} & set(page.ids)
     assert 'href="#cell' not in html
 
 
