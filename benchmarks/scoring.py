@@ -2,26 +2,29 @@
 
     .venv/bin/python -m benchmarks.scoring --model output/digits/pushed
 
-Each side runs in a process of its own, in turns; times are those of the answers alone, without loading TensorFlow.
+Both sides take a small and a large data set in one process, one after the other. What an image takes is the difference between
+the two, by the clock and of all cores together; so loading the model, which is the same for any number, does not count.
 """
 
 import argparse
 import io
-import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
+from rich.console import Console
 
-_SIDES = ("bare", "score")
+from pipeline.config import load_config
+from pipeline.pushed_model import find_version
+from pipeline.scoring import score
+
+_BATCH = 64
 
 
 def write_pictures(folder: Path, count: int, size: int) -> None:
@@ -38,67 +41,63 @@ def write_pictures(folder: Path, count: int, size: int) -> None:
         (folder / f"{number:06d}.png").write_bytes(files[number % 100])
 
 
-def measure(side: str, model: Path, data: Path, output: Path) -> dict[str, Any]:
-    """Seconds, and the largest resident memory in bytes, of this process."""
-    import tensorflow as tf
-
-    from pipeline.pushed_model import find_version
-
-    version = find_version(model)
+def bare(model: Path, data: Path) -> None:
+    """All files in batches; the answers are dropped."""
+    predict = tf.saved_model.load(str(find_version(model))).signatures["serving_default"]
     paths = sorted(data.iterdir())
-    if side == "bare":
-        predict = tf.saved_model.load(str(version)).signatures["serving_default"]
-        predict(image_bytes=tf.constant([paths[0].read_bytes()]))
-        began = time.perf_counter()
-        for start in range(0, len(paths), 64):
-            predict(image_bytes=tf.constant([path.read_bytes() for path in paths[start : start + 64]]))["probabilities"].numpy()
-        seconds = time.perf_counter() - began
-    else:
-        from rich.console import Console
+    for start in range(0, len(paths), _BATCH):
+        files = [path.read_bytes() for path in paths[start : start + _BATCH]]
+        predict(image_bytes=tf.constant(files))["probabilities"].numpy()
 
-        import components.bulk_inferrer.shards  # noqa: F401  imports are not measured
-        from pipeline.config import load_config
-        from pipeline.scoring import score
 
-        began = time.perf_counter()
-        score(load_config(None, str(data)), model, str(output), Console(quiet=True))
-        seconds = time.perf_counter() - began
-    return {"seconds": seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+def measure(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of all cores together."""
+    began, cores = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began, time.process_time() - cores
+
+
+def memory() -> float:
+    """The most that this process has taken so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--images", type=int, nargs="+", default=[4000, 16000], help="sizes of the data set")
+    parser.add_argument("--images", type=int, nargs=2, default=[1000, 9000], help="the small and the large data set")
     parser.add_argument("--pixels", type=int, default=64, help="width and height")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("SIDE", "DATA", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        side, data, output = options.one
-        print(json.dumps(measure(side, options.model, Path(data), Path(output))))
-        return
-    with tempfile.TemporaryDirectory() as place:
+    small, large = options.images
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
         for count in options.images:
-            data = Path(place) / str(count)
-            write_pictures(data, count, options.pixels)
-            found: dict[str, list[dict[str, Any]]] = {side: [] for side in _SIDES}
-            for repeat in range(options.repeats):
-                for side in _SIDES:
-                    arguments = ["--model", str(options.model), "--one", side, str(data), f"{place}/{count}-{repeat}"]
-                    command = [sys.executable, "-m", "benchmarks.scoring", *arguments]
-                    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-                    found[side].append(json.loads(done.stdout.splitlines()[-1]))
-            for side, runs in found.items():
-                rates = sorted(count / run["seconds"] for run in runs)
-                memory = max(run["memory"] for run in runs) / 2**20
-                print(
-                    f"{count:7d} images  {side:6s} {statistics.median(rates):7.0f} images/s ({rates[0]:.0f} to {rates[-1]:.0f})"
-                    f"  {memory:6.0f} MB"
-                )
-            ratios = [bare["seconds"] / ours["seconds"] for bare, ours in zip(found["bare"], found["score"], strict=True)]
-            print(f"{count:7d} images  score / bare {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            write_pictures(place / str(count), count, options.pixels)
+        numbers = iter(range(10**6))
+
+        def ours(data: Path) -> None:
+            score(load_config(None, str(data)), options.model, f"{place}/out{next(numbers)}", Console(quiet=True))
+
+        ours(place / str(small))  # loads all that is loaded once
+        rates: dict[str, list[tuple[float, float]]] = {"bare loop": [], "fpn score": []}
+        for _ in range(options.repeats):
+            for name, side in (("bare loop", lambda data: bare(options.model, data)), ("fpn score", ours)):
+                times = []
+                for count in options.images:
+                    times.append(measure(lambda data=place / str(count), side=side: side(data)))
+                    print(f"{name}, {count} images: {times[-1][0]:.1f} s, memory so far {memory():.0f} MB", flush=True)
+                clock, cores = (after - before for before, after in zip(*times, strict=True))
+                rates[name].append(((large - small) / clock, (large - small) / cores))
+        for name, found in rates.items():
+            clock, cores = (statistics.median(values) for values in zip(*found, strict=True))
+            print(f"{name}: {clock:.0f} images a second, {cores:.0f} a second of one core")
+        ratios = [
+            tuple(one / two for one, two in zip(ours_, bare_, strict=True))
+            for bare_, ours_ in zip(*rates.values(), strict=True)
+        ]
+        clock, cores = (statistics.median(values) for values in zip(*ratios, strict=True))
+        print(f"fpn score / bare loop: {clock:.2f} by the clock, {cores:.2f} by the cores' time")
 
 
 if __name__ == "__main__":
