@@ -20,6 +20,7 @@ from pipeline.reproduction import CONFIG_FILE, REPRODUCTION_FILE, read_reproduct
 ALIAS: Final = "pushed"  # of the version that is the newest in the folder
 _SCRIPT: Final = Path(__file__).with_name("mlflow_registration.py")
 _RUN_FILES: Final = (CONFIG_FILE, REPRODUCTION_FILE, "summary.json", "report.html")
+_LONGEST_REASON: Final = 300  # characters
 _PATIENCE: Final = {  # MLflow's own would try for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -73,7 +74,9 @@ def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Reg
         )
     if ended.returncode != 0:
         reason = (ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"])[-1]
-        raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({reason[:300]})")
+        if len(reason) > _LONGEST_REASON:  # of a failed connection, the cause comes last, after a long address
+            reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
+        raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({reason})")
     answer = json.loads(ended.stdout.splitlines()[-1])
     return Registered(registry.uri, model, answer["version"], answer["created"])
 
@@ -95,10 +98,11 @@ def register_version(folder: str, number: int | None, config: Path | None) -> Re
         raise UserError(f"{folder}: no version {'' if number is None else number} to register; there are {known}")
     version = versions[max(versions) if number is None else number]
     record = version.record or Record()
-    path = config or Path(record.run_folder, CONFIG_FILE)
-    registry = load_config(path).push.registry if path.is_file() else None
+    path = config or (Path(record.run_folder, CONFIG_FILE) if record.run_folder else None)
+    registry = load_config(path).push.registry if path and (config or path.is_file()) else None
     if registry is None:
-        raise UserError(f"{path}: no push.registry here; give --config FILE that has push.registry: {{uri: ...}}")
+        where = path or version.path
+        raise UserError(f"{where}: no push.registry here; give --config FILE that has push.registry: {{uri: ...}}")
     return register(version, registry, newest=version.number == max(versions))
 
 

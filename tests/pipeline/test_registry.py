@@ -104,6 +104,7 @@ def test_fpn_push_lists_rolls_back_and_says_what_it_needs(tmp_path: Path, pushed
         (["--to", folder, "--version", 7], f"no version 7; there are {pushed.number}"),
         (["--to", tmp_path / "nowhere", "--list"], "nowhere: no such folder"),
         (["--to", folder, "--register", "--version", 7], "no version 7 to register"),
+        (["--to", folder, "--register", "--version", versions[1]["number"]], f"{versions[1]['path']}: no push.registry here"),
     ):
         refused = fpn("push", *arguments)
         assert (refused.status, refused.stderr.count("\n")) == (2, 1)
