@@ -183,7 +183,6 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
       Component -> seconds.
     """
     from tfx.dsl.components.base import base_beam_executor
-    from tfx.orchestration import metadata
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.pipeline import RunOptions
     from tfx.types import channel_utils, standard_artifacts
@@ -191,18 +190,19 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
     from components.evaluator.component import Evaluator
     from components.evaluator.executor import Executor
     from pipeline.evaluation import build_eval_config, evaluation_settings
+    from pipeline.metadata_store import make_store
     from pipeline.pipeline import create_pipeline
 
-    store = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
-    pipeline = create_pipeline(config, pipeline_root=str(output), push_folder=str(output / "pushed"), metadata=store)
+    store = make_store(None, output)
+    pipeline = create_pipeline(config, pipeline_root=str(output), push_folder=str(output / "pushed"), store=store)
     LocalDagRunner().run(pipeline, run_options=RunOptions(to_nodes=["Transform"]))
-    with metadata.Metadata(store) as handle:
-        names = {kind.id: kind.name.rpartition(".")[2] for kind in handle.store.get_execution_types()}
-        seconds = {
-            names[item.type_id]: (item.last_update_time_since_epoch - item.create_time_since_epoch) / 1000
-            for item in handle.store.get_executions()
-            if names[item.type_id] in COMPONENTS
-        }
+    opened = store.open()
+    names = {kind.id: kind.name.rpartition(".")[2] for kind in opened.get_execution_types()}
+    seconds = {
+        names[item.type_id]: (item.last_update_time_since_epoch - item.create_time_since_epoch) / 1000
+        for item in opened.get_executions()
+        if names[item.type_id] in COMPONENTS
+    }
 
     examples, exported, evaluation = (
         standard_artifacts.Examples(),

@@ -202,7 +202,7 @@ def run_pipeline(data: Path, name: str, work: Path) -> Run:
             config,
             pipeline_root=str(place.output / "artifacts"),
             push_folder=None,
-            metadata=local_runner.metadata_of(place.output),
+            store=place.store,
         )
         display = PeakDisplay(place.console, [node.id for node in pipeline.components])
         with display:

@@ -15,12 +15,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from components.errors import UserError
+from pipeline.metadata_server import MetadataServer, parse_metadata_server
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -767,6 +770,11 @@ class Config(Section):
     push: PushConfig = PushConfig()
     score: ScoreConfig = ScoreConfig()
     card: CardConfig = CardConfig()
+    metadata: Annotated[MetadataServer, PlainValidator(parse_metadata_server), PlainSerializer(str)] | None = Field(
+        None,
+        description="database that runs are recorded in, postgresql://user@host:port/database or mysql://...; metadata.sqlite "
+        "in the output folder if not given; see docs/metadata.md",
+    )
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
 
@@ -892,7 +900,8 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     try:
         section[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML") from error
+        shown = keys if keys == "metadata" else override  # whose value may hold a password
+        raise UserError(f"--set {shown}: the value is not YAML") from error
 
 
 def _explain(detail: Any, section: type[BaseModel] = Config, within: str = "") -> str:
@@ -917,7 +926,8 @@ def _explain(detail: Any, section: type[BaseModel] = Config, within: str = "") -
     if not name:
         return message
     message = message[0].lower() + message[1:]
-    return f"{name}: {message}" + ("" if isinstance(detail["input"], dict | BaseModel) else f", is {detail['input']!r}")
+    hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # it may hold a password
+    return f"{name}: {message}" + ("" if hidden else f", is {detail['input']!r}")
 
 
 def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:

@@ -128,7 +128,7 @@ def _run_fold(config: Config, place: Workplace, splits: Splits) -> Execution:
         config,
         pipeline_root=str(place.output / "artifacts"),
         push_folder=None,
-        metadata=local_runner.metadata_of(place.output),
+        store=place.store,
         splits=splits,
     )
     ended = local_runner.execute(pipeline, place)

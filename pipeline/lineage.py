@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import igraph
-import ml_metadata as mlmd
 import numpy as np
 from ml_metadata.proto import metadata_store_pb2
 from scipy import optimize
 
 from components.errors import UserError
+from pipeline.metadata_store import Store
 from pipeline.runs import pipeline_runs, read_nodes
 
 _Event: Final = metadata_store_pb2.Event
@@ -54,33 +54,33 @@ class Lineage:
     edges: list[tuple[int, int]]
 
 
-def draw_lineage(connection: metadata_store_pb2.ConnectionConfig, run_id: str | None = None) -> str:
+def draw_lineage(store: Store, run_id: str | None = None) -> str:
     """The drawing as an SVG element, from top to bottom: components as boxes, artifacts as round ones.
 
     It takes text and lines in the page's colour, and --raised, --paper, --faint and --bad where the page defines them. It
     has its natural size: a page lets a wide one scroll.
 
     Args:
-      connection: to the store.
+      store: that the run is recorded in.
       run_id: name of the run's folder; the latest run if not given.
 
     Raises:
       UserError: there is no such run.
     """
-    return _draw(read_lineage(connection, run_id))
+    return _draw(read_lineage(store, run_id))
 
 
-def read_lineage(connection: metadata_store_pb2.ConnectionConfig, run_id: str | None = None) -> Lineage:
+def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
     """What `draw_lineage` draws; artifacts that come from earlier runs, such as the last blessed model, included."""
-    store = mlmd.MetadataStore(connection)
-    runs = [(began, context) for began, context in pipeline_runs(store) if run_id is None or began >= run_id]
+    opened = store.open()
+    runs = [(began, context) for began, context in pipeline_runs(store, opened) if run_id is None or began >= run_id]
     if not runs:
         raise UserError(f"no run {run_id or ''} in the metadata store".replace("  ", " "))
-    names = read_nodes(store)
-    executions = sorted(store.get_executions_by_context(runs[-1 if run_id is None else 0][1]), key=lambda item: item.id)
-    events = store.get_events_by_execution_ids([item.id for item in executions])
+    names = read_nodes(store, opened)
+    executions = sorted(opened.get_executions_by_context(runs[-1 if run_id is None else 0][1]), key=lambda item: item.id)
+    events = opened.get_events_by_execution_ids([item.id for item in executions])
     made = {event.artifact_id for event in events if event.type == _Event.OUTPUT}
-    artifacts = {item.id: item for item in store.get_artifacts_by_id({event.artifact_id for event in events})}
+    artifacts = {item.id: item for item in opened.get_artifacts_by_id({event.artifact_id for event in events})}
 
     nodes: list[Node] = []
     positions: dict[tuple[str, int], int] = {}

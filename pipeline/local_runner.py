@@ -4,7 +4,6 @@ import contextlib
 import csv
 import datetime
 import difflib
-import fcntl
 import importlib
 import io
 import json
@@ -24,10 +23,12 @@ from components.pusher.versions import RUN_FOLDER
 from models import features
 from pipeline.beam import check_engine
 from pipeline.config import Config, RegistryConfig
+from pipeline.metadata_store import Store, check_store, make_store
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import shown, trial_rows
 from pipeline.reproduction import CONFIG_FILE, write_reproduction
+from pipeline.run_lock import locked
 from pipeline.samples import SAMPLES
 from pipeline.write_aside import write_text
 
@@ -43,14 +44,16 @@ class Workplace:
     """Where a run writes.
 
     Attributes:
-      output: absolute folder with `artifacts/`, `metadata.sqlite` and `runs/`.
+      output: absolute folder with `artifacts/`, `metadata.sqlite` (unless the store is on a server) and `runs/`.
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
+      store: that the run is recorded in.
     """
 
     output: Path
     run_id: str
     console: Console
+    store: Store
 
     @property
     def folder(self) -> Path:
@@ -155,9 +158,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
         from pipeline.data_page import write_data_page
         from pipeline.pipeline import create_data_pipeline
 
-        pipeline = create_data_pipeline(
-            config, pipeline_root=str(place.output / "artifacts"), metadata=metadata_of(place.output)
-        )
+        pipeline = create_data_pipeline(config, pipeline_root=str(place.output / "artifacts"), store=place.store)
         ended = execute(pipeline, place)
         if not ended.error:
             assert ended.outputs.examples_folder
@@ -199,19 +200,23 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
       with_model: whether a model will be built, whose weights are checked first.
 
     Raises:
-      UserError: the folder can't be made or is in use, the backbone's weights don't fit, or Beam's engine can't run.
+      UserError: the folder can't be made or is in use, the metadata store can't be used, the backbone's weights don't fit, or
+        Beam's engine can't run.
     """
     output = output.resolve()
     others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
+    check_store(config.metadata, output)
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     folder = output / "runs" / run_id
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
-    with _locked(output), output_to(folder / "log.txt") as screen:
-        place = Workplace(output, run_id, Console(file=screen))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(output, run_id))
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
+        screen = stack.enter_context(output_to(folder / "log.txt"))
+        place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
         os.environ[RUN_FOLDER] = str(place.folder)
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
@@ -220,22 +225,11 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         yield place
 
 
-@contextlib.contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """One run at a time in an output folder, for the metadata store is a file; a lock ends with its process, killed or not."""
-    with (output / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{output}: another run is writing here; wait for its end, or give another --output") from error
-        yield
-
-
 def _load(config: Config, console: Console, with_model: bool) -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
-        for module in ("tfx.orchestration.local.local_dag_runner", "pipeline.pipeline", "components.evaluator.results"):
+        for module in ("pipeline.dag_runner", "pipeline.pipeline", "components.evaluator.results"):
             importlib.import_module(module)
         from absl import flags
         from absl import logging as absl_logging
@@ -256,21 +250,24 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
       place: where the run writes.
     """
     from tfx.dsl.components.common.resolver import Resolver
-    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
     from components.evaluator.results import read_evaluation
     from pipeline import run_metadata
+    from pipeline.dag_runner import DagRunner
 
     display = ProgressDisplay(place.console, [node.id for node in pipeline.components if not isinstance(node, Resolver)])
     status, error = 0, ""
     try:
         with display:
-            LocalDagRunner().run(pipeline)
+            DagRunner(place.store).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place.log)
 
-    outputs = run_metadata.read_outputs(pipeline.metadata_connection_config)
+    try:
+        outputs = run_metadata.read_outputs(place.store)
+    except UserError as lost:  # the server has gone meanwhile
+        status, error, outputs = status or 1, error or str(lost), run_metadata.RunOutputs()
     evaluation = None
     if outputs.evaluation:
         with waiting(place.console, "reading the evaluation"):
@@ -294,13 +291,6 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
-def metadata_of(output: Path) -> Any:
-    """How TFX reaches the metadata store of an output folder."""
-    from tfx.orchestration import metadata
-
-    return metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
-
-
 def _run(config: Config, place: Workplace) -> RunResult:
     from pipeline.pipeline import create_pipeline
 
@@ -308,7 +298,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         config,
         pipeline_root=str(place.output / "artifacts"),
         push_folder=config.push.path or str(place.output / "pushed"),
-        metadata=metadata_of(place.output),
+        store=place.store,
     )
     ended = execute(pipeline, place)
     outputs, evaluation = ended.outputs, ended.evaluation

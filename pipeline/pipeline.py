@@ -5,7 +5,6 @@ from typing import Any
 
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
-from ml_metadata.proto import metadata_store_pb2
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components as tfx_components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
@@ -28,6 +27,7 @@ from pipeline.beam import pipeline_args
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
 from pipeline.evaluation import build_eval_config, evaluation_settings
+from pipeline.metadata_store import Store
 from pipeline.splits import TRAIN_EVAL_TEST, Splits
 
 # Statistics take files and pixels as bytes to be measured, not as values to be counted.
@@ -92,14 +92,12 @@ def _data_nodes(config: Config, splits: Splits, state: str | None = None) -> Dat
     return DataNodes(example_gen, statistics_gen, schema_gen, previous_statistics, example_validator)
 
 
-def create_data_pipeline(
-    config: Config, *, pipeline_root: str, metadata: metadata_store_pb2.ConnectionConfig | None = None
-) -> Pipeline:
+def create_data_pipeline(config: Config, *, pipeline_root: str, store: Store | None = None) -> Pipeline:
     """The beginning of `create_pipeline`, up to the validator. Each takes from the cache what the other has done.
 
     Args: see `create_pipeline`.
     """
-    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST).in_order(), pipeline_root, metadata)
+    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST).in_order(), pipeline_root, store)
 
 
 def create_pipeline(
@@ -107,7 +105,7 @@ def create_pipeline(
     *,
     pipeline_root: str,
     push_folder: str | None,
-    metadata: metadata_store_pb2.ConnectionConfig | None = None,
+    store: Store | None = None,
     splits: Splits = TRAIN_EVAL_TEST,
     state: str | None = None,
 ) -> Pipeline:
@@ -118,9 +116,9 @@ def create_pipeline(
       pipeline_root: folder, or URI, for everything that the components put out.
       push_folder: where blessed models go, each in a folder named by its version number; None to evaluate models without
         judging and pushing them.
-      metadata: the store of runs and artifacts; None where the orchestrator keeps one.
+      store: of runs and artifacts; None where the orchestrator keeps one.
       splits: the usual ones, or folds in their roles.
-      state: folder, or URI, for what outlives a run, where components look for earlier ones; None: they ask `metadata`.
+      state: folder, or URI, for what outlives a run, where components look for earlier ones; None: they ask `store`.
     """
     data = _data_nodes(config, splits, state)
     example_gen, schema_gen = data.example_gen, data.schema_gen
@@ -219,7 +217,7 @@ def create_pipeline(
         components.append(pusher)
         if config.score.path:
             components += _score_nodes(config, config.score.path, trainer, evaluator, check)
-    return _pipeline(config, components, pipeline_root, metadata)
+    return _pipeline(config, components, pipeline_root, store)
 
 
 def _score_nodes(
@@ -245,14 +243,12 @@ def check_settings(config: Config) -> dict[str, Any]:
     return {**settings, "max_difference": default if settings["max_difference"] is None else settings["max_difference"]}
 
 
-def _pipeline(
-    config: Config, components: list[BaseNode], pipeline_root: str, metadata: metadata_store_pb2.ConnectionConfig | None
-) -> Pipeline:
+def _pipeline(config: Config, components: list[BaseNode], pipeline_root: str, store: Store | None) -> Pipeline:
     return Pipeline(
-        pipeline_name=config.name,
+        pipeline_name=store.pipeline_name(config.name) if store else config.name,
         pipeline_root=pipeline_root,
         components=components,
         enable_cache=True,
-        metadata_connection_config=metadata,
+        metadata_connection_config=store.connection if store else None,
         beam_pipeline_args=pipeline_args(config.beam),
     )

@@ -7,7 +7,6 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
 from tfx.utils import path_utils
@@ -18,6 +17,7 @@ from components.image_example_gen.executor import SUMMARY_FILE
 from components.model_check.results import read_check
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
+from pipeline.metadata_store import Store
 from pipeline.report import shown
 from pipeline.runs import is_score_ingestion
 
@@ -71,9 +71,9 @@ class RunOutputs:
     scores: str | None = None
 
 
-def read_outputs(connection: metadata_store_pb2.ConnectionConfig) -> RunOutputs:
+def read_outputs(store: Store) -> RunOutputs:
     """Reads the outputs of the latest run, be they new or from the cache."""
-    artifacts = _artifacts_of_latest_run(mlmd.MetadataStore(connection))
+    artifacts = _artifacts_of_latest_run(store)
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
     duplicates: list[str] = []
@@ -169,9 +169,11 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _artifacts_of_latest_run(store: mlmd.MetadataStore) -> dict[str, metadata_store_pb2.Artifact]:
-    """Output key -> artifact, over all successful executions of the run that began last."""
-    run = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id, default=None)
+def _artifacts_of_latest_run(place: Store) -> dict[str, metadata_store_pb2.Artifact]:
+    """Output key -> artifact, over all successful executions of the output folder's run that began last."""
+    store = place.open()
+    runs = [context for context in store.get_contexts_by_type("pipeline_run") if place.owns(context.name)]
+    run = max(runs, key=lambda context: context.id, default=None)
     if run is None:
         return {}
     succeeded = {metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED}

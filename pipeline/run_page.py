@@ -9,25 +9,27 @@ from pipeline.config import load_config
 from pipeline.evaluation_page import RunContext, write_evaluation_page
 from pipeline.lineage import draw_lineage
 from pipeline.reproduction import CONFIG_FILE, REPRODUCTION_FILE
-from pipeline.runs import connect
+from pipeline.runs import store_of_run
 
 
 def write_run_page(run: Path, output: Path) -> None:
     """Writes the page.
 
     Args:
-      run: folder of a run that got as far as the evaluation, with its configuration and summary; the metadata store is two
-        folders above it.
+      run: folder of a run that got as far as the evaluation, with its configuration and summary.
       output: the HTML file; replaced if there is one.
 
     Raises:
-      UserError: the run's evaluation is not there any more.
+      UserError: the run's evaluation or its metadata is not there any more.
     """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     reproduction = json.loads((run / REPRODUCTION_FILE).read_text(encoding="utf-8"))
     evaluation = Path(summary["evaluation"])
     if not evaluation.exists():
         raise UserError(f"{evaluation}: the evaluation of {run} is not there any more; run the pipeline again")
+    store = store_of_run(run)
+    if store is None:
+        raise UserError(f"{run}: its metadata is not there any more; run the pipeline again")
     history = Path(summary["training"].get("history") or "")
     model = Path(summary["model"])
     context = RunContext(
@@ -35,7 +37,7 @@ def write_run_page(run: Path, output: Path) -> None:
         when=run.name.replace("T", " ").replace("-", ":").replace(":", "-", 2),
         summary=summary,
         training=list(csv.DictReader(history.read_text().splitlines())) if history.is_file() else [],
-        lineage=draw_lineage(connect(run.parents[1] / "metadata.sqlite"), run.name),
+        lineage=draw_lineage(store, run.name),
         command=reproduction["command"],
         versions=reproduction["versions"],
         digest=reproduction["digest"]["configuration"],

@@ -11,10 +11,11 @@ import yaml
 from ml_metadata.proto import metadata_store_pb2
 
 from components.errors import UserError
+from pipeline.metadata_server import parse_metadata_server
+from pipeline.metadata_store import Store, find_store
 from pipeline.reproduction import CONFIG_FILE, read_reproduction
 
 _METRICS_FILE: Final = "metrics.json"  # as components.evaluator.results names it, which takes seconds to import
-METADATA_FILE: Final = "metadata.sqlite"
 _RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
 _LONGEST_VALUE: Final = 60  # characters
 _Execution: Final = metadata_store_pb2.Execution
@@ -54,18 +55,25 @@ def read_runs(output: Path) -> list[Run]:
     """All runs of an output folder, the oldest first; looks at the data alone and cross-validations are no runs.
 
     Args:
-      output: folder with `metadata.sqlite` and `runs/`.
+      output: folder with `runs/`; where their metadata is, their configurations tell.
+
+    Raises:
+      UserError: a server with their metadata can't be used.
     """
     started = sorted(log.parent for log in output.glob("runs/*/log.txt"))  # looks at the data are in the store, too
     folders = [folder for folder in started if _is_run(folder)]
-    stored = _read_store(output / METADATA_FILE, [folder.name for folder in started])
+    configs = {folder.name: _read_settings(folder / CONFIG_FILE) for folder in started}
+    stored: dict[str, _Stored] = {}
+    for server in dict.fromkeys(config.get("metadata") for config in configs.values()):
+        stored |= _read_store(
+            server, output, [run_id for run_id, config in configs.items() if config.get("metadata") == server]
+        )
     runs: list[Run] = []
     before: dict[str, Any] | None = None
     for folder in folders:
         found = stored.get(folder.name, _Stored())
         summary = _read_json(folder / "summary.json")
-        config = folder / CONFIG_FILE
-        settings = flatten(yaml.load(config.read_text(encoding="utf-8"), _Loader)) if config.exists() else {}
+        settings = configs[folder.name]
         reproduction = read_reproduction(folder)
         state = {
             "settings": settings,
@@ -175,6 +183,10 @@ def _is_run(folder: Path) -> bool:
     return reproduction.what == "run" if reproduction else (folder / "summary.json").exists()
 
 
+def _read_settings(path: Path) -> dict[str, Any]:
+    return flatten(yaml.load(path.read_text(encoding="utf-8"), _Loader)) if path.exists() else {}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -196,39 +208,57 @@ class _Stored:
     unfinished: str | None = None
 
 
-def _read_store(path: Path, run_ids: list[str]) -> dict[str, _Stored]:
-    """By run_id. The store names a run by the time at which its first component began, some seconds after our own."""
-    if not path.exists():
+def _read_store(server: str | None, output: Path, run_ids: list[str]) -> dict[str, _Stored]:
+    """By run_id. The store names a run by the time at which its first component began, some seconds after our own.
+
+    Args:
+      server: `metadata` in the runs' configuration.
+      output: the output folder.
+      run_ids: those that are recorded there, in order.
+    """
+    store = find_store(parse_metadata_server(server) if server else None, output)
+    if store is None:
         return {}
-    store = mlmd.MetadataStore(connect(path))
-    nodes = read_nodes(store)
+    opened = store.open()
+    nodes = read_nodes(store, opened)
     stored = {}
-    for began, context in pipeline_runs(store):
+    for began, context in pipeline_runs(store, opened):
         if earlier := [run_id for run_id in run_ids if run_id <= began]:
-            stored[earlier[-1]] = _read_run(store, context, nodes)
+            stored[earlier[-1]] = _read_run(opened, context, nodes)
     return stored
 
 
-def pipeline_runs(store: mlmd.MetadataStore) -> list[tuple[str, int]]:
-    """Of each run the time at which its first component began, written as a run_id, and its context; the oldest first."""
+def store_of_run(run: Path) -> Store | None:
+    """The store that a run is recorded in, to read from; None if it is not there any more.
+
+    Args:
+      run: its folder.
+    """
+    server = _read_settings(run / CONFIG_FILE).get("metadata")
+    return find_store(parse_metadata_server(server) if server else None, run.resolve().parents[1])
+
+
+def pipeline_runs(store: Store, opened: mlmd.MetadataStore) -> list[tuple[str, int]]:
+    """Of each run of the output folder the time at which its first component began, written as a run_id, and its context.
+
+    The oldest is first.
+    """
     return sorted(
-        (datetime.datetime.fromisoformat(context.name).strftime(_RUN_ID), context.id)
-        for context in store.get_contexts_by_type("pipeline_run")
+        (datetime.datetime.fromisoformat(context.name.partition("@")[0]).strftime(_RUN_ID), context.id)
+        for context in opened.get_contexts_by_type("pipeline_run")
+        if store.owns(context.name)
     )
 
 
-def connect(path: Path) -> metadata_store_pb2.ConnectionConfig:
-    """How to read a store that is a file, without changing it."""
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(path)
-    connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
-    return connection
-
-
-def read_nodes(store: mlmd.MetadataStore) -> dict[int, str]:
-    """Of each execution its pipeline and component: "digits.Trainer"."""
-    contexts = store.get_contexts_by_type("node")
-    return {execution.id: context.name for context in contexts for execution in store.get_executions_by_context(context.id)}
+def read_nodes(store: Store, opened: mlmd.MetadataStore) -> dict[int, str]:
+    """Of each execution of the output folder its pipeline and component: "digits.Trainer"."""
+    nodes: dict[int, str] = {}
+    for context in opened.get_contexts_by_type("node"):
+        pipeline, _, node = context.name.partition(".")
+        if store.owns(pipeline):
+            name = f"{pipeline.partition('@')[0]}.{node}"
+            nodes |= {execution.id: name for execution in opened.get_executions_by_context(context.id)}
+    return nodes
 
 
 def is_score_ingestion(execution: metadata_store_pb2.Execution) -> bool:

@@ -3,6 +3,8 @@
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline import metadata_store
+
 Execution, Event, Artifact = metadata_store_pb2.Execution, metadata_store_pb2.Event, metadata_store_pb2.Artifact
 
 
@@ -11,6 +13,7 @@ class Store:
         self.connection = metadata_store_pb2.ConnectionConfig()
         self.connection.sqlite.filename_uri = str(path)
         self.connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self.store = metadata_store.Store(self.connection)
         self._store = mlmd.MetadataStore(self.connection)
         self._pipeline = pipeline
         self._contexts = {}

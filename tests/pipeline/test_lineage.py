@@ -34,7 +34,7 @@ def edges(lineage):
 
 
 def test_a_run_is_drawn_with_what_it_took_from_earlier_ones(store):
-    lineage = read_lineage(store.connection)  # the latest
+    lineage = read_lineage(store.store)  # the latest
     assert edges(lineage) == {
         ("ExampleGen 3", "examples 1"),
         ("examples 1", "Trainer 4"),
@@ -51,24 +51,24 @@ def test_a_run_is_drawn_with_what_it_took_from_earlier_ones(store):
 
 def test_another_run_is_found_by_its_name(store):
     expected = {("ExampleGen 1", "examples 1"), ("examples 1", "Trainer 2"), ("Trainer 2", "model 2")}
-    assert edges(read_lineage(store.connection, "2026-03-01T12-00-01")) == expected
+    assert edges(read_lineage(store.store, "2026-03-01T12-00-01")) == expected
     with pytest.raises(UserError, match="no run 2026-04-01T00-00-00 in the metadata store"):
-        read_lineage(store.connection, "2026-04-01T00-00-00")
+        read_lineage(store.store, "2026-04-01T00-00-00")
 
 
 def test_the_drawing_is_one_element_with_a_title_and_a_description(store):
-    svg = draw_lineage(store.connection)
+    svg = draw_lineage(store.store)
     root = ElementTree.fromstring(svg)  # well-formed, whatever a component is called
     assert root.attrib["role"] == "img"
     texts = [element.text for element in root.iter("text")]
     assert {"Evaluator<&>", "failed #6", "ExampleGen", "from the cache #3", "Model #2"} <= set(texts)
     assert {element.attrib["id"] for element in root if "id" in element.attrib} == set(root.attrib["aria-labelledby"].split())
-    assert root.find("desc").text == describe(read_lineage(store.connection))
+    assert root.find("desc").text == describe(read_lineage(store.store))
     assert "Trainer (done) read examples and gave model." in root.find("desc").text
 
 
 def test_colours_are_the_pages(store):
-    colours = re.findall(r'(?:fill|stroke)="([^"]*)"', draw_lineage(store.connection))
+    colours = re.findall(r'(?:fill|stroke)="([^"]*)"', draw_lineage(store.store))
     assert {colour.split("(")[0] for colour in colours} == {"none", "currentColor", "var"}
 
 
