@@ -698,6 +698,7 @@ ComponentName = Literal[
     "Transform",
     "Tuner",
     "Trainer",
+    "Baseline",
     "Evaluator",
     "ModelCheck",
     "Pusher",

@@ -53,17 +53,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _look_up(options: argparse.Namespace) -> None:
     """Writes each result into the file of its output parameter."""
-    from components.baseline.memory import state_digests
+    from tfx.utils import path_utils
+
+    from components.baseline.memory import last_digest, last_pushed
     from components.image_example_gen import source
 
     invocation = json.loads(options.json_serialized_invocation_args)
     parameters = _parameters(invocation)
-    folder = parameters["input_base"]
-    _write_sample(options.sample, folder)
-    found = {
-        "data_fingerprint": source.fingerprint(folder, json.loads(parameters["settings"])),
-        **state_digests(parameters["state"]),
-    }
+    if candidates := invocation["inputs"].get("artifacts"):
+        (model,) = candidates["model"]["artifacts"]
+        candidate = path_utils.serving_model_path(_Locations(options.local_root).local(model["uri"]))
+        found = {"baseline": last_pushed(parameters["state"], candidate) or "none"}
+    else:
+        folder = parameters["input_base"]
+        _write_sample(options.sample, folder)
+        found = {
+            "data_fingerprint": source.fingerprint(folder, json.loads(parameters["settings"])),
+            "last_statistics": last_digest(parameters["state"]),
+        }
     for name, output in invocation["outputs"]["parameters"].items():
         path = Path(output["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +167,7 @@ def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations:
 
 def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
     """Puts those that are a part of something larger where the executors look for them; drops those that are for the cache."""
-    for name in ("last_statistics", "last_pushed"):
+    for name in ("last_statistics", "baseline"):
         parameters.pop(name, None)
     if (epochs := parameters.pop("train_epochs", None)) is not None:
         if epochs < 1 or epochs != int(epochs):

@@ -2,10 +2,11 @@
 
 TFX's compiler makes the tasks and their connections. What open-source Kubeflow Pipelines needs beyond that is added to its
 result: runtime parameters with defaults, resources, images, the container's own entry point, and the second document with what
-Kubernetes alone knows. A first task, Lookup, tells what is there before a run (the data's fingerprint, the last statistics and
-the last pushed model), so that the backend's cache notices when it has changed.
+Kubernetes alone knows. Two more tasks tell what is there outside the run, so that the backend's cache notices when it has
+changed: Lookup, the first, of the data and the last statistics, and Baseline, after the training, of the last pushed model.
 """
 
+import copy
 import importlib
 import json
 import os
@@ -23,17 +24,20 @@ from pipeline.write_aside import write_text
 Target = Literal["kubeflow", "vertex"]
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow_entrypoint"]
 LOOKUP: Final = "Lookup"
+BASELINE: Final = "Baseline"
 # Runtime parameters: their type, the task that takes each, and under which key.
 _RUNTIME_PARAMETERS: Final = {
     "data_path": ("STRING", "ImageExampleGen", "input_base"),
     "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
     "thresholds": ("STRING", "Evaluator", "thresholds"),
 }
-# What Lookup puts out: the task whose key in the cache it is part of, and under which key that takes it.
+# What is looked up by which task: the task whose key in the cache it is part of, and under which key that takes it.
 _LOOKED_UP: Final = {
-    "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
-    "last_statistics": ("ExampleValidator", "last_statistics"),
-    "last_pushed": ("Evaluator", "last_pushed"),
+    LOOKUP: {
+        "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
+        "last_statistics": ("ExampleValidator", "last_statistics"),
+    },
+    BASELINE: {"baseline": ("Evaluator", "baseline")},
 }
 _STATE_READERS: Final = ("ExampleValidator", "Evaluator")
 _TRAINING: Final = ("Tuner", "Trainer")
@@ -96,7 +100,7 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = config.kubeflow.root
     if target == "kubeflow":
-        _add_lookup(spec, config, state)
+        _add_lookups(spec, state)
     else:  # what `state` holds is no part of their keys in the cache
         for task in _STATE_READERS:
             spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
@@ -165,40 +169,48 @@ def _data_path(config: Config) -> str:
     raise UserError(f"data.path: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {path}")
 
 
-def _add_lookup(spec: dict[str, Any], config: Config, state: str) -> None:
-    """Puts the task before all others, whose results are parameters of those that depend on what it finds."""
+def _add_lookups(spec: dict[str, Any], state: str) -> None:
+    """Adds the tasks whose results are parameters of those that depend on what they find."""
     from components.image_example_gen.executor import unpack_settings
 
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
     settings = unpack_settings({key: item["runtimeValue"]["constant"] for key, item in ingestion.items()})
-    label = f"{LOOKUP}_executor"
-    components[LOOKUP] = {
-        "executorLabel": label,
-        "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in ("input_base", "settings", "state")}},
-        "outputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in _LOOKED_UP}},
+    kept = {"state": {"runtimeValue": {"constant": state}}}
+    data = {
+        "input_base": {"componentInputParameter": "data_path"},
+        "settings": {"runtimeValue": {"constant": json.dumps(settings, sort_keys=True)}},
     }
-    tasks[LOOKUP] = {
-        "taskInfo": {"name": LOOKUP},
-        "componentRef": {"name": LOOKUP},
+    _add_lookup(spec, LOOKUP, {"parameters": {**data, **kept}})
+    model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}
+    _add_lookup(spec, BASELINE, {"parameters": kept, "artifacts": {"model": model}})
+    components[BASELINE]["inputDefinitions"]["artifacts"] = {
+        "model": copy.deepcopy(components["Trainer"]["outputDefinitions"]["artifacts"]["model"])
+    }
+    tasks[BASELINE]["dependentTasks"] = ["Trainer"]
+
+
+def _add_lookup(spec: dict[str, Any], name: str, inputs: dict[str, Any]) -> None:
+    components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
+    label = f"{name}_executor"
+    components[name] = {
+        "executorLabel": label,
+        "inputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in inputs["parameters"]}},
+        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in _LOOKED_UP[name]}},
+    }
+    tasks[name] = {
+        "taskInfo": {"name": name},
+        "componentRef": {"name": name},
         "cachingOptions": {},  # none: it must look each time
-        "inputs": {
-            "parameters": {
-                "input_base": {"componentInputParameter": "data_path"},
-                "settings": {"runtimeValue": {"constant": json.dumps(settings, sort_keys=True)}},
-                "state": {"runtimeValue": {"constant": state}},
-            }
-        },
+        "inputs": inputs,
     }
     spec["deploymentSpec"]["executors"][label] = {
         "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", "{{$}}"]}
     }
-    for output, (task, key) in _LOOKED_UP.items():
+    for output, (task, key) in _LOOKED_UP[name].items():
         components[task]["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
-        tasks[task]["inputs"]["parameters"][key] = {
-            "taskOutputParameter": {"producerTask": LOOKUP, "outputParameterKey": output}
-        }
-        tasks[task]["dependentTasks"] = sorted({*tasks[task].get("dependentTasks", []), LOOKUP})
+        tasks[task]["inputs"]["parameters"][key] = {"taskOutputParameter": {"producerTask": name, "outputParameterKey": output}}
+        tasks[task]["dependentTasks"] = sorted({*tasks[task].get("dependentTasks", []), name})
 
 
 def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> None:

@@ -72,17 +72,14 @@ def last_pushed(state: str, candidate: str) -> str | None:
     return next((version for version in reversed(_versions(state)) if model_digest(version) != own), None)
 
 
-def state_digests(state: str) -> dict[str, str]:
-    """What changes with the last statistics and the last pushed model: the parts of a cache's key, by what they are of.
+def last_digest(state: str) -> str:
+    """Digest of the statistics that were kept last, "none" if there are none: a part of a cache's key.
 
     Args:
       state: the folder.
     """
-    order, versions = _read_order(state), _versions(state)
-    return {
-        "last_statistics": order[-1]["digest"] if order else "none",
-        "last_pushed": model_digest(versions[-1]) if versions else "none",
-    }
+    order = _read_order(state)
+    return order[-1]["digest"] if order else "none"
 
 
 def model_digest(folder: str) -> str:

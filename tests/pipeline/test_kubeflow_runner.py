@@ -82,6 +82,7 @@ def test_every_component_has_its_resources_image_and_environment(documents):
     found = containers(documents[0])
     assert set(found) == {
         "Lookup",
+        "Baseline",
         "ImageExampleGen",
         "StatisticsGen",
         "SchemaGen",
@@ -121,7 +122,7 @@ def test_the_second_document_has_what_kubernetes_alone_knows(documents):
     (shared,) = trainer["emptyDirMounts"]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "1Gi")
     assert "emptyDirMounts" not in executors["Transform_executor"]
-    assert len(executors) == 11
+    assert len(executors) == 12
 
 
 def test_runtime_parameters_have_the_configurations_values(documents):
@@ -135,16 +136,16 @@ def test_runtime_parameters_have_the_configurations_values(documents):
     assert spec["defaultPipelineRoot"] == "s3://bucket/root"
 
 
-def test_all_but_the_lookup_may_come_from_the_cache_and_depend_on_what_it_found(documents, config):
+def test_all_but_the_lookups_may_come_from_the_cache_and_depend_on_what_it_found(documents, config):
     tasks = documents[0]["root"]["dag"]["tasks"]
-    assert [name for name, task in tasks.items() if not task["cachingOptions"]] == ["Lookup"]
+    assert [name for name, task in tasks.items() if not task["cachingOptions"]] == ["Baseline", "Lookup"]
     readers = {
         name: parameter["taskOutputParameter"]["outputParameterKey"]
         for name, task in tasks.items()
         for parameter in task["inputs"]["parameters"].values()
         if "taskOutputParameter" in parameter
     }
-    expected = {"ImageExampleGen": "data_fingerprint", "ExampleValidator": "last_statistics", "Evaluator": "last_pushed"}
+    expected = {"ImageExampleGen": "data_fingerprint", "ExampleValidator": "last_statistics", "Evaluator": "baseline"}
     assert readers == expected
     path = config.with_name("uncached.yaml")
     compile_pipeline(load_config(config, overrides=["kubeflow.cache=false"]), path)
@@ -171,7 +172,7 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
     found = containers(job["pipelineSpec"])
     assert "--driver" in found["ImageExampleGen"]["lifecycle"]["preCacheCheck"]["command"]
     assert found["Trainer"]["resources"]["accelerator"] == {"type": "nvidia.com/gpu", "count": "2"}
-    assert "Lookup" not in found
+    assert not {"Lookup", "Baseline"} & set(found)
     with pytest.raises(UserError, match=r"kubeflow\.root: Vertex AI writes to gs://"):
         compile_pipeline(load_config(config), path, "vertex")
 
@@ -229,7 +230,7 @@ def test_runtime_parameters_reach_the_executors():
     assert not trainer
     settings = {"thresholds": [], "metrics": ["accuracy"], "slices": [], "multi_label": False}
     wanted = [{"metric": "f1", "lower": 0.5, "slice": {"meta/site": "a"}}]
-    evaluator = {"settings": json.dumps(settings), "thresholds": json.dumps(wanted), "last_pushed": "none"}
+    evaluator = {"settings": json.dumps(settings), "thresholds": json.dumps(wanted), "baseline": "none"}
     _take_runtime_parameters(evaluator)
     changed = json.loads(evaluator["settings"])
     assert changed["thresholds"][0]["lower"] == 0.5
@@ -267,3 +268,26 @@ def test_images_to_be_answered_get_tasks_of_their_own(config):
     assert [str(breach) for breach in lint(path)] == []
     with pytest.raises(UserError, match=r"score\.path: must be absolute"):
         compile_pipeline(load_config(config, overrides=["score.path=new"]), path)
+
+
+def test_the_baseline_is_the_last_pushed_model_other_than_the_candidate(tmp_path):
+    invocation = {
+        "inputs": {
+            "parameterValues": {"state": str(tmp_path)},
+            "artifacts": {"model": {"artifacts": [{"uri": "s3://bucket/model"}]}},
+        },
+        "outputs": {"parameters": {"baseline": {"outputFile": str(tmp_path / "found" / "baseline")}}},
+    }
+    arguments = ["--lookup", "--json_serialized_invocation_args", json.dumps(invocation), "--local_root", str(tmp_path)]
+    found = []
+    for folder, weights in (
+        ("s3/bucket/model/Format-Serving", "new"),
+        ("pushed/1", "old"),
+        ("pushed/2", "new"),
+    ):
+        (tmp_path / folder / "variables").mkdir(parents=True)
+        (tmp_path / folder / "saved_model.pb").write_text("graph")
+        (tmp_path / folder / "variables" / "variables.index").write_text(weights)
+        assert main(arguments) == 0
+        found.append((tmp_path / "found" / "baseline").read_text())
+    assert found == ["none", str(tmp_path / "pushed/1"), str(tmp_path / "pushed/1")]
