@@ -7,8 +7,7 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-_HINT: Final = "_output_shapes"  # what shape inference finds by itself
-_COLOCATION: Final = "_class"
+_HINTS: Final = ("_output_shapes", "_class")  # what shape inference finds by itself; what wants to be on one device
 
 
 def compact(path: str) -> None:
@@ -34,6 +33,11 @@ def compact(path: str) -> None:
 
 
 def _compact_function(function: function_pb2.FunctionDef) -> None:
+    for node in function.node_def:
+        node.ClearField("experimental_debug_info")
+        for attribute in _HINTS:
+            if attribute in node.attr:
+                del node.attr[attribute]
     _merge_constants(function)
     names = {argument.name: f"a{number:x}" for number, argument in enumerate(function.signature.input_arg)}
     names |= {node.name: f"n{number:x}" for number, node in enumerate(function.node_def)}
@@ -45,10 +49,6 @@ def _compact_function(function: function_pb2.FunctionDef) -> None:
     for node in function.node_def:
         node.name = names[node.name]
         node.input[:] = [_renamed(item, names) for item in node.input]
-        node.ClearField("experimental_debug_info")
-        for attribute in (_HINT, _COLOCATION):
-            if attribute in node.attr:
-                del node.attr[attribute]
     for output, item in list(function.ret.items()):
         function.ret[output] = _renamed(item, names)
     for output, item in list(function.control_ret.items()):

@@ -36,6 +36,8 @@ def export_model(
         (the most probable; of multi-label data all whose probability is at least 0.5, as "cat|dog", or "") and `labels`
         string [N, classes] (the names, in the order of the probabilities; all rows are the same).
       predict_examples: `examples` string [N], serialised tf.Example with raw features; gives `probabilities` and `label`.
+      decode: `image_bytes` likewise; gives `images` uint8 [N, height, width, channels], what the network sees.
+      predict_images: such `images`; gives `probabilities`. It is the network alone, which `models.formats` converts.
       explain: `image_bytes` likewise, and `label` string [N], the class to explain, "" for the most probable; [1] goes for all
         images. Gives, beside the outputs of serving_default, `explained` string [N], the explained class; `levels` string
         [N, levels], the names of the explained maps, finest first; `shares` float [N, levels], what each contributed to the
@@ -102,6 +104,12 @@ def export_model(
     def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {**answer(read(image_bytes)), "labels": on_every_row(labels, image_bytes)}
 
+    def predict_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": answer(images)["probabilities"]}
+
+    def decode(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": read(image_bytes)}
+
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(read(parse(examples, features.ENCODED, tf.io.FixedLenFeature([], tf.string))))
 
@@ -132,8 +140,11 @@ def export_model(
     # vocabulary's table.
     archive = keras.export.ExportArchive()
     archive.track(transform)
+    pixels = tf.TensorSpec(classifier.input_shape, tf.uint8, name="images")
+    archive.add_endpoint("predict_images", predict_images, input_signature=[pixels])
     for endpoint, *names in (
         (serving_default, "image_bytes"),
+        (decode, "image_bytes"),
         (predict_examples, "examples"),
         (explain, "image_bytes", "label"),
         (transform_labels, "examples"),

@@ -259,15 +259,6 @@ class TrainConfig(Section):
     seed: int = Field(0, description="of weights, order and augmentation")
 
 
-class ExportConfig(Section):
-    """What the exported model does beyond the network."""
-
-    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
-        "none",
-        description="views of an image whose answers the exported model averages, at 2, 5 or 10 times the work and memory",
-    )
-
-
 class RangeConfig(Section):
     """Where the Tuner takes a number from."""
 
@@ -409,6 +400,23 @@ class EvaluateConfig(Section):
     batch_size: Count = Field(256, description="images a step")
     thresholds: list[ThresholdConfig] = Field(
         [ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1, description="all must hold for a blessing"
+    )
+
+
+class ExportConfig(Section):
+    """What the exported model does beyond the network."""
+
+    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
+        "none",
+        description="views of an image whose answers the exported model averages, at 2, 5 or 10 times the work and memory",
+    )
+    formats: list[Literal["float16", "int8", "onnx"]] = Field(
+        [], description="other formats to ship beside the SavedModel: LiteRT (TFLite) of 16 or 8 bits, ONNX; see docs/export.md"
+    )
+    thresholds: list[ThresholdConfig] = Field(
+        [ThresholdConfig(metric="accuracy", change=-0.01)],
+        min_length=1,
+        description="what each of them must keep on the test split to be shipped; `change` is against the SavedModel",
     )
 
 
@@ -701,6 +709,7 @@ ComponentName = Literal[
     "Baseline",
     "Evaluator",
     "ModelCheck",
+    "ModelFormats",
     "Pusher",
     "ScoreExampleGen",
     "BulkInferrer",

@@ -9,7 +9,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.errors import UserError
 from components.evaluator.metrics import check_metrics
 from components.evaluator.verdicts import check_thresholds, needed_metrics, needed_slices
-from pipeline.config import EvaluateConfig, ThresholdConfig
+from pipeline.config import Config, EvaluateConfig, ThresholdConfig
 
 
 def evaluation_settings(config: EvaluateConfig, multi_label: bool) -> dict[str, Any]:
@@ -49,6 +49,24 @@ def with_thresholds(settings: dict[str, Any], thresholds: list[dict[str, Any]]) 
     check_thresholds(changed, settings["multi_label"])
     changed["metrics"] = needed_metrics(changed, settings["multi_label"])
     return {**changed, "slices": [*settings["slices"], *needed_slices(changed)]}
+
+
+def format_settings(config: Config) -> dict[str, Any]:
+    """What ModelFormats is told of the sections `export` and `evaluate`.
+
+    Raises:
+      UserError: a threshold does not fit.
+    """
+    settings = {
+        **config.export.model_dump(include={"formats", "thresholds"}),
+        "multi_label": config.data.multi_label,
+        **config.evaluate.model_dump(include={"groups", "buckets", "min_slice_size"}),
+    }
+    try:
+        check_thresholds(settings, config.data.multi_label)
+    except UserError as error:
+        raise UserError(str(error).replace("evaluate.", "export.", 1)) from error
+    return settings
 
 
 def build_eval_config(settings: dict[str, Any]) -> config_pb2.EvalConfig:

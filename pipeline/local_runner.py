@@ -319,6 +319,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "examples": outputs.examples,
         "classes": outputs.classes,
         "training": outputs.training,
+        "formats": [asdict(item) for item in outputs.formats],
         "components": ended.components,
     }
     notes = [*outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in outputs.anomalies)]

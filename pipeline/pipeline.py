@@ -20,13 +20,14 @@ from components.evaluator.component import Evaluator
 from components.example_validator.component import ExampleValidator
 from components.image_example_gen.component import ImageExampleGen
 from components.model_check.component import ModelCheck
+from components.model_formats.component import ModelFormats
 from components.pusher.component import Pusher
 from components.transform.component import Transform
 from models import features
 from pipeline.beam import pipeline_args
 from pipeline.code_digest import code_digest
 from pipeline.config import Config
-from pipeline.evaluation import build_eval_config, evaluation_settings
+from pipeline.evaluation import build_eval_config, evaluation_settings, format_settings
 from pipeline.metadata_store import Store
 from pipeline.splits import TRAIN_EVAL_TEST, Splits
 
@@ -167,7 +168,7 @@ def create_pipeline(
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
             **sections,
-            "export": config.export.model_dump(),
+            "export": config.export.model_dump(include={"test_time_augmentation"}),
             "code": code_digest("models.training"),
             "checkpoints": f"{state or pipeline_root}/checkpoints",
         },
@@ -205,8 +206,19 @@ def create_pipeline(
                 code=code_digest("components.model_check.component"),
             )
             components.append(check)
+        pushed = trainer.outputs["model"]
+        if config.export.formats:
+            model_formats = ModelFormats(
+                examples=example_gen.outputs["examples"],
+                model=trainer.outputs["model"],
+                evaluation=evaluator.outputs["evaluation"],
+                settings={**format_settings(config), "train": splits.train, "test": splits.test},
+                code=code_digest("components.model_formats.component"),
+            )
+            components.append(model_formats)
+            pushed = model_formats.outputs["exported_model"]
         pusher = Pusher(
-            model=trainer.outputs["model"],
+            model=pushed,
             model_blessing=evaluator.outputs["blessing"],
             infra_blessing=check.outputs["infra_blessing"] if check else None,
             evaluation=evaluator.outputs["evaluation"],

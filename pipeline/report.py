@@ -186,6 +186,23 @@ def render_training(training: dict[str, Any]) -> Text:
     return Text("\n".join(lines), end="\n" if lines else "")
 
 
+def render_formats(results: list[dict[str, Any]]) -> RenderableType:
+    """The SavedModel beside its other formats: size, latency of one image, metrics, and what kept one from being shipped.
+
+    Args:
+      results: fields of `components.model_formats.results.FormatResult`, the SavedModel's first.
+    """
+    names = list(results[0]["metrics"])
+    table = _table("Formats, on the test split; latency of one image, network alone", "format", "MB", "ms", *names, "shipped")
+    for item in results:
+        latency = "-" if item["latency_ms"] is None else f"{item['latency_ms']:.2f}"
+        figures = [f"{item['metrics'][name]:.4f}" if name in item["metrics"] else "-" for name in names]
+        shipped = Text("no", "bold red") if item["failed"] else "yes"
+        table.add_row(item["name"], f"{item['bytes'] / 1e6:.2f}", latency, *figures, shipped)
+    failures = [f"{item['name']} is not shipped: {reason}" for item in results for reason in item["failed"]]
+    return Group(table, *(Text(line, "bold red") for line in failures))
+
+
 def describe_classes(splits: dict[str, dict[str, int]]) -> str:
     """A line on how the images are spread over the classes: for each split, the smallest class and the largest.
 
@@ -283,6 +300,8 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if result.evaluation:
         console.print(render_evaluation(result.evaluation, with_slices=False))
     console.print(render_training(summary["training"]))
+    if summary["formats"]:
+        console.print(render_formats(summary["formats"]))
     for note in result.notes:
         console.print(note, markup=False)
     if summary["examples"]:

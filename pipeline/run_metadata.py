@@ -15,12 +15,14 @@ from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
 from components.model_check.results import read_check
+from components.model_formats.results import FormatResult, read_results
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.metadata_store import Store
 from pipeline.report import shown
 from pipeline.runs import is_score_ingestion
 
+_EXPORTED = "exported_model"  # key of what ModelFormats puts out
 _LARGE_GROUP = 100  # images that are hardly all the same
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
 
@@ -53,6 +55,7 @@ class RunOutputs:
       blessed: whether the model has met its thresholds, and passed its check if there was one.
       pushed_model: the numbered folder that the model was pushed to.
       scores: folder of the answers to the images of `score.path`; None, too, if the model is not blessed.
+      formats: what was measured of the SavedModel and of its other formats.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class RunOutputs:
     blessed: bool | None = None
     pushed_model: str | None = None
     scores: str | None = None
+    formats: list[FormatResult] = field(default_factory=list)
 
 
 def read_outputs(store: Store) -> RunOutputs:
@@ -108,6 +112,7 @@ def read_outputs(store: Store) -> RunOutputs:
         blessed=blessed,
         pushed_model=destination or None,
         scores=artifacts["inference_result"].uri if "inference_result" in artifacts and blessed else None,
+        formats=read_results(path_utils.serving_model_path(artifacts[_EXPORTED].uri)) if _EXPORTED in artifacts else [],
     )
 
 

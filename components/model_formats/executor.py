@@ -1,0 +1,197 @@
+"""Converts the model, measures each format on the test split, and keeps those that meet their thresholds.
+
+`exported_model` gets a copy of the SavedModel, with the formats' files and `formats.json` in its `assets.extra/formats`.
+TensorFlow Serving reads the folder as before.
+"""
+
+import itertools
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import Artifact, artifact_utils, standard_component_specs
+from tfx.utils import io_utils, path_utils
+
+from components.errors import UserError
+from components.evaluator.groups import evaluate_groups
+from components.evaluator.intervals import estimate, estimate_difference
+from components.evaluator.predictions import Predictions
+from components.evaluator.results import Slice
+from components.evaluator.slicing import slice_images
+from components.evaluator.verdicts import judge
+from components.model_formats.results import FOLDER, FormatResult, write_results
+from models import features, formats
+
+SETTINGS_KEY: Final = "settings"
+EXPORTED_KEY: Final = "exported_model"
+_BATCH_SIZE: Final = 64
+_REPRESENTATIVE: Final = 200  # images that the ranges of 8-bit numbers are taken from
+_ROUNDS: Final = 60  # measurements of the latency
+_SAVED_MODEL: Final = "saved_model"
+_SHOWN: Final = ("accuracy", "cross_entropy")  # beside the metrics that thresholds are on
+
+log = logging.getLogger(__name__)
+
+
+class Executor(base_executor.BaseExecutor):
+    """See the module."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the model with its formats.
+
+        Raises:
+          UserError: a format's packages are not installed.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        settings = json.loads(exec_properties[SETTINGS_KEY])
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        source = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
+        evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
+        model = path_utils.serving_model_path(artifact_utils.get_single_uri(output_dict[EXPORTED_KEY]))
+        io_utils.copy_dir(source, model)
+        fileio.makedirs(os.path.join(model, FOLDER))
+
+        signatures = tf.saved_model.load(model).signatures
+        contents: dict[formats.Format, bytes] = {}
+        errors: dict[formats.Format, str] = {}
+        for kind in settings["formats"]:
+            try:
+                contents[kind] = formats.convert(model, kind, _representative(signatures, _files(examples, settings["train"])))
+            except ImportError as error:
+                raise UserError(
+                    f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
+                ) from error
+            except Exception as error:  # an operation that the format does not have; hours of training are not lost for that
+                log.exception("no conversion to %s", kind)
+                errors[kind] = f"could not be converted: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        threads = os.cpu_count() or 1
+        predict: dict[str, formats.Predict] = {
+            _SAVED_MODEL: lambda images: signatures[formats.SIGNATURE](images=tf.constant(images))["probabilities"].numpy()
+        }
+        for kind, content in contents.items():
+            predict[kind] = formats.load(content, kind, threads)
+
+        answers: dict[str, list[np.ndarray]] = {kind: [] for kind in contents}
+        for images in _images(signatures, _files(examples, settings["test"])):
+            for kind, found in answers.items():
+                found.append(predict[kind](images))
+        latencies = measure_latency(predict, next(_images(signatures, _files(examples, settings["test"])))[:1])
+
+        reference = Predictions.read(evaluation)
+        results = [
+            FormatResult(
+                _SAVED_MODEL,
+                bytes=_model_bytes(model),
+                latency_ms=latencies[_SAVED_MODEL],
+                metrics=_metrics(reference.labels, reference.probabilities, _names(settings)),
+            )
+        ]
+        for kind in settings["formats"]:
+            if kind in errors:
+                results.append(FormatResult(kind, failed=[errors[kind]]))
+                continue
+            probabilities = np.concatenate(answers[kind])
+            failed = failed_thresholds(reference, probabilities, settings)
+            file = "" if failed else formats.FILES[kind]
+            if file:
+                with fileio.open(os.path.join(model, FOLDER, file), "wb") as target:
+                    target.write(contents[kind])
+            metrics = _metrics(reference.labels, probabilities, _names(settings))
+            results.append(FormatResult(kind, file, len(contents[kind]), latencies[kind], metrics, failed))
+        write_results(results, model)
+
+
+def failed_thresholds(reference: Predictions, probabilities: np.ndarray, settings: dict[str, Any]) -> list[str]:
+    """The thresholds that a format does not hold, a line each.
+
+    Args:
+      reference: the test split, with the SavedModel's answers.
+      probabilities: float32 [images, classes], the format's.
+      settings: as of the component.
+    """
+    thresholds = settings["thresholds"]
+    names = [threshold["metric"] for threshold in thresholds]
+    wanted = [list(threshold["slice"] or threshold["worst_of"]) for threshold in thresholds]
+    predictions = Predictions(
+        reference.rows, reference.classes, reference.multi_label, probabilities, baseline=reference.probabilities
+    )
+    slices = []
+    for key, rows in slice_images(predictions.rows, [keys for keys in wanted if keys], settings["buckets"]).items():
+        groups, labels = predictions.groups[rows], predictions.labels[rows]
+        sizes = len(rows), len(np.unique(groups))
+        if key and len(rows) < settings["min_slice_size"]:
+            slices.append(Slice(key, *sizes, metrics={}, too_small=True))
+            continue
+        found = estimate(names, labels, probabilities[rows], groups, "none")
+        compared = estimate_difference(names, labels, probabilities[rows], reference.probabilities[rows], groups, "none")
+        slices.append(Slice(key, *sizes, metrics=found, comparisons=compared))
+    group = evaluate_groups(predictions, settings["groups"], names, "none")
+    verdicts = judge(thresholds, slices, group)
+    return [str(verdict).replace("the last blessed model", "the SavedModel") for verdict in verdicts if not verdict.passed]
+
+
+def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> dict[str, float]:
+    """Median time of one image in milliseconds, by name; the formats take turns, so that what disturbs disturbs all.
+
+    Args:
+      predict: from uint8 [1, height, width, channels].
+      image: such a one.
+    """
+    times: dict[str, list[float]] = {name: [] for name in predict}
+    for _ in range(_ROUNDS):
+        for name, answer in predict.items():
+            answer(image)  # what another format has put out of the processor's caches comes back
+            start = time.perf_counter()
+            answer(image)
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(found)) * 1000 for name, found in times.items()}
+
+
+def _names(settings: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys([*_SHOWN, *(threshold["metric"] for threshold in settings["thresholds"])]))
+
+
+def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
+    found = estimate(names, labels, probabilities, np.arange(len(probabilities)), "none")
+    return {name: metric.value for name, metric in found.items()}
+
+
+def _files(examples: Artifact, splits: list[str]) -> list[str]:
+    """Files of raw examples, in the order in which the Evaluator reads them."""
+    folders = [artifact_utils.get_split_uri([examples], split) for split in splits]
+    return sorted(os.path.join(folder, name) for folder in folders for name in fileio.listdir(folder))
+
+
+def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
+    """Batches of the images as the network sees them, uint8 [N, height, width, channels]."""
+    specification = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    for file in files:
+        for records in tf.data.TFRecordDataset(file).batch(_BATCH_SIZE).prefetch(1):
+            encoded = tf.io.parse_example(records, specification)[features.ENCODED]
+            yield signatures["decode"](image_bytes=encoded)["images"].numpy()
+
+
+def _representative(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
+    """Some images, as many of each file."""
+    share = -(-_REPRESENTATIVE // max(1, len(files)))
+    for file in files:
+        batches = _images(signatures, [file])
+        yield from itertools.islice((image for batch in batches for image in batch), share)
+
+
+def _model_bytes(model: str) -> int:
+    folder = os.path.join(model, "variables")
+    names = [os.path.join(model, "saved_model.pb"), *(os.path.join(folder, name) for name in fileio.listdir(folder))]
+    return sum(int(tf.io.gfile.stat(name).length) for name in names)

@@ -1,0 +1,116 @@
+"""The network of an exported model in other formats, for devices and servers without TensorFlow: LiteRT (TFLite) and ONNX.
+
+They take what the network takes, uint8 pixels [N, height, width, channels], and give probabilities. Image files are decoded and
+resized outside; the SavedModel's signature `decode` is the measure of how.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+Format = Literal["float16", "int8", "onnx"]
+FILES: Final[dict[Format, str]] = {
+    "float16": "model_float16.tflite",
+    "int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+SIGNATURE: Final = "predict_images"
+_OPSET: Final = 18  # of ONNX; what ONNX Runtime from 1.14 on reads
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) -> bytes:
+    """Converts a SavedModel's network.
+
+    * float16: LiteRT, weights of half precision; what is computed is up to the device.
+    * int8: LiteRT, weights and activations of 8 bits, their ranges from `representative`. What has no such operation is
+      computed in float32; pixels and probabilities are as in the other formats.
+    * onnx: in full precision.
+
+    Args:
+      path: folder of the SavedModel, as `models.export` writes it.
+      kind: the format.
+      representative: for int8, images as the network sees them, uint8 [height, width, channels] each; some hundred.
+
+    Returns:
+      The file's content.
+
+    Raises:
+      ImportError: onnx is asked for, and its packages are not installed.
+    """
+    loaded = tf.saved_model.load(path)
+    frozen = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+    if kind == "onnx":
+        return _to_onnx(frozen)
+
+    specification = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
+    module = tf.Module()
+    module.predict = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[specification])
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.predict})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if kind == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        else:
+            images = list(representative)
+            converter.representative_dataset = lambda: ((SIGNATURE, {"images": image[np.newaxis]}) for image in images)
+        return converter.convert()
+
+
+def _to_onnx(frozen: Any) -> bytes:
+    import tf2onnx
+
+    definition = frozen.graph.as_graph_def()
+    for node in definition.node:  # the names that callers use
+        if node.op == "Placeholder":
+            source = node.name
+    (result,) = (tensor.op.name for tensor in frozen.outputs)
+    definition.node.add(name="probabilities", op="Identity", input=[result]).attr["T"].type = tf.float32.as_datatype_enum
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+    model, _ = tf2onnx.convert.from_graph_def(
+        definition, input_names=[f"{source}:0"], output_names=["probabilities:0"], opset=_OPSET
+    )
+    _rename(model.graph, {f"{source}:0": "images", "probabilities:0": "probabilities"})
+    return model.SerializeToString()
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Gives an ONNX graph's inputs and outputs other names."""
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def load(content: bytes, kind: Format, threads: int) -> Predict:
+    """What answers by a file that `convert` has made: from uint8 [N, height, width, channels] to float32 [N, classes].
+
+    Args:
+      content: of the file.
+      kind: its format.
+      threads: of the processor, at most.
+
+    Raises:
+      ImportError: onnx is asked for, and ONNX Runtime is not installed.
+    """
+    if kind == "onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["probabilities"], {"images": images})[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LiteRT's interpreter has another home; TensorFlow 2.21 still has it
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+    predict = interpreter.get_signature_runner(SIGNATURE)
+    return lambda images: predict(images=images)["probabilities"]
