@@ -5,6 +5,7 @@ import csv
 import datetime
 import difflib
 import importlib
+import importlib.util
 import io
 import json
 import logging
@@ -236,6 +237,8 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
 
         # Batches of records by their bytes and not by time alone, which of large images would be gigabytes.
         flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
+    if with_model:
+        _check_formats(config)
     if with_model and config.model.weights != "none":
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             _check_weights(config)
@@ -346,6 +349,13 @@ def _check_weights(config: Config) -> None:
         build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
     except WeightsError as error:
         raise UserError(str(error)) from error
+
+
+def _check_formats(config: Config) -> None:
+    if "onnx" in config.export.formats:
+        for package in ("tf2onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(f"export.formats: onnx needs the package {package}; install the project with its extra onnx")
 
 
 def _check_slices(config: Config, rows: list[source.Row]) -> None:

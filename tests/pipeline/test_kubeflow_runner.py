@@ -44,6 +44,7 @@ def config(tmp_path_factory):
         "name": "few-digits",
         "data": {"path": "/data/images"},
         "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
+        "export": {"formats": ["int8"]},
         "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.9}]},
         "kubeflow": KUBEFLOW,
     }
@@ -92,6 +93,7 @@ def test_every_component_has_its_resources_image_and_environment(documents):
         "Trainer",
         "Evaluator",
         "ModelCheck",
+        "ModelFormats",
         "Pusher",
     }
     for name, container in found.items():
