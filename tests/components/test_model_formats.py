@@ -158,3 +158,12 @@ def test_a_threshold_on_an_unknown_metric_is_refused_by_its_section():
     content = {"name": "x", "data": {"path": "x"}, "export": {"thresholds": [{"metric": "acuracy", "lower": 0.1}]}}
     with pytest.raises(UserError, match=r"acuracy.*accuracy"):
         format_settings(Config.model_validate(content))
+
+
+def test_the_recipe_for_litert_in_the_docs_gives_the_models_answers(exported, converted, tmp_path, monkeypatch):
+    monkeypatch.setattr(executor.formats, "convert", converted)
+    model = str(run(tmp_path, exported, formats=["float16"]))
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    names = {"model": model, "file": exported.files[0]}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    np.testing.assert_allclose(names["probabilities"], exported.probabilities[:1], atol=TOLERANCES["float16"])
