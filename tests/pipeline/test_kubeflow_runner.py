@@ -124,7 +124,7 @@ def test_the_second_document_has_what_kubernetes_alone_knows(documents):
     (shared,) = trainer["emptyDirMounts"]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "1Gi")
     assert "emptyDirMounts" not in executors["Transform_executor"]
-    assert len(executors) == 12
+    assert len(executors) == 13
 
 
 def test_runtime_parameters_have_the_configurations_values(documents):
