@@ -1,4 +1,4 @@
-.PHONY: run test test-extra lint lock setup serving mlflow clean
+.PHONY: run test test-extra lint bench bench-full lock setup serving mlflow clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
@@ -25,6 +25,12 @@ serving: setup  ## the environment of `fpn serve`
 mlflow: setup  ## MLflow for push.registry, in an environment of its own
 	.venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python .venv-mlflow
 	.venv/bin/uv pip install --quiet --python .venv-mlflow/bin/python --require-hashes -r mlflow.lock
+
+bench: setup  ## what the pipeline costs beside plain scripts, quick: minutes; writes docs/performance.md
+	.venv/bin/python -m benchmarks
+
+bench-full: setup  ## the same at full size: hours
+	.venv/bin/python -m benchmarks --full
 
 lock: setup  ## requirements.lock, serving.lock and mlflow.lock anew from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group bootstrap \

@@ -1,10 +1,10 @@
 """What does the Evaluator cost beside the model's answers, and what the page about them?
 
-    .venv/bin/python benchmarks/evaluation.py
+    .venv/bin/python -m benchmarks.evaluation
 
 - Evaluator: seconds of the component on so many test images, against a bare loop that reads the same records and calls the
-  same exported model on them in batches of the same size. Both are processes of their own that take turns; the shortest of the
-  repeats counts. The start-up is what the same takes on a handful of images.
+  same exported model on them in batches of the same size. Both are processes of their own that take turns. The start-up is
+  what the same takes on a handful of images.
 - page: seconds of writing the page about them, with its pictures, in the process that has evaluated, and by how much that
   process grows over what it held before.
 
@@ -21,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ingestion import HANDFUL, count_images, peak_memory, write_images
+from benchmarks.ingestion import HANDFUL, write_images
+from benchmarks.measurement import Figure, figures_table, peak_memory, run_apart
 from pipeline.write_aside import new_folder
 
 MOST_TIME = 1.3  # times the bare loop beyond the start-up
@@ -157,39 +158,40 @@ def resident() -> int:
 SIDES: dict[str, Callable[[Path, int, Path], dict[str, float]]] = {"loop": loop, "Evaluator": evaluator}
 
 
-def run_apart(side: str, output: Path, images: int) -> dict[str, float]:
-    """Runs one side in a process of its own.
-
-    Raises:
-      SystemExit: it has failed, and why.
-    """
+def measure_apart(side: str, output: Path, images: int) -> dict[str, float]:
+    """Runs one side in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=output.parent) as work:
-        command = [sys.executable, "-m", "benchmarks.evaluation", "--measure", side, str(output), str(images), work]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
-    if done.returncode:
-        raise SystemExit(f"{done.stderr}\nthe {side} could not be measured")
-    return json.loads(done.stdout.splitlines()[-1])
+        return run_apart("-m", "benchmarks.evaluation", "--measure", side, output, images, work).result
 
 
-def measure(network: str, folder: Path, data: Path, images: int, repeats: int) -> bool:
-    """Prints a network's rows of the table; whether it meets the bars."""
-    output = prepare(network, folder, data)
+def measure_network(network: str, folder: Path, images: int, repeats: int) -> list[Figure]:
+    """Of the Evaluator beyond the start-up, against the loop, and of the page."""
+    output = prepare(network, folder, write_images(folder, "small", DRAWN))
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for _ in range(repeats):
+    for repeat in range(repeats):
+        print(f"[{repeat + 1}/{repeats}] evaluation of {images:,} images, {network}", flush=True)
         for side in SIDES:
             for count in (HANDFUL, images):
-                runs.setdefault((side, count), []).append(run_apart(side, output, count))
-    least = {key: min(run["seconds"] for run in found) for key, found in runs.items()}
-    beyond = {side: least[side, images] - least[side, HANDFUL] for side in SIDES}
-    ratio = beyond["Evaluator"] / beyond["loop"]
-    for side in SIDES:
-        print(f"| {network} | {side} | {least[side, HANDFUL]:.1f} | {least[side, images]:.1f} | {beyond[side]:.1f} | |")
-    print(f"| {network} | ratio | | | **{ratio:.2f}** | |")
-    pages = {count: runs["Evaluator", count] for count in (HANDFUL, images)}
-    seconds = {count: min(run["page"] for run in found) for count, found in pages.items()}
-    memory = max(run["page_bytes"] for run in pages[images])
-    print(f"| {network} | page | {seconds[HANDFUL]:.1f} | {seconds[images]:.1f} | | {memory / 1e6:.0f} |", flush=True)
-    return ratio <= MOST_TIME and seconds[images] <= MOST_PAGE_SECONDS and memory <= MOST_PAGE_BYTES
+                runs.setdefault((side, count), []).append(measure_apart(side, output, count))
+    beyond = {
+        side: [whole["seconds"] - few["seconds"] for whole, few in zip(runs[side, images], runs[side, HANDFUL], strict=True)]
+        for side in SIDES
+    }
+    pages = runs["Evaluator", images]
+    name = f"{images:,} test images, {network}"
+    return [
+        Figure(f"Evaluator beyond the start-up, {name}", "s", beyond["Evaluator"], beyond["loop"], MOST_TIME),
+        Figure(f"Evaluator on a handful, {network}", "s", [run["seconds"] for run in runs["Evaluator", HANDFUL]]),
+        Figure(f"the page about them, {name}", "s", [run["page"] for run in pages], bar=MOST_PAGE_SECONDS),
+        Figure(
+            f"memory of making the page, {name}", "MB", [run["page_bytes"] / 1e6 for run in pages], bar=MOST_PAGE_BYTES / 1e6
+        ),
+    ]
+
+
+def measure(folder: Path, repeats: int, images: int, networks: Sequence[str] = tuple(NETWORKS)) -> list[Figure]:
+    """The same of several networks."""
+    return [figure for network in networks for figure in measure_network(network, folder, images, repeats)]
 
 
 def main() -> None:
@@ -203,17 +205,9 @@ def main() -> None:
         side, output, images, work = options.measure
         print(json.dumps(SIDES[side](Path(output), int(images), Path(work))))
         return
-    folder = options.folder.resolve()
-    data = write_images(folder, "small", DRAWN)
-    assert count_images(data) == DRAWN
-    print(f"| network | side | {HANDFUL} images, s | {options.images:,} images, s | beyond, s | memory, MB |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    met = [measure(network, folder, data, options.images, options.repeats) for network in NETWORKS]
-    print(
-        f"\nBars: the Evaluator at most {MOST_TIME} times the loop beyond the start-up; "
-        f"the page at most {MOST_PAGE_SECONDS} s and 1 GB."
-    )
-    if not all(met):
+    figures = measure(options.folder.resolve(), options.repeats, options.images)
+    print(figures_table(figures))
+    if not all(figure.is_met for figure in figures):
         raise SystemExit("bar missed")
 
 

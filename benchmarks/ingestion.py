@@ -1,7 +1,7 @@
 """How fast are ImageExampleGen and Transform, and do their time and memory stay in proportion to the number of images?
 
-    .venv/bin/python benchmarks/ingestion.py
-    .venv/bin/python benchmarks/ingestion.py --only speed --repeats 5
+    .venv/bin/python -m benchmarks.ingestion
+    .venv/bin/python -m benchmarks.ingestion --only speed --repeats 5
 
 - speed: images a second of the two components against one plain tf.data loop, on small JPEG and on large PNG files; and
   against the same loop that writes the files into records too, as ImageExampleGen does.
@@ -25,13 +25,8 @@ import argparse
 import hashlib
 import itertools
 import json
-import logging
 import math
 import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -43,10 +38,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
+from benchmarks.components_run import run_components
+from benchmarks.measurement import Figure, machine, peak_memory, run_apart, table, warm
 from pipeline.code_digest import code_digest
-from pipeline.progress import ProgressDisplay
+from pipeline.config import Config
 from pipeline.write_aside import new_folder, write_text
 
 LEAST_SPEED = 0.7  # of the plain loop's images a second, beyond the start-up
@@ -188,47 +184,9 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
 
 def run_pipeline(data: Path, name: str, work: Path) -> Run:
     """Runs the project's pipeline up to Transform; `work` is its output folder, which must be empty."""
-    from pipeline import local_runner
-    from pipeline.config import Config
-
     config = Config.model_validate({"name": "ingestion", "data": {"path": str(data)}, "image": KINDS[name].image})
-    with local_runner.started("benchmark", config, work, with_model=False) as place:
-        from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-        from tfx.orchestration.pipeline import RunOptions
-
-        from pipeline.pipeline import create_pipeline
-
-        pipeline = create_pipeline(
-            config,
-            pipeline_root=str(place.output / "artifacts"),
-            push_folder=None,
-            store=place.store,
-        )
-        display = PeakDisplay(place.console, [node.id for node in pipeline.components])
-        with display:
-            LocalDagRunner().run(pipeline, run_options=RunOptions(to_nodes=["Transform"]))
-    seconds = {component: display.components[component]["seconds"] for component in display.peak}
-    return Run("pipeline", name, count_images(data), seconds, display.peak)
-
-
-class PeakDisplay(ProgressDisplay):
-    """Keeps the largest resident memory of each component beside its time, in bytes."""
-
-    def __init__(self, console: Console, components: list[str]) -> None:
-        super().__init__(console, components)
-        self.peak: dict[str, int] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        if record.msg == "Component %s is running.":
-            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far: proc(5)
-        elif record.msg == "Component %s is finished.":
-            self.peak[self.running] = peak_memory()
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds, peak = run_components(config, work, last="Transform")
+    return Run("pipeline", name, count_images(data), seconds, peak)
 
 
 SIDES: dict[str, Callable[[Path, str, Path], Run]] = {
@@ -238,22 +196,11 @@ SIDES: dict[str, Callable[[Path, str, Path], Run]] = {
 }
 
 
-def run_apart(side: str, name: str, data: Path, folder: Path) -> Run:
-    """Runs one side in a process of its own, on files in the page cache and with nothing left to be written to the disk.
-
-    Raises:
-      SystemExit: it has failed, and why.
-    """
-    for path in data.rglob("*.*"):
-        path.read_bytes()
-    os.sync()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TF_CPP_MIN_LOG_LEVEL": "2"}
+def measure_apart(side: str, name: str, data: Path, folder: Path) -> Run:
+    """Runs one side in a process of its own, on files in the page cache."""
+    warm(data)
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as work:
-        command = [sys.executable, __file__, "--measure", side, name, str(data), work]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{done.stderr}\nthe {side} on {data} could not be measured")
-    return Run(**json.loads(done.stdout.splitlines()[-1]))
+        return Run(**run_apart("-m", "benchmarks.ingestion", "--measure", side, name, data, work).result)
 
 
 class Bench:
@@ -274,7 +221,7 @@ class Bench:
                 runs = self._runs.setdefault((side, kind, count), [])
                 if len(runs) <= repeat:
                     print(f"[{repeat + 1}/{self._repeats}] {side}, {count:,} {kind} images", flush=True)
-                    runs.append(run_apart(side, kind, data[count], self._folder))
+                    runs.append(measure_apart(side, kind, data[count], self._folder))
                     print(f"    {runs[-1].total:.2f} s", flush=True)
         return [run for key in keys for run in self._runs[key]]
 
@@ -325,6 +272,38 @@ def speeds(runs: list[Run]) -> list[Speed]:
     ]
 
 
+def figures(runs: list[Run]) -> list[Figure]:
+    """The speed of each repeat beyond its start-up, against the loop, and against the loop that writes the files too."""
+
+    def rates(side: str, kind: str, images: int) -> list[float]:
+        few, all_ = (
+            [run.total for run in runs if (run.side, run.kind, run.images) == (side, kind, count)]
+            for count in (HANDFUL, images)
+        )
+        return [
+            (images - HANDFUL) / (whole - start) if whole > start else math.nan for whole, start in zip(all_, few, strict=True)
+        ]
+
+    found = []
+    for kind in KINDS:
+        for images in sizes(runs, kind):
+            sort = KINDS[kind]
+            name = f"ImageExampleGen and Transform, {images:,} {sort.name} files of {sort.width}x{sort.height}"
+            own = rates("pipeline", kind, images)
+            found.append(Figure(name, "images/s", own, rates("loop", kind, images), LEAST_SPEED, at_least=True))
+            found.append(
+                Figure(f"{name}, the loop writing the files too", "images/s", own, rates(LOOP_WITH_FILES, kind, images))
+            )
+    return found
+
+
+def measure(folder: Path, repeats: int, small: int, large: int) -> list[Figure]:
+    """Speed of so many small and large images; 0 leaves the large ones out."""
+    bench = Bench(folder, repeats)
+    counts = {"small": small, "large": large}
+    return figures([run for kind, count in counts.items() if count for run in bench.measure(kind, [count], list(SIDES))])
+
+
 def peaks(runs: list[Run]) -> dict[int, dict[str, int]]:
     """Number of images -> component -> bytes, the largest of the repeats."""
     return {
@@ -346,10 +325,6 @@ def deviation(runs: list[Run]) -> float:
     """By how much the longest time an image exceeds the shortest, over the numbers of images: 0.1 is 10 %."""
     times = [beyond_start_up(runs, "pipeline", "small", images) for images in sizes(runs, "small")]
     return float(np.max(times) / np.min(times) - 1)
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def describe_speed(runs: list[Run]) -> tuple[str, bool]:
@@ -451,15 +426,6 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         if name in results:
             parts += [f"## {title}", describe(results[name]["runs"])[0]]
     return "\n\n".join(parts) + "\n"
-
-
-def machine() -> str:
-    """Processor, number of cores that this process may use, and memory."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cores} core{'s' if cores > 1 else ''} of {names[0] if names else platform.machine()}, {memory:.0f} GB"
 
 
 def digest() -> str:

@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.measurement import Figure
 from models import features, training
 from models.augmentation import build_augmentation
 from models.fpn import build_classifier
@@ -144,7 +145,22 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
         "milliseconds": {key: round(1000 * statistics.median(values), 2) for key, values in seconds.items()},
         "ratio": {key: round(float(np.median(values)), 3) for key, values in ratios.items()},
         "quartiles": {key: np.quantile(values, [0.25, 0.75]).round(3).tolist() for key, values in ratios.items()},
+        "seconds": seconds,
     }
+
+
+def figures(cases: Sequence[str], rounds: int) -> list[Figure]:
+    """The mean step of each round, with augmentation off and on."""
+    found = []
+    for name in cases:
+        print(f"training steps, {name} network, {rounds} rounds", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(name, rounds, folder)
+        took = {key: [1000 * value for value in values] for key, values in result["seconds"].items()}
+        what = f"training step, {result['model']}, {result['batch_size']} of {'x'.join(map(str, result['image']))}"
+        found.append(Figure(f"{what}, against tensors in memory", "ms", took["input"], took["memory"], LIMIT))
+        found.append(Figure(f"{what}, with augmentation", "ms", took["augmented"], took["memory"]))
+    return found
 
 
 def main() -> None:
@@ -158,6 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.case or CASES:
             result = results[name] = measure(name, arguments.rounds, folder)
+            del result["seconds"]
             took, ratio = result["milliseconds"], result["ratio"]
             batch = f"{result['batch_size']} x {'x'.join(map(str, result['image']))}"
             print(
