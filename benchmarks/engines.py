@@ -30,7 +30,8 @@ from typing import Any
 
 from benchmarks.backbones import write_section
 from benchmarks.evaluation import DRAWN, NETWORKS, newest, prepare
-from benchmarks.ingestion import KINDS, draw_image, file_name, machine, table, write_images
+from benchmarks.ingestion import KINDS, draw_image, file_name, write_images
+from benchmarks.measurement import machine, table
 from pipeline.beam import pipeline_args
 from pipeline.config import BeamConfig, Config
 from pipeline.write_aside import new_folder, write_text
