@@ -43,6 +43,7 @@ def config(tmp_path_factory):
     content = {
         "name": "few-digits",
         "data": {"path": "/data/images"},
+        "metadata": "postgresql://fpn:s3cret@db.example/runs",
         "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
         "export": {"formats": ["int8"]},
         "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.9}]},
@@ -63,6 +64,11 @@ def compiled(config):
 def documents(compiled):
     spec, platform = yaml.safe_load_all(compiled.read_text())
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_the_metadata_server_of_runs_on_this_machine_is_not_in_the_file(compiled):
+    for text in ("s3cret", "db.example"):
+        assert text not in compiled.read_text()
 
 
 def containers(spec):
