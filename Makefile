@@ -3,9 +3,9 @@
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
 
-test: setup  ## all tests but the extra ones; those of the server are skipped if its environment can't be had
+test: setup  ## all tests but the extra ones, on all cores; those of the server are skipped if its environment can't be had
 	-@scripts/serving_environment.sh
-	.venv/bin/pytest
+	.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
 	-@scripts/serving_environment.sh

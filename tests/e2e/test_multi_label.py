@@ -143,6 +143,8 @@ def test_a_session_gives_vectors_of_true_labels_without_pixels_and_the_same_name
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], run.json["pushed_model"]).signature_def
         (vectors,) = ask(session, signatures["transform_labels"], records, "label")
         names, label, probabilities = ask(session, signatures["serving_default"], images, "labels", "label", "probabilities")
+    assert (names == names[0]).all()
+    names = names[0]
     assert [set(names[row == 1]) for row in vectors] == [set(values) - {b"mauve"} for values in labels]
     assert set(names) == {colour.encode() for colour in COLOURS}
     assert [set(text.split(b"|")) - {b""} for text in label] == [set(names[row >= 0.5]) for row in probabilities]

@@ -269,7 +269,7 @@ def test_anomalies_stop_the_run_before_training_when_asked_to(runs, fpn, place):
     ended = fpn("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
     assert ended.status == 2
     assert states(ended, "failed") == ["ExampleValidator"]
-    assert states(ended, "skipped") == ["Transform", "Trainer", "Evaluator", "Pusher"]
+    assert states(ended, "skipped") == ["Transform", "Trainer", "Evaluator", "ModelCheck", "Pusher"]
     assert "meta/size" in ended.stderr
     assert "data.stop_on_anomalies" in ended.stderr
     assert "Traceback" not in ended.stderr
