@@ -45,7 +45,7 @@ def test_the_page_keeps_what_is_written_around_its_tables(tmp_path):
     text = page.read_text()
     assert text.startswith("# Mine\n")
     assert text.endswith("\n## Kept\n")
-    assert "| again | s | 16 | 10 | 1.60 | at most 1.5 | **missed** |" in text
+    assert "| again | s | 16.0 | 10.0 | 1.60 | at most 1.5 | **missed** |" in text
     assert "13" not in text.partition("## Start-up")[2].partition("##")[0]
     for picture in ("performance.png", "growth.png"):
         assert f"images/{picture}" in text
