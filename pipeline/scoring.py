@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from rich.console import Console
 from components.errors import UserError, user_error
 from components.image_example_gen import source
 from components.image_example_gen.listing import is_remote
+from components.pusher.versions import model_digest
 from pipeline.beam import check_engine, pipeline_args
 from pipeline.config import Config
 from pipeline.progress import waiting
@@ -52,7 +52,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
     rows = source.find_rows(data, settings).rows
     job = {
-        "model": _digest(version),
+        "model": model_digest(str(version)),
         "data": source.fingerprint(data, settings),
         "settings": {**settings, "shard_images": config.score.shard_images},
     }
@@ -122,16 +122,6 @@ def scoring_settings(config: Config, image: dict[str, Any]) -> dict[str, Any]:
     """
     names = {"manifest", "columns", "multi_label", "labels", "allow_links", "pages", "max_pixels"}
     return {**config.data.model_dump(include=names), "labelled": False, "image": image}
-
-
-def _digest(model: Path) -> str:
-    """SHA-256 over names and contents of a SavedModel's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in model.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(model)}\0{content}\n".encode())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
       UserError: the folder can't be written. What was served before is untouched.
     """
     with _failures_told(folder), _open(folder) as place:
-        digest = _digest(model)
+        digest = model_digest(model)
         versions = place.versions()
         if versions and versions[-1].record and versions[-1].record.digest == digest:
             number = versions[-1].number
@@ -129,7 +129,7 @@ def roll_back(folder: str, number: int) -> Version:
         if number not in versions:
             raise UserError(f"{folder}: no version {number}; there are {', '.join(map(str, versions)) or 'none'}")
         newest, found = max(versions), versions[number]
-        old, served = (item.record or Record(digest=_digest(item.path)) for item in (found, versions[newest]))
+        old, served = (item.record or Record(digest=model_digest(item.path)) for item in (found, versions[newest]))
         if old.digest == served.digest:
             raise UserError(f"{folder}: {newest}, which is served, has the model of {number} already; see fpn push --list")
         record = replace(old, time=_now(), copy_of=number if old.copy_of is None else old.copy_of)
@@ -356,7 +356,12 @@ def _walk(folder: str) -> Iterator[str]:
     return iter(sorted(path[len(folder) :].lstrip("/") for path in paths))
 
 
-def _digest(model: str) -> str:
+def model_digest(model: str) -> str:
+    """SHA-256 over names and contents of a SavedModel's files, in hexadecimal; a copy of a version has the version's.
+
+    Args:
+      model: its folder, local or a URI.
+    """
     digest, files = hashlib.sha256(), _files(model)
     for path in _walk(model):
         if path == RECORD_FILE:
