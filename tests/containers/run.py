@@ -6,7 +6,7 @@
 It makes a base of Debian 13 from its packages, builds the target `cpu` of deploy/Dockerfile on it, writes the digits to a
 folder that stands for the volume, compiles configs/digits.yaml for two epochs, runs the file by `kfp.local`, and the same
 pipeline on this machine for comparison. It looks at what the tasks have left, for kfp.local takes a container that crashed for
-one that succeeded. Needs root, 20 GB in the folder and about a quarter of an hour. The target `gpu` is not built: its
+one that succeeded. Needs root, 25 GB in the folder and about a quarter of an hour. The target `gpu` is not built: its
 packages take several GB more, and nothing could run it here.
 
 Where packages come through a proxy or by certificates of your own, tell the build, for example
@@ -35,6 +35,7 @@ from kfp import local
 from kfp.local.executor_input_utils import get_local_task_resource_name
 
 from components.evaluator.results import read_evaluation
+from components.pusher.versions import list_versions
 from pipeline.digits import write_digits
 from pipeline.redirection import output_to
 
@@ -213,8 +214,8 @@ def run_digits(folder: Path) -> None:
     fpn("lint", folder / "pipeline.yaml")
     thresholds = json.dumps([{"metric": "accuracy", "lower": 0.3}])
     run = run_file(folder / "pipeline.yaml", folder, {"train_epochs": EPOCHS, "thresholds": thresholds})
-    (version,) = (volume / "state/digits/pushed").iterdir()
-    assert (version / "saved_model.pb").exists()
+    (version,) = list_versions(str(volume / "state/digits/pushed"))
+    assert version.record
 
     here = [f"data.path={volume / 'digits'}", f"train.epochs={EPOCHS}", f"evaluate.thresholds={thresholds}"]
     started = time.monotonic()
