@@ -178,7 +178,7 @@ def _said() -> Iterator[Path]:
 
 def _is_being_made(text: str) -> bool:
     """Whether another process is just making the tables."""
-    return any(sign in text for sign in ("Please retry the connection", "already exists", "duplicate key value"))
+    return any(sign in text for sign in ("Please retry", "already exists", "duplicate key value", "Duplicate entry"))
 
 
 def _cure_of_file(text: str) -> str:
