@@ -1,17 +1,15 @@
 """The compiled pipeline, executed task by task as Kubeflow Pipelines would, against a run on this machine."""
 
-import csv
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from few_digits import write_few_digits
 from kubeflow_backend import Backend
 from PIL import Image
 
 from components.evaluator.results import read_evaluation
-from pipeline.digits import write_digits
 
 DIGITS = 90  # three pictures each
 
@@ -21,15 +19,7 @@ pytestmark = pytest.mark.extra
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("kubeflow")
-    write_digits(place / "all")
-    with (place / "all" / "manifest.csv").open() as file:
-        header, *rows = csv.reader(file)
-    rows = [row for row in rows if int(row[3]) < DIGITS]
-    for path, *_ in rows:
-        (place / "data" / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(place / "all" / path, place / "data" / path)
-    with (place / "data" / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_few_digits(place / "data", DIGITS)
     config = {
         "name": "few-digits",
         "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2, "stratify": True}},

@@ -1,6 +1,5 @@
 """The pipeline on a database server: as on a file, and two runs at a time."""
 
-import csv
 import os
 import pwd
 import shutil
@@ -14,9 +13,9 @@ from pathlib import Path
 import ml_metadata as mlmd
 import pytest
 import yaml
+from few_digits import write_few_digits
 
 from components.errors import UserError
-from pipeline.digits import write_digits
 from pipeline.metadata_server import parse_metadata_server
 from pipeline.metadata_store import PASSWORD_VARIABLE, check_store, make_store
 from pipeline.runs import read_runs
@@ -159,15 +158,7 @@ def _password(monkeypatch):
 def place(tmp_path_factory):
     """A small data set and a configuration, whose run takes little more than loading TensorFlow."""
     place = tmp_path_factory.mktemp("place")
-    write_digits(place / "all")
-    with (place / "all" / "manifest.csv").open() as file:
-        header, *rows = csv.reader(file)
-    rows = [row for row in rows if int(row[3]) < SOURCE_DIGITS]
-    for path, *_ in rows:
-        (place / "data" / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(place / "all" / path, place / "data" / path)
-    with (place / "data" / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_few_digits(place / "data", SOURCE_DIGITS)
     config = {
         "name": "few-digits",
         "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2}},

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from few_digits import write_few_digits
 from nbclient import NotebookClient
 from PIL import Image
 
 from components.evaluator.results import read_evaluation
 from models import features
-from pipeline.digits import write_digits
 
 PACKAGES = ("pipeline", "components", "models")
 ALL = [
@@ -42,17 +42,11 @@ def place(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     for package in PACKAGES:
         shutil.copytree(Path(__file__).parents[2] / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))
-    write_digits(project / "all")
-    with (project / "all" / "manifest.csv").open() as file:
-        header, *rows = csv.reader(file)
-    rows = [row for row in rows if int(row[3]) < SOURCE_DIGITS]
     data = project / "data"
-    for path, *_ in rows:
-        (data / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(project / "all" / path, data / path)
-    (data / "broken.png").write_bytes((data / rows[0][0]).read_bytes()[:200])
-    with (data / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows, ["broken.png", "0", "small", "broken"]])
+    write_few_digits(data, SOURCE_DIGITS)
+    with (data / "manifest.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(["broken.png", "0", "small", "broken"])
+    (data / "broken.png").write_bytes(next(data.glob("*/*.png")).read_bytes()[:200])
 
     config = {
         "name": "few-digits",
