@@ -31,12 +31,11 @@ from typing import Any
 from benchmarks.backbones import write_section
 from benchmarks.evaluation import DRAWN, NETWORKS, newest, prepare
 from benchmarks.ingestion import KINDS, draw_image, file_name, write_images
-from benchmarks.measurement import machine, table
+from benchmarks.measurement import PROJECT, machine, table
 from pipeline.beam import pipeline_args
 from pipeline.config import BeamConfig, Config
 from pipeline.write_aside import new_folder, write_text
 
-PROJECT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds that a server has to start
 COMPONENTS = ("ImageExampleGen", "StatisticsGen", "Transform", "Evaluator")
 NETWORK = "small_resnet10, 32x32x1"
