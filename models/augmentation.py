@@ -64,7 +64,7 @@ def build_augmentation(
         return lambda images, labels: (images, labels)
     mixup_shares, cutmix_shares = _beta_quantiles(mixup), _beta_quantiles(cutmix)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def change(images: tf.Tensor, labels: tf.Tensor, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # One seed for each change, so that switching one on or off leaves the others' numbers as they are.
         seeds = tf.random.split(batch_seed, 8)
@@ -91,6 +91,7 @@ def build_augmentation(
             x, labels = _cutmix(x, labels, cutmix_shares, seeds[6])
         return tf.cast(tf.clip_by_value(tf.round(x), 0.0, 255.0), tf.uint8), labels
 
+    @tf.autograph.experimental.do_not_convert
     def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return change(images, labels, _batch_seed(images, seed))
 

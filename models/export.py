@@ -73,7 +73,7 @@ def export_model(
         return tf.strings.reduce_join(chosen, axis=-1, separator=features.LABEL_SEPARATOR)
 
     # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def read(encoded: tf.Tensor) -> tf.Tensor:
         files = encoded[:, tf.newaxis]
         serialized = transform({features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")})[features.IMAGE]
@@ -81,7 +81,7 @@ def export_model(
 
     levels, trunk, head = split(classifier)
 
-    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)], autograph=False)
     def see(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return trunk(images, training=False)
 
@@ -89,7 +89,7 @@ def export_model(
         maps = see(images)
         return head([maps[level] for level in levels], training=False)
 
-    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)], autograph=False)
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = infer(classify, images, temperature, test_time_augmentation)
         probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)

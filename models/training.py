@@ -263,6 +263,7 @@ def build_batches(
         examples_once = examples_once.cache()
     buffer = min(examples, max(batch_size, _SHUFFLE_BYTES // image_bytes))
 
+    @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(seed + 1)  # of this function's graph; never 0, which `shuffle` would have to compare `epoch` with
         return examples_once.shuffle(buffer, seed=epoch).batch(batch_size, drop_remainder=True)
@@ -313,6 +314,7 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
       one-hot, those of multi-label data have a one for each class of the image.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(
             examples,

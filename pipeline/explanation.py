@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from components.errors import UserError
+from models import features
 from pipeline.overlay import overlay, panel_size, shown
 from pipeline.prediction import format_answer
 from pipeline.pushed_model import find_version, read_image
@@ -81,7 +82,7 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
     if "explain" not in signatures:
         raise UserError(f"{folder}: was exported before models could explain themselves; run the pipeline again")
     if any(labels):
-        known = [name.decode() for name in signatures["serving_default"](tf.constant(encoded[:1]))["labels"][0].numpy()]
+        known = (folder / "assets" / features.LABEL_VOCABULARY).read_text(encoding="utf-8").splitlines()
         if unknown := [label for label in labels if label and label not in known]:
             raise UserError(f"--label {unknown[0]}: the model knows {', '.join(known)}")
     for start in range(0, len(images), _BATCH_SIZE):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import datetime
 import difflib
+import gc
 import importlib
 import importlib.util
 import io
@@ -235,6 +236,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
         from absl import flags
         from absl import logging as absl_logging
 
+        gc.freeze()  # these live as long as the process, and need not be looked through again and again
         # Batches of records by their bytes and not by time alone, which of large images would be gigabytes.
         flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
     if with_model:
@@ -255,10 +257,13 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     from tfx.dsl.components.common.resolver import Resolver
 
     from components.evaluator.results import read_evaluation
+    from components.model_check.process import start_ahead, stop_ahead
     from pipeline import run_metadata
     from pipeline.dag_runner import DagRunner
 
-    display = ProgressDisplay(place.console, [node.id for node in pipeline.components if not isinstance(node, Resolver)])
+    names = [node.id for node in pipeline.components if not isinstance(node, Resolver)]
+    # ModelCheck's process loads TensorFlow while the Evaluator works.
+    display = ProgressDisplay(place.console, names, {"Trainer": start_ahead} if "ModelCheck" in names else {})
     status, error = 0, ""
     try:
         with display:
@@ -266,6 +271,8 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place.log)
+    finally:
+        stop_ahead()
 
     try:
         outputs = run_metadata.read_outputs(place.store)

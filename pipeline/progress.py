@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -19,10 +19,14 @@ class ProgressDisplay(logging.Handler):
     Listens to what LocalDagRunner logs of each node, and to what `models` logs with `progress`.
     """
 
-    def __init__(self, console: Console, components: list[str]) -> None:
+    def __init__(
+        self, console: Console, components: list[str], when_done: Mapping[str, Callable[[], None]] | None = None
+    ) -> None:
+        """`when_done` is called for the components that it names, where they have run and not come from the cache."""
         super().__init__(logging.DEBUG)
         self.components: dict[str, dict[str, Any]] = {name: {"state": "skipped", "seconds": 0.0} for name in components}
         self.running = ""
+        self._when_done = when_done or {}
         self._started = 0.0
         self._console = console
         self._width = max(map(len, components))
@@ -78,6 +82,8 @@ class ProgressDisplay(logging.Handler):
         mark = {"complete": "[green]✓[/]", "cached": "[green]✓[/]", "failed": "[bold red]✗[/]"}[state]
         note = {"complete": "", "cached": "  from the cache", "failed": "  failed"}[state]
         self._console.print(f"{mark} {self.running:<{self._width}} {seconds:7.1f} s{note}", highlight=False)
+        if state == "complete" and self.running in self._when_done:
+            self._when_done[self.running]()
 
 
 @contextlib.contextmanager

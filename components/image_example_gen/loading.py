@@ -57,7 +57,7 @@ class Decoder:
         def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor]:
             return to_network_size(pixels, unit, **image), summarize(pixels, unit)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # One at a time: callers decode in several threads, and memory for each is enough.
             return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)

@@ -20,12 +20,14 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-REQUEST_FILE: Final = "request.json"  # {"model", "started", "encoded", "separator", "names", "classes", "multi_label"}
+REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label"}
 EXAMPLES_FILE: Final = "examples.tfrecord"
 PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], what the model must answer
 FINDINGS_FILE: Final = (
     "findings.jsonl"  # what a line has: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}
 )
+
+GO: Final = "go\n"
 
 BATCHES: Final = (1, 7, 64)
 _INPUTS: Final = {"serving_default": "image_bytes", "predict_examples": "examples"}  # by signature
@@ -44,7 +46,8 @@ class _Absent(importlib.abc.MetaPathFinder):
 
 
 class _Checker:
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, start_seconds: float) -> None:
+        self._start_seconds = start_seconds
         with open(os.path.join(folder, REQUEST_FILE), encoding="utf-8") as file:
             self._request = json.load(file)
         self._findings = open(os.path.join(folder, FINDINGS_FILE), "a", encoding="utf-8")  # noqa: SIM115 to the very end
@@ -57,7 +60,7 @@ class _Checker:
 
     def run(self) -> None:
         """All of it, in order."""
-        self._tell(measured={"start_seconds": time.time() - self._request["started"]})
+        self._tell(measured={"start_seconds": self._start_seconds})
         self._step("loading the model")
         started = time.perf_counter()
         try:
@@ -250,14 +253,23 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def main(folder: str) -> None:
-    """Checks the model that the folder's request names, and writes the findings into the folder."""
+def main(folder: str, started: float) -> None:
+    """Checks the model that the folder's request names, and writes the findings into the folder.
+
+    Args:
+      folder: has the request when `GO` comes from the standard input; if that ends without, there is nothing to do.
+      started: when the process was, in seconds since 1970.
+    """
+    start_seconds = time.time() - started
+    if sys.stdin.readline() != GO:
+        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.meta_path.insert(0, _Absent())
-    checker = _Checker(folder)
+    checker = _Checker(folder, start_seconds)
     checker.run()
     checker.finish()
+    os._exit(0)  # all is written, and taking TensorFlow down would take longer than loading the model
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], float(sys.argv[2]))

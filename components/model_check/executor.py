@@ -4,12 +4,7 @@ import itertools
 import json
 import logging
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +16,12 @@ from tfx.utils import io_utils, path_utils
 
 from components.errors import UserError
 from components.evaluator.predictions import Predictions
-from components.model_check import checker
+from components.model_check import checker, process
 from components.model_check.results import CheckResult, judge, write_check
 from models import features
 
 SETTINGS_KEY: Final = "settings"
 _MOST_SKIPPED: Final = 16  # records that are read for each that is taken
-_LOG_LINES: Final = 30  # of the process, in the log when it died
 
 
 class Executor(base_executor.BaseExecutor):
@@ -77,21 +71,20 @@ def check_model(model: str, files: list[str], predictions: Predictions, settings
     started = time.time()
     request = {
         "model": model,
-        "started": started,
         "encoded": features.ENCODED,
         "separator": features.LABEL_SEPARATOR,
         "names": names,
         "classes": predictions.classes,
         "multi_label": predictions.multi_label,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    with process.take() as checking:
+        place = checking.folder
         with tf.io.TFRecordWriter(str(place / checker.EXAMPLES_FILE)) as writer:
             for record in records:
                 writer.write(record)
         np.save(place / checker.PROBABILITIES_FILE, probabilities)
         (place / checker.REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-        died = _run_checker(place, settings["timeout_seconds"])
+        died = checking.run(settings["timeout_seconds"])
         found = place / checker.FINDINGS_FILE
         lines = found.read_text(encoding="utf-8").splitlines() if found.exists() else []
     findings = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be cut short
@@ -110,39 +103,3 @@ def _choose(files: list[str], predictions: Predictions, wanted: int) -> tuple[li
     parsed = (tf.train.Example.FromString(record).features.feature for record in records)
     names = [feature[features.FILENAME].bytes_list.value[0].decode() for feature in parsed]
     return names, records, predictions.probabilities[[rows[name] for name in names]]
-
-
-def _run_checker(folder: Path, timeout: float) -> str:
-    """Runs `checker.main`; how its process ended, "" if by itself.
-
-    It has the folders of installed packages, but nothing that their .pth files add, as an editable install is one.
-    """
-    packages = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-    program = f"import runpy, sys; sys.path += {packages!r}; runpy.run_path({checker.__file__!r}, run_name='__main__')"
-    command = [sys.executable, "-I", "-S", "-X", "faulthandler", "-c", program, str(folder)]
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        try:
-            done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout, check=False
-            )
-        except subprocess.TimeoutExpired:
-            died = f"stopped after {timeout:g} s (check.timeout_seconds)"
-        else:
-            died = _explain(done.returncode)
-    if died:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        logging.error("ModelCheck: the process was %s; its last lines:\n%s", died, "\n".join(lines[-_LOG_LINES:]))
-        if died.startswith("ended") and lines:
-            died += f" ({lines[-1][:200]})"
-    return died
-
-
-def _explain(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}" if status else ""
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"killed by {name}" + (", perhaps for want of memory" if -status == signal.SIGKILL else "")

@@ -32,7 +32,9 @@ class _WriteShard(beam.DoFn):
         transform_output = tft.TFTransformOutput(self._transform_graph)
         layer, raw_spec = transform_output.transform_features_layer(), transform_output.raw_feature_spec()
         self._transform = tf.function(
-            lambda examples: layer(tf.io.parse_example(examples, raw_spec)), input_signature=[tf.TensorSpec([None], tf.string)]
+            lambda examples: layer(tf.io.parse_example(examples, raw_spec)),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         )
         schema = transform_output.transformed_metadata.schema
         self._converter = impl_helper.make_tensor_to_arrow_converter(schema)

@@ -1,6 +1,7 @@
 """ModelCheck: a good model is blessed and pushed; one that answers otherwise, too slowly, or dies of a request is not."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components.errors import UserError
 from components.evaluator.predictions import Predictions
-from components.model_check import executor
+from components.model_check import executor, process
 from components.model_check.component import ModelCheck
 from components.model_check.results import judge, read_check
 from components.pusher import executor as pusher
@@ -80,6 +81,7 @@ def push(place: Path, model, blessing) -> list[str]:
 
 
 def test_a_model_that_answers_as_evaluated_is_measured_and_pushed(exported, settings, tmp_path):
+    process.start_ahead()
     names = [name.decode() for name in exported.names]
     model, blessing = run_check(tmp_path, Path(exported.path), exported.files, exported.probabilities, settings, names)
     result = read_check(blessing.uri)
@@ -97,6 +99,20 @@ def test_a_model_that_answers_as_evaluated_is_measured_and_pushed(exported, sett
     assert (Path(blessing.uri) / "INFRA_BLESSED").exists()
     assert model_utils.is_infra_validated(blessing)
     assert len(push(tmp_path, model, blessing)) == 1
+
+
+def test_a_process_that_was_started_ahead_is_asked_once_and_ends_when_nobody_takes_it():
+    process.start_ahead()
+    waiting = process.take()
+    with waiting, process.take() as another:  # there was one only
+        assert another.folder != waiting.folder
+    process.start_ahead()
+    (unused,) = process._ahead
+    process.stop_ahead()
+    assert process._ahead == []
+    for ended in (waiting, another, unused):
+        assert ended._process.returncode == -signal.SIGKILL
+        assert not ended.folder.exists()
 
 
 def abort(without_error: bool) -> tf.Tensor:
