@@ -26,15 +26,11 @@ class Plan:
     full: bool
 
 
-def measure_whole_runs(plan: Plan) -> list[Figure]:
-    if not plan.full:
-        return whole_run.measure(whole_run.digits(plan.folder, epochs=4), plan.repeats)
-    photographs = whole_run.sign_digits(plan.folder)
-    if photographs is None:
+def measure_photographs(plan: Plan) -> list[Figure]:
+    photographs = whole_run.sign_digits(plan.folder) if plan.full else None
+    if plan.full and photographs is None:
         print("sign_digits: data or weights are not there; left out")
-    found = whole_run.measure(whole_run.digits(plan.folder, epochs=10), plan.repeats, in_memory=True)
-    found += whole_run.measure(photographs, plan.repeats) if photographs else []
-    return found + whole_run.measure(whole_run.jpegs(plan.folder, 20_000), plan.repeats, in_memory=True)
+    return whole_run.measure(photographs, plan.repeats) if photographs else []
 
 
 def measure_steps(plan: Plan) -> list[Figure]:
@@ -45,7 +41,11 @@ def measure_steps(plan: Plan) -> list[Figure]:
 
 BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "start-up": lambda plan: start_up.measure(plan.folder, plan.repeats),
-    "whole-run": measure_whole_runs,
+    "digits": lambda plan: whole_run.measure(
+        whole_run.digits(plan.folder, epochs=10 if plan.full else 4), plan.repeats, in_memory=plan.full
+    ),
+    "photographs": measure_photographs,
+    "files": lambda plan: whole_run.measure(whole_run.jpegs(plan.folder, 20_000), plan.repeats) if plan.full else [],
     "ingestion": lambda plan: ingestion.measure(plan.folder, plan.repeats, *((20_000, 500) if plan.full else (4_000, 0))),
     "training-step": measure_steps,
     "evaluation": lambda plan: (
@@ -53,9 +53,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
         if plan.full
         else evaluation.measure(plan.folder, plan.repeats, 10_000, [next(iter(evaluation.NETWORKS))])
     ),
-    "scale": lambda plan: (
-        scale.measure(plan.folder, plan.repeats, [5_000, 20_000, 80_000], [5_000, 50_000]) if plan.full else []
-    ),
+    "scale": lambda plan: scale.measure(plan.folder, plan.repeats, [5_000, 20_000, 80_000]) if plan.full else [],
 }
 
 

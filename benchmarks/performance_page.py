@@ -11,7 +11,9 @@ from pipeline.write_aside import write_text
 
 TITLES = {
     "start-up": "Start-up",
-    "whole-run": "Whole runs",
+    "digits": "Whole run: the digits",
+    "photographs": "Whole run: photographs, fine-tuned",
+    "files": "Whole run: many small files",
     "ingestion": "Ingestion and Transform",
     "training-step": "Training step",
     "evaluation": "Evaluation",

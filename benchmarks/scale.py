@@ -35,11 +35,11 @@ def run(data: Path, work: Path) -> dict[str, dict[str, float]]:
     return {"seconds": seconds, "peak": peak}
 
 
-def measure(folder: Path, repeats: int, growth: list[int], memory: list[int]) -> list[Figure]:
-    """Of each component the fixed seconds, those a thousand images, and its memory for the larger number over the smaller."""
+def measure(folder: Path, repeats: int, counts: list[int]) -> list[Figure]:
+    """Of each component the fixed seconds, those a thousand images, and its memory for the last number over the first."""
     runs: dict[int, list[dict[str, dict[str, float]]]] = {}
     for repeat in range(repeats):
-        for count in sorted({*growth, *memory}):
+        for count in counts:
             data = write_images(folder, "small", count)
             print(f"[{repeat + 1}/{repeats}] whole run on {count:,} images", flush=True)
             warm(data)
@@ -47,13 +47,13 @@ def measure(folder: Path, repeats: int, growth: list[int], memory: list[int]) ->
                 runs.setdefault(count, []).append(run_apart("-m", "benchmarks.scale", data, work).result)
     figures = []
     for name in MEASURED:
-        lines = [np.polyfit(growth, [runs[count][repeat]["seconds"][name] for count in growth], 1) for repeat in range(repeats)]
+        lines = [np.polyfit(counts, [runs[count][repeat]["seconds"][name] for count in counts], 1) for repeat in range(repeats)]
         figures.append(Figure(f"{name}: fixed part", "s", [float(fixed) for _, fixed in lines]))
         figures.append(Figure(f"{name}: a thousand images more", "s", [1000 * float(slope) for slope, _ in lines]))
-        for count in growth:
+        for count in counts:
             seconds = [one["seconds"][name] for one in runs[count]]
             figures.append(Figure(f"{name}: {count:,} images", "s", seconds, series=name, images=count))
-    few, many = memory
+    few, many = counts[0], counts[-1]
     for name in MEASURED:
         own, peer = ([one["peak"][name] / 2**20 for one in runs[count]] for count in (many, few))
         figures.append(Figure(f"{name}: largest memory, {many:,} against {few:,} images", "MB", own, peer, MOST_MEMORY))

@@ -45,53 +45,37 @@ def test_resnet50_has_its_published_multiply_adds():
     assert abs(multiply_adds(model) / 3.8e9 - 1) < 0.02  # arXiv:1512.03385, table 1
 
 
-def ingestion_run(side: str, images: int, seconds: float, memory: int = 0) -> ingestion.Run:
+def ingestion_run(side: str, images: int, seconds: float) -> ingestion.Run:
     if side.startswith("loop"):
-        return ingestion.Run(side, "small", images, {"loop": seconds}, {"loop": memory})
+        return ingestion.Run(side, "small", images, {"loop": seconds}, {"loop": 0})
     parts = {"ImageExampleGen": 0.75 * seconds, "StatisticsGen": 1000.0, "Transform": 0.25 * seconds}
-    return ingestion.Run(side, "small", images, parts, {"ImageExampleGen": memory, "StatisticsGen": 10**9, "Transform": 5})
+    return ingestion.Run(side, "small", images, parts, dict.fromkeys(parts, 0))
 
 
-def test_speed_is_that_of_the_fastest_runs_without_and_with_the_start_up():
+def test_speed_is_that_beyond_the_start_up_in_each_repeat():
     handful = ingestion.HANDFUL
-    runs = [ingestion_run("loop", handful, 2.0), ingestion_run("loop", handful + 1000, 4.0)]
-    with_files = ingestion.LOOP_WITH_FILES
-    runs += [ingestion_run(with_files, handful, 2.0), ingestion_run(with_files, handful + 1000, 4.5)]
-    runs += [ingestion_run("pipeline", handful, seconds) for seconds in (12.0, 11.0, 15.0)]
-    runs += [ingestion_run("pipeline", handful + 1000, seconds) for seconds in (16.0, 13.5, 14.0)]
-    (speed,) = ingestion.speeds(runs)
-    assert speed.start_up == {"loop": 2.0, with_files: 2.0, "pipeline": 11.0}
-    seconds = {"loop": 4.0, with_files: 4.5, "pipeline": 13.5}
-    assert speed.rates == pytest.approx({side: (handful + 1000) / each for side, each in seconds.items()})
-    assert speed.rates_beyond == pytest.approx({"loop": 500.0, with_files: 400.0, "pipeline": 400.0})
-    assert speed.ratio_beyond == pytest.approx(0.8)
-    text, met = ingestion.describe_speed(runs)
-    assert met
-    assert "| beyond the start-up | 400.0 | 500.0 | 0.80 | 400.0 | 1.00 |" in text
-    assert not ingestion.describe_speed([*runs, ingestion_run("loop", handful + 1000, 3.0)])[1]
-
-
-def test_memory_is_the_larger_of_the_measured_components():
-    runs = [ingestion_run("pipeline", images, 1.0, memory) for images, memory in ((500, 100), (500, 200), (5000, 226))]
-    assert ingestion.growth_of_memory(runs) == pytest.approx(1.13)
-    assert ingestion.describe_memory(runs)[1]
-    assert not ingestion.describe_memory([*runs, ingestion_run("pipeline", 5000, 1.0, 231)])[1]
-
-
-def test_growth_is_of_the_time_an_image_beyond_the_start_up():
-    times = {ingestion.HANDFUL: 10.0}
-    times |= {ingestion.HANDFUL + more: 10.0 + more * each for more, each in ((1000, 0.002), (4000, 0.0021), (16_000, 0.00205))}
-    runs = [ingestion_run("pipeline", images, seconds) for images, seconds in times.items()]
-    assert ingestion.deviation(runs) == pytest.approx(0.05)
-    text, met = ingestion.describe_growth(runs)
-    assert met
-    assert f"| {ingestion.HANDFUL + 4000:,} | 18.4 | 2.100 |" in text
+    times = {
+        "loop": [(2.0, 4.0), (2.0, 6.0)],
+        ingestion.LOOP_WITH_FILES: [(2.0, 4.5)] * 2,
+        "pipeline": [(11.0, 13.5), (12.0, 17.0)],
+    }
+    runs = [
+        ingestion_run(side, handful + more, each)
+        for side, repeats in times.items()
+        for seconds in repeats
+        for more, each in zip((0, 1000), seconds, strict=True)
+    ]
+    loop, with_files = ingestion.figures(runs)
+    assert loop.values == with_files.values == pytest.approx([400.0, 200.0])
+    assert loop.peer == pytest.approx([500.0, 250.0])
+    assert loop.ratios == pytest.approx([0.8, 0.8])
+    assert loop.is_met
+    assert with_files.peer == pytest.approx([400.0, 400.0])
 
 
 def test_too_few_images_to_measure_meet_no_bar():
     runs = [ingestion_run(side, images, 3.0) for side in ingestion.SIDES for images in (ingestion.HANDFUL, 20)]
-    assert not ingestion.describe_speed(runs)[1]
-    assert not ingestion.describe_growth(runs)[1]
+    assert not ingestion.figures(runs)[0].is_met
 
 
 def read_images(path: Path, name: str) -> collections.Counter[tuple[bytes, int]]:
@@ -131,21 +115,24 @@ def test_more_images_begin_with_the_same_ones(tmp_path):
 
 
 @pytest.mark.extra
-def test_the_benchmark_of_ingestion_writes_its_page_and_every_run(tmp_path):
-    numbers = ["--small", "24", "--large", "0", "--memory", "24", "24", "--growth", "24", "24", "24", "--repeats", "1"]
+def test_both_loops_and_the_pipeline_are_measured_and_leave_the_images_alone(tmp_path):
+    loop, with_files = ingestion.measure(tmp_path, 1, 24, 0)
+    assert loop.values == with_files.values
+    assert all(rate > 0 for rate in (*loop.peer, *with_files.peer))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small-12", "small-24"]
+
+
+@pytest.mark.extra
+def test_what_is_measured_gets_into_the_page_with_the_machine_that_it_is_of(tmp_path):
     places = ["--folder", str(tmp_path / "data"), "--docs", str(tmp_path / "docs")]
-    command = [sys.executable, "-m", "benchmarks.ingestion", *numbers, *places]
+    command = [sys.executable, "-m", "benchmarks", "--only", "start-up", "--repeats", "1", *places]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
-    assert done.returncode == ("missed" in done.stdout)  # of so few images, the figures mean nothing
-    page = (tmp_path / "docs" / "data_speed.md").read_text()
-    for title in ("## Speed", "## Memory", "## Growth of time"):
-        assert title in page
-        assert title in done.stdout
-    results = json.loads((tmp_path / "docs" / "data_speed.json").read_text())
-    sides = [(run["side"], run["images"]) for run in results["speed"]["runs"]]
-    assert sides == [(side, images) for images in (12, 24) for side in ingestion.SIDES]
-    pipeline = results["speed"]["runs"][-1]
-    assert results["memory"]["runs"][-1] == results["growth"]["runs"][-1] == pipeline  # made once
-    assert all(pipeline["seconds"][name] > 0 and pipeline["peak"][name] > 2**27 for name in ingestion.COMPONENTS)
-    assert [path for path in (tmp_path / "data").iterdir() if path.name.startswith("run-")] == []
+    stored = json.loads((tmp_path / "docs" / "performance.json").read_text())["start-up"]
+    cached, first = stored["figures"]
+    assert done.returncode == (cached["values"][0] / cached["peer"][0] > cached["bar"])
+    assert first["values"][0] > cached["values"][0]
+    page = (tmp_path / "docs" / "performance.md").read_text()
+    assert f"{stored['machine']}; {stored['date']}, quick." in page
+    assert "cached run, against `from tfx import v1`" in page
+    assert (tmp_path / "docs" / "images" / "performance.png").exists()
