@@ -46,7 +46,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     ),
     "photographs": measure_photographs,
     "files": lambda plan: whole_run.measure(whole_run.jpegs(plan.folder, 20_000), plan.repeats) if plan.full else [],
-    "ingestion": lambda plan: ingestion.measure(plan.folder, plan.repeats, *((20_000, 500) if plan.full else (4_000, 0))),
+    "ingestion": lambda plan: ingestion.measure(plan.folder, plan.repeats, *((20_000, 500) if plan.full else (10_000, 0))),
     "training-step": measure_steps,
     "evaluation": lambda plan: (
         evaluation.measure(plan.folder, plan.repeats, 10_000)

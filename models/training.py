@@ -23,6 +23,7 @@ from models.fpn import build_classifier
 from models.inference import build_inference_model
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.preprocessing import is_multi_label, multi_hot, parse_images
+from models.records import read_records
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +328,7 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
 
 def read_statistics(files: list[str]) -> dict[str, Any]:
     """What Transform's analyzers found over the training split: TRAIN_EXAMPLES, CHANNEL_MEAN, CHANNEL_VARIANCE, as arrays."""
-    example = next(iter(_read_records(files).take(1)))
+    example = next(iter(read_records(sorted(tf.io.gfile.glob(files))).take(1)))
     parsed = tf.io.parse_single_example(
         example,
         {

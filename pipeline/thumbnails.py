@@ -134,8 +134,10 @@ def _decodable(content: bytes, name: str, page: int, settings: dict[str, Any]) -
 def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:
     import tensorflow as tf
 
+    from models.records import read_records
+
     files = sorted(str(file) for file in split.glob("data_tfrecord-*"))
-    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+    for record in read_records(files).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         labels = [label.decode() for label in feature[features.LABEL].bytes_list.value]
         yield feature[features.FILENAME].bytes_list.value[0].decode(), labels, feature[features.ENCODED].bytes_list.value[0]

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
@@ -19,6 +18,7 @@ from components.bulk_inferrer.model import Image, Model, is_multi_label, read_cl
 from components.bulk_inferrer.scores import Tables
 from components.files import replace_file
 from models import features
+from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
 SUMMARY_FILE: Final = "summary.json"  # the fields of `scores.Counts`
@@ -42,7 +42,7 @@ class _ScoreFile(beam.DoFn):
         yield number
 
     def _read(self, file: str) -> Iterator[Image]:
-        for batch in tf.data.TFRecordDataset(file).batch(self._batch_size).prefetch(1):
+        for batch in read_records(file).batch(self._batch_size).prefetch(1):
             examples = self._decoder.DecodeBatch(batch.numpy())
             names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
             columns = (examples.column(name).to_pylist() for name in names)  # a list a feature and example

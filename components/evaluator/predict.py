@@ -13,6 +13,7 @@ from tfx_bsl.coders import example_coder
 
 from components.evaluator.predictions import Predictions
 from models import features
+from models.records import read_records
 
 _NOT_KEPT = (features.ENCODED, features.PIXELS)
 
@@ -47,7 +48,7 @@ class _PredictFile(beam.DoFn):
         number, file = element
         rows: list[pd.DataFrame] = []
         answers: list[list[np.ndarray]] = [[] for _ in self._models]
-        for batch in tf.data.TFRecordDataset(file).batch(self._batch_size).prefetch(1):
+        for batch in read_records(file).batch(self._batch_size).prefetch(1):
             for model, found in zip(self._models, answers, strict=True):
                 found.append(model.predict(batch))
             rows.append(_scalars(self._decoder.DecodeBatch(batch.numpy())))

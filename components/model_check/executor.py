@@ -19,6 +19,7 @@ from components.evaluator.predictions import Predictions
 from components.model_check import checker, process
 from components.model_check.results import CheckResult, judge, write_check
 from models import features
+from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
 _MOST_SKIPPED: Final = 16  # records that are read for each that is taken
@@ -97,7 +98,7 @@ def _choose(files: list[str], predictions: Predictions, wanted: int) -> tuple[li
     """Images from all over the split: their names, examples, and predicted probabilities [images, classes]."""
     rows = {name: row for row, name in enumerate(predictions.rows[features.FILENAME])}
     step = min(max(len(rows) // wanted, 1), _MOST_SKIPPED)
-    parts = (tf.data.TFRecordDataset(file).shard(step, 0).as_numpy_iterator() for file in files)
+    parts = (read_records(file).shard(step, 0).as_numpy_iterator() for file in files)
     in_turn = (record for several in itertools.zip_longest(*parts) for record in several if record is not None)
     records = list(itertools.islice(in_turn, wanted))
     parsed = (tf.train.Example.FromString(record).features.feature for record in records)

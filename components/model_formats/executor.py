@@ -28,6 +28,7 @@ from components.evaluator.slicing import slice_images
 from components.evaluator.verdicts import judge
 from components.model_formats.results import FOLDER, FormatResult, write_results
 from models import features, formats
+from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
 EXPORTED_KEY: Final = "exported_model"
@@ -178,7 +179,7 @@ def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
     """Batches of the images as the network sees them, uint8 [N, height, width, channels]."""
     specification = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     for file in files:
-        for records in tf.data.TFRecordDataset(file).batch(_BATCH_SIZE).prefetch(1):
+        for records in read_records(file).batch(_BATCH_SIZE).prefetch(1):
             encoded = tf.io.parse_example(records, specification)[features.ENCODED]
             yield signatures["decode"](image_bytes=encoded)["images"].numpy()
 

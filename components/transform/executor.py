@@ -18,6 +18,7 @@ from components.files import aside
 from components.image_example_gen.reuse import read_shards
 from components.image_example_gen.writing import decoded_folder, shard_path
 from components.transform import spans
+from models.records import read_records
 
 _BATCH, _BATCH_BYTES = 256, 2**24  # examples at a time, as far as they take no more than about these bytes
 
@@ -42,7 +43,7 @@ class _WriteShard(beam.DoFn):
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         source, destination = element
-        examples = tf.data.TFRecordDataset(source)
+        examples = read_records(source)
         first = next(iter(examples.take(1)))
         size = max(1, min(_BATCH, _BATCH_BYTES // len(first.numpy())))
         with tf.io.TFRecordWriter(aside(destination)) as writer:
