@@ -1,6 +1,7 @@
 """The `fpn` command: parses, calls, prints. Imports what a command needs when it runs, so that `fpn --help` answers at once."""
 
 import argparse
+import atexit
 import contextlib
 import gc
 import json
@@ -522,5 +523,14 @@ def _lint(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_and_exit() -> None:
+    """`main` as a process, which ends at once: to free what TensorFlow and TFX have made, object by object, takes a second."""
+    status = main()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()
