@@ -53,7 +53,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
         if plan.full
         else evaluation.measure(plan.folder, plan.repeats, 10_000, [next(iter(evaluation.NETWORKS))])
     ),
-    "scale": lambda plan: scale.measure(plan.folder, plan.repeats, [5_000, 20_000, 80_000]) if plan.full else [],
+    "scale": lambda plan: scale.measure(plan.folder, plan.repeats) if plan.full else [],
 }
 
 

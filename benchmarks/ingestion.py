@@ -111,7 +111,7 @@ def write_images(folder: Path, name: str, count: int) -> Path:
     if finished.exists():
         return finished
     print(f"{finished}: writing {count:,} images", flush=True)
-    donor = max(folder.glob(f"{name}-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    donor = max(folder.glob(f"{name}-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     with new_folder(finished) as unfinished:
         for parent in {(unfinished / file_name(KINDS[name], number)).parent for number in range(HANDFUL)}:
             parent.mkdir(parents=True)

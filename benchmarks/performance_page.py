@@ -45,7 +45,7 @@ def write(docs: Path) -> None:
         before, rest = path.read_text(encoding="utf-8").split(_BEGIN)
         after = rest.partition(_END)[2]
     (docs / "images").mkdir(exist_ok=True)
-    figures = {name: [Figure(**figure) for figure in item["figures"]] for name, item in stored.items()}
+    figures = {name: [Figure(**figure) for figure in stored[name]["figures"]] for name in TITLES if name in stored}
     draw_ratios([figure for found in figures.values() for figure in found], docs / "images/performance.png")
     pictures = {}
     if grown := [figure for figure in figures.get("scale", []) if figure.images]:

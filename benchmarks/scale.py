@@ -16,7 +16,9 @@ from benchmarks.ingestion import write_images
 from benchmarks.measurement import Figure, run_apart, warm
 from pipeline.config import Config
 
-MOST_MEMORY = 1.15  # times that of the smaller number of images
+GROWTH = (5_000, 20_000, 80_000)  # images, of which the times are told
+FEW, MANY = 5_000, 50_000  # images, of which the memory is compared
+MOST_MEMORY = 1.15  # times that of the few
 MEASURED = ("ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")  # the others work on what these put out
 
 
@@ -35,29 +37,37 @@ def run(data: Path, work: Path) -> dict[str, dict[str, float]]:
     return {"seconds": seconds, "peak": peak}
 
 
-def measure(folder: Path, repeats: int, counts: list[int]) -> list[Figure]:
-    """Of each component the fixed seconds, those a thousand images, and its memory for the last number over the first."""
-    runs: dict[int, list[dict[str, dict[str, float]]]] = {}
+Runs = dict[int, list[dict[str, dict[str, float]]]]  # by number of images, of each repeat
+
+
+def measure(folder: Path, repeats: int) -> list[Figure]:
+    """Of each component the fixed seconds, those a thousand images, and its memory for ten times the images."""
+    runs: Runs = {}
     for repeat in range(repeats):
-        for count in counts:
+        for count in sorted({*GROWTH, FEW, MANY}):
             data = write_images(folder, "small", count)
             print(f"[{repeat + 1}/{repeats}] whole run on {count:,} images", flush=True)
             warm(data)
             with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as work:
                 runs.setdefault(count, []).append(run_apart("-m", "benchmarks.scale", data, work).result)
-    figures = []
+    return figures(runs)
+
+
+def figures(runs: Runs) -> list[Figure]:
+    """What is told of the runs."""
+    found = []
     for name in MEASURED:
-        lines = [np.polyfit(counts, [runs[count][repeat]["seconds"][name] for count in counts], 1) for repeat in range(repeats)]
-        figures.append(Figure(f"{name}: fixed part", "s", [float(fixed) for _, fixed in lines]))
-        figures.append(Figure(f"{name}: a thousand images more", "s", [1000 * float(slope) for slope, _ in lines]))
-        for count in counts:
-            seconds = [one["seconds"][name] for one in runs[count]]
-            figures.append(Figure(f"{name}: {count:,} images", "s", seconds, series=name, images=count))
-    few, many = counts[0], counts[-1]
+        seconds = {count: [one["seconds"][name] for one in runs[count]] for count in GROWTH}
+        lines = [np.polyfit(GROWTH, times, 1) for times in zip(*seconds.values(), strict=True)]
+        found.append(Figure(f"{name}: fixed part", "s", [float(fixed) for _, fixed in lines]))
+        found.append(Figure(f"{name}: a thousand images more", "s", [1000 * float(slope) for slope, _ in lines]))
+        for count, times in seconds.items():
+            found.append(Figure(f"{name}: {count:,} images", "s", times, series=name, images=count))
     for name in MEASURED:
-        own, peer = ([one["peak"][name] / 2**20 for one in runs[count]] for count in (many, few))
-        figures.append(Figure(f"{name}: largest memory, {many:,} against {few:,} images", "MB", own, peer, MOST_MEMORY))
-    return figures
+        for count, bar in ((MANY, MOST_MEMORY), (GROWTH[-1], None)):
+            own, peer = ([one["peak"][name] / 2**20 for one in runs[images]] for images in (count, FEW))
+            found.append(Figure(f"{name}: largest memory, {count:,} against {FEW:,} images", "MB", own, peer, bar))
+    return found
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import ingestion
+from benchmarks import ingestion, scale
 from benchmarks.backbones import multiply_adds
 from models import features
 from models.preprocessing import images_from_files
@@ -78,6 +78,23 @@ def test_too_few_images_to_measure_meet_no_bar():
     assert not ingestion.figures(runs)[0].is_met
 
 
+def test_growth_is_a_line_through_the_times_and_memory_a_ratio_to_that_of_the_fewest_images():
+    def run(count: int) -> dict[str, dict[str, float]]:
+        seconds = dict.fromkeys(scale.MEASURED, 3.0 + 0.0005 * count)
+        return {"seconds": seconds, "peak": dict.fromkeys(scale.MEASURED, (1000 + 0.004 * count) * 2**20)}
+
+    found = {
+        figure.name: figure for figure in scale.figures({count: [run(count)] for count in (5_000, 20_000, 50_000, 80_000)})
+    }
+    assert found["Trainer: fixed part"].values == pytest.approx([3.0])
+    assert found["Trainer: a thousand images more"].values == pytest.approx([0.5])
+    assert (found["Trainer: 20,000 images"].series, found["Trainer: 20,000 images"].images) == ("Trainer", 20_000)
+    held = found["Evaluator: largest memory, 50,000 against 5,000 images"]
+    assert held.ratios == pytest.approx([1200 / 1020])
+    assert not held.is_met
+    assert found["Evaluator: largest memory, 80,000 against 5,000 images"].bar is None
+
+
 def read_images(path: Path, name: str) -> collections.Counter[tuple[bytes, int]]:
     """The images of a TFRecord file under a name, each with its label."""
     records = [tf.train.Example.FromString(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
@@ -103,6 +120,7 @@ def test_the_loop_writes_the_pixels_and_labels_of_every_image(tmp_path):
 
 def test_more_images_begin_with_the_same_ones(tmp_path):
     few = ingestion.write_images(tmp_path, "small", 14)
+    (tmp_path / "small-14-handful").mkdir()  # of `whole_run`
     many = ingestion.write_images(tmp_path, "small", 20)
     names = {path.relative_to(many) for path in many.glob("*/*/*")}
     first = {path.relative_to(few) for path in few.glob("*/*/*")}
