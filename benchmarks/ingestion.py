@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.components_run import run_components
-from benchmarks.measurement import Figure, peak_memory, run_apart, warm
+from benchmarks.measurement import Figure, run_apart, warm
 from pipeline.config import Config
 from pipeline.write_aside import new_folder
 
@@ -62,13 +62,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One process; seconds and largest resident memory (bytes) by component, or of "loop"."""
+    """One process; seconds by component, or of "loop"."""
 
     side: str
     kind: str
     images: int
     seconds: dict[str, float]
-    peak: dict[str, int]
 
     @property
     def total(self) -> float:
@@ -162,14 +161,14 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
             for file, label in zip(*files, labels, strict=True) if with_files else ():
                 file_writer.write(serialise(features.ENCODED, file, label))
     side = LOOP_WITH_FILES if with_files else "loop"
-    return Run(side, name, count_images(data), {"loop": time.perf_counter() - before}, {"loop": peak_memory()})
+    return Run(side, name, count_images(data), {"loop": time.perf_counter() - before})
 
 
 def run_pipeline(data: Path, name: str, work: Path) -> Run:
     """Runs the project's pipeline up to Transform; `work` is its output folder, which must be empty."""
     config = Config.model_validate({"name": "ingestion", "data": {"path": str(data)}, "image": KINDS[name].image})
-    seconds, peak = run_components(config, work, last="Transform")
-    return Run("pipeline", name, count_images(data), seconds, peak)
+    seconds, _ = run_components(config, work, last="Transform")
+    return Run("pipeline", name, count_images(data), seconds)
 
 
 SIDES: dict[str, Callable[[Path, str, Path], Run]] = {

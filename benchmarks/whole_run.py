@@ -7,6 +7,7 @@ handful of images is set apart as the start-up.
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def digits(folder: Path, epochs: int) -> Workload:
     """The embedded digits, with their configuration."""
     config = load_config(PROJECT / "configs/digits.yaml", overrides=[f"train.epochs={epochs}"])
     SAMPLES["digits"](folder / "digits")
-    data = deal(folder / "digits", folder / "digits-dealt")
+    # Of one drawing in three sizes, the names differ after the underscore.
+    data = deal(folder / "digits", folder / "digits-dealt", group_of=lambda name: name.partition("_")[0])
     return Workload(f"digits, {config.train.epochs} epochs", data, config)
 
 
@@ -69,17 +71,19 @@ def jpegs(folder: Path, count: int) -> Workload:
     return Workload(f"{count:,} JPEG files, 1 epoch", ingestion.write_images(folder, "small", count), config)
 
 
-def deal(source: Path, folder: Path) -> Path:
+def deal(source: Path, folder: Path, group_of: Callable[[str], str] = str) -> Path:
     """Links the files of class folders into train, eval and test (7 : 1 : 2), those of a group together.
 
-    A group is what a name begins with, up to its last underscore.
+    Args:
+      source: the class folders.
+      folder: for the links, which are made unless it is there.
+      group_of: a file's name, without its suffix, to its group; each file is one by itself if not given.
     """
     if folder.exists():
         return folder
     with new_folder(folder) as unfinished:
         for path in sorted(source.glob("*/*.*")):
-            group = path.stem.rpartition("_")[0] or path.stem
-            bucket = int(hashlib.sha256(group.encode()).hexdigest(), 16) % 10
+            bucket = int(hashlib.sha256(group_of(path.stem).encode()).hexdigest(), 16) % 10
             split = "train" if bucket < 7 else "eval" if bucket < 8 else "test"
             link(path, unfinished / split / path.parent.name / path.name)
     return folder

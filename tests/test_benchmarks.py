@@ -47,9 +47,9 @@ def test_resnet50_has_its_published_multiply_adds():
 
 def ingestion_run(side: str, images: int, seconds: float) -> ingestion.Run:
     if side.startswith("loop"):
-        return ingestion.Run(side, "small", images, {"loop": seconds}, {"loop": 0})
+        return ingestion.Run(side, "small", images, {"loop": seconds})
     parts = {"ImageExampleGen": 0.75 * seconds, "StatisticsGen": 1000.0, "Transform": 0.25 * seconds}
-    return ingestion.Run(side, "small", images, parts, dict.fromkeys(parts, 0))
+    return ingestion.Run(side, "small", images, parts)
 
 
 def test_speed_is_that_beyond_the_start_up_in_each_repeat():
@@ -134,9 +134,10 @@ def test_more_images_begin_with_the_same_ones(tmp_path):
 
 @pytest.mark.extra
 def test_both_loops_and_the_pipeline_are_measured_and_leave_the_images_alone(tmp_path):
-    loop, with_files = ingestion.measure(tmp_path, 1, 24, 0)
-    assert loop.values == with_files.values
-    assert all(rate > 0 for rate in (*loop.peer, *with_files.peer))
+    runs = ingestion.Bench(tmp_path, 1).measure("small", [24], list(ingestion.SIDES))
+    assert [(run.images, run.side) for run in runs] == [(count, side) for count in (12, 24) for side in ingestion.SIDES]
+    assert all(run.total > 0 for run in runs)
+    assert {*ingestion.COMPONENTS} < {*runs[-1].seconds}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small-12", "small-24"]
 
 

@@ -53,6 +53,10 @@ def test_the_page_keeps_what_is_written_around_its_tables(tmp_path):
     assert set(json.loads((tmp_path / "performance.json").read_text())) == {"start-up", "scale"}
 
 
+def group_of(name):
+    return name.partition("_")[0]
+
+
 @pytest.fixture(scope="module")
 def dealt(tmp_path_factory):
     """Train, eval and test folders of 120 images in two classes, three to a group."""
@@ -62,19 +66,26 @@ def dealt(tmp_path_factory):
         path = folder / "source" / "ab"[number % 2] / f"{number // 6:03d}_{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (8, 6), dtype=np.uint8)).save(path)
-    return whole_run.deal(folder / "source", folder / "dealt")
+    return whole_run.deal(folder / "source", folder / "dealt", group_of)
 
 
 def test_files_of_a_group_are_dealt_into_one_split(dealt):
     splits = {}
     files = sorted(dealt.glob("*/*/*.png"))
     for path in files:
-        splits.setdefault(path.stem.rpartition("_")[0], set()).add(path.parts[-3])
+        splits.setdefault(group_of(path.stem), set()).add(path.parts[-3])
     assert len(files) == 120
     assert all(len(found) == 1 for found in splits.values())
     assert {path.parts[-3] for path in files} == {"train", "eval", "test"}
     few = whole_run.handful(dealt)
     assert {len(list(classes.iterdir())) for classes in few.glob("*/*")} == {whole_run.HANDFUL}
+
+
+def test_files_without_groups_are_dealt_one_by_one(dealt, tmp_path):
+    source = dealt.with_name("source")
+    found = list(whole_run.deal(source, tmp_path / "dealt").glob("*/*/*.png"))
+    assert {path.stem for path in found} == {path.stem for path in source.glob("*/*.png")}
+    assert len({path.parts[-3] for path in found if path.stem.startswith("000_")}) > 1
 
 
 def test_the_peer_reads_the_same_images_from_the_disk_and_at_once(dealt):

@@ -40,6 +40,8 @@ class CheckerProcess:
         try:
             self._process.communicate(checker.GO, timeout)
         except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
             died = f"stopped after {timeout:g} s (check.timeout_seconds)"
         else:
             died = _explain(self._process.returncode)
