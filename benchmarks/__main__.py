@@ -36,7 +36,7 @@ def measure_photographs(plan: Plan) -> list[Figure]:
 def measure_steps(plan: Plan) -> list[Figure]:
     from benchmarks import step_time
 
-    return step_time.figures(("small", "large") if plan.full else ("small",), rounds=15 if plan.full else 9)
+    return step_time.figures(("small", "large") if plan.full else ("small",), rounds=15 if plan.full else 5)
 
 
 BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {

@@ -86,8 +86,10 @@ def _drive_only(options: argparse.Namespace) -> None:
 
 
 def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
-    from absl import flags, logging
+    from absl import logging
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    from pipeline.batching import bound_batches
 
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     invocation = json.loads(options.json_serialized_invocation_args)
@@ -102,7 +104,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
         examples["metadata"] = {key: found[key] for key in ("span", "input_fingerprint")}
     _take_runtime_parameters(parameters)
 
-    flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)  # as pipeline.local_runner does
+    bound_batches()
     logging.use_absl_handler()
     kubeflow_v2_run_executor.main(
         (

@@ -233,12 +233,12 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     with waiting(console, "loading TensorFlow and TFX"):
         for module in ("pipeline.dag_runner", "pipeline.pipeline", "components.evaluator.results"):
             importlib.import_module(module)
-        from absl import flags
         from absl import logging as absl_logging
 
+        from pipeline.batching import bound_batches
+
         gc.freeze()  # these live as long as the process, and need not be looked through again and again
-        # Batches of records by their bytes and not by time alone, which of large images would be gigabytes.
-        flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
+        bound_batches()
     if with_model:
         _check_formats(config)
     if with_model and config.model.weights != "none":

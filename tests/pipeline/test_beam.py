@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 import yaml
 from apache_beam.options import pipeline_options
+from apache_beam.testing.util import assert_that
+from tfx_bsl.coders import batch_util
 
 from components.errors import UserError
+from pipeline.batching import bound_batches
 from pipeline.beam import check_engine, check_engine_of_containers, pipeline_args
 from pipeline.config import BeamConfig, load_config
 from pipeline.kubeflow_runner import compile_pipeline
@@ -236,3 +240,16 @@ def test_compiling_checks_the_engine(tmp_path: Path) -> None:
 def java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "java").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.mark.parametrize(("record_bytes", "records", "largest"), [(2**20, 10, 4), (10, 3000, 3000)])
+def test_batches_of_records_end_at_four_mebibytes(record_bytes: int, records: int, largest: int) -> None:
+    bound_batches()
+
+    def check(sizes: list[int]) -> None:
+        assert sum(sizes) == records
+        assert max(sizes) == largest
+
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        batches = pipeline | beam.Create([bytes(record_bytes)] * records) | batch_util.BatchRecords(None, None)
+        assert_that(batches | beam.Map(len), check)
