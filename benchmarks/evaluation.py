@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +189,9 @@ def measure_network(network: str, folder: Path, images: int, repeats: int) -> li
     ]
 
 
-def measure(folder: Path, repeats: int, images: int, networks: Sequence[str] = tuple(NETWORKS)) -> list[Figure]:
-    """The same of several networks."""
-    return [figure for network in networks for figure in measure_network(network, folder, images, repeats)]
+def measure(folder: Path, repeats: int, images: int) -> list[Figure]:
+    """The same of each network."""
+    return [figure for network in NETWORKS for figure in measure_network(network, folder, images, repeats)]
 
 
 def main() -> None:
