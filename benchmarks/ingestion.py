@@ -16,7 +16,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -185,27 +185,16 @@ def measure_apart(side: str, name: str, data: Path, folder: Path) -> Run:
         return Run(**run_apart("-m", "benchmarks.ingestion", side, name, data, work).result)
 
 
-class Bench:
-    """Makes the runs that are asked for; those that several measurements need are made once."""
-
-    def __init__(self, folder: Path, repeats: int) -> None:
-        self._folder = folder
-        self._repeats = repeats
-        self._runs: dict[tuple[str, str, int], list[Run]] = {}
-
-    def measure(self, kind: str, numbers: Iterable[int], sides: list[str]) -> list[Run]:
-        """All repeats of all sides on a handful and on each number of images, in turns."""
-        counts = sorted({HANDFUL, *numbers})
-        data = {count: write_images(self._folder, kind, count) for count in counts}
-        keys = [(side, kind, count) for count in counts for side in sides]
-        for repeat in range(self._repeats):
-            for side, _, count in keys:
-                runs = self._runs.setdefault((side, kind, count), [])
-                if len(runs) <= repeat:
-                    print(f"[{repeat + 1}/{self._repeats}] {side}, {count:,} {kind} images", flush=True)
-                    runs.append(measure_apart(side, kind, data[count], self._folder))
-                    print(f"    {runs[-1].total:.2f} s", flush=True)
-        return [run for key in keys for run in self._runs[key]]
+def run_in_turns(folder: Path, repeats: int, kind: str, images: int, sides: Collection[str]) -> list[Run]:
+    """All repeats of all sides, on a handful and on so many images of a kind."""
+    data = {count: write_images(folder, kind, count) for count in (HANDFUL, images)}
+    runs: dict[tuple[int, str], list[Run]] = {(count, side): [] for count in data for side in sides}
+    for repeat in range(repeats):
+        for (count, side), made in runs.items():
+            print(f"[{repeat + 1}/{repeats}] {side}, {count:,} {kind} images", flush=True)
+            made.append(measure_apart(side, kind, data[count], folder))
+            print(f"    {made[-1].total:.2f} s", flush=True)
+    return [run for made in runs.values() for run in made]
 
 
 def sizes(runs: list[Run], kind: str) -> list[int]:
@@ -239,10 +228,11 @@ def figures(runs: list[Run]) -> list[Figure]:
 
 def measure(folder: Path, repeats: int, small: int, large: int) -> list[Figure]:
     """Speed of so many small and large images; 0 leaves the large ones out, and the loop that writes the files too."""
-    bench = Bench(folder, repeats)
     counts = {"small": small, "large": large}
     sides = [side for side in SIDES if large or side != LOOP_WITH_FILES]
-    return figures([run for kind, count in counts.items() if count for run in bench.measure(kind, [count], sides)])
+    return figures(
+        [run for kind, count in counts.items() if count for run in run_in_turns(folder, repeats, kind, count, sides)]
+    )
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def test_more_images_begin_with_the_same_ones(tmp_path):
 
 @pytest.mark.extra
 def test_both_loops_and_the_pipeline_are_measured_and_leave_the_images_alone(tmp_path):
-    runs = ingestion.Bench(tmp_path, 1).measure("small", [24], list(ingestion.SIDES))
+    runs = ingestion.run_in_turns(tmp_path, 1, "small", 24, ingestion.SIDES)
     assert [(run.images, run.side) for run in runs] == [(count, side) for count in (12, 24) for side in ingestion.SIDES]
     assert all(run.total > 0 for run in runs)
     assert {*ingestion.COMPONENTS} < {*runs[-1].seconds}
