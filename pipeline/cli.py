@@ -248,7 +248,9 @@ def _compile(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.data, options.overrides)
     with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
-        compile_pipeline(config, options.output, options.target)
+        notes = compile_pipeline(config, options.output, options.target)
+    for note in notes:
+        print(f"fpn: {note}", file=sys.stderr)
     print(options.output)
     return 0
 
@@ -499,7 +501,9 @@ def _pipeline_on_server(options: argparse.Namespace) -> Iterator[tuple["Backend"
             path = Path(folder) / "pipeline.yaml"
             config = load_config(options.config, options.data, options.overrides)
             with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
-                compile_pipeline(config, path)
+                notes = compile_pipeline(config, path)
+            for note in notes:
+                print(f"fpn: {note}", file=sys.stderr)
         breaches = lint(path)
         if breaches:
             raise UserError(f"{path}: {breaches[0]}\n{len(breaches)} in all; see them with fpn lint FILE.yaml")

@@ -5,6 +5,7 @@ import math
 import re
 import types
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from components.errors import UserError
+from pipeline.kubeflow_pod import SHARED_MEMORY, Mount, volume_errors
 from pipeline.metadata_server import MetadataServer, parse_metadata_server
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -626,6 +628,10 @@ def quantity(text: str) -> float:
     return float(number) * _UNITS[text[len(number) :]]
 
 
+VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a claim or a secret in Kubernetes
+
+
 class TolerationConfig(Section):
     """A taint of nodes on which pods may run all the same."""
 
@@ -633,6 +639,14 @@ class TolerationConfig(Section):
     operator: Literal["Equal", "Exists"] = Field("Equal", description="how the value is compared")
     value: str = Field("", description="of the taint")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="of the taint; any if not given")
+
+    @model_validator(mode="after")
+    def _is_one_of_kubernetes(self) -> "TolerationConfig":
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"operator Exists takes no value, is {self.value!r}")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("operator Equal needs a key; operator Exists without one stands for every taint")
+        return self
 
 
 class PodConfig(Section):
@@ -650,7 +664,9 @@ class PodConfig(Section):
     tolerations: list[TolerationConfig] = Field(
         [], description="taints of nodes that don't matter: key, operator, value, effect"
     )
-    env: dict[str, Text] = Field({}, description="environment variables; a component's own are added to these")
+    env: dict[VariableName, Text] = Field(
+        {}, description="environment variables; a component's own are added to these; with a proxy, NO_PROXY gets the cluster"
+    )
 
     @model_validator(mode="after")
     def _requests_fit_limits(self) -> "PodConfig":
@@ -672,14 +688,14 @@ class OwnPodConfig(Section):
     gpu_resource: str | None = None
     node_selector: dict[str, str] | None = None
     tolerations: list[TolerationConfig] | None = None
-    env: dict[str, Text] = {}
+    env: dict[VariableName, Text] = {}
 
 
 class SecretConfig(Section):
     """A secret of the cluster, in environment variables, or as files."""
 
-    name: str = Field(description="of the secret")
-    env: dict[str, str] = Field({}, description="environment variables, each with the key in the secret that it takes")
+    name: ObjectName = Field(description="of the secret")
+    env: dict[VariableName, str] = Field({}, description="environment variables, each with the key in the secret that it takes")
     path: str | None = Field(None, description="folder in which the keys are files")
 
     @model_validator(mode="after")
@@ -692,7 +708,7 @@ class SecretConfig(Section):
 class VolumeConfig(Section):
     """A persistent volume claim that all containers see."""
 
-    claim: str = Field(description="name of the claim")
+    claim: ObjectName = Field(description="name of the claim")
     path: Annotated[str, Field(pattern="^/.+")] = Field(description="folder in the containers")
 
 
@@ -740,7 +756,7 @@ class KubeflowConfig(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         None, description="when nodes fetch the image; by its tag if not given"
     )
-    image_pull_secrets: list[str] = Field([], description="secrets with access to the registry of the image")
+    image_pull_secrets: list[ObjectName] = Field([], description="secrets with access to the registry of the image")
 
     def pod_of(self, component: str) -> PodConfig:
         """What a component's container gets: `pod`, and over it the component's own.
@@ -753,6 +769,28 @@ class KubeflowConfig(Section):
             return self.pod
         given = {key: value for key, value in own.model_dump().items() if value is not None}
         return PodConfig.model_validate({**self.pod.model_dump(), **given, "env": {**self.pod.env, **own.env}})
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """Names of the environment variables that come from secrets."""
+        return [variable for secret in self.secrets for variable in secret.env]
+
+    @model_validator(mode="after")
+    def _pods_are_valid(self) -> "KubeflowConfig":
+        """Refuses what Kubernetes would refuse when a pod starts."""
+        mounts = [Mount("claim", volume.claim, volume.path) for volume in self.volumes]
+        mounts += [Mount("secret", secret.name, secret.path) for secret in self.secrets if secret.path]
+        if self.shared_memory:
+            mounts.append(SHARED_MEMORY)
+        if errors := volume_errors(mounts):
+            raise ValueError(f"volumes and secrets: {errors[0]}")
+        named = [*self.pod.env, *(name for own in self.components.values() for name in own.env)]
+        known = Counter([*set(named), *self.secret_variables])
+        for name in known:
+            if known[name] > 1 or (name.upper() == "NO_PROXY" and name in self.secret_variables):
+                cure = "write it into pod.env" if name.upper() == "NO_PROXY" else "keep one of them"
+                raise ValueError(f"the environment variable {name} comes from a secret and from elsewhere as well; {cure}")
+        return self
 
     @model_validator(mode="after")
     def _pods_fit(self) -> "KubeflowConfig":
@@ -767,7 +805,10 @@ class KubeflowConfig(Section):
 class Config(Section):
     """The whole configuration of a pipeline."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")] = Field(description="of the pipeline")
+    # A version on Kubeflow is named by this and 13 characters more, and 127 are the most that its server takes.
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=114)] = Field(
+        description="of the pipeline: at most 114 lower-case letters, digits and hyphens"
+    )
     data: DataConfig
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()

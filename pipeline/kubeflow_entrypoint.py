@@ -1,12 +1,14 @@
 """What a container of Kubeflow or Vertex AI Pipelines starts: prepares what TFX's entry point can't take, and runs it.
 
 The launcher of open-source Kubeflow Pipelines says nothing of the types of inputs, adds an output for the log, and keeps local
-copies of what is on s3:// and minio://, below /s3 and /minio; files on gs:// are read and written there.
+copies of what is on s3://, minio:// and gs://, below /s3, /minio and /gcs. Components work on these copies. On Vertex AI, and
+where a Beam engine's workers run elsewhere, they read and write gs:// itself (`--direct_gcs`).
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,8 +17,8 @@ from typing import Any, Final
 
 from components.errors import UserError, user_error
 
-_LOG_OUTPUT: Final = "executor-logs"
-_LOCAL: Final = {"s3://": "s3/", "minio://": "minio/"}  # schemes, and the launcher's folders of local copies
+_LOG_OUTPUT: Final = re.compile(r"executor-logs(-\d+)?")
+_LOCAL: Final = {"s3://": "s3/", "minio://": "minio/", "gs://": "gcs/"}  # schemes, and the launcher's folders of local copies
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lookup", action="store_true", help="tell what is there before the run, in place of an executor")
     parser.add_argument("--driver", action="store_true", help="run the ExampleGen's driver alone")
     parser.add_argument("--sample", help="known data set to write where the data is to be")
+    parser.add_argument("--component", help="its name, by which its container differs from those of others")
+    parser.add_argument(
+        "--direct_gcs", action="store_true", help="read and write gs:// itself, not the launcher's local copies"
+    )
     parser.add_argument("--local_root", default="/", help="folder of the launcher's local copies")
     return parser
 
@@ -62,7 +68,7 @@ def _look_up(options: argparse.Namespace) -> None:
     parameters = _parameters(invocation)
     if candidates := invocation["inputs"].get("artifacts"):
         (model,) = candidates["model"]["artifacts"]
-        candidate = path_utils.serving_model_path(_Locations(options.local_root).local(model["uri"]))
+        candidate = path_utils.serving_model_path(_Locations(options).local(model["uri"]))
         found = {"baseline": last_pushed(parameters["state"], candidate) or "none"}
     else:
         folder = parameters["input_base"]
@@ -94,7 +100,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     invocation = json.loads(options.json_serialized_invocation_args)
     output_file = invocation["outputs"]["outputFile"]
-    locations = _Locations(options.local_root)
+    locations = _Locations(options)
     work = _prepare(invocation, inputs_spec, locations)
     parameters = invocation["inputs"].setdefault("parameterValues", {})
     if "input_base" in parameters:
@@ -122,8 +128,12 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
 class _Locations:
     """URIs of the backend to paths that TensorFlow and Beam can use, and back."""
 
-    def __init__(self, root: str) -> None:
-        self._folders = {scheme: os.path.join(root, folder) for scheme, folder in _LOCAL.items()}
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._folders = {
+            scheme: os.path.join(options.local_root, folder)
+            for scheme, folder in _LOCAL.items()
+            if not (options.direct_gcs and scheme == "gs://")
+        }
 
     def local(self, uri: str) -> str:
         for scheme, folder in self._folders.items():
@@ -153,7 +163,8 @@ def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations:
     from tfx.dsl.io import fileio
 
     outputs = invocation["outputs"]
-    outputs.get("artifacts", {}).pop(_LOG_OUTPUT, None)
+    artifacts = outputs.get("artifacts", {})
+    outputs["artifacts"] = {name: item for name, item in artifacts.items() if not _LOG_OUTPUT.fullmatch(name)}
     for name, item in invocation["inputs"].get("artifacts", {}).items():
         for artifact in item.get("artifacts", []):
             artifact["type"] = inputs_spec["artifacts"][name]["artifactType"]

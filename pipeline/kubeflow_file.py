@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from components.errors import UserError
+from pipeline.kubeflow_pod import escaped
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -30,7 +31,7 @@ class PipelineFile:
       name: of the pipeline.
       version: name of this content: the pipeline's name and 12 hexadecimal digits of the file's SHA-256.
       types: runtime parameters, each with its type, such as NUMBER_INTEGER.
-      defaults: values of those that have one.
+      defaults: values of those that have one, with `$` doubled where it was given as it is to be read: Kubernetes halves it.
       required: names of those that a run must be given.
       pipeline_root: URI below which all is written; empty where the server's own is taken.
       tasks: names.
@@ -46,7 +47,7 @@ class PipelineFile:
     tasks: list[str]
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
-        """Values of all runtime parameters.
+        """Values of all runtime parameters, as a run must be given them (with `$` doubled in texts).
 
         Args:
           overrides: "name=value" each, with the value in YAML; later ones win.
@@ -69,7 +70,7 @@ class PipelineFile:
     def _parse(self, name: str, text: str) -> Any:
         kind = self.types[name]
         if kind == "STRING":
-            return text
+            return escaped(text)
         try:
             value = yaml.safe_load(text)
             if kind.startswith("NUMBER") and isinstance(value, str):

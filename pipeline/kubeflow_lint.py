@@ -11,8 +11,10 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow_file import read_documents
+from pipeline.kubeflow_pod import Mount, volume_errors
 
-_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_LONGEST_NAME = 114  # a version's name is 13 characters longer, and the server takes 127
 _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _SCHEMA_TITLE = re.compile(r"[A-Za-z]\w*\.[A-Z]\w*")
 _ROOT_URI = re.compile(r"(s3|minio|gs)://[^/\s]+\S*")
@@ -105,6 +107,9 @@ class _Checker:
         name = spec.pipeline_info.name
         if not _PIPELINE_NAME.fullmatch(name):
             self._add("pipeline-name", "pipelineInfo.name", f"must be lower-case letters, digits and hyphens, is {name!r}")
+        if len(name) > _LONGEST_NAME:
+            message = f"has {len(name)} characters; at most {_LONGEST_NAME} leave room for the name of a version"
+            self._add("pipeline-name", "pipelineInfo.name", message)
         root = spec.default_pipeline_root
         if not _ROOT_URI.fullmatch(root):
             said = f"is {root!r}" if root else "is missing"
@@ -118,6 +123,7 @@ class _Checker:
             self._check_component(f"components.{key}", component)
         for key, executor in self._deployment.executors.items():
             self._check_executor(key, executor)
+        self._check_containers_differ()
         self._check_platform()
         return self._found
 
@@ -275,6 +281,22 @@ class _Checker:
             known = {"resolver": "a resolver, which the backend can't run", "custom_job": "a custom job of Vertex AI"}
             self._add("executor", place, f"is {known.get(kind, 'empty')}; it must be a container or an importer")
 
+    def _check_containers_differ(self) -> None:
+        """Since version 2.3 the backend knows a component by its container, so equal ones are one component to it."""
+        first: dict[bytes, str] = {}
+        for name, component in sorted(self._spec.components.items()):
+            executor = self._deployment.executors.get(component.executor_label)
+            if executor is None or not executor.HasField("container"):
+                continue
+            container = executor.container.SerializeToString(deterministic=True)
+            other = first.setdefault(container, name)
+            if not _are_alike(component, self._spec.components[other]):
+                message = (
+                    f"its container is equal to that of component {other}, which the backend would run in its place; "
+                    "let them differ, such as by an argument with the component's name"
+                )
+                self._add("equal-containers", f"components.{name}", message)
+
     def _check_importer(self, label: str, place: str, importer: Any) -> None:
         self._check_type(f"{place}.importer.typeSchema", importer.type_schema)
         if importer.artifact_uri.WhichOneof("value") not in ("constant", "runtime_parameter"):
@@ -310,5 +332,34 @@ class _Checker:
                 if name not in self._deployment.executors:
                     self._add("platform", where, "there is no such executor")
                 if platform == "kubernetes":
-                    config = kubernetes_executor_config_pb2.KubernetesExecutorConfig()
-                    self._found += _parse(json_format.MessageToDict(executor), config, where)[1]
+                    empty = kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+                    config, found = _parse(json_format.MessageToDict(executor), empty, where)
+                    self._found += found
+                    for message in volume_errors(_mounts(config)) if config is not None else []:
+                        self._add("volume", where, message)
+
+
+def _are_alike(component: Any, other: Any) -> bool:
+    """Whether two components with equal containers may stand for each other."""
+    return component.input_definitions == other.input_definitions and component.output_definitions == other.output_definitions
+
+
+def _mounts(config: Any) -> list[Mount]:
+    """What a pod mounts by names that are written in the file; others are known when it starts."""
+    named = [
+        *(("claim", item.constant or _constant(item.pvc_name_parameter), item.mount_path) for item in config.pvc_mount),
+        *(
+            ("secret", item.secret_name or _constant(item.secret_name_parameter), item.mount_path)
+            for item in config.secret_as_volume
+        ),
+        *(
+            ("config map", item.config_map_name or _constant(item.config_map_name_parameter), item.mount_path)
+            for item in config.config_map_as_volume
+        ),
+        *(("folder", item.volume_name, item.mount_path) for item in config.empty_dir_mounts),
+    ]
+    return [Mount(kind, name, path) for kind, name, path in named if name]
+
+
+def _constant(parameter: Any) -> str:
+    return parameter.runtime_value.constant.string_value

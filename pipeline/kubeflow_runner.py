@@ -19,6 +19,7 @@ from components.errors import UserError
 from components.image_example_gen.source import root_of
 from pipeline.beam import check_engine_of_containers
 from pipeline.config import Config, PodConfig, quantity
+from pipeline.kubeflow_pod import SHARED_MEMORY, environment, escaped, has_proxy
 from pipeline.write_aside import write_text
 
 Target = Literal["kubeflow", "vertex"]
@@ -42,9 +43,10 @@ _LOOKED_UP: Final = {
 _STATE_READERS: Final = ("ExampleValidator", "Evaluator")
 _TRAINING: Final = ("Tuner", "Trainer")
 _SCORE_INGESTION: Final = "ScoreExampleGen"
+_INVOCATION: Final = "{{$}}"  # the launcher puts the ExecutorInput in its place
 
 
-def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> None:
+def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> list[str]:
     """Writes the compiled pipeline. Needs no cluster and no credentials, and opens no data.
 
     Args:
@@ -52,6 +54,9 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
       output: file to write: for Kubeflow YAML with two documents; for Vertex AI one YAML document, or a whole PipelineJob if
         the name ends in .json.
       target: where it will run.
+
+    Returns:
+      What the user should know of it, a sentence each.
 
     Raises:
       UserError: a path is one that containers or Beam's workers can't reach, or the file's name does not fit.
@@ -72,6 +77,18 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
         write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: can't be written ({error.strerror}); give another --output") from error
+    return _notes(config) if target == "kubeflow" else []
+
+
+def _notes(config: Config) -> list[str]:
+    settings = config.kubeflow
+    pods = [settings.pod, *map(settings.pod_of, settings.components)]
+    if any(has_proxy(pod.env, settings.secret_variables) for pod in pods):
+        return [
+            "a proxy is set: NO_PROXY also names the services of the cluster, which Kubeflow's launcher must reach by itself; "
+            "add the host of your own object store to it if that is not behind the proxy"
+        ]
+    return []
 
 
 def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
@@ -110,13 +127,20 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     _name_types(spec)
     for name, component in spec["components"].items():
         container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        # Containers of different components must differ: of equal ones the backend takes the first one's component for all.
+        container["args"] += ["--component", name]
+        if target == "vertex" or config.beam.runner != "local":
+            container["args"].append("--direct_gcs")
         _finish_arguments(container, component, config.data.sample if name != _SCORE_INGESTION else None)
         _finish_driver(container, target)
         pod = config.kubeflow.pod_of(name)
         container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
         container["resources"] = _resources(pod, target)
-        if pod.env:
-            container["env"] = [{"name": key, "value": value} for key, value in pod.env.items()]
+        variables = environment(pod.env, config.kubeflow.secret_variables) if target == "kubeflow" else pod.env
+        if variables:
+            container["env"] = [{"name": key, "value": value} for key, value in variables.items()]
+    if target == "kubeflow":
+        _escape_values(spec)
     values = {name: item["defaultValue"] for name, item in spec["root"]["inputDefinitions"]["parameters"].items()}
     job["runtimeConfig"] = {"gcsOutputDirectory": config.kubeflow.root, "parameterValues": values}
     return job
@@ -205,7 +229,7 @@ def _add_lookup(spec: dict[str, Any], name: str, inputs: dict[str, Any]) -> None
         "inputs": inputs,
     }
     spec["deploymentSpec"]["executors"][label] = {
-        "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", "{{$}}"]}
+        "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", _INVOCATION]}
     }
     for output, (task, key) in _LOOKED_UP[name].items():
         components[task]["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
@@ -254,6 +278,20 @@ def _finish_driver(container: dict[str, Any], target: Target) -> None:
         container["lifecycle"]["preCacheCheck"] = {"command": [*COMMAND, "--driver"], "args": container["args"]}
 
 
+def _escape_values(spec: dict[str, Any]) -> None:
+    """Keeps values as they are on their way through a container's arguments, in which Kubernetes alters `$$` and `$(NAME)`."""
+    for task in spec["root"]["dag"]["tasks"].values():
+        for parameter in task["inputs"].get("parameters", {}).values():
+            if isinstance(value := parameter.get("runtimeValue", {}).get("constant"), str):
+                parameter["runtimeValue"]["constant"] = escaped(value)
+    for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
+        if isinstance(parameter["defaultValue"], str):
+            parameter["defaultValue"] = escaped(parameter["defaultValue"])
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor["container"]
+        container["args"] = [text if text == _INVOCATION else escaped(text) for text in container["args"]]
+
+
 def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:
     """In both forms for Kubeflow Pipelines: numbers (of cores, and 10^9 bytes) as older backends read them, and quantities."""
     resources: dict[str, Any] = {}
@@ -299,7 +337,7 @@ def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
             {**_named("constant", "pvcNameParameter", volume.claim), "mountPath": volume.path} for volume in settings.volumes
         ]
         if settings.shared_memory and name in _TRAINING:
-            shared = {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory"}
+            shared = {"volumeName": SHARED_MEMORY.name, "mountPath": SHARED_MEMORY.path, "medium": "Memory"}
             found["emptyDirMounts"] = [{**shared, "sizeLimit": settings.shared_memory}]
         if settings.image_pull_policy:
             found["imagePullPolicy"] = settings.image_pull_policy

@@ -175,6 +175,18 @@ PLANTED: dict[str, tuple[Callable[[Spec], Any], str, str]] = {
         "artifact-type",
         "components.comp-train.outputDefinitions.artifacts.model",
     ),
+    "containers that are equal": (
+        lambda spec: spec["deploymentSpec"]["executors"].update(
+            {"exec-push": copy.deepcopy(spec["deploymentSpec"]["executors"]["exec-train"])}
+        ),
+        "equal-containers",
+        "components.comp-train",
+    ),
+    "pipeline name without room for a version's": (
+        lambda spec: spec["pipelineInfo"].update(name="x" * 115),
+        "pipeline-name",
+        "pipelineInfo.name",
+    ),
     "placeholder of nothing": (
         lambda spec: _container(spec)["args"].append("{{$.inputs.parameters['steps']}}"),
         "placeholder",
@@ -214,6 +226,51 @@ def test_a_breach_in_the_platforms_document_is_found(executors: Spec, breach: st
     (found,) = lint(write_documents(tmp_path / "pipeline.yaml", small, platforms))
 
     assert str(found).startswith(f"platforms.kubernetes.deploymentSpec.executors.{breach}")
+
+
+def _named(name: str, parameter: str) -> Spec:
+    return {parameter: {"runtimeValue": {"constant": name}}}
+
+
+@pytest.mark.parametrize(
+    ("executor", "breach"),
+    [
+        (
+            {"pvcMount": [{"constant": "fpn.data", **_named("fpn.data", "pvcNameParameter"), "mountPath": "/data"}]},
+            "the claim 'fpn.data' can't be mounted",
+        ),
+        (
+            {
+                "pvcMount": [{**_named("data", "pvcNameParameter"), "mountPath": "/data"}],
+                "secretAsVolume": [{"secretName": "data", "mountPath": "/keys"}],
+            },
+            "'data' names a claim and a secret",
+        ),
+        (
+            {
+                "emptyDirMounts": [{"volumeName": "room", "mountPath": "/room"}],
+                "configMapAsVolume": [{"configMapName": "settings", "mountPath": "/room"}],
+            },
+            "/room is the place of 2 volumes",
+        ),
+    ],
+)
+def test_a_volume_that_kubernetes_would_refuse_is_found(executor: Spec, breach: str, small: Spec, tmp_path: Path) -> None:
+    platforms = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-train": executor}}}}}
+
+    (found,) = lint(write_documents(tmp_path / "pipeline.yaml", small, platforms))
+
+    assert (found.rule, found.place) == ("volume", "platforms.kubernetes.deploymentSpec.executors.exec-train")
+    assert breach in found.message
+
+
+def test_components_of_one_kind_may_share_a_container(small: Spec, tmp_path: Path) -> None:
+    spec = copy.deepcopy(small)
+    spec["components"]["comp-train-2"] = copy.deepcopy(spec["components"]["comp-train"])
+    spec["root"]["dag"]["tasks"]["train-2"] = copy.deepcopy(spec["root"]["dag"]["tasks"]["train"])
+    spec["root"]["dag"]["tasks"]["train-2"]["componentRef"]["name"] = "comp-train-2"
+
+    assert lint(write_documents(tmp_path / "pipeline.yaml", spec)) == []
 
 
 def test_a_pipeline_job_and_other_documents_are_refused(small: Spec, tmp_path: Path) -> None:

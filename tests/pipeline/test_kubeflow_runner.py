@@ -1,5 +1,6 @@
 """The compiled pipeline, and what its containers do before TFX's own entry point."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import yaml
 from google.protobuf import json_format
 from kfp import components as kfp_components
 from kfp.pipeline_spec import pipeline_spec_pb2
+from kubeflow_pods import build_pod, pod_errors, shared_implementations
+from kubernetes_rules import expand
 
 from components.errors import UserError
-from pipeline.config import load_config
+from pipeline.config import KubeflowConfig, PodConfig, load_config
 from pipeline.kubeflow_entrypoint import _Locations, _prepare, _take_runtime_parameters, main
+from pipeline.kubeflow_file import read_pipeline_file
 from pipeline.kubeflow_lint import lint
 from pipeline.kubeflow_runner import compile_pipeline
 
@@ -35,6 +39,9 @@ KUBEFLOW = {
         "Tuner": {"gpus": 1},
     },
 }
+
+
+VOLUMES = "[{claim: fpn-data, path: /data}]"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,103 @@ def test_the_second_document_has_what_kubernetes_alone_knows(documents):
     assert len(executors) == 13
 
 
+SHAPES = {
+    "plain": {},
+    "all": {
+        "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
+        "export": {"formats": ["int8", "onnx"]},
+        "score": {"path": "/data/new"},
+    },
+    "curated schema": {"data": {"path": "/data/images", "schema": "/data/schema.pbtxt"}},
+    "score": {"score": {"path": "/data/new"}},
+    "sample": {"data": {"path": "data/digits", "sample": "digits"}},
+    "no check": {"check": {"enabled": False}},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_backend_runs_every_component_as_it_is(shape, tmp_path):
+    """It knows a component by its container alone."""
+    content = {"name": "few-digits", "data": {"path": "/data/images"}, "kubeflow": KUBEFLOW, **SHAPES[shape]}
+    (tmp_path / "config.yaml").write_text(json.dumps(content))
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(load_config(tmp_path / "config.yaml"), path)
+    spec = next(yaml.safe_load_all(path.read_text()))
+    for name, (component, container) in shared_implementations(spec).items():
+        assert component == spec["components"][name]
+        assert container == containers(spec)[name]
+    assert [str(breach) for breach in lint(path)] == []
+
+
+EVERY_KEY = {
+    "image": "registry/fpn:cpu",
+    "gpu_image": "registry/fpn:gpu",
+    "root": "s3://bucket/root",
+    "state": "/data/state",
+    "cache": True,
+    "pod": {
+        "cpu_request": "500m",
+        "cpu_limit": 2,
+        "memory_request": "1Gi",
+        "memory_limit": "3G",
+        "gpus": 1,
+        "gpu_resource": "amd.com/gpu",
+        "node_selector": {"pool": "gpu"},
+        "tolerations": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}, {"operator": "Exists"}],
+        "env": {"HTTPS_PROXY": "http://proxy:3128", "LEVEL": 1, "PRICE": "5$$ $(HOME)"},
+    },
+    "components": {"Trainer": {"gpus": 2, "memory_limit": "8Gi", "env": {"NCCL_DEBUG": "INFO"}}},
+    "secrets": [
+        {"name": "keys.team", "env": {"AWS_ACCESS_KEY_ID": "id"}},
+        {"name": "files", "path": "/secrets", "env": {"TOKEN": "token"}},
+    ],
+    "volumes": [{"claim": "fpn-data", "path": "/data"}, {"claim": "fpn-data", "path": "/more"}],
+    "shared_memory": "2Gi",
+    "image_pull_policy": "Always",
+    "image_pull_secrets": ["registry.keys"],
+}
+
+
+def test_pods_of_every_key_are_valid(tmp_path):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    assert set(EVERY_KEY) == set(KubeflowConfig.model_fields)
+    assert set(EVERY_KEY["pod"]) == set(PodConfig.model_fields)
+    content = {"name": "few-digits", "data": {"path": "/data/images"}, "kubeflow": EVERY_KEY}
+    (tmp_path / "config.yaml").write_text(json.dumps(content))
+    (note,) = compile_pipeline(load_config(tmp_path / "config.yaml"), tmp_path / "pipeline.yaml")
+    assert note.startswith("a proxy is set: NO_PROXY also names the services of the cluster")
+    spec, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, (component, container) in shared_implementations(spec).items():
+        pod = build_pod(name.lower(), container, component, "{}", executors[component["executorLabel"]])
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+        assert pod_errors(pod) == []
+        (main,) = pod["spec"]["containers"]
+        variables = {item["name"]: expand(item.get("value", ""), {"HOME": "/root"}) for item in main["env"]}
+        assert variables["PRICE"] == "5$$ $(HOME)"
+        assert ".svc.cluster.local" in variables["NO_PROXY"]
+        assert main["resources"]["limits"]["amd.com/gpu"] == ("2" if name == "Trainer" else "1")
+
+
+def test_texts_reach_the_components_as_they_were_written(tmp_path):
+    path = "/data/$$ and $(HOME)"
+    content = {"name": "few-digits", "data": {"path": path}, "kubeflow": KUBEFLOW}
+    (tmp_path / "config.yaml").write_text(json.dumps(content))
+    compile_pipeline(load_config(tmp_path / "config.yaml"), tmp_path / "pipeline.yaml")
+    file = read_pipeline_file(tmp_path / "pipeline.yaml")
+    assert expand(file.values()["data_path"], {"HOME": "/root"}) == path
+    assert expand(file.values(["data_path=/x/$$"])["data_path"], {}) == "/x/$$"
+    spec = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    for container in containers(spec).values():
+        assert [text for text in container["args"] if "$" in text] == ["{{$}}"]
+
+
+def test_the_compiled_digits_are_at_most_45_kb(tmp_path):
+    config = load_config(Path("configs/digits.yaml"), overrides=["kubeflow.state=/data/state", f"kubeflow.volumes={VOLUMES}"])
+    compile_pipeline(config, tmp_path / "pipeline.yaml")
+    assert (tmp_path / "pipeline.yaml").stat().st_size <= 45_000
+
+
 def test_runtime_parameters_have_the_configurations_values(documents):
     spec = documents[0]
     parameters = spec["root"]["inputDefinitions"]["parameters"]
@@ -193,6 +297,15 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
         ("kubeflow.state=/elsewhere", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
         ("kubeflow.pod.cpu_request=9", r"kubeflow\.pod: cpu_request \(9\) must not be above cpu_limit \(4\)"),
         ("kubeflow.components.Trainr={gpus: 1}", "Trainr"),
+        ("kubeflow.volumes=[{claim: fpn.data, path: /data}]", r"volumes and secrets: the claim 'fpn.data' can't be mounted"),
+        ("kubeflow.volumes=[{claim: keys, path: /data}, {claim: files, path: /x}]", "'files' names a claim and a secret"),
+        ("kubeflow.volumes=[{claim: shared-memory, path: /data}]", "'shared-memory' names a claim and a folder"),
+        ("kubeflow.secrets=[{name: My_Keys, path: /keys}]", r"kubeflow\.secrets\.0\.name"),
+        ("kubeflow.pod.env.AWS_ACCESS_KEY_ID=x", "AWS_ACCESS_KEY_ID comes from a secret and from elsewhere as well"),
+        ("kubeflow.pod.env={A=B: x}", r"kubeflow\.pod\.env"),
+        ("kubeflow.pod.tolerations=[{operator: Exists, value: x}]", "operator Exists takes no value"),
+        ("kubeflow.pod.tolerations=[{value: x}]", "operator Equal needs a key"),
+        (f"name={'x' * 115}", "name: .*at most 114 characters"),
         ("kubeflow.components.Trainer={memory_limit: 1Mi}", r"components\.Trainer: memory_request \(1Gi\) must not be above"),
     ],
 )
@@ -201,20 +314,21 @@ def test_what_can_not_work_in_a_cluster_is_said_at_once(config, tmp_path, overri
         compile_pipeline(load_config(config, overrides=[override]), tmp_path / "pipeline.yaml")
 
 
-def test_types_are_filled_in_the_log_is_dropped_and_uris_become_paths(tmp_path):
+@pytest.mark.parametrize("log", ["executor-logs", "executor-logs-0"])
+def test_types_are_filled_in_the_log_is_dropped_and_uris_become_paths(tmp_path, log):
     uri = "s3://bucket/root/run/Trainer/1"
     invocation = {
         "inputs": {"artifacts": {"examples": {"artifacts": [{"uri": "minio://b/x", "type": {"instanceSchema": ""}}]}}},
         "outputs": {
             "artifacts": {
                 "model": {"artifacts": [{"uri": f"{uri}/model", "type": {"schemaTitle": "tfx.Model"}}]},
-                "executor-logs": {"artifacts": [{"uri": f"{uri}/executor-logs"}]},
+                log: {"artifacts": [{"uri": f"{uri}/executor-logs-0"}]},
             },
             "outputFile": "/tmp/kfp_outputs/output_metadata.json",
         },
     }
     inputs_spec = {"artifacts": {"examples": {"artifactType": {"schemaTitle": "tfx.Examples"}}}}
-    locations = _Locations(str(tmp_path))
+    locations = _Locations(argparse.Namespace(local_root=str(tmp_path), direct_gcs=False))
     work = _prepare(invocation, inputs_spec, locations)
     (examples,) = invocation["inputs"]["artifacts"]["examples"]["artifacts"]
     assert examples == {"uri": str(tmp_path / "minio/b/x"), "type": {"schemaTitle": "tfx.Examples"}}
@@ -228,7 +342,10 @@ def test_types_are_filled_in_the_log_is_dropped_and_uris_become_paths(tmp_path):
         "uri": f"{uri}/model",
         "of": ["minio://b/x", 1],
     }
-    assert locations.local("gs://bucket/x") == "gs://bucket/x"
+    assert locations.local("gs://bucket/x") == str(tmp_path / "gcs/bucket/x")
+    assert locations.remote(str(tmp_path / "gcs/bucket/x")) == "gs://bucket/x"
+    direct = _Locations(argparse.Namespace(local_root=str(tmp_path), direct_gcs=True))
+    assert direct.local("gs://bucket/x") == direct.remote("gs://bucket/x") == "gs://bucket/x"
 
 
 def test_runtime_parameters_reach_the_executors():
