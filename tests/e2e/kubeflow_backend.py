@@ -93,8 +93,20 @@ class Backend:
         """Names of all objects whose URI begins so."""
         return self._store.list(self._bucket, self._key_of(uri))
 
-    def run(self, file: Path, arguments: dict[str, Any] | None = None, only: tuple[str, ...] = ()) -> dict[str, Done]:
+    def run(
+        self,
+        file: Path,
+        arguments: dict[str, Any] | None = None,
+        only: tuple[str, ...] = (),
+        after: dict[str, Done] | None = None,
+    ) -> dict[str, Done]:
         """Runs the tasks, or those that are named with `only`, in order.
+
+        Args:
+          file: compiled pipeline.
+          arguments: runtime parameters.
+          only: names of tasks.
+          after: tasks of an earlier run, whose outputs these take.
 
         Raises:
           TaskFailed: one has failed.
@@ -106,7 +118,7 @@ class Backend:
         tasks = spec["root"]["dag"]["tasks"]
         implementations = shared_implementations(spec)
         root = f"{spec['defaultPipelineRoot']}/{spec['pipelineInfo']['name']}/{uuid.uuid4()}"
-        done: dict[str, Done] = {}
+        done = dict(after or {})
         for name in TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()}).static_order():
             if only and name not in only:
                 continue
