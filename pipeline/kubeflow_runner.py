@@ -183,14 +183,24 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _data_path(config: Config) -> str:
-    path, others = config.data.path, config.score.path
-    if others and not ("://" in root_of(others) or os.path.isabs(others)):
-        raise UserError(f"score.path: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {others}")
-    if "://" in root_of(path) or os.path.isabs(path):
-        return path
-    if config.data.sample:  # each container that reads it writes it for itself
-        return f"/tmp/{path}"
-    raise UserError(f"data.path: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {path}")
+    path = config.data.path
+    if config.data.sample and not _is_reachable(path):  # each container that reads it writes it for itself
+        path = f"/tmp/{path}"
+    weights = config.model.weights
+    needed = {
+        "data.path": path,
+        "data.schema": config.data.schema_file,
+        "model.weights": None if weights in ("none", "imagenet") else weights,
+        "score.path": config.score.path,
+    }
+    for key, value in needed.items():
+        if value and not _is_reachable(value):
+            raise UserError(f"{key}: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {value}")
+    return path
+
+
+def _is_reachable(path: str) -> bool:
+    return "://" in root_of(path) or os.path.isabs(path)
 
 
 def _add_lookups(spec: dict[str, Any], state: str) -> None:
