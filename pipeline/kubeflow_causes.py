@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import kfp_server_api
 import urllib3
@@ -22,7 +23,8 @@ _EXECUTOR: Final = re.compile(r"executor(\(\d+\))?")
 _POD: Final = re.compile(r"(?P<workflow>.+?)-(?:retry-)?system-[a-z-]+-(?P<hash>\d+)")
 _NODE: Final = re.compile(r"(?P<workflow>.+)-(?P<hash>\d+)")
 _LAUNCHER: Final = re.compile(r'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ .*|time="?\d{4}-.* level=.*|Error: exit status \d+|\s*')
-_ESCAPE_SEQUENCE: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.")
+_ESCAPE_SEQUENCE: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b.")
+_INVISIBLE: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories: control, format, surrogate, separators
 _SAYS_LITTLE: Final = re.compile(r"exit(ed)?( with)?( code| status)|child '.*' failed", re.I)
 
 
@@ -61,7 +63,8 @@ def find_failures(run: Any, tasks: list[str], api: kfp_server_api.ApiClient, nam
             if not message or _SAYS_LITTLE.search(message):
                 logs[name] = _cause_of_log(_read_log(api, run.run_id, namespace, parts))
     found = [
-        Failure(name, logs.get(name) or message, next(iter(_pods(parts)), "")) for name, (message, parts) in failed.items()
+        Failure(_visible(name), logs.get(name) or message, _visible(next(iter(_pods(parts)), "")))
+        for name, (message, parts) in failed.items()
     ]
     of_run = _message([run])
     return [*found, Failure("", of_run)] if of_run else found
@@ -168,14 +171,15 @@ def _read_log(api: kfp_server_api.ApiClient, run_id: str, namespace: str | None,
     former; and the API's route for artifacts.
     """
     pods = _pods(parts)
+    nodes = f"runs/{quote(run_id, safe='')}/nodes"
     for pod in pods:
-        path = f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+        path = f"/apis/v1alpha1/{nodes}/{quote(pod, safe='')}/log"
         query = {"podname": pod, "runid": run_id} | ({"podnamespace": namespace} if namespace else {})
         if log := _read(api, path) or _read(api, "/k8s/pod/logs", query):
             return log
     for node in dict.fromkeys(map(_node, pods)):
         for artifact in _ARTIFACTS:
-            if log := _read(api, f"/apis/v2beta1/runs/{run_id}/nodes/{node}/artifacts/{artifact}:read", wrapped=True):
+            if log := _read(api, f"/apis/v2beta1/{nodes}/{quote(node, safe='')}/artifacts/{artifact}:read", wrapped=True):
                 return log
     return b""
 
@@ -255,13 +259,12 @@ def _cause_of_log(log: bytes) -> str:
 
 
 def _clean_lines(text: str) -> list[str]:
-    """Lines that are not empty, without what steers a terminal; of a line that was written over, what was last to be seen."""
-    lines = []
-    for line in _ESCAPE_SEQUENCE.sub("", text).split("\n"):
-        seen = line.rstrip("\r").rpartition("\r")[2].expandtabs(4)
-        shown = "".join(
-            character for character in seen if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        )
-        if shown.strip():
-            lines.append(shown.rstrip()[:_LINE])
-    return lines
+    """Lines that are not empty, each as it was last to be seen: a progress bar writes its line over and over."""
+    seen = [line.rstrip("\r").rpartition("\r")[2] for line in _ESCAPE_SEQUENCE.sub("", text).split("\n")]
+    return [line.rstrip()[:_LINE] for line in map(_visible, seen) if line.strip()]
+
+
+def _visible(text: str) -> str:
+    """A text without what steers a terminal."""
+    text = _ESCAPE_SEQUENCE.sub("", text).expandtabs(4)
+    return "".join(character for character in text if unicodedata.category(character) not in _INVISIBLE)

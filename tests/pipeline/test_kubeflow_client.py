@@ -219,7 +219,7 @@ def test_the_innermost_failed_task_is_named_where_the_server_links_them() -> Non
 
     details = [
         task("tune", "1", error=error("child 'w-2' failed"), child_tasks=child(pod_name="w-2")),
-        task("fit", "2", pod_name="w-system-container-executor-2", child_tasks=child(task_id="3")),
+        task("\x1b[2Jfit", "2", pod_name="w-system-container-executor-2", child_tasks=child(task_id="3")),
         task("executor", "3"),
         task("executor(0)", "4", parent_task_id="3", error=error("an attempt")),
         task("executor(1)", "5", parent_task_id="3", error=error("out of memory")),
@@ -249,7 +249,7 @@ def test_of_a_huge_log_the_end_alone_is_kept(
 def test_a_log_can_not_steer_the_terminal(server: Server, small: Path, capsys: pytest.CaptureFixture) -> None:
     server.logs[pod_of("train")] = (
         b"[bold red]not markup[/] :smile: \\[x]\n\n"
-        b"\x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b[2J\a\b\xe2\x80\xaecaf\xc3\xa9 \xff\n"
+        b"\x1b]\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b[2J\a\b\xe2\x80\xaecaf\xc3\xa9 \xff\n"
         b" 1/9 [>....]\r 9/9 [=====]\r\n"
     )
     server.history["push"] = "[/]\x1b[2Jno \u202eimages"
