@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from components.errors import UserError
 from components.image_example_gen.row import LEADS_OUT
+from components.stores import file_system
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     """
     try:
         files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
+    except UserError:
+        raise
     except Exception as error:  # each file system has its own
         raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
     if not files:
@@ -121,6 +124,8 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     for place, wanted in places.items():
         try:
             listed = _list_remote(place)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"{wanted[0]}: can't be looked up ({error}); correct the manifest or the access to it") from error
         for uri in wanted:
@@ -132,7 +137,7 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
 def _list_remote(folder: str) -> dict[str, File]:
     root = folder.rstrip("/") + "/"
     files = {}
-    for item in FileSystems.get_filesystem(root)._list(root):  # not match(), which takes [ and * in names for patterns
+    for item in file_system(root)._list(root):  # not match(), which takes [ and * in names for patterns
         path = item.path.removeprefix(root)
         # A name that ends in a slash stands for an empty folder.
         if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
