@@ -8,12 +8,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.io import fileio
 
 import components.s3  # noqa: F401
+from components.stores import open_to_write
 
 
 def remove_markers(folder: str) -> None:
@@ -44,7 +43,7 @@ def replace_file(path: str, write: Callable[[Any], Any]) -> None:
       write: gets the open binary file.
     """
     unfinished = aside(path)
-    with FileSystems.create(unfinished, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with open_to_write(unfinished) as file:
         write(file)
     fileio.rename(unfinished, path, overwrite=True)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from apache_beam.io.aws import s3io
 from apache_beam.io.filesystem import BeamIOError
-from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.io import filesystem, filesystem_registry
+
+from components.stores import open_to_read, open_to_write, s3
 
 
 class S3Files(filesystem.Filesystem):
@@ -22,15 +22,17 @@ class S3Files(filesystem.Filesystem):
     @staticmethod
     def open(name: str, mode: str = "r") -> Any:
         """Opens for reading or writing; what is written is there when the file is closed."""
-        if "w" not in mode and not _client().exists(name):
+        if "w" in mode:
+            return open_to_write(name) if "b" in mode else _Text(name)
+        if not s3().exists(name):
             raise filesystem.NotFoundError(f"{name}: no such object")
-        file = _client().open(name, mode.replace("b", "") + "b")
+        file = open_to_read(name)
         return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
     @staticmethod
     def copy(src: str, dst: str, overwrite: bool = False) -> None:
         _check_free(dst, overwrite)
-        _client().copy(src, dst)
+        s3().copy(src, dst)
 
     @staticmethod
     def exists(path: str) -> bool:
@@ -64,23 +66,22 @@ class S3Files(filesystem.Filesystem):
     def remove(path: str) -> None:
         if not _is_object(path):
             raise filesystem.NotFoundError(f"{path}: no such object")
-        _client().delete(path)
+        s3().delete(path)
 
     @staticmethod
     def rename(src: str, dst: str, overwrite: bool = False) -> None:
         _check_free(dst, overwrite)
-        _client().rename(src, dst)
+        s3().rename(src, dst)
 
     @staticmethod
     def rmtree(path: str) -> None:
-        failed = {name: error for name, error in _client().delete_files(list(_sizes(_folder(path)))).items() if error}
-        if failed:
+        if failed := {name: error for name, error in s3().delete_files(list(_sizes(_folder(path)))) if error}:
             raise BeamIOError("Delete operation failed", failed)
 
     @staticmethod
     def stat(path: str) -> Any:
         """As TensorFlow's: `length`, in bytes."""
-        return SimpleNamespace(length=_client().size(path))
+        return SimpleNamespace(length=s3().size(path))
 
     @staticmethod
     def walk(top: str, topdown: bool = True, onerror: Any = None) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -95,8 +96,26 @@ class S3Files(filesystem.Filesystem):
             yield here
 
 
-def _client() -> s3io.S3IO:
-    return s3io.S3IO(options=PipelineOptions([]))
+class _Text:
+    """Text to be written."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open_to_write(path)
+
+    def __enter__(self) -> "_Text":
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._file.__exit__(*failure)
+
+    def write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _folder(path: str) -> str:
@@ -104,11 +123,11 @@ def _folder(path: str) -> str:
 
 
 def _sizes(beginning: str) -> dict[str, int]:
-    return dict(_client().list_files(beginning))
+    return dict(s3().list_files(beginning))
 
 
 def _is_object(path: str) -> bool:
-    return path.rstrip("/").count("/") > 2 and _client().exists(path)
+    return path.rstrip("/").count("/") > 2 and s3().exists(path)
 
 
 def _check_free(path: str, overwrite: bool) -> None:

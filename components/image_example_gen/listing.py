@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import UserError
 from components.image_example_gen.row import LEADS_OUT
-from components.stores import file_system
+from components.stores import file_system, open_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def join(folder: str, path: str) -> str:
 
 def open_file(path: str) -> BinaryIO:
     """Opens a file as it is, compressed or not."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return open_to_read(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:

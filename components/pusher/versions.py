@@ -347,20 +347,15 @@ def _files(path: str) -> Any:
 def _open(folder: str, make: bool = True) -> Iterator[_Folder | _Bucket]:
     place = _Bucket(folder) if "://" in folder else _Folder(folder)
     if make:
-        if folder.startswith("gs://"):
-            _check_bucket(place.path)
+        if "://" in folder:
+            from components.stores import check_bucket
+
+            check_bucket(folder)
         place.files.makedirs(place.path)
     elif not place.files.isdir(place.path):
         raise UserError(f"{folder}: no such folder; give the one that a run has pushed to, such as output/digits/pushed")
     with place.exclusive():
         yield place
-
-
-def _check_bucket(folder: str) -> None:
-    """Fails at once if there is no such bucket, to which TensorFlow would try to write for minutes."""
-    from components.stores import file_system
-
-    next(iter(file_system(folder)._list(f"{folder}/")), None)
 
 
 def _walk(folder: str) -> Iterator[str]:
