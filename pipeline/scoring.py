@@ -15,6 +15,7 @@ from components.errors import UserError, user_error
 from components.image_example_gen import source
 from components.image_example_gen.listing import is_remote
 from components.pusher.versions import model_digest
+from components.stores import check_bucket
 from pipeline.beam import check_engine, pipeline_args
 from pipeline.config import Config
 from pipeline.progress import waiting
@@ -134,6 +135,8 @@ def _held(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None]:
     from tfx.dsl.io import fileio
 
     try:
+        if is_remote(output):
+            check_bucket(output)
         fileio.makedirs(output)
         lock = open(os.devnull if is_remote(output) else _in(output, _LOCK_FILE), "w")  # noqa: SIM115
     except (OSError, fileio.NotFoundError) as error:

@@ -12,8 +12,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
@@ -23,6 +21,7 @@ from components.evaluator.predictions import Predictions
 from components.files import aside, replace_file
 from components.image_example_gen.executor import REJECTED_FILE
 from components.image_example_gen.listing import open_file
+from components.stores import open_to_write
 from models import features
 
 SCORES_FOLDER: Final = "scores"
@@ -86,7 +85,7 @@ class Tables:
         undecodable: list[Rejected] = []
         fileio.makedirs(os.path.dirname(path))
         with (
-            FileSystems.create(aside(path), compression_type=CompressionTypes.UNCOMPRESSED) as file,
+            open_to_write(aside(path)) as file,
             parquet.ParquetWriter(file, schema) as writer,
         ):
             tables: list[pa.Table] = []
