@@ -16,10 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipeline.serving.launch import ENVIRONMENT
-
 PROJECT = Path(__file__).parents[2]
 
 
@@ -59,8 +55,6 @@ def encode(file: bytes) -> str:
 @contextlib.contextmanager
 def serving(model: Path, *arguments: str) -> Iterator[Server]:
     """`fpn serve` on a free port, until the end of the block."""
-    if not (PROJECT / ENVIRONMENT / ".complete").exists():
-        pytest.skip("the environment for serving is not there: run make serving")
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with tempfile.NamedTemporaryFile("w+") as log:
