@@ -255,3 +255,16 @@ def test_what_can_not_be_served_is_told_with_its_cure(tmp_path, capsys):
         port = str(taken.getsockname()[1])
         assert main_of_the_server("--port", port) == 2
     assert capsys.readouterr().err.startswith(f"fpn: --host 127.0.0.1 --port {port}: ")
+
+
+def test_the_server_needs_neither_tfx_nor_beam(exported):
+    program = """
+import os, sys
+from pipeline.cli import main
+os._exit(main(sys.argv[1:]) or len({"tfx", "apache_beam"} & sys.modules.keys()))
+"""
+    with serving(Path(exported.path), program=("-c", program)) as server:
+        assert server.predict(exported.files)[0] == 200
+        body = json.dumps({"instances": [{"b64": encode(exported.files[0])}]})
+        assert server.ask("POST", "/v1/models/fpn:explain", body)[0] == 200
+        assert server.stop() == 0
