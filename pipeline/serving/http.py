@@ -1,9 +1,9 @@
 """Uvicorn's HTTP protocol, with limits."""
 
 import asyncio
-import json
 from typing import Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.serving.metrics import REQUESTS
@@ -47,7 +47,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"error": msg}).encode()
+        body = orjson.dumps({"error": msg})
         head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
         head += f"content-length: {len(body)}\r\n\r\n"
         REQUESTS.labels("other", "400").inc()
