@@ -123,8 +123,6 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     for place, wanted in places.items():
         try:
             listed = _list_remote(place)
-        except UserError:
-            raise
         except Exception as error:
             raise UserError(f"{wanted[0]}: can't be looked up ({error}); correct the manifest or the access to it") from error
         for uri in wanted:

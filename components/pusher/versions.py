@@ -334,7 +334,7 @@ class _Bucket(_Place):
 def _files(path: str) -> Any:
     if "://" not in path:
         return _LOCAL
-    from tfx.dsl.io import filesystem_registry
+    from tfx.dsl.io import fileio, filesystem_registry  # noqa: F401  # fileio makes TensorFlow's file systems known
 
     import components.s3  # noqa: F401  # makes s3:// known
     from components.stores import check_packages

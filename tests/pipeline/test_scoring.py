@@ -217,6 +217,7 @@ def test_what_is_killed_goes_on_and_ends_in_the_same_files(exported, tmp_path):
     assert files(output) == files(tmp_path / "whole")
 
 
+@pytest.mark.extra
 def test_from_a_bucket_to_a_bucket_the_answers_are_the_same(exported, pictures, flat, store, bucket):
     store.put(bucket, "data/", b"")
     for file in pictures.iterdir():
