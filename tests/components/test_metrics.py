@@ -85,7 +85,7 @@ def _peer_of_single(name: str, labels: np.ndarray, probabilities: np.ndarray) ->
         case "brier":
             return float(((probabilities.astype(np.float64) - indicators) ** 2).sum(axis=-1).mean())
         case "ece":
-            return expected_calibration_error(probabilities.astype(np.float64), indicators.astype(float))
+            return expected_calibration_error(probabilities.astype(np.float64), labels)
     raise KeyError(name)
 
 
@@ -110,7 +110,7 @@ def _peer_of_multi(name: str, labels: np.ndarray, probabilities: np.ndarray) -> 
         case "brier":
             return peer.brier_score_loss(labels.ravel(), probabilities.ravel())
         case "ece":
-            return expected_calibration_error(probabilities.astype(np.float64), labels.astype(float), multi_label=True)
+            return expected_calibration_error(probabilities.astype(np.float64), labels)
     raise KeyError(name)
 
 
