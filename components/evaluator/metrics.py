@@ -168,21 +168,6 @@ def compute(names: Iterable[str], labels: Integers, probabilities: Floats, weigh
     return {name: float(values[0]) for name, values in found.items()}
 
 
-def compute_by_class(
-    names: Iterable[str], labels: Integers, probabilities: Floats, weights: Floats | None = None
-) -> dict[str, Floats]:
-    """Measures each class against the rest, with those of the metrics that there are of a class.
-
-    Args: as of `compute`.
-
-    Returns:
-      float [K] by name; NaN where no label names the class.
-    """
-    column = np.ones((len(labels), 1)) if weights is None else np.asarray(weights, np.float64)[:, None]
-    found = Measurement(labels, probabilities).compute_by_class(names, column)
-    return {name: values[:, 0] for name, values in found.items()}
-
-
 class Measurement:
     """Images prepared once, to be measured under many weightings.
 
