@@ -8,7 +8,9 @@ import pytest
 
 from scripts import list_licences
 
-ROWS = dict(re.findall(r"^\| ([a-z0-9][a-z0-9-]*) \| (.+?) \|", list_licences.PAGE.read_text(encoding="utf-8"), re.MULTILINE)[1:])
+ROWS = dict(
+    re.findall(r"^\| ([a-z0-9][a-z0-9-]*) \| (.+?) \|", list_licences.PAGE.read_text(encoding="utf-8"), re.MULTILINE)[1:]
+)
 
 
 def test_nothing_that_is_needed_is_under_the_gpl_or_the_agpl():
