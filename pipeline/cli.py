@@ -257,7 +257,7 @@ def _runs(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from pipeline.report import render_runs, shown
+    from pipeline.report import render_runs, short_path
     from pipeline.runs import read_runs
 
     outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
@@ -267,7 +267,7 @@ def _runs(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     for output, runs in found.items():
         data = next((run.data for run in runs if run.data), "")
-        console.print(render_runs(runs, f"{shown(output)}, from {shown(data)}" if data else shown(output)))
+        console.print(render_runs(runs, f"{short_path(output)}, from {short_path(data)}" if data else short_path(output)))
     if options.json:
         print(json.dumps({"runs": [{"output": str(output), **asdict(run)} for output, runs in found.items() for run in runs]}))
     return 0
