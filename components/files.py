@@ -4,7 +4,6 @@ Files are read and written by Beam's file systems and by TFX's, which are Tensor
 which importing this module makes known.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from tfx.dsl.io import fileio
 
 import components.s3  # noqa: F401
 from components.stores import open_to_write
+from models.files import replaced
 
 
 def remove_markers(folder: str) -> None:
@@ -42,13 +42,5 @@ def replace_file(path: str, write: Callable[[Any], Any]) -> None:
       path: local, or on one of Beam's file systems.
       write: gets the open binary file.
     """
-    unfinished = aside(path)
-    with open_to_write(unfinished) as file:
+    with replaced(path, fileio) as unfinished, open_to_write(unfinished) as file:
         write(file)
-    fileio.rename(unfinished, path, overwrite=True)
-
-
-def aside(path: str) -> str:
-    """The hidden name, in the same folder, under which a file is written before it is renamed."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}")

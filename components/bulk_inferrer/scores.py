@@ -18,11 +18,12 @@ from tfx.dsl.io import fileio
 from components.bulk_inferrer.model import Answers
 from components.evaluator.groups import combine
 from components.evaluator.predictions import Predictions
-from components.files import aside, replace_file
+from components.files import replace_file
 from components.image_example_gen.executor import REJECTED_FILE
 from components.image_example_gen.listing import open_file
 from components.stores import open_to_write
 from models import features
+from models.files import replaced
 
 SCORES_FOLDER: Final = "scores"
 GROUPS_FILE: Final = "groups.parquet"
@@ -84,23 +85,23 @@ class Tables:
         path = self.path(shard)
         undecodable: list[Rejected] = []
         fileio.makedirs(os.path.dirname(path))
-        with (
-            open_to_write(aside(path)) as file,
-            parquet.ParquetWriter(file, schema) as writer,
-        ):
-            tables: list[pa.Table] = []
-            for some in answers:
-                tables.append(self._to_table(some, schema))
-                undecodable += [(image.path, _joined(image.labels), reason) for image, reason in some.rejected]
-                if sum(table.num_rows for table in tables) >= _ROWS:
-                    writer.write_table(pa.concat_tables(tables))
-                    tables = []
-            writer.write_table(pa.concat_tables([*tables, schema.empty_table()]))
-        table = pa.Table.from_pylist(
-            [dict(zip(_REJECTED.names, item, strict=True)) for item in (*rejected, *undecodable)], _REJECTED
-        )
-        replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
-        fileio.rename(aside(path), path, overwrite=True)
+        with replaced(path, fileio) as unfinished:
+            with (
+                open_to_write(unfinished) as file,
+                parquet.ParquetWriter(file, schema) as writer,
+            ):
+                tables: list[pa.Table] = []
+                for some in answers:
+                    tables.append(self._to_table(some, schema))
+                    undecodable += [(image.path, _joined(image.labels), reason) for image, reason in some.rejected]
+                    if sum(table.num_rows for table in tables) >= _ROWS:
+                        writer.write_table(pa.concat_tables(tables))
+                        tables = []
+                writer.write_table(pa.concat_tables([*tables, schema.empty_table()]))
+            table = pa.Table.from_pylist(
+                [dict(zip(_REJECTED.names, item, strict=True)) for item in (*rejected, *undecodable)], _REJECTED
+            )
+            replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
 
     def finish(self, groups: dict[str, Any]) -> Counts:
         """Decides groups, and lists the rejected files in one table.

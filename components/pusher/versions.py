@@ -152,6 +152,13 @@ def list_versions(folder: str) -> list[Version]:
         return place.versions()
 
 
+def version_folders(folder: str) -> dict[int, str]:
+    """The whole versions in a folder, local or a URI, by their numbers, rising; none if it is not there."""
+    place = _Place(folder)
+    paths = {int(name): f"{place.path}/{name}" for name in place.names() if name.isdecimal()}
+    return {number: path for number, path in sorted(paths.items()) if place.files.exists(f"{path}/{_GRAPH}")}
+
+
 def fetch(version: str, folder: str) -> str:
     """The local folder of a version: its own, or a copy in `folder` of one on an object store.
 
@@ -179,8 +186,7 @@ class _Place:
 
     def numbers(self) -> list[int]:
         """Of the whole versions, rising."""
-        numbers = sorted(int(name) for name in self.names() if name.isdecimal())
-        return [number for number in numbers if self.files.exists(f"{self.path}/{number}/{_GRAPH}")]
+        return [number for number, path in version_folders(self.path).items() if path == f"{self.path}/{number}"]
 
     def versions(self) -> list[Version]:
         return [self.version(number) for number in self.numbers()]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models.fpn import build_classifier
-from models.gradcam import grad_cam
+from models.gradcam import explain_maps, split
 
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.integers(0, 256, (5, 24, 40, 1), dtype=np.uint8)
@@ -24,6 +24,11 @@ def classifier(**options):
         if any(name in weight.path for name in ("head", "logits")):
             weight.assign(keras.random.normal(weight.shape, stddev=0.5, seed=len(weight.path)))
     return model
+
+
+def grad_cam(model, images, class_index=None, multi_label=False):
+    levels, trunk, head = split(model)
+    return explain_maps(trunk(images, training=False), levels, head, class_index, multi_label)
 
 
 def pooled_maps(model):
