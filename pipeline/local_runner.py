@@ -21,7 +21,6 @@ from rich.console import Console
 
 from components.errors import UserError, user_error
 from components.image_example_gen import source
-from components.pusher.versions import RUN_FOLDER
 from models import features
 from pipeline.beam import check_engine
 from pipeline.config import Config, RegistryConfig
@@ -219,7 +218,6 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
             raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
         screen = stack.enter_context(output_to(folder / "log.txt"))
         place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
-        os.environ[RUN_FOLDER] = str(place.folder)
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
         )
@@ -267,7 +265,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     status, error = 0, ""
     try:
         with display:
-            DagRunner(place.store).run(pipeline)
+            DagRunner(place.store, place.folder).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place.log)
