@@ -14,6 +14,7 @@ from tfx.utils import path_utils
 from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
+from components.image_example_gen.layout import has_layout
 from components.model_check.results import read_check
 from components.model_formats.results import FormatResult, read_results
 from models.calibration import CALIBRATION_FILE
@@ -41,7 +42,8 @@ class RunOutputs:
     """Where the outputs of a run are; None, or empty, where it did not get that far.
 
     Attributes:
-      examples: number of images by split, and `rejected` files.
+      examples: number of images by split, and `rejected` files; empty, too, of the examples of another ExampleGen than
+        ImageExampleGen, and so are `classes` and `duplicates`.
       classes: number of images by split and label; an image of several labels counts for each.
       examples_folder: of the images, with ingestion's index and tables.
       duplicates: a line on each kind of duplicates that spoils training or evaluation; see `describe_duplicates`.
@@ -81,7 +83,7 @@ def read_outputs(store: Store) -> RunOutputs:
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
     duplicates: list[str] = []
-    if "examples" in artifacts:
+    if "examples" in artifacts and has_layout(artifacts["examples"]):
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
         classes = summary["splits"]

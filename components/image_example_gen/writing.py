@@ -2,14 +2,13 @@
 
 import os
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
 from components.files import aside
-
-_DECODED: Final = "decoded"  # folder beside the splits, with splits of its own
+from components.image_example_gen.layout import decoded_folder, shard_path
 
 
 class Examples(NamedTuple):
@@ -58,13 +57,3 @@ class SplitWriters:
                 fileio.rename(aside(path), path, overwrite=True)
             else:
                 fileio.remove(aside(path))
-
-
-def decoded_folder(examples: str) -> str:
-    """Where the decoded examples are, in the folder of the others."""
-    return os.path.join(examples, _DECODED)
-
-
-def shard_path(folder: str, split: str, shard: int, shards: int) -> str:
-    """The file of a shard's examples of one split."""
-    return os.path.join(folder, f"Split-{split}", f"data_tfrecord-{shard:05d}-of-{shards:05d}")
