@@ -42,7 +42,7 @@ _PROPERTIES: Final = {  # column -> name, unit, format of a figure
     "sharpness": ("Sharpness", "standard deviation of the Laplacian", "{:.3f}"),
     "bytes": ("File size", "bytes", "{:,.0f}"),
 }
-_COLUMNS: Final = ["label", "group", "split", "reason", "note", "format", *(set(_PROPERTIES) - {"aspect"})]
+_COLUMNS: Final = ["label", "group", "split", "reason", "kind", "note", "format", *(set(_PROPERTIES) - {"aspect"})]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         "properties": _properties(taken, splits),
         "sheets": sheets,
         "sheets_stopped": stopped,
-        "reasons": _count(index["reason"][~is_taken].str.split(":").str[0]),
+        "reasons": _count(index["kind"][~is_taken]),
         "rejects": _rows(examples / REJECTED_FILE, _MOST_REJECTS),
         "rejects_file": shown(examples / REJECTED_FILE),
         "notes": _count(index["note"][index["note"] != ""]),
