@@ -1,7 +1,6 @@
 """One HTML page about a model: the verdict, its metrics slice by slice, what it mistakes for what, and how to make it again."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +131,7 @@ def write_evaluation_page(
         "context": context,
         "evaluation": found,
         "overall": found.slices[0],
-        "verdicts": [(verdict, *_scale(verdict)) for verdict in found.verdicts],
+        "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
         "definitions": METRICS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
         "slices": _slice_table(found.overall, found.slices[1:]),
@@ -220,18 +219,14 @@ def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
 
 
-def _scale(verdict: Verdict) -> tuple[Axis, float | None, float | None]:
-    """The part of a threshold's axis around bounds and value, and the lower and the upper bound."""
-    lower, upper = (
-        float(match[1]) if (match := re.search(rf"{word} (-?[\d.]+(?:e[-+]?\d+)?)", verdict.requirement)) else None
-        for word in ("at least", "at most")
-    )
-    values = [bound for bound in (lower, upper) if bound is not None] + (_ends([verdict.measured]) if verdict.measured else [])
-    axis = _around(values, 0.25)
-    if " against " in verdict.requirement:
-        return axis, lower, upper
+def _scale(verdict: Verdict) -> Axis:
+    """The part of a threshold's axis around bounds and value."""
+    bounds = [bound for bound in (verdict.lower, verdict.upper) if bound is not None]
+    axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
+    if verdict.against:
+        return axis
     definition = METRICS[verdict.metric]
-    return Axis(max(axis.low, definition.least), min(axis.high, definition.most)), lower, upper
+    return Axis(max(axis.low, definition.least), min(axis.high, definition.most))
 
 
 def _around(values: list[float], share: float, start: float | None = None) -> Axis:

@@ -106,7 +106,9 @@ def test_the_model_answers_image_files(ended: Execution) -> None:
 
 
 def test_what_only_ingestion_knows_is_left_out(ended: Execution) -> None:
-    assert (ended.outputs.examples, ended.outputs.classes, ended.outputs.duplicates) == ({}, {}, [])
+    assert (ended.outputs.examples, ended.outputs.classes) == ({}, {})
+    (line,) = (line for note in ended.outputs.notes for line in note.lines())
+    assert line.startswith("No counts of images, classes, rejected files and duplicates: ")
 
 
 def test_examples_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from PIL import Image
 from pyarrow import parquet
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.image_example_gen.reason import Reason, kind_of
 from components.image_example_gen.index import SCHEMA, IndexRow
+from components.image_example_gen.reason import Reason, kind_of
 from models import features
 from pipeline.config import Config
 from pipeline.data_page import ClassCount, count_classes, describe_balance, write_data_page
