@@ -12,6 +12,7 @@ import yaml
 from components.evaluator.metrics import CALIBRATION_BINS, METRICS
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
+from components.model_formats.results import read_result
 from models import features
 from pipeline.config import CardConfig, CheckConfig, Config
 from pipeline.diagnostics import (
@@ -46,7 +47,7 @@ class RunContext:
     Attributes:
       run_id: the time of its start.
       when: it was, in words.
-      summary: as in `summary.json`: "training", "examples", "classes", "components".
+      summary: as in `summary.json`: "training", "examples", "classes", "components", "formats".
       training: rows of `models.callbacks.HISTORY_FILE`.
       lineage: the run's artifacts and executions, an SVG element.
       command: that makes the run again.
@@ -149,6 +150,7 @@ def write_evaluation_page(
         "differences": _difference_table(found),
         "flips": _flips(predictions, gallery),
         "check_rows": _check_rows(context.summary.get("check"), config.check),
+        "formats": [read_result(item) for item in context.summary.get("formats", [])],
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
         "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),

@@ -60,4 +60,9 @@ def read_results(model: str) -> list[FormatResult]:
         return []
     with fileio.open(name) as file:
         content: list[dict[str, Any]] = json.loads(file.read())
-    return [FormatResult(**{**item, "verdicts": [read_verdict(verdict) for verdict in item["verdicts"]]}) for item in content]
+    return [read_result(item) for item in content]
+
+
+def read_result(content: dict[str, Any]) -> FormatResult:
+    """A result of its fields, as `dataclasses.asdict` gives them."""
+    return FormatResult(**{**content, "verdicts": [read_verdict(verdict) for verdict in content["verdicts"]]})
