@@ -71,14 +71,14 @@ def declare_layout(examples: Artifact, shards: Sequence[Shard]) -> None:
 
 def find_layout(examples: Artifact) -> Layout | None:
     """What the artifact promises; None if it is of another ExampleGen."""
-    if not has_layout(examples.mlmd_artifact):
+    if examples.get_string_custom_property(PROPERTY) != LAYOUT:  # Kubeflow hands it over in a form of its own
         return None
     decoded = decoded_folder(examples.uri)
     return Layout(read_shards(examples.uri), decoded if fileio.exists(decoded) else None)
 
 
 def has_layout(examples: metadata_store_pb2.Artifact) -> bool:
-    """Whether an artifact, as ML Metadata has it, is of ImageExampleGen."""
+    """The same of an artifact that was read from the ML Metadata of this machine: whether it is of ImageExampleGen."""
     return PROPERTY in examples.custom_properties and examples.custom_properties[PROPERTY].string_value == LAYOUT
 
 
