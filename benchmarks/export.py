@@ -64,9 +64,10 @@ def transform_graph(files: list[bytes], image: dict[str, Any], folder: Path) -> 
         tft_beam.Context(temp_dir=str(folder / "temp")),
     ):
         raw = pipeline | beam.Create(rows)
-        data = (raw, dataset_metadata.DatasetMetadata(schema))
-        found = data | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
+        metadata = dataset_metadata.DatasetMetadata(schema)
+        found = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
         _ = found | tft_beam.WriteTransformFn(str(folder / "transform"))
+        _ = metadata | tft_beam.WriteMetadata(str(folder / "transform" / "metadata"), pipeline)
     return tft.TFTransformOutput(str(folder / "transform"))
 
 

@@ -59,8 +59,9 @@ def export_model(
     alphabetical = sorted(range(len(names)), key=names.__getitem__)  # as manifests are read
     transform = transform_output.transform_features_layer()
     multi_label = is_multi_label(transform_output)
+    raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
     # Of multi-label data as the schema has it: sparse, unless all images have as many labels.
-    raw_label = transform_output.raw_feature_spec()[features.LABEL] if multi_label else tf.io.FixedLenFeature([1], tf.string)
+    raw_label = raw_spec[features.LABEL] if multi_label else tf.io.FixedLenFeature([1], tf.string)
 
     def most_probable(probabilities: tf.Tensor) -> tf.Tensor:
         return tf.gather(labels, tf.argmax(probabilities, axis=-1))
@@ -76,7 +77,8 @@ def export_model(
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def read(encoded: tf.Tensor) -> tf.Tensor:
         files = encoded[:, tf.newaxis]
-        serialized = transform({features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")})[features.IMAGE]
+        raw = {features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")}
+        serialized = transform({name: raw[name] for name in raw if name in raw_spec})[features.IMAGE]
         return parse_images(serialized, classifier.input_shape[1:])
 
     levels, trunk, head = split(classifier)

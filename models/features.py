@@ -9,7 +9,8 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
-PIXELS: Final = "image/pixels"  # bytes: what the network sees, as IMAGE is, in the examples that Transform reads; else empty
+# bytes: what the network sees, as IMAGE is, in the examples that Transform reads, else empty; missing in another ExampleGen's
+PIXELS: Final = "image/pixels"
 FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels

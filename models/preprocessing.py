@@ -309,20 +309,25 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     """Transforms raw features into what the Trainer reads; see `models.features` for both.
 
     Args:
-      inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many.
+      inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many. Without
+        `image/pixels`, which other ExampleGens than ImageExampleGen do not write, all images are decoded.
       custom_config: {"image": arguments of `to_network_size` but limits, "multi_label": bool}.
 
     Returns:
       The transformed features.
     """
-    files, pixels = (tf.reshape(inputs[name], [-1]) for name in (features.ENCODED, features.PIXELS))
+    files = tf.reshape(inputs[features.ENCODED], [-1])
     image = custom_config["image"]
     if image.get("intensity") == "percentiles":
         image = image | {"limits": intensity_limits(files, image["percentiles"])}
-    # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
-    serialized = tf.cond(
-        tf.reduce_any(tf.equal(pixels, "")), lambda: serialize_images(images_from_files(files, **image)), lambda: pixels
-    )
+    if features.PIXELS in inputs:
+        # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
+        pixels = tf.reshape(inputs[features.PIXELS], [-1])
+        serialized = tf.cond(
+            tf.reduce_any(tf.equal(pixels, "")), lambda: serialize_images(images_from_files(files, **image)), lambda: pixels
+        )
+    else:
+        serialized = serialize_images(images_from_files(files, **image))
     images = parse_images(serialized, (image["height"], image["width"], image["channels"]))
     mean, variance = channel_moments(images)
     labels = inputs[features.LABEL]

@@ -15,6 +15,7 @@ from components.image_example_gen import source
 from pipeline import local_runner
 from pipeline.config import Config
 from pipeline.local_runner import Execution, Workplace
+from pipeline.notes import LeftOutNote, Note
 from pipeline.report import render_crossval, short_path
 from pipeline.reproduction import write_reproduction
 from pipeline.splits import Splits, fold_splits
@@ -60,14 +61,14 @@ class CrossvalResult:
       slices: all examples first, as in an evaluation; empty if a fold has failed.
       status: exit status: 0 done, 2 bad input, 1 any other failure.
       error: why it failed; empty if it did not.
-      notes: what a person should know besides, a line each.
+      notes: what a person should know besides.
     """
 
     summary: dict[str, Any]
     slices: list[SliceSpread]
     status: int
     error: str
-    notes: list[str]
+    notes: list[Note]
 
 
 def run(config: Config, output: Path, folds: int) -> CrossvalResult:
@@ -113,7 +114,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
             with (place.folder / "crossval.txt").open("w", encoding="utf-8") as file:
                 Console(file=file, width=80 + 10 * folds).print(render_crossval(result.slices))
     if images["test"]:
-        result.notes.append(f"{images['test']} images that the data gives as test were left out")
+        result.notes.append(LeftOutNote(images["test"]))
     return result
 
 
@@ -160,8 +161,7 @@ def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: li
         ],
     }
     error = f"fold {len(executions)}: {last.error}" if last.error else ""
-    notes = [*last.outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in last.outputs.anomalies)]
-    return CrossvalResult(summary, slices, last.status, error, notes)
+    return CrossvalResult(summary, slices, last.status, error, list(last.outputs.notes))
 
 
 def _check_classes(folder: str, rows: Sequence[source.Row], runs: Sequence[Splits]) -> None:

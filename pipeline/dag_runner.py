@@ -1,6 +1,7 @@
 """LocalDagRunner on a store that several runs share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import ml_metadata as mlmd
@@ -13,22 +14,31 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
+from components.pusher.run_folder import tell_run_folder
 from pipeline.metadata_store import MetadataType, Store, register_types
 
 _TYPES = (metadata_store_pb2.ArtifactType, metadata_store_pb2.ExecutionType, metadata_store_pb2.ContextType)
 
 
 class DagRunner(LocalDagRunner):
-    """Names the run by its output folder, and makes the types of a server's store before the first component does."""
+    """Names the run, tells its components the run's folder, and makes the types of a server's store before they do."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, folder: Path):
+        """Creates the runner.
+
+        Args:
+          store: that the run is recorded in.
+          folder: the run's own, absolute.
+        """
         super().__init__()
         self._store = store
+        self._folder = folder
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
         """Args: see LocalDagRunner."""
         name = self._store.new_run_name()
         runtime_parameter_utils.substitute_runtime_parameter(pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: name})
+        tell_run_folder(pipeline, str(self._folder))
         if self._store.owner:
             cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)
             register_types(self._store.open(), [*_types_in(pipeline), cache])

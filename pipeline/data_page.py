@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from components.errors import UserError
 from components.example_validator.comparison import FEWEST_IMAGES
 from components.example_validator.executor import read_anomalies, read_distances
 from components.image_example_gen import source
@@ -42,7 +43,7 @@ _PROPERTIES: Final = {  # column -> name, unit, format of a figure
     "sharpness": ("Sharpness", "standard deviation of the Laplacian", "{:.3f}"),
     "bytes": ("File size", "bytes", "{:,.0f}"),
 }
-_COLUMNS: Final = ["label", "group", "split", "reason", "note", "format", *(set(_PROPERTIES) - {"aspect"})]
+_COLUMNS: Final = ["label", "group", "split", "reason", "kind", "note", "format", *(set(_PROPERTIES) - {"aspect"})]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
       examples: folder of ingestion's examples, with the index of all files.
       anomalies: folder of the ExampleValidator's anomalies.
       output: the HTML file; replaced if there is one.
+
+    Raises:
+      UserError: the examples are of another ExampleGen than ImageExampleGen.
     """
+    if not (examples / INDEX_FILE).exists():
+        raise UserError(f"{examples}: no {INDEX_FILE} here; the page is of ImageExampleGen's examples alone")
     index = pd.read_parquet(examples / INDEX_FILE, columns=_COLUMNS)
     is_taken = index["reason"] == ""
     taken = index[is_taken].assign(aspect=lambda rows: rows["width"] / rows["height"])
@@ -88,7 +94,7 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         "properties": _properties(taken, splits),
         "sheets": sheets,
         "sheets_stopped": stopped,
-        "reasons": _count(index["reason"][~is_taken].str.split(":").str[0]),
+        "reasons": _count(index["kind"][~is_taken]),
         "rejects": _rows(examples / REJECTED_FILE, _MOST_REJECTS),
         "rejects_file": short_path(examples / REJECTED_FILE),
         "notes": _count(index["note"][index["note"] != ""]),
@@ -96,7 +102,7 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         "duplicates_described": describe_duplicates(duplicates, short_path(examples / DUPLICATES_FILE)),
         "pairs": _pairs(examples / DUPLICATES_FILE, config),
         "duplicates_file": short_path(examples / DUPLICATES_FILE),
-        "anomalies": [line.split(": ", 2) for line in read_anomalies(anomalies)],
+        "anomalies": read_anomalies(anomalies),
         "distances": sorted(read_distances(anomalies), key=lambda item: -item.value / item.threshold),
         "fewest_images": FEWEST_IMAGES,
     }

@@ -62,10 +62,7 @@ def format_settings(config: Config) -> dict[str, Any]:
         "multi_label": config.data.multi_label,
         **config.evaluate.model_dump(include={"groups", "buckets", "min_slice_size"}),
     }
-    try:
-        check_thresholds(settings, config.data.multi_label)
-    except UserError as error:
-        raise UserError(str(error).replace("evaluate.", "export.", 1)) from error
+    check_thresholds(settings, config.data.multi_label, "export")
     return settings
 
 

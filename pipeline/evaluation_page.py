@@ -1,7 +1,6 @@
 """One HTML page about a model: the verdict, its metrics slice by slice, what it mistakes for what, and how to make it again."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from components.evaluator.metrics import METRICS
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
+from components.model_formats.results import read_result
 from models import features
 from models.calibration import CALIBRATION_BINS
 from pipeline.config import CardConfig, CheckConfig, Config
@@ -48,7 +48,7 @@ class RunContext:
     Attributes:
       run_id: the time of its start.
       when: it was, in words.
-      summary: as in `summary.json`: "training", "examples", "classes", "components".
+      summary: as in `summary.json`: "training", "examples", "classes", "components", "formats".
       training: rows of `models.callbacks.HISTORY_FILE`.
       lineage: the run's artifacts and executions, an SVG element.
       command: that makes the run again.
@@ -133,7 +133,7 @@ def write_evaluation_page(
         "context": context,
         "evaluation": found,
         "overall": found.slices[0],
-        "verdicts": [(verdict, *_scale(verdict)) for verdict in found.verdicts],
+        "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
         "definitions": METRICS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
         "slices": _slice_table(found.overall, found.slices[1:]),
@@ -151,6 +151,7 @@ def write_evaluation_page(
         "differences": _difference_table(found),
         "flips": _flips(predictions, gallery),
         "check_rows": _check_rows(context.summary.get("check"), config.check),
+        "formats": [read_result(item) for item in context.summary.get("formats", [])],
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
         "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),
@@ -221,18 +222,14 @@ def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
 
 
-def _scale(verdict: Verdict) -> tuple[Axis, float | None, float | None]:
-    """The part of a threshold's axis around bounds and value, and the lower and the upper bound."""
-    lower, upper = (
-        float(match[1]) if (match := re.search(rf"{word} (-?[\d.]+(?:e[-+]?\d+)?)", verdict.requirement)) else None
-        for word in ("at least", "at most")
-    )
-    values = [bound for bound in (lower, upper) if bound is not None] + (_ends([verdict.measured]) if verdict.measured else [])
-    axis = _around(values, 0.25)
-    if " against " in verdict.requirement:
-        return axis, lower, upper
+def _scale(verdict: Verdict) -> Axis:
+    """The part of a threshold's axis around bounds and value."""
+    bounds = [bound for bound in (verdict.lower, verdict.upper) if bound is not None]
+    axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
+    if verdict.against:
+        return axis
     definition = METRICS[verdict.metric]
-    return Axis(max(axis.low, definition.least), min(axis.high, definition.most)), lower, upper
+    return Axis(max(axis.low, definition.least), min(axis.high, definition.most))
 
 
 def _around(values: list[float], share: float, start: float | None = None) -> Axis:

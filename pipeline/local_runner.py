@@ -21,11 +21,11 @@ from rich.console import Console
 
 from components.errors import UserError, user_error
 from components.image_example_gen import source
-from components.pusher.versions import RUN_FOLDER
 from models import features
 from pipeline.beam import check_engine
 from pipeline.config import Config, RegistryConfig
 from pipeline.metadata_store import Store, check_store, make_store
+from pipeline.notes import NoBaselineNote, Note, NotRegisteredNote, RegisteredNote, write_notes
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import short_path, trial_rows
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
 
     from components.evaluator.results import Evaluation
+    from components.model_formats.results import FormatResult
     from pipeline.run_metadata import RunOutputs, Trial
 
 
@@ -96,7 +97,8 @@ class RunResult:
       error: why it failed; empty if it did not.
       evaluation: None if the run did not get that far.
       trials: of the Tuner, best first; empty if it did not run.
-      notes: what a person should know besides, a line each.
+      formats: what was measured of the SavedModel and of its other formats.
+      notes: what a person should know besides.
     """
 
     summary: dict[str, Any]
@@ -104,8 +106,9 @@ class RunResult:
     log: Path
     error: str = ""
     evaluation: "Evaluation | None" = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     trials: "list[Trial]" = field(default_factory=list)
+    formats: "list[FormatResult]" = field(default_factory=list)
 
 
 def run(config: Config, output: Path) -> RunResult:
@@ -219,7 +222,6 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
             raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
         screen = stack.enter_context(output_to(folder / "log.txt"))
         place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
-        os.environ[RUN_FOLDER] = str(place.folder)
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {short_path(place.log)}", highlight=False, soft_wrap=True
         )
@@ -267,7 +269,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     status, error = 0, ""
     try:
         with display:
-            DagRunner(place.store).run(pipeline)
+            DagRunner(place.store, place.folder).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place.log)
@@ -294,10 +296,11 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
         with waiting(place.console, "registering the model"):
             found = register_version(folder, int(number), place.folder / CONFIG_FILE)
         result.summary["registered"] = asdict(found)
-        result.notes.append(f"Registered with MLflow at {found.uri}: version {found.version} of {found.model}")
+        result.notes.append(RegisteredNote(found.uri, found.model, found.version))
     except UserError as error:
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
-        result.notes.append(f"Pushed, but not registered: {error}; later: {later}")
+        result.notes.append(NotRegisteredNote(str(error), later))
+    result.summary["notes"] = write_notes(result.notes)
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
@@ -332,10 +335,10 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "formats": [asdict(item) for item in outputs.formats],
         "components": ended.components,
     }
-    notes = [*outputs.duplicates, *(f"Anomaly: {anomaly}" for anomaly in outputs.anomalies)]
+    notes = list(outputs.notes)
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
-        notes.append("No earlier blessed model to compare with: thresholds on the change did not apply")
-    summary["notes"] = notes
+        notes.append(NoBaselineNote())
+    summary["notes"] = write_notes(notes)
     if outputs.trials:
         best = outputs.trials[0]
         summary["tuning"] = {
@@ -344,7 +347,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
             "values": best.values,
             "trials": len(outputs.trials),
         }
-    return RunResult(summary, status, place.log, ended.error, evaluation, notes, outputs.trials)
+    return RunResult(summary, status, place.log, ended.error, evaluation, notes, outputs.trials, outputs.formats)
 
 
 def _check_weights(config: Config) -> None:

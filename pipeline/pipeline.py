@@ -44,7 +44,7 @@ _OPAQUE_BYTES = schema_pb2.Schema(
 class DataNodes:
     """The components from image files to validated examples, in order."""
 
-    example_gen: ImageExampleGen
+    example_gen: BaseNode
     statistics_gen: tfx_components.StatisticsGen
     schema_gen: tfx_components.SchemaGen | ImportSchemaGen
     previous_statistics: Resolver | None
@@ -62,8 +62,10 @@ def _ingestion(config: Config) -> dict[str, Any]:
     }
 
 
-def _data_nodes(config: Config, splits: Splits, state: str | None = None) -> DataNodes:
-    example_gen = ImageExampleGen(input_base=config.data.path, settings={**_ingestion(config), "folds": splits.folds})
+def _data_nodes(config: Config, splits: Splits, state: str | None = None, example_gen: BaseNode | None = None) -> DataNodes:
+    example_gen = example_gen or ImageExampleGen(
+        input_base=config.data.path, settings={**_ingestion(config), "folds": splits.folds}
+    )
     statistics_gen = tfx_components.StatisticsGen(
         examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
@@ -109,6 +111,7 @@ def create_pipeline(
     store: Store | None = None,
     splits: Splits = TRAIN_EVAL_TEST,
     state: str | None = None,
+    example_gen: BaseNode | None = None,
 ) -> Pipeline:
     """Chains the components from image files to a pushed model.
 
@@ -120,8 +123,11 @@ def create_pipeline(
       store: of runs and artifacts; None where the orchestrator keeps one.
       splits: the usual ones, or folds in their roles.
       state: folder, or URI, for what outlives a run, where components look for earlier ones; None: they ask `store`.
+      example_gen: puts out `examples` in the place of ImageExampleGen, such as TFX's ImportExampleGen: files of tf.Example in
+        `splits`, each with `image/encoded`, `image/label` and `image/filename`, and with `image/group` and `meta/...` as
+        far as there are any. The section `data` then counts for nothing that is about files.
     """
-    data = _data_nodes(config, splits, state)
+    data = _data_nodes(config, splits, state, example_gen)
     example_gen, schema_gen = data.example_gen, data.schema_gen
     image = config.image.model_dump()
     transform = Transform(

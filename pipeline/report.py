@@ -11,10 +11,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from components.evaluator.results import Evaluation, Flips, GroupResult, Metric, Slice, Verdict
+    from components.model_formats.results import FormatResult
     from components.pusher.versions import Version
     from pipeline.comparison import ComparedEvaluations
     from pipeline.crossval import CrossvalResult, SliceSpread, Spread
     from pipeline.local_runner import RunResult
+    from pipeline.notes import Note
     from pipeline.run_metadata import Trial
     from pipeline.runs import Run
 
@@ -186,20 +188,21 @@ def render_training(training: dict[str, Any]) -> Text:
     return Text("\n".join(lines), end="\n" if lines else "")
 
 
-def render_formats(results: list[dict[str, Any]]) -> RenderableType:
+def render_formats(results: list["FormatResult"]) -> RenderableType:
     """The SavedModel beside its other formats: size, latency of one image, metrics, and what kept one from being shipped.
 
     Args:
-      results: fields of `components.model_formats.results.FormatResult`, the SavedModel's first.
+      results: the SavedModel's first.
     """
-    names = list(results[0]["metrics"])
+    names = list(results[0].metrics)
     table = _table("Formats, on the test split; latency of one image, network alone", "format", "MB", "ms", *names, "shipped")
     for item in results:
-        latency = "-" if item["latency_ms"] is None else f"{item['latency_ms']:.2f}"
-        figures = [f"{item['metrics'][name]:.4f}" if name in item["metrics"] else "-" for name in names]
-        shipped = Text("no", "bold red") if item["failed"] else "yes"
-        table.add_row(item["name"], f"{item['bytes'] / 1e6:.2f}", latency, *figures, shipped)
-    failures = [f"{item['name']} is not shipped: {reason}" for item in results for reason in item["failed"]]
+        latency = "-" if item.latency_ms is None else f"{item.latency_ms:.2f}"
+        figures = [f"{item.metrics[name]:.4f}" if name in item.metrics else "-" for name in names]
+        table.add_row(
+            item.name, f"{item.bytes / 1e6:.2f}", latency, *figures, "yes" if item.shipped else Text("no", "bold red")
+        )
+    failures = [f"{item.name} is not shipped: {reason}" for item in results for reason in item.failed]
     return Group(table, *(Text(line, "bold red") for line in failures))
 
 
@@ -300,10 +303,9 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if result.evaluation:
         console.print(render_evaluation(result.evaluation, with_slices=False))
     console.print(render_training(summary["training"]))
-    if summary["formats"]:
-        console.print(render_formats(summary["formats"]))
-    for note in result.notes:
-        console.print(note, markup=False)
+    if result.formats:
+        console.print(render_formats(result.formats))
+    _print_notes(result.notes, console)
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
         console.print(describe_classes(summary["classes"]), markup=False)
@@ -322,6 +324,12 @@ def print_summary(result: "RunResult", console: Console) -> None:
             console.print(f"  check: {reason}", markup=False)
     if result.evaluation:
         console.print(f"All of it, with pictures: {short_path(summary['report'])}")
+
+
+def _print_notes(notes: Iterable["Note"], console: Console) -> None:
+    for note in notes:
+        for line in note.lines():
+            console.print(line, markup=False)
 
 
 def describe_check(check: dict[str, Any]) -> str:
@@ -418,7 +426,6 @@ def print_crossval(result: "CrossvalResult", console: Console) -> None:
     if result.slices:
         console.print()
         console.print(render_crossval(result.slices, by_fold=False))
-    for note in result.notes:
-        console.print(note, markup=False)
+    _print_notes(result.notes, console)
     if result.slices:
         console.print(f"Every slice fold by fold: {short_path(result.summary['report'])}", soft_wrap=True)

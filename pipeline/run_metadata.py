@@ -14,11 +14,13 @@ from tfx.utils import path_utils
 from components.example_validator.executor import read_anomalies
 from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import SUMMARY_FILE
+from components.image_example_gen.layout import has_layout
 from components.model_check.results import read_check
 from components.model_formats.results import FormatResult, read_results
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.metadata_store import Store
+from pipeline.notes import AnomalyNote, DuplicatesNote, Note, OtherExamplesNote
 from pipeline.report import short_path
 from pipeline.runs import is_score_ingestion
 
@@ -41,13 +43,13 @@ class RunOutputs:
     """Where the outputs of a run are; None, or empty, where it did not get that far.
 
     Attributes:
-      examples: number of images by split, and `rejected` files.
+      examples: number of images by split, and `rejected` files; empty, too, of the examples of another ExampleGen than
+        ImageExampleGen, and so is `classes`.
       classes: number of images by split and label; an image of several labels counts for each.
       examples_folder: of the images, with ingestion's index and tables.
-      duplicates: a line on each kind of duplicates that spoils training or evaluation; see `describe_duplicates`.
+      notes: on duplicates, on examples of another ExampleGen, and on anomalies.
       training: see `read_training`.
-      anomalies: found by the ExampleValidator, a line each.
-      anomalies_folder: the same, and all distances that it has measured.
+      anomalies_folder: what the ExampleValidator has found, and all distances that it has measured.
       model: the SavedModel that was trained, pushed or not.
       trials: of the Tuner, best first, without those that failed.
       evaluation: folder of TFMA's results.
@@ -61,9 +63,8 @@ class RunOutputs:
     examples: dict[str, int] = field(default_factory=dict)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     examples_folder: str | None = None
-    duplicates: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
-    anomalies: list[str] = field(default_factory=list)
     anomalies_folder: str | None = None
     model: str | None = None
     trials: list[Trial] = field(default_factory=list)
@@ -80,13 +81,18 @@ def read_outputs(store: Store) -> RunOutputs:
     artifacts = _artifacts_of_latest_run(store)
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
-    duplicates: list[str] = []
-    if "examples" in artifacts:
+    notes: list[Note] = []
+    if "examples" in artifacts and not has_layout(artifacts["examples"]):
+        notes.append(OtherExamplesNote(short_path(artifacts["examples"].uri)))
+    elif "examples" in artifacts:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
         classes = summary["splits"]
         table = short_path(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
-        duplicates = describe_duplicates(summary["duplicates"], table)
+        if describe_duplicates(summary["duplicates"], table):
+            notes.append(DuplicatesNote(summary["duplicates"], table))
+    if "anomalies" in artifacts:
+        notes += [AnomalyNote(**asdict(anomaly)) for anomaly in read_anomalies(artifacts["anomalies"].uri)]
     trials: list[Trial] = []
     if "tuner_results" in artifacts:
         with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
@@ -101,9 +107,8 @@ def read_outputs(store: Store) -> RunOutputs:
         examples=examples,
         classes=classes,
         examples_folder=artifacts["examples"].uri if "examples" in artifacts else None,
-        duplicates=duplicates,
+        notes=notes,
         training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
-        anomalies=read_anomalies(artifacts["anomalies"].uri) if "anomalies" in artifacts else [],
         anomalies_folder=artifacts["anomalies"].uri if "anomalies" in artifacts else None,
         model=path_utils.serving_model_path(artifacts["model"].uri) if "model" in artifacts else None,
         trials=trials,

@@ -158,6 +158,7 @@ def exported(tmp_path_factory) -> Exported:
         raw = pipeline | beam.Create(rows)
         transform = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
         _ = transform | tft_beam.WriteTransformFn(str(folder / "transform"))
+        _ = metadata | tft_beam.WriteMetadata(str(folder / "transform" / "metadata"), pipeline)
 
     model = build_classifier(
         image_shape=(24, 20, 1),

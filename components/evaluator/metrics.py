@@ -132,8 +132,8 @@ def default_metrics(multi_label: bool) -> list[str]:
     return [name for name, metric in METRICS.items() if metric.of_single_label and name != _SAME]
 
 
-def check_metrics(names: Iterable[str], multi_label: bool) -> None:
-    """Raises UserError if a metric is unknown or does not fit the data."""
+def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evaluate") -> None:
+    """Raises UserError, which names the section of the configuration, if a metric is unknown or does not fit the data."""
     fitting = [name for name, metric in METRICS.items() if _fits(metric, multi_label)]
     for name in names:
         try:
@@ -141,10 +141,10 @@ def check_metrics(names: Iterable[str], multi_label: bool) -> None:
         except KeyError:
             near = difflib.get_close_matches(name, fitting, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known ones: {', '.join(fitting)}"
-            raise UserError(f"evaluate: unknown metric {name}; {hint}") from None
+            raise UserError(f"{section}: unknown metric {name}; {hint}") from None
         if not _fits(metric, multi_label):
             data = "several labels" if multi_label else "one label"
-            raise UserError(f"evaluate: {name} is no metric of data with {data} an image; known ones: {', '.join(fitting)}")
+            raise UserError(f"{section}: {name} is no metric of data with {data} an image; known ones: {', '.join(fitting)}")
 
 
 def _fits(metric: Definition, multi_label: bool) -> bool:

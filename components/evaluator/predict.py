@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx_bsl.coders import example_coder
 
+from components.errors import UserError
 from components.evaluator.predictions import Predictions
 from models import features
 from models.records import read_records
@@ -52,12 +53,17 @@ class _PredictFile(beam.DoFn):
             for model, found in zip(self._models, answers, strict=True):
                 found.append(model.predict(batch))
             rows.append(_scalars(self._decoder.DecodeBatch(batch.numpy())))
-        candidate, *rest = (np.concatenate(found) for found in answers)
         classes = self._models[0].classes
+        if rows:
+            candidate, *rest = (np.concatenate(found) for found in answers)
+            images = _complete(pd.concat(rows, ignore_index=True), file)
+        else:  # an ExampleGen other than ImageExampleGen may leave an empty file
+            candidate, *rest = (np.zeros((0, len(model.classes)), np.float32) for model in self._models)
+            images = pd.DataFrame()
         baseline = _align(rest[0], self._models[1].classes, classes) if rest else None
         part = _part(self._folder, number)
         fileio.makedirs(part)
-        Predictions(pd.concat(rows, ignore_index=True), classes, self._multi_label, candidate, baseline).write(part)
+        Predictions(images, classes, self._multi_label, candidate, baseline).write(part)
         yield part
 
 
@@ -77,6 +83,18 @@ def _scalars(batch: pa.RecordBatch) -> pd.DataFrame:
                 continue  # no raw feature of `models.features`
             columns[name] = flat.str.decode("utf-8") if flat.dtype == object else flat
     return pd.DataFrame(columns)
+
+
+def _complete(images: pd.DataFrame, file: str) -> pd.DataFrame:
+    """The same rows; where the examples have no groups, each image is a group of its own.
+
+    Raises:
+      UserError: the images have no names or labels, as those of an ExampleGen other than ImageExampleGen may.
+    """
+    for name in (features.FILENAME, features.LABEL):
+        if name not in images:
+            raise UserError(f"{file}: each example needs {name} with one value; give the ExampleGen examples that have it")
+    return images if features.GROUP in images else images.assign(**{features.GROUP: images[features.FILENAME]})
 
 
 def _align(probabilities: np.ndarray, known: list[str], wanted: list[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
+from components.errors import UserError
 from components.files import replace_file
 
 METRICS_FILE: Final = "metrics.json"  # all that is not by slice
@@ -84,18 +85,29 @@ class Verdict:
     Attributes:
       metric: its name.
       slice: name of the slice; "worst of meta/site"; "groups".
-      requirement: "at least 0.9".
       measured: value and interval; None where there is nothing to measure, and then it has not held.
-      found: where the worst value is, or why there is none; mostly empty.
       passed: whether it held.
+      found: where the worst value is, or why there is none; mostly empty.
+      lower: the least value that holds; None for any.
+      upper: the largest, likewise.
+      against: "the last blessed model", if the bounds are on the difference to that model; "" if they are on the value.
     """
 
     metric: str
     slice: str
-    requirement: str
     measured: Metric | None
     passed: bool
     found: str = ""
+    lower: float | None = None
+    upper: float | None = None
+    against: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """In words: "at least 0.9"."""
+        pairs = (("at least", self.lower), ("at most", self.upper))
+        bounds = "; ".join(f"{word} {bound:g}" for word, bound in pairs if bound is not None)
+        return f"{bounds} against {self.against}" if self.against else bounds
 
     def __str__(self) -> str:
         measured = f"{self.measured.value:.4f}" if self.measured else "not measured"
@@ -227,24 +239,33 @@ _LISTS: Final = ("verdicts", "shortcuts")
 
 
 def read_evaluation(folder: str) -> Evaluation:
-    """Reads what `write_evaluation` has written."""
-    with fileio.open(os.path.join(folder, METRICS_FILE)) as file:
+    """Reads what `write_evaluation` has written.
+
+    Raises:
+      UserError: it is of an earlier version, whose thresholds are words.
+    """
+    path = os.path.join(folder, METRICS_FILE)
+    with fileio.open(path) as file:
         content = json.loads(file.read())
+    if any("requirement" in item for item in content["verdicts"]):
+        raise UserError(f"{path}: this evaluation is of an earlier version; run again")
     group, flips = content["group"], content["flips"]
     return Evaluation(
         classes=content["classes"],
         multi_label=content["multi_label"],
         intervals=content["intervals"],
         slices=_read_slices(folder),
-        verdicts=[
-            Verdict(**{**item, "measured": Metric(**item["measured"]) if item["measured"] else None})
-            for item in content["verdicts"]
-        ],
+        verdicts=[read_verdict(item) for item in content["verdicts"]],
         blessed=content["blessed"],
         group=GroupResult(**{**group, "metrics": _metrics(group["metrics"])}) if group else None,
         shortcuts=[Shortcut(**{**item, "score": Metric(**item["score"])}) for item in content["shortcuts"]],
         flips=Flips(**flips) if flips else None,
     )
+
+
+def read_verdict(content: dict[str, Any]) -> Verdict:
+    """A verdict of its fields, as `dataclasses.asdict` gives them."""
+    return Verdict(**{**content, "measured": Metric(**content["measured"]) if content["measured"] else None})
 
 
 def _metrics(content: dict[str, dict[str, Any]]) -> dict[str, Metric]:

@@ -13,18 +13,20 @@ _NAMED: Final = 5  # slices in a verdict's words
 _ROUNDING: Final = 1e-9  # 0.9 - 0.92 is a little less than -0.02
 
 
-def check_thresholds(settings: Mapping[str, Any], multi_label: bool) -> None:
+def check_thresholds(settings: Mapping[str, Any], multi_label: bool, section: str = "evaluate") -> None:
     """Raises UserError if a threshold's metric is unknown, does not fit the data, or is none of groups where it should be.
 
     Args:
-      settings: the section `evaluate` of the configuration.
+      settings: the section of the configuration that has `thresholds`.
+      multi_label: whether an image can have any number of classes.
+      section: its name, for the error.
     """
-    check_metrics([threshold["metric"] for threshold in settings["thresholds"]], multi_label)
+    check_metrics([threshold["metric"] for threshold in settings["thresholds"]], multi_label, section)
     for threshold in settings["thresholds"]:
         if threshold["of"] == "groups" and threshold["metric"] not in GROUP_METRICS:
             fits = "of_multi_label" if multi_label else "of_single_label"
             known = [name for name in GROUP_METRICS if getattr(METRICS[name], fits)]
-            raise UserError(f"evaluate.thresholds: {threshold['metric']} is no metric of groups; those are {', '.join(known)}")
+            raise UserError(f"{section}.thresholds: {threshold['metric']} is no metric of groups; those are {', '.join(known)}")
 
 
 def needed_metrics(settings: Mapping[str, Any], multi_label: bool) -> list[str]:
@@ -53,7 +55,12 @@ def needed_slices(settings: Mapping[str, Any]) -> list[list[str]]:
     return needed
 
 
-def judge(thresholds: Sequence[Mapping[str, Any]], slices: Sequence[Slice], group: GroupResult | None) -> list[Verdict]:
+def judge(
+    thresholds: Sequence[Mapping[str, Any]],
+    slices: Sequence[Slice],
+    group: GroupResult | None,
+    baseline: str = "the last blessed model",
+) -> list[Verdict]:
     """Holds a model to thresholds.
 
     A metric's value decides, not its interval. What can't be measured has not held. Where there is no baseline model,
@@ -62,6 +69,8 @@ def judge(thresholds: Sequence[Mapping[str, Any]], slices: Sequence[Slice], grou
     Args:
       thresholds: `evaluate.thresholds`; one can give two verdicts, on the value and on the change.
       slices: all images first.
+      group: None without groups.
+      baseline: what the model of the comparisons is called.
     """
     compared = any(item.comparisons for item in slices)
     verdicts = []
@@ -69,10 +78,10 @@ def judge(thresholds: Sequence[Mapping[str, Any]], slices: Sequence[Slice], grou
         larger_is_better = METRICS[threshold["metric"]].larger_is_better
         lower, upper, change = threshold["lower"], threshold["upper"], threshold["change"]
         if lower is not None or upper is not None:
-            verdicts.append(_verdict(threshold, slices, group, lower, upper, is_change=False))
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, against=""))
         if change is not None and compared:
             lower, upper = (change, None) if larger_is_better else (None, change)
-            verdicts.append(_verdict(threshold, slices, group, lower, upper, is_change=True))
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, against=baseline))
     return verdicts
 
 
@@ -82,9 +91,9 @@ def _verdict(
     group: GroupResult | None,
     lower: float | None,
     upper: float | None,
-    is_change: bool,
+    against: str,
 ) -> Verdict:
-    name = threshold["metric"]
+    name, is_change = threshold["metric"], bool(against)
     if threshold["of"] == "groups":
         where = "groups"
         measured, found = _of_groups(name, group)
@@ -96,9 +105,8 @@ def _verdict(
         where = slice_name(key)
         item = next((item for item in slices if item.key == key), None)
         measured, found = _of_slice(name, item, is_change)
-    bounds = [f"{word} {bound:g}" for word, bound in (("at least", lower), ("at most", upper)) if bound is not None]
-    requirement = "; ".join(bounds) + (" against the last blessed model" if is_change else "")
-    return Verdict(name, where, requirement, measured, measured is not None and _holds(measured.value, lower, upper), found)
+    passed = measured is not None and _holds(measured.value, lower, upper)
+    return Verdict(name, where, measured, passed, found, lower, upper, against)
 
 
 def _holds(value: float, lower: float | None, upper: float | None) -> bool:

@@ -46,6 +46,24 @@ class Distance:
     threshold: float
 
 
+@dataclass(frozen=True)
+class Anomaly:
+    """What is wrong with a feature in a split.
+
+    Attributes:
+      split: by name.
+      feature: by name; "the whole split" of what is no feature's.
+      description: TFDV's, in which `name_splits` says which splits differ.
+    """
+
+    split: str
+    feature: str
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.feature}: {self.description}"
+
+
 class Executor(base_executor.BaseExecutor):
     """Raises UserError, naming the anomalies, when there are any and the run is to stop."""
 
@@ -82,7 +100,7 @@ class Executor(base_executor.BaseExecutor):
 
         if exec_properties[STOP_KEY] and (named := read_anomalies(output.uri)):
             raise UserError(
-                f"{len(named)} {'anomaly' if len(named) == 1 else 'anomalies'} in the data: {'; '.join(named[:5])}\n"
+                f"{len(named)} {'anomaly' if len(named) == 1 else 'anomalies'} in the data: {'; '.join(map(str, named[:5]))}\n"
                 f"Mend the data or the schema (data.schema), or set data.stop_on_anomalies to false"
             )
         if state:  # only of data that the run goes on with
@@ -103,15 +121,15 @@ def _read(uri: str) -> list[tuple[str, anomalies_pb2.Anomalies]]:
     return anomalies
 
 
-def read_anomalies(uri: str) -> list[str]:
-    """What an ExampleValidator found, a line each: split, feature and what is wrong."""
-    lines = []
+def read_anomalies(uri: str) -> list[Anomaly]:
+    """What an ExampleValidator found, by split and feature."""
+    anomalies = []
     for split, found in _read(uri):
         named = [(name, info.description) for name, info in sorted(found.anomaly_info.items())]
         if found.HasField("dataset_anomaly_info"):
             named.append(("the whole split", found.dataset_anomaly_info.description))
-        lines += [f"{split}: {name}: {description}" for name, description in named]
-    return lines
+        anomalies += [Anomaly(split, name, description) for name, description in named]
+    return anomalies
 
 
 def read_distances(uri: str) -> list[Distance]:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 
 from components.image_example_gen import dicom, tiff
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size
+from components.image_example_gen.reason import Reason
 
 __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
 
@@ -102,9 +103,9 @@ def normalise(encoded: bytes, path: str, settings: dict[str, Any]) -> list[Image
     except UnidentifiedImageError as error:
         raise RejectedImage("not an image") from error
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, struct.error) as error:
-        raise RejectedImage("damaged: the header contradicts itself or the rest") from error
+        raise RejectedImage(Reason("damaged", "the header contradicts itself or the rest")) from error
     except Exception as error:  # decoders raise many types on damaged files; none may stop the run
-        raise RejectedImage(f"damaged: {error or type(error).__name__}") from error
+        raise RejectedImage(Reason("damaged", str(error) or type(error).__name__)) from error
     note = note_on_suffix(path, images[0].original_format)
     return [replace(image, note="; ".join(filter(None, (image.note, note)))) for image in images] if note else images
 
@@ -137,7 +138,7 @@ def _from_png(encoded: bytes, settings: dict[str, Any]) -> list[ImageFile]:
     image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
     width, height, bits, colour_type = struct.unpack_from(">IIBB", encoded, _PNG_HEADER)
     if image.size != (width, height):  # TensorFlow takes the first header, Pillow the last
-        raise RejectedImage("damaged: two headers")
+        raise RejectedImage(Reason("damaged", "two headers"))
     check_size(width, height, settings["max_pixels"])
     note = _ANIMATED if image.is_animated else ""
     channels = _PNG_CHANNELS[colour_type]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size, windowed
+from components.image_example_gen.reason import Reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -60,7 +61,9 @@ def read_frames(encoded: bytes, settings: dict[str, Any]) -> Iterator[np.ndarray
     header = pydicom.dcmread(io.BytesIO(encoded))
     if not any(name in header for name in _PIXELS):
         # What ends too early, pydicom leaves out.
-        raise RejectedImage("damaged: the pixels are cut short" if _PIXEL_DATA_TAG in encoded else "DICOM without pixels")
+        raise RejectedImage(
+            Reason("damaged", "the pixels are cut short") if _PIXEL_DATA_TAG in encoded else "DICOM without pixels"
+        )
     frames = get_nr_frames(header, warn=False) if settings["pages"] == "all" else 1
     check_size(header.Columns, header.Rows, settings["max_pixels"], frames)
     if header.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -87,7 +90,9 @@ def _check_frames(header: "Dataset") -> None:
         except UnidentifiedImageError:  # of another compression, none of which claims sizes of its own
             return
         if size != (header.Columns, header.Rows):
-            raise RejectedImage(f"damaged: a frame of {size[0]}x{size[1]} in an image of {header.Columns}x{header.Rows}")
+            raise RejectedImage(
+                Reason("damaged", f"a frame of {size[0]}x{size[1]} in an image of {header.Columns}x{header.Rows}")
+            )
 
 
 def _of_frame(header: "Dataset", index: int) -> "Dataset":

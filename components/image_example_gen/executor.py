@@ -23,8 +23,9 @@ from components.image_example_gen import source
 from components.image_example_gen.duplicates import write_duplicates
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
 from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
+from components.image_example_gen.layout import Shard, declare_layout
 from components.image_example_gen.loading import Loader
-from components.image_example_gen.reuse import SHARDS_FILE, Shard, find_written, shard_key, take_over
+from components.image_example_gen.reuse import find_written, shard_key, take_over
 from components.image_example_gen.row import pack, unpack
 from components.image_example_gen.writing import SplitWriters
 from models import features
@@ -129,9 +130,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         index = _read_index(artifact.uri)
         check_groups(index)
         summary["duplicates"] = write_duplicates(artifact.uri, index, settings["near_duplicates"]) | grouped
-        of_shards = [Shard(key, shard[0].span)._asdict() for key, shard in zip(keys, shards, strict=True)]
-        for name, content in ((SUMMARY_FILE, summary), (SHARDS_FILE, of_shards)):
-            _write_json(os.path.join(artifact.uri, name), content)
+        _write_json(os.path.join(artifact.uri, SUMMARY_FILE), summary)
+        declare_layout(artifact, [Shard(key, shard[0].span) for key, shard in zip(keys, shards, strict=True)])
         _check_rejected(artifact.uri, summary, settings["max_rejected"])
 
     def _read_rows(self, folder: str, examples: str, settings: dict[str, Any]) -> tuple[list[source.Row], dict[str, int]]:

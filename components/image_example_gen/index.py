@@ -16,6 +16,7 @@ class IndexRow(NamedTuple):
       group: rows that share it share a split.
       split: empty if set aside.
       reason: why it was set aside; empty if taken.
+      kind: of the reason, "damaged" for "damaged: wrong checksum"; files are counted by it.
       note: what is odd about the file though it was taken.
       format: of the original file: jpeg, png, tiff...; empty if unknown.
       height: pixels.
@@ -35,6 +36,7 @@ class IndexRow(NamedTuple):
     group: str
     split: str
     reason: str = ""
+    kind: str = ""
     note: str = ""
     format: str = ""
     height: int | None = None

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import UserError
+from components.image_example_gen.reason import Reason
 from components.image_example_gen.row import LEADS_OUT
 from components.stores import file_system, open_to_read
 
@@ -23,7 +24,7 @@ class File:
     Attributes:
       size: bytes.
       modified: seconds since 1970.
-      reason: why it must not be opened; "" if it may be.
+      reason: why it must not be opened, a `Reason` where it has a detail; "" if it may be.
     """
 
     size: int = 0
@@ -164,7 +165,7 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
         except OSError as error:
             if place == root:
                 raise
-            files[prefix.rstrip("/")] = File(reason=f"unreadable folder: {error.strerror}")
+            files[prefix.rstrip("/")] = File(reason=Reason("unreadable folder", error.strerror or type(error).__name__))
             continue
         for entry in entries:
             path = prefix + entry.name

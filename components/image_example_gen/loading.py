@@ -15,6 +15,7 @@ from components.image_example_gen.decoding import ImageFile, RejectedImage, lack
 from components.image_example_gen.index import IndexRow
 from components.image_example_gen.perceptual_hash import perceptual_hashes
 from components.image_example_gen.reading import read_files
+from components.image_example_gen.reason import Reason, kind_of
 from components.image_example_gen.source import Row
 from components.image_example_gen.writing import Examples
 from models import features
@@ -83,12 +84,12 @@ class Decoder:
         return [Decoded(*found) for found in zip(pixels, summaries, perceptual_hashes(pixels), strict=True)]
 
 
-def _damage(file: bytes, error: tf.errors.OpError) -> str:
+def _damage(file: bytes, error: tf.errors.OpError) -> Reason:
     """Why a file can't be decoded, of an operation's message the line that is not about the graph."""
     if lacks_end(file):
-        return "truncated: the end of the file is missing"
+        return Reason("truncated", "the end of the file is missing")
     lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
-    return f"damaged: {lines[-1][:200] if lines else 'it can not be decoded'}"
+    return Reason("damaged", lines[-1][:200] if lines else "it can not be decoded")
 
 
 class Loader:
@@ -113,7 +114,7 @@ class Loader:
 
     def _finish(self, row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | RejectedImage) -> _Loaded:
         if isinstance(decoded, RejectedImage):
-            return found._replace(reason=str(decoded)), None
+            return found._replace(reason=str(decoded), kind=decoded.kind), None
         mean, std, saturated, sharpness = decoded.summaries.tolist()
         found = found._replace(
             split=row.split,
@@ -155,7 +156,7 @@ def _load_files(
 ) -> Iterator[_Out]:
     for row in rows:
         if row.reason:
-            yield aside(row, IndexRow(row.name, row.label, row.group, "", reason=row.reason, bytes=row.size))
+            yield aside(row, IndexRow(row.name, row.label, row.group, "", row.reason, kind_of(row.reason), bytes=row.size))
     wanted = [row for row in rows if not row.reason]
     files = zip(wanted, read_files(folder, wanted), strict=True)
     with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
@@ -171,7 +172,7 @@ def _check(row: Row, content: bytes | RejectedImage, settings: dict[str, Any]) -
         found = found._replace(bytes=len(content), content_hash=hashlib.sha256(content).hexdigest())
         images = normalise(content, row.path, settings)
     except RejectedImage as reason:
-        return [(row, found._replace(reason=str(reason)), None)]
+        return [(row, found._replace(reason=str(reason), kind=reason.kind), None)]
     return [
         (
             row,

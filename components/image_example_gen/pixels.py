@@ -5,14 +5,21 @@ from typing import Any
 
 import numpy as np
 
+from components.image_example_gen.reason import Reason, kind_of
+
 _LONGEST_REASON = 200
 _ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|\b0x[0-9a-f]{6,}")
 
 
 class RejectedImage(Exception):
-    """The file can't be used; the text is the reason, one short line for a table of rejects."""
+    """The file can't be used; the text is the reason, one short line for a table of rejects.
+
+    Attributes:
+      kind: of the reason.
+    """
 
     def __init__(self, reason: str) -> None:
+        self.kind = kind_of(reason)
         line = " ".join(_ADDRESS.sub("...", reason).split())
         line = "".join(character if character.isprintable() else "?" for character in line)
         super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "...")
@@ -25,7 +32,7 @@ def check_size(width: int, height: int, max_pixels: int, images: int = 1) -> Non
       RejectedImage: no pixels, or more than `max_pixels` in all images together.
     """
     if width < 1 or height < 1 or images < 1:
-        raise RejectedImage(f"damaged: {width}x{height} pixels")
+        raise RejectedImage(Reason("damaged", f"{width}x{height} pixels"))
     if width * height * images > max_pixels:
         size = f"{width}x{height}" + (f" on {images} pages" if images > 1 else "")
         raise RejectedImage(f"{size} is more than {max_pixels} pixels")

@@ -10,6 +10,7 @@ from typing import Final
 
 from components.image_example_gen import listing, records
 from components.image_example_gen.decoding import RejectedImage
+from components.image_example_gen.reason import Reason
 from components.image_example_gen.row import Row
 
 _THREADS: Final = 4
@@ -97,7 +98,7 @@ def _read(folder: str, row: Row) -> bytes | RejectedImage:
         return reason
     except Exception as error:  # each file system has its own
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return RejectedImage(f"unreadable: {text}")
+        return RejectedImage(Reason("unreadable", text))
     return content or RejectedImage("empty file")
 
 
@@ -106,7 +107,7 @@ def _read_local(path: str) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise RejectedImage("unreadable: not a regular file")
+            raise RejectedImage(Reason("unreadable", "not a regular file"))
         if found.st_size > _LONGEST:
             raise RejectedImage("larger than 2 GiB")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:

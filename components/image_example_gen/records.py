@@ -20,6 +20,7 @@ from apache_beam.io.filesystems import FileSystems
 from components.errors import UserError
 from components.image_example_gen import listing
 from components.image_example_gen.listing import File
+from components.image_example_gen.reason import Reason
 from components.image_example_gen.row import NO_META, SPLIT_NAMES, Meta, Row, split_label
 from models import features
 
@@ -123,7 +124,7 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
         try:
             yield (b"", reason) if reason else (_image(_parse(record), layout), "")
         except ValueError as error:
-            yield b"", str(error)
+            yield b"", error.args[0]
 
 
 def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: dict[str, Any]) -> Iterator[Row]:
@@ -134,7 +135,7 @@ def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings:
                 example = _parse(record)
                 row = _filled(row, example, layout, settings)
             except ValueError as error:
-                reason = str(error)
+                reason = error.args[0]
         yield replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason)
 
 
@@ -174,7 +175,7 @@ def _numbered(path: str) -> Iterator[tuple[int, bytes, str]]:
             for number, (record, reason) in enumerate(_framed(_decompressed(raw))):
                 yield number, record, reason
     except (OSError, EOFError, zlib.error) as error:
-        yield number + 1, b"", f"unreadable from here on: {error}"
+        yield number + 1, b"", Reason("unreadable from here on", str(error))
 
 
 def _decompressed(raw: BinaryIO) -> BinaryIO:
@@ -199,16 +200,16 @@ def _framed(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
     """Records as tensorflow/core/lib/io/record_writer.h lays them out: length, its checksum, bytes, their checksum."""
     while header := file.read(12):
         if not _is_length(header):
-            yield b"", "damaged from here on: no TFRecord"
+            yield b"", Reason("damaged from here on", "no TFRecord")
             return
         (length,) = struct.unpack("<Q", header[:8])
         content = _read(file, length + 4) if length < _LONGEST else b""
         if len(content) < length + 4:
-            yield b"", "damaged from here on: truncated"
+            yield b"", Reason("damaged from here on", "truncated")
             return
         record = content[:-4]
         damaged = struct.unpack("<I", content[-4:])[0] != _masked_crc(record)
-        yield (b"", "damaged: wrong checksum") if damaged else (record, "")
+        yield (b"", Reason("damaged", "wrong checksum")) if damaged else (record, "")
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
@@ -235,7 +236,7 @@ def _parse(record: bytes) -> pa.RecordBatch:
     try:
         return _decoder().DecodeBatch([record])
     except RuntimeError as error:
-        raise ValueError("damaged: no tf.Example") from error
+        raise ValueError(Reason("damaged", "no tf.Example")) from error
 
 
 def _values(example: pa.RecordBatch, name: str) -> list[Any]:

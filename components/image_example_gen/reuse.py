@@ -5,26 +5,18 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
 from components.files import replace_file
 from components.image_example_gen.index import INDEX_FILE
+from components.image_example_gen.layout import SHARDS_FILE, decoded_folder, read_shards, shard_path
 from components.image_example_gen.listing import open_file
 from components.image_example_gen.row import Row
-from components.image_example_gen.writing import decoded_folder, shard_path
 
-SHARDS_FILE: Final = "shards.json"  # the fields of `Shard`, in the order of shards
 _SETTINGS: Final = ("code", "image", "max_pixels", "pages")  # what the examples depend on, beside the rows and the files
-
-
-class Shard(NamedTuple):
-    """A part of the examples: see `shard_key`, and the number of its span."""
-
-    key: str
-    span: int
 
 
 @dataclass(frozen=True)
@@ -66,12 +58,6 @@ def find_written(examples: str) -> dict[str, WrittenShard]:
         known = read_shards(folder)
         found |= {shard.key: WrittenShard(folder, number, len(known)) for number, shard in enumerate(known)}
     return found
-
-
-def read_shards(examples: str) -> list[Shard]:
-    """What the shards of finished examples are made of, in their order."""
-    with fileio.open(os.path.join(examples, SHARDS_FILE)) as file:
-        return [Shard(**shard) for shard in json.load(file)]
 
 
 def take_over(written: WrittenShard, examples: str, number: int, shards: int, splits: Sequence[str], index_part: str) -> int:

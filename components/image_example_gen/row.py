@@ -37,7 +37,7 @@ class Row:
       split: train, eval or test; in cross-validation fold_1, fold_2..., or test for what the data gives as such; "" if the
         row is set aside.
       meta: other columns of the manifest; a number that is missing has no entry.
-      reason: why the image is set aside without being opened; "" if it is taken.
+      reason: why the image is set aside without being opened, a `Reason` where it has a detail; "" if it is taken.
       size: bytes of the file, or of the image in the record; 0 if not known.
       record: position of the image in `path`, from 0, if that is a TFRecord file.
       span: number of the part of the data that it came with; 0 of data without spans.

@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size
+from components.image_example_gen.reason import Reason
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -72,10 +73,10 @@ def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
             page = _page(file, number)
         except IndexError:
             if _next_page(file, file.pages[number - 1].offset):
-                raise RejectedImage(f"damaged: page {number + 1} is missing") from None
+                raise RejectedImage(Reason("damaged", f"page {number + 1} is missing")) from None
             return pages
         if page.offset in offsets:
-            raise RejectedImage("damaged: the pages lead back to an earlier one")
+            raise RejectedImage(Reason("damaged", "the pages lead back to an earlier one"))
         offsets.add(page.offset)
         if number == 0 or not (page.is_reduced or page.is_mask):
             pages[number] = page
@@ -110,7 +111,7 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict
     values = values[..., : colours + (alpha == (_ALPHA,))]
     if page.photometric == _PALETTE:
         if page.colormap is None:
-            raise RejectedImage("damaged: the palette is missing")
+            raise RejectedImage(Reason("damaged", "the palette is missing"))
         pixels = (page.colormap.T[values[..., 0]] >> 8).astype(np.uint8)
     else:
         values = values[..., 0] if values.shape[-1] == 1 else values
@@ -121,15 +122,15 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict
 def _check_data(page: tifffile.TiffPage, size: int, max_pixels: int) -> None:
     """Compares what the header promises with the data that is there, before memory is taken for it."""
     if page.is_tiled and page.tilewidth * page.tilelength > max_pixels + _LARGEST_PADDING:
-        raise RejectedImage(f"damaged: tiles of {page.tilewidth}x{page.tilelength} pixels")
+        raise RejectedImage(Reason("damaged", f"tiles of {page.tilewidth}x{page.tilelength} pixels"))
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if len(ends) < math.prod(page.chunked) or not all(page.databytecounts):  # tifffile leaves their pixels black
-        raise RejectedImage("damaged: strips or tiles are missing")
+        raise RejectedImage(Reason("damaged", "strips or tiles are missing"))
     if max(ends) > size:
-        raise RejectedImage("damaged: the file ends before its pixels")
+        raise RejectedImage(Reason("damaged", "the file ends before its pixels"))
     promised = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
     if promised > sum(page.databytecounts) * (1 if page.compression == 1 else _LARGEST_RATIO):
-        raise RejectedImage("damaged: too few data for the pixels")
+        raise RejectedImage(Reason("damaged", "too few data for the pixels"))
 
 
 def _decode_by_pillow(encoded: bytes, number: int) -> np.ndarray:

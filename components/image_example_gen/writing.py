@@ -3,14 +3,13 @@
 import contextlib
 import os
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
+from components.image_example_gen.layout import decoded_folder, shard_path
 from models.files import replaced
-
-_DECODED: Final = "decoded"  # folder beside the splits, with splits of its own
 
 
 class Examples(NamedTuple):
@@ -56,13 +55,3 @@ class SplitWriters:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._open.__exit__(kind, error, traceback)
-
-
-def decoded_folder(examples: str) -> str:
-    """Where the decoded examples are, in the folder of the others."""
-    return os.path.join(examples, _DECODED)
-
-
-def shard_path(folder: str, split: str, shard: int, shards: int) -> str:
-    """The file of a shard's examples of one split."""
-    return os.path.join(folder, f"Split-{split}", f"data_tfrecord-{shard:05d}-of-{shards:05d}")

@@ -23,7 +23,7 @@ from components.errors import UserError
 from components.evaluator.groups import evaluate_groups
 from components.evaluator.intervals import estimate, estimate_difference
 from components.evaluator.predictions import Predictions
-from components.evaluator.results import Slice
+from components.evaluator.results import Slice, Verdict
 from components.evaluator.slicing import slice_images
 from components.evaluator.verdicts import judge
 from components.examples import split_files
@@ -79,7 +79,7 @@ class Executor(base_executor.BaseExecutor):
                 ) from error
             except Exception as error:  # an operation that the format does not have; hours of training are not lost for that
                 log.exception("no conversion to %s", kind)
-                errors[kind] = f"could not be converted: {(str(error).strip().splitlines() or [''])[0][:200]}"
+                errors[kind] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         threads = os.cpu_count() or 1
         predict: dict[str, formats.Predict] = {
             _SAVED_MODEL: lambda images: signatures[formats.SIGNATURE](images=tf.constant(images))["probabilities"].numpy()
@@ -104,21 +104,21 @@ class Executor(base_executor.BaseExecutor):
         ]
         for kind in settings["formats"]:
             if kind in errors:
-                results.append(FormatResult(kind, failed=[errors[kind]]))
+                results.append(FormatResult(kind, error=errors[kind]))
                 continue
             probabilities = np.concatenate(answers[kind])
-            failed = failed_thresholds(reference, probabilities, settings)
-            file = "" if failed else formats.FILES[kind]
+            verdicts = judge_format(reference, probabilities, settings)
+            file = formats.FILES[kind] if all(verdict.passed for verdict in verdicts) else ""
             if file:
                 with fileio.open(os.path.join(model, FOLDER, file), "wb") as target:
                     target.write(contents[kind])
             metrics = _metrics(reference.labels, probabilities, _names(settings))
-            results.append(FormatResult(kind, file, len(contents[kind]), latencies[kind], metrics, failed))
+            results.append(FormatResult(kind, file, len(contents[kind]), latencies[kind], metrics, verdicts))
         write_results(results, model)
 
 
-def failed_thresholds(reference: Predictions, probabilities: np.ndarray, settings: dict[str, Any]) -> list[str]:
-    """The thresholds that a format does not hold, a line each.
+def judge_format(reference: Predictions, probabilities: np.ndarray, settings: dict[str, Any]) -> list[Verdict]:
+    """Holds a format to the thresholds.
 
     Args:
       reference: the test split, with the SavedModel's answers.
@@ -142,8 +142,7 @@ def failed_thresholds(reference: Predictions, probabilities: np.ndarray, setting
         compared = estimate_difference(names, labels, probabilities[rows], reference.probabilities[rows], groups, "none")
         slices.append(Slice(key, *sizes, metrics=found, comparisons=compared))
     group = evaluate_groups(predictions, settings["groups"], names, "none")
-    verdicts = judge(thresholds, slices, group)
-    return [str(verdict).replace("the last blessed model", "the SavedModel") for verdict in verdicts if not verdict.passed]
+    return judge(thresholds, slices, group, baseline="the SavedModel")
 
 
 def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> dict[str, float]:

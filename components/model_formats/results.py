@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tfx.dsl.io import fileio
 
+from components.evaluator.results import Verdict, read_verdict
 from components.files import replace_file
 
 FOLDER: Final = "assets.extra/formats"  # in the SavedModel's folder, where TensorFlow Serving does not look
@@ -23,7 +24,8 @@ class FormatResult:
       bytes: size of the file, or of the SavedModel's graph and weights; 0 if there is none.
       latency_ms: median time of one image through the network alone, in milliseconds; None if there is no file.
       metrics: on all test images, by name.
-      failed: why it is not shipped: thresholds that did not hold, or what went wrong; empty if it is.
+      verdicts: on the thresholds, of which differences are to the SavedModel.
+      error: why it could not be converted; "" if it could.
     """
 
     name: str
@@ -31,11 +33,18 @@ class FormatResult:
     bytes: int = 0
     latency_ms: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def failed(self) -> list[str]:
+        """Why it is not shipped, a line each; empty if it is."""
+        lines = [str(verdict) for verdict in self.verdicts if not verdict.passed]
+        return [f"could not be converted: {self.error}", *lines] if self.error else lines
 
     @property
     def shipped(self) -> bool:
-        return not self.failed
+        return not self.error and all(verdict.passed for verdict in self.verdicts)
 
 
 def write_results(results: list[FormatResult], model: str) -> None:
@@ -51,4 +60,9 @@ def read_results(model: str) -> list[FormatResult]:
         return []
     with fileio.open(name) as file:
         content: list[dict[str, Any]] = json.loads(file.read())
-    return [FormatResult(**item) for item in content]
+    return [read_result(item) for item in content]
+
+
+def read_result(content: dict[str, Any]) -> FormatResult:
+    """A result of its fields, as `dataclasses.asdict` gives them."""
+    return FormatResult(**{**content, "verdicts": [read_verdict(verdict) for verdict in content["verdicts"]]})

@@ -14,7 +14,8 @@ from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
 from components.evaluator.results import read_evaluation
-from components.pusher.versions import RUN_FOLDER, Record, push
+from components.pusher.run_folder import run_folder_of
+from components.pusher.versions import Record, push
 
 FOLDER_KEY: Final = "folder"
 SETTINGS_KEY: Final = "settings"
@@ -48,7 +49,7 @@ class Executor(stock_executor.Executor):
         settings = json.loads(exec_properties[SETTINGS_KEY])
         model = self.GetModelPath(input_dict)
         io_utils.copy_dir(model, pushed.uri)
-        run_folder = os.environ.get(RUN_FOLDER, "")
+        run_folder = run_folder_of(self._context)
         record = Record(
             pipeline=settings["pipeline"],
             run=os.path.basename(run_folder) or (self._context and self._context.pipeline_run_id) or "",

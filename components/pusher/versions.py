@@ -35,7 +35,6 @@ from components.errors import UserError
 
 RECORD_FILE: Final = "assets.extra/push.json"
 LATEST_FILE: Final = "latest"
-RUN_FOLDER: Final = "FPN_RUN_FOLDER"  # environment variable for the Pusher; a parameter would be part of its key in the cache
 _GRAPH: Final = "saved_model.pb"  # is copied last
 _ASIDE: Final = ".push-"
 _LOCK: Final = ".lock"

@@ -1,5 +1,6 @@
 """Analyses with TensorFlow Transform, then writes the transformed examples, one shard after the other."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,14 +9,15 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_transform import impl_helper
 from tfx.components.transform import executor
+from tfx.components.util import examples_utils
 from tfx.dsl.io import fileio
 from tfx.proto import transform_pb2
-from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
-from components.image_example_gen.reuse import read_shards
-from components.image_example_gen.writing import decoded_folder, shard_path
+from components.errors import UserError
+from components.image_example_gen.layout import find_layout
 from components.transform import spans
 from models.files import replaced
 from models.records import read_records
@@ -44,8 +46,8 @@ class _WriteShard(beam.DoFn):
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         source, destination = element
         examples = read_records(source)
-        first = next(iter(examples.take(1)))
-        size = max(1, min(_BATCH, _BATCH_BYTES // len(first.numpy())))
+        lengths = [len(example.numpy()) for example in examples.take(1)]  # another ExampleGen may leave an empty file
+        size = max(1, min(_BATCH, _BATCH_BYTES // max([1, *lengths])))
         with replaced(destination) as unfinished, tf.io.TFRecordWriter(unfinished) as writer:
             # Not `map`, which would prepare the function anew for every shard, and take longer for that than for the examples.
             for batch in examples.batch(size).prefetch(2):
@@ -57,33 +59,37 @@ class _WriteShard(beam.DoFn):
 class Executor(executor.Executor):
     """Beam spreads shards instead of examples, which then need no Python each; the files are not compressed.
 
-    Data of several spans is analysed span by span, and what an earlier run has found out about one is taken from it.
+    Of examples that have ImageExampleGen's layout, those that are decoded are read. Data of several spans is analysed span by
+    span, and what an earlier run has found out about one is taken from it. Of the examples of another ExampleGen,
+    `preprocessing_fn` decodes `image/encoded`.
     """
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         outputs = dict(output_dict)
         (transformed,) = outputs.pop(standard_component_specs.TRANSFORMED_EXAMPLES_KEY)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
-        shards = read_shards(examples.uri)
-        if fileio.exists(decoded_folder(examples.uri)):  # what the network sees, without the files
+        _check_payload(examples)
+        layout = find_layout(examples)
+        if layout and layout.decoded:  # what the network sees, without the files
             decoded = standard_artifacts.Examples()
-            decoded.uri, decoded.split_names = decoded_folder(examples.uri), examples.split_names
+            decoded.uri, decoded.split_names = layout.decoded, examples.split_names
             examples = decoded
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
-        with spans.span_by_span(examples, shards, list(config.analyze), outputs) as inputs:
+        with spans.span_by_span(examples, layout.shards if layout else [], list(config.analyze), outputs) as inputs:
             super().Do({**input_dict, **inputs}, outputs, exec_properties)
 
         splits = list(config.transform)
         transformed.split_names = artifact_utils.encode_split_names(splits)
         files = []
         for split in splits:
-            fileio.makedirs(artifact_utils.get_split_uri([transformed], split))
-            paths = [
-                tuple(shard_path(item.uri, split, number, len(shards)) for item in (examples, transformed))
-                for number in range(len(shards))
+            source, written = (artifact_utils.get_split_uri([item], split) for item in (examples, transformed))
+            fileio.makedirs(written)
+            files += [
+                (os.path.join(source, name), os.path.join(written, name.removesuffix(".gz")))
+                for name in sorted(fileio.listdir(source))
+                if not name.startswith(".")
             ]
-            files += [(source, written) for source, written in paths if fileio.exists(source)]
         graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
         with self._make_beam_pipeline() as pipeline:
             _ = (
@@ -92,3 +98,12 @@ class Executor(executor.Executor):
                 | "Spread" >> beam.Reshuffle()
                 | "WriteShard" >> beam.ParDo(_WriteShard(graph))
             )
+
+
+def _check_payload(examples: Artifact) -> None:
+    """Raises UserError unless the files hold tf.Example."""
+    kind = examples_utils.get_payload_format_string(examples)
+    if kind != "FORMAT_TF_EXAMPLE":
+        raise UserError(
+            f"{examples.uri}: Transform reads files of tf.Example, these are of {kind}; let the ExampleGen write those"
+        )

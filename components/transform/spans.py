@@ -9,8 +9,8 @@ from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 
-from components.image_example_gen.reuse import Shard, link_or_copy
-from components.image_example_gen.writing import shard_path
+from components.image_example_gen.layout import Shard, shard_path
+from components.image_example_gen.reuse import link_or_copy
 
 
 @contextlib.contextmanager

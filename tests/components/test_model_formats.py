@@ -146,7 +146,8 @@ def test_thresholds_are_on_values_on_changes_and_on_slices():
     def failed(**threshold):
         export = {"formats": ["int8"], "thresholds": [{"metric": "accuracy", **threshold}]}
         settings = format_settings(Config.model_validate(config | {"export": export}))
-        return executor.failed_thresholds(reference, worse, json.loads(json.dumps(settings)))
+        verdicts = executor.judge_format(reference, worse, json.loads(json.dumps(settings)))
+        return [str(verdict) for verdict in verdicts if not verdict.passed]
 
     assert failed(lower=0.8, change=-0.1) == []
     assert failed(change=-0.09) == ["accuracy on all examples must be at least -0.09 against the SavedModel, is -0.1000"]

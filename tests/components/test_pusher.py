@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 
 from components.errors import UserError
 from components.evaluator.results import Evaluation, Metric, Slice, write_evaluation
 from components.pusher import versions
 from components.pusher.executor import Executor
-from components.pusher.versions import RECORD_FILE, RUN_FOLDER, Record, list_versions, push, roll_back
+from components.pusher.run_folder import tell_run_folder
+from components.pusher.versions import RECORD_FILE, Record, list_versions, push, roll_back
 from pipeline.pushed_model import find_version
 
 FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "variables/variables.data-00000-of-00001": "weights"}
@@ -329,12 +332,32 @@ def artifacts(tmp_path: Path) -> tuple[dict, dict]:
 SETTINGS = '{"pipeline": "few-digits", "keep": 5}'
 
 
-def test_the_component_pushes_with_tfxs_properties_and_a_record(
-    tmp_path: Path, pushed: Path, artifacts: tuple[dict, dict], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(RUN_FOLDER, "/output/runs/2026-01-01T00-00-00")
+def context_of_run(folder: str | None) -> BaseExecutor.Context:
+    """As the runner of this machine gives it, or one that has no folders."""
+    pipeline = pipeline_pb2.Pipeline()
+    node = pipeline.nodes.add().pipeline_node
+    for name in ("pipeline", "pipeline_run", "node"):
+        node.contexts.contexts.add().type.name = name
+    if folder:
+        tell_run_folder(pipeline, folder)
+    return BaseExecutor.Context(pipeline_node=node, pipeline_run_id="run-7")
+
+
+def test_where_runs_have_no_folder_the_record_has_the_orchestrators_name(pushed: Path, artifacts: tuple[dict, dict]) -> None:
     inputs, outputs = artifacts
-    Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    Executor(context_of_run(None)).Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    (version,) = list_versions(str(pushed))
+    assert version.record is not None
+    assert (version.record.run, version.record.run_folder) == ("run-7", "")
+
+
+def test_the_component_pushes_with_tfxs_properties_and_a_record(
+    tmp_path: Path, pushed: Path, artifacts: tuple[dict, dict]
+) -> None:
+    inputs, outputs = artifacts
+    Executor(context_of_run("/output/runs/2026-01-01T00-00-00")).Do(
+        inputs, outputs, {"folder": str(pushed), "settings": SETTINGS}
+    )
     (version,) = list_versions(str(pushed))
     (artifact,) = outputs["pushed_model"]
     assert artifact.get_int_custom_property("pushed") == 1
@@ -343,6 +366,7 @@ def test_the_component_pushes_with_tfxs_properties_and_a_record(
     assert served_by(Path(artifact.uri)) == "a"
     record = version.record
     assert record is not None
+    assert record.run_folder == "/output/runs/2026-01-01T00-00-00"
     assert (record.pipeline, record.run, record.data) == ("few-digits", "2026-01-01T00-00-00", "split:test")
     assert record.metrics == {"accuracy": {"value": 0.75, "lower": 0.5, "upper": 1.0}}
 

@@ -64,6 +64,7 @@ def transformed(tmp_path_factory):
             lambda inputs: preprocessing_fn(inputs, SETTINGS | {"multi_label": False})
         )
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
+        _ = metadata | tft_beam.WriteMetadata(str(folder / "graph" / "metadata"), pipeline)
     layer = tft.TFTransformOutput(str(folder / "graph")).transform_features_layer()
     outputs = layer({name: tf.constant(values)[:, None] for name, values in raw.items()})
     with tf.io.TFRecordWriter(str(folder / "examples")) as writer:

@@ -129,11 +129,11 @@ def _evaluate(predictions: Predictions) -> Evaluation:
         intervals="95 %, by leaving out groups of images in turn (jackknife)",
         slices=slices,
         verdicts=[
-            Verdict("accuracy", "all examples", "at least 0.5", overall["accuracy"], True),
-            Verdict("accuracy", "worst of meta/site", "at least 0.99", overall["accuracy"], False, "worst: meta/site=south"),
-            Verdict("cross_entropy", "all examples", "at most 2", overall["cross_entropy"], True),
-            Verdict("accuracy", "all examples", "at least -0.01 against the last blessed model", change, True),
-            Verdict("f1", "meta/site=moon", "at least 0.8", None, False, "1 image, fewer than evaluate.min_slice_size"),
+            Verdict("accuracy", "all examples", overall["accuracy"], True, lower=0.5),
+            Verdict("accuracy", "worst of meta/site", overall["accuracy"], False, "worst: meta/site=south", lower=0.99),
+            Verdict("cross_entropy", "all examples", overall["cross_entropy"], True, upper=2),
+            Verdict("accuracy", "all examples", change, True, lower=-0.01, against="the last blessed model"),
+            Verdict("f1", "meta/site=moon", None, False, "1 image, fewer than evaluate.min_slice_size", lower=0.8),
         ],
         blessed=False,
         group=GroupResult(

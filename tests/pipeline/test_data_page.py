@@ -19,6 +19,7 @@ from pyarrow import parquet
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.image_example_gen.index import SCHEMA, IndexRow
+from components.image_example_gen.reason import Reason, kind_of
 from models import features
 from pipeline.config import Config
 from pipeline.data_page import ClassCount, count_classes, describe_balance, write_data_page
@@ -41,7 +42,7 @@ def row(path: str, label: str, split: str = "train", **changes: Any) -> IndexRow
 
 
 def rejected(path: str, label: str, reason: str) -> IndexRow:
-    return IndexRow(path, label, path, "", reason)
+    return IndexRow(path, label, path, "", reason, kind_of(reason))
 
 
 def write_examples(folder: Path, rows: list[IndexRow], duplicates: list[dict[str, Any]] | None = None) -> Path:
@@ -114,7 +115,7 @@ def rows() -> list[IndexRow]:
     cats = [row(f"cat/{number}.png", "cat", "train" if number < 15 else "eval") for number in range(20)]
     dogs = [row(f"dog/{number}.png", "dog", ("train", "train", "eval", "test")[number % 4]) for number in range(8)]
     odd = [row(f"{HOSTILE}/1.png", HOSTILE, "train", note="a JPEG file with the suffix .png", format="jpeg")]
-    bad = [rejected(f"cat/bad{number}.png", "cat", f"damaged: at byte {number}") for number in range(250)]
+    bad = [rejected(f"cat/bad{number}.png", "cat", Reason("damaged", f"at byte {number}")) for number in range(250)]
     return [*cats, *dogs, *odd, *bad, rejected("none.png", "", "empty file")]
 
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from evaluations import Made, make_evaluation
 from pages import Page
 from sklearn import metrics
 
-from components.evaluator.results import read_evaluation, write_evaluation
+from components.evaluator.results import Metric, Verdict, read_evaluation, write_evaluation
+from components.model_formats.results import FormatResult
 from pipeline.diagnostics import measure_reliability, trace_curves
 from pipeline.evaluation_page import RunContext, write_evaluation_page
 from pipeline.thumbnails import read_originals
@@ -23,6 +24,7 @@ from pipeline.thumbnails import read_originals
 CLASSES = ["cat", "yak", "<b>pig & hen</b>", "owl", "dog"]
 SORTED = sorted(CLASSES)
 AXE = "axe-core@4.10.3"
+TOO_BAD = Verdict("accuracy", "all examples", Metric(-0.2), False, lower=-0.01, against="the SavedModel")
 CONTEXT = RunContext(
     run_id="2026-11-22T19-26-14",
     summary={
@@ -39,6 +41,12 @@ CONTEXT = RunContext(
             "bad_inputs": {"serving_default, an empty file": "refused (InvalidArgumentError)"},
         },
         "components": {"Trainer": {"state": "complete", "seconds": 1.5}},
+        "formats": [
+            asdict(FormatResult("saved_model", bytes=2_000_000, latency_ms=1.5, metrics={"accuracy": 0.9})),
+            asdict(FormatResult("float16", "model_float16.tflite", 1_000_000, 0.5, {"accuracy": 0.9})),
+            asdict(FormatResult("int8", bytes=500_000, metrics={"accuracy": 0.7}, verdicts=[TOO_BAD])),
+            asdict(FormatResult("onnx", error="no such operation")),
+        ],
     },
     training=[
         {"epoch": epoch, "loss": 2 / epoch, "val_loss": 3 / epoch, "accuracy": 0.3 * epoch, "val_accuracy": 0.2 * epoch}
@@ -104,6 +112,12 @@ def test_the_verdict_comes_first_with_each_threshold(page: Page) -> None:
     assert [row[-1] for row in table] == ["holds", "fails", "holds", "holds", "fails"]
     assert [row[2] for row in table][-2:] == ["at least -0.01 against the last blessed model", "at least 0.8"]
     assert table[-1][3] == "not measured"
+
+
+def test_formats_that_are_not_shipped_say_why(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "no: accuracy on all examples must be at least -0.01 against the SavedModel, is -0.2000" in text
+    assert "no: could not be converted: no such operation" in text
 
 
 def test_the_check_of_the_exported_model_is_told(page: Page) -> None:

@@ -25,8 +25,8 @@ def evaluation(compared=True):
         intervals="95 %, by jackknife",
         slices=[part(key, examples, 0.9, compared) for key, examples in keys],
         verdicts=[
-            Verdict("auc_pr", "all examples", "at least 0.95", Metric(0.9, 0.88, 0.91), False),
-            Verdict("accuracy", "meta/site=Chur", "at least 0.5", None, False, "7 images are too few"),
+            Verdict("auc_pr", "all examples", Metric(0.9, 0.88, 0.91), False, lower=0.95),
+            Verdict("accuracy", "meta/site=Chur", None, False, "7 images are too few", lower=0.5),
         ],
         blessed=False,
         group=GroupResult(
