@@ -5,11 +5,10 @@ TensorFlow Serving reads the folder as before.
 """
 
 import itertools
-import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +26,9 @@ from components.evaluator.results import Slice
 from components.evaluator.slicing import slice_images
 from components.evaluator.verdicts import judge
 from components.model_formats.results import FOLDER, FormatResult, write_results
+from components.model_formats.settings import FormatSettings
 from models import features, formats
+from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
@@ -56,7 +57,7 @@ class Executor(base_executor.BaseExecutor):
           UserError: a format's packages are not installed.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(FormatSettings, exec_properties[SETTINGS_KEY])
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         source = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
@@ -67,9 +68,9 @@ class Executor(base_executor.BaseExecutor):
         signatures = tf.saved_model.load(model).signatures
         contents: dict[formats.Format, bytes] = {}
         errors: dict[formats.Format, str] = {}
-        for kind in settings["formats"]:
+        for kind in settings.formats:
             try:
-                contents[kind] = formats.convert(model, kind, _representative(signatures, _files(examples, settings["train"])))
+                contents[kind] = formats.convert(model, kind, _representative(signatures, _files(examples, settings.train)))
             except ImportError as error:
                 raise UserError(
                     f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
@@ -84,11 +85,11 @@ class Executor(base_executor.BaseExecutor):
         for kind, content in contents.items():
             predict[kind] = formats.load(content, kind, threads)
 
-        answers: dict[str, list[np.ndarray]] = {kind: [] for kind in contents}
-        for images in _images(signatures, _files(examples, settings["test"])):
+        answers: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in contents}
+        for images in _images(signatures, _files(examples, settings.test)):
             for kind, found in answers.items():
                 found.append(predict[kind](images))
-        latencies = measure_latency(predict, next(_images(signatures, _files(examples, settings["test"])))[:1])
+        latencies = measure_latency(predict, next(_images(signatures, _files(examples, settings.test)))[:1])
 
         reference = Predictions.read(evaluation)
         results = [
@@ -99,7 +100,7 @@ class Executor(base_executor.BaseExecutor):
                 metrics=_metrics(reference.labels, reference.probabilities, _names(settings)),
             )
         ]
-        for kind in settings["formats"]:
+        for kind in settings.formats:
             if kind in errors:
                 results.append(FormatResult(kind, failed=[errors[kind]]))
                 continue
@@ -114,7 +115,7 @@ class Executor(base_executor.BaseExecutor):
         write_results(results, model)
 
 
-def failed_thresholds(reference: Predictions, probabilities: np.ndarray, settings: dict[str, Any]) -> list[str]:
+def failed_thresholds(reference: Predictions, probabilities: np.ndarray, settings: FormatSettings) -> list[str]:
     """The thresholds that a format does not hold, a line each.
 
     Args:
@@ -122,24 +123,23 @@ def failed_thresholds(reference: Predictions, probabilities: np.ndarray, setting
       probabilities: float32 [images, classes], the format's.
       settings: as of the component.
     """
-    thresholds = settings["thresholds"]
-    names = [threshold["metric"] for threshold in thresholds]
-    wanted = [list(threshold["slice"] or threshold["worst_of"]) for threshold in thresholds]
+    names = [threshold.metric for threshold in settings.thresholds]
+    wanted = [threshold.features for threshold in settings.thresholds if threshold.features]
     predictions = Predictions(
         reference.rows, reference.classes, reference.multi_label, probabilities, baseline=reference.probabilities
     )
     slices = []
-    for key, rows in slice_images(predictions.rows, [keys for keys in wanted if keys], settings["buckets"]).items():
+    for key, rows in slice_images(predictions.rows, wanted, settings.buckets).items():
         groups, labels = predictions.groups[rows], predictions.labels[rows]
         sizes = len(rows), len(np.unique(groups))
-        if key and len(rows) < settings["min_slice_size"]:
+        if key and len(rows) < settings.min_slice_size:
             slices.append(Slice(key, *sizes, metrics={}, too_small=True))
             continue
         found = estimate(names, labels, probabilities[rows], groups, "none")
         compared = estimate_difference(names, labels, probabilities[rows], reference.probabilities[rows], groups, "none")
         slices.append(Slice(key, *sizes, metrics=found, comparisons=compared))
-    group = evaluate_groups(predictions, settings["groups"], names, "none")
-    verdicts = judge(thresholds, slices, group)
+    group = evaluate_groups(predictions, settings.groups, names, "none")
+    verdicts = judge(settings.thresholds, slices, group)
     return [str(verdict).replace("the last blessed model", "the SavedModel") for verdict in verdicts if not verdict.passed]
 
 
@@ -160,8 +160,8 @@ def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> d
     return {name: float(np.median(found)) * 1000 for name, found in times.items()}
 
 
-def _names(settings: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*_SHOWN, *(threshold["metric"] for threshold in settings["thresholds"])]))
+def _names(settings: FormatSettings) -> list[str]:
+    return list(dict.fromkeys([*_SHOWN, *(threshold.metric for threshold in settings.thresholds)]))
 
 
 def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) ->
     return {name: metric.value for name, metric in found.items()}
 
 
-def _files(examples: Artifact, splits: list[str]) -> list[str]:
+def _files(examples: Artifact, splits: Sequence[str]) -> list[str]:
     """Files of raw examples, in the order in which the Evaluator reads them."""
     folders = [artifact_utils.get_split_uri([examples], split) for split in splits]
     return sorted(os.path.join(folder, name) for folder in folders for name in fileio.listdir(folder))
