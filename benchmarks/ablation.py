@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 
 from components.image_example_gen import source
 from pipeline.code_digest import code_digest
+from pipeline.component_settings import source_settings
 from pipeline.config import load_config
 from pipeline.digits import write_digits
 from pipeline.write_aside import new_file, write_text
@@ -105,7 +106,7 @@ def write_quarter() -> None:
     if (DIGITS / QUARTER).exists():
         return
     config = load_config(CONFIGS["digits"], data=str(DIGITS))
-    rows = source.read_rows(config.data.path, config.data.model_dump())
+    rows = source.read_rows(config.data.path, source_settings(config.data))
     with new_file(DIGITS / QUARTER) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "size", "group", "split"))

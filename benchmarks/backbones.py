@@ -117,16 +117,17 @@ def measure(name: str) -> Result:
 
     from models.backbones import BACKBONES
     from models.fpn import build_classifier
+    from pipeline.component_settings import classifier_config
+    from pipeline.config import ModelConfig
 
     levels = [feature.level for feature in BACKBONES[name].features]
+    section = {"backbone": name, "min_level": max(FINEST_LEVEL, levels[0]), "max_level": levels[-1]}
     model = build_classifier(
+        classifier_config(ModelConfig.model_validate(section)),
         image_shape=(SIDE, SIDE, 3),
         num_classes=CLASSES,
         channel_mean=[127.5] * 3,
         channel_variance=[64.0**2] * 3,
-        backbone=name,
-        min_level=max(FINEST_LEVEL, levels[0]),
-        max_level=levels[-1],
     )
     backbone = model.get_layer("backbone")
     random = np.random.default_rng(0)

@@ -212,7 +212,7 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
     examples.uri, examples.split_names = str(newest(output / "ImageExampleGen/examples")), json.dumps([split])
     exported.uri, evaluation.uri = str(output / "model"), str(output / "evaluation")
     shutil.copytree(model, output / "model" / "Format-Serving")
-    settings = {**evaluation_settings(config.evaluate, False), "splits": [split], "judged": False}
+    settings = evaluation_settings(config.evaluate, False, [split], judged=False)
     component = Evaluator(
         examples=channel_utils.as_channel([examples]),
         model=channel_utils.as_channel([exported]),

@@ -120,11 +120,11 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
         "model": [artifact(standard_artifacts.Model, newest(output / "run/artifacts/Trainer/model"))],
     }
     inputs["examples"][0].split_names = '["test"]'
-    settings = evaluation_settings(EvaluateConfig(slices=SLICES, batch_size=BATCH), multi_label=False)
+    settings = evaluation_settings(EvaluateConfig(slices=SLICES, batch_size=BATCH), False, ["test"], judged=True)
     component = Evaluator(
         **{key: channel_utils.as_channel(value) for key, value in inputs.items()},
         eval_config=build_eval_config(settings),
-        settings={**settings, "splits": ["test"], "judged": True},
+        settings=settings,
         code="",
     )
     outputs = {

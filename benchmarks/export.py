@@ -28,7 +28,11 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from models import features
 from models.export import export_model
 from models.fpn import build_classifier
+from models.image_settings import ImageSettings, TransformSettings
+from models.packing import as_dict
 from models.preprocessing import preprocessing_fn
+from pipeline.component_settings import classifier_config, image_settings
+from pipeline.config import ImageConfig, ModelConfig
 
 NETWORKS: Final[dict[str, dict[str, Any]]] = {
     "small_resnet10 at 32x32x1, d = 32": {
@@ -50,7 +54,7 @@ NETWORKS: Final[dict[str, dict[str, Any]]] = {
 ROUNDS: Final = 100
 
 
-def transform_graph(files: list[bytes], image: dict[str, Any], folder: Path) -> tft.TFTransformOutput:
+def transform_graph(files: list[bytes], image: ImageSettings, folder: Path) -> tft.TFTransformOutput:
     """Transform's output over some image files of two classes."""
     names = (features.ENCODED, features.PIXELS, features.LABEL)
     rows = [
@@ -58,7 +62,7 @@ def transform_graph(files: list[bytes], image: dict[str, Any], folder: Path) -> 
         for number, file in enumerate(files)
     ]
     schema = schema_utils.schema_from_feature_spec({name: tf.io.FixedLenFeature([1], tf.string) for name in names})
-    settings = {"image": image, "multi_label": False}
+    settings = as_dict(TransformSettings(image=image, multi_label=False, code=""))
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "temp")),
@@ -103,14 +107,14 @@ def measure(network: dict[str, Any], folder: Path, rounds: int = ROUNDS) -> dict
         small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(size)
         small.convert("L" if channels == 1 else "RGB").save(buffer, kind)
         files.append(buffer.getvalue())
-    image = {"height": height, "width": width, "channels": channels, "resize": "stretch", "antialias": True}
+    image = image_settings(ImageConfig(height=height, width=width, channels=channels))
     keras.utils.set_random_seed(0)
     model = build_classifier(
+        classifier_config(ModelConfig.model_validate(network["model"])),
         image_shape=(height, width, channels),
         num_classes=2,
         channel_mean=[127.0] * channels,
         channel_variance=[5000.0] * channels,
-        **network["model"],
     )
     path = folder / "model"
     export_model(model, transform_graph(files, image, folder), str(path))

@@ -131,13 +131,14 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
 
     from models import features
     from models.preprocessing import to_network_size, with_pixels
+    from pipeline.component_settings import image_settings
     from pipeline.config import ImageConfig
 
-    image = ImageConfig(**KINDS[name].image).model_dump()
+    image = image_settings(ImageConfig(**KINDS[name].image))
 
     def load(path: tf.Tensor) -> tuple[tf.Tensor, ...]:
         file = tf.io.read_file(path)
-        pixels = with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, **image))
+        pixels = with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, image))
         label = tf.cast(tf.strings.split(path, "/")[-2] == "b", tf.int64)
         return (pixels, label, file) if with_files else (pixels, label)
 

@@ -21,6 +21,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, classification_report
 
 from models.fpn import build_classifier
+from pipeline.component_settings import classifier_config
 from pipeline.config import Config, load_config
 
 
@@ -108,11 +109,11 @@ def main() -> None:
 
     keras.utils.set_random_seed(config.train.seed)
     model = build_classifier(
+        classifier_config(config.model),
         image_shape=(config.image.height, config.image.width, config.image.channels),
         num_classes=len(names),
         channel_mean=mean,
         channel_variance=variance,
-        **config.model.model_dump(),
     )
     augmentation = build_augmentation(config)
     size = min(config.train.batch_size, count)

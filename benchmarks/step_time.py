@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from models.augmentation import build_augmentation
 from models.fpn import build_classifier
 from models.optimization import build_loss, build_metrics, build_optimizer
 from models.preprocessing import serialize_images
+from pipeline.component_settings import augment_settings, classifier_config, train_settings
 from pipeline.config import Config
 
 CLASSES = 10
@@ -90,7 +92,7 @@ def build_inputs(case: dict[str, Any], config: Config, path: str) -> dict[str, C
             batch_size=config.train.batch_size,
             seed=0,
             cache_bytes=2**30,
-            augment=build_augmentation(**{**config.augment.model_dump(), **augment}, seed=0),
+            augment=build_augmentation(replace(augment_settings(config.augment), **augment), seed=0),
         )
 
     plain, augmented = read(), read(**AUGMENTED)
@@ -116,13 +118,13 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
     inputs = build_inputs(case, config, path)
 
     model = build_classifier(
+        classifier_config(config.model),
         image_shape=shape,
         num_classes=CLASSES,
         channel_mean=[127.0] * shape[2],
         channel_variance=[5000.0] * shape[2],
-        **config.model.model_dump(),
     )
-    train, variables = config.train.model_dump(), model.trainable_variables
+    train, variables = train_settings(config.train), model.trainable_variables
     optimizer = build_optimizer(1e-4, 10_000, 100, variables, train)
     model.compile(optimizer, build_loss("cross_entropy"), metrics=build_metrics())
     model.fit(inputs["memory"](), steps_per_epoch=2, shuffle=False, verbose=0)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from models.affine import affine_transform
 from models.rand_augment import colours, rand_augment, with_alpha_of
+from models.settings import AugmentSettings, Flip
 
 # Images uint8 [N, height, width, channels] and labels float32 [N, classes] to the same.
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -23,19 +24,7 @@ _ERASED_ASPECT_RATIO: Final = (0.3, 1 / 0.3)
 _QUANTILES: Final = 4096
 
 
-def build_augmentation(
-    *,
-    flip: str,
-    shift: float,
-    zoom: float,
-    rotation: float,
-    contrast: float,
-    rand_augment: float,
-    erasing: float,
-    mixup: float,
-    cutmix: float,
-    seed: int,
-) -> Augmentation:
+def build_augmentation(config: AugmentSettings, seed: int) -> Augmentation:
     """Makes a function over batches, to run inside tf.data.
 
     Each image of a batch has its own random numbers. They depend on `seed` and on all pixels of the batch in their order: a
@@ -43,51 +32,43 @@ def build_augmentation(
     many batches are worked on at a time.
 
     Args:
-      flip: none, horizontal, vertical or both, each with probability 1/2.
-      shift: largest shift, as a share of height and width; what comes in is mirrored.
-      zoom: largest magnification or reduction, as a share: 1 / (1 + zoom) to 1 + zoom times as large.
-      rotation: largest rotation to either side, as a share of a full turn.
-      contrast: largest change of the contrast, as a share.
-      rand_augment: strength of `models.rand_augment`, 0..1.
-      erasing: probability that a rectangle of an image is replaced by one random colour (arXiv:1708.04896).
-      mixup: alpha of MixUp (arXiv:1710.09412): each image is blended with its neighbour in the (shuffled) batch, the labels
-        in the same proportion, which is drawn from Beta(alpha, alpha).
-      cutmix: alpha of CutMix (arXiv:1905.04899): a rectangle is taken from the neighbour, labels in proportion to the area.
-        With `mixup` too, each batch takes one of the two at random.
+      config: which changes, and how strong.
       seed: of the random numbers.
 
     Returns:
       A function from (uint8 [N, height, width, channels], float32 [N, classes]) to the same, whose label rows keep their sums.
     """
-    moves = bool(shift or zoom or rotation)
-    if flip == "none" and not (moves or contrast or rand_augment or erasing or mixup or cutmix):
+    moves = bool(config.shift or config.zoom or config.rotation)
+    mixes = bool(config.mixup or config.cutmix)
+    if config.flip == "none" and not (moves or config.contrast or config.rand_augment or config.erasing or mixes):
         return lambda images, labels: (images, labels)
-    mixup_shares, cutmix_shares = _beta_quantiles(mixup), _beta_quantiles(cutmix)
+    mixup_shares, cutmix_shares = _beta_quantiles(config.mixup), _beta_quantiles(config.cutmix)
 
     @tf.function(jit_compile=True, autograph=False)
     def change(images: tf.Tensor, labels: tf.Tensor, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # One seed for each change, so that switching one on or off leaves the others' numbers as they are.
         seeds = tf.random.split(batch_seed, 8)
         x = tf.cast(images, tf.float32)
-        if flip != "none":
-            x = _flip(x, flip, seeds[0])
+        if config.flip != "none":
+            x = _flip(x, config.flip, seeds[0])
         if moves:
-            x = affine_transform(x, _random_matrices(tf.shape(x)[0], x.shape[1:3], shift, zoom, rotation, seeds[1]))
-        if rand_augment:
-            x = _rand_augment(x, rand_augment, seeds[2])
-        if contrast:
-            x = _contrast(x, contrast, seeds[3])
-        if erasing:
-            x = _erase(x, erasing, seeds[4])
-        if mixup and cutmix:
+            matrices = _random_matrices(tf.shape(x)[0], x.shape[1:3], config.shift, config.zoom, config.rotation, seeds[1])
+            x = affine_transform(x, matrices)
+        if config.rand_augment:
+            x = rand_augment(x, config.rand_augment, seeds[2])
+        if config.contrast:
+            x = _contrast(x, config.contrast, seeds[3])
+        if config.erasing:
+            x = _erase(x, config.erasing, seeds[4])
+        if config.mixup and config.cutmix:
             x, labels = tf.cond(
                 tf.random.stateless_uniform([], seeds[7]) < 0.5,
                 lambda: _mixup(x, labels, mixup_shares, seeds[5]),
                 lambda: _cutmix(x, labels, cutmix_shares, seeds[6]),
             )
-        elif mixup:
+        elif config.mixup:
             x, labels = _mixup(x, labels, mixup_shares, seeds[5])
-        elif cutmix:
+        elif config.cutmix:
             x, labels = _cutmix(x, labels, cutmix_shares, seeds[6])
         return tf.cast(tf.clip_by_value(tf.round(x), 0.0, 255.0), tf.uint8), labels
 
@@ -96,9 +77,6 @@ def build_augmentation(
         return change(images, labels, _batch_seed(images, seed))
 
     return augment
-
-
-_rand_augment = rand_augment  # `build_augmentation` has a strength of that name
 
 
 def _batch_seed(images: tf.Tensor, seed: int) -> tf.Tensor:
@@ -117,7 +95,7 @@ def _for_pixels(values: tf.Tensor) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _flip(x: tf.Tensor, flip: str, seed: tf.Tensor) -> tf.Tensor:
+def _flip(x: tf.Tensor, flip: Flip, seed: tf.Tensor) -> tf.Tensor:
     left_right, up_down = _uniform(tf.shape(x)[0], 2, seed)
     if flip in ("horizontal", "both"):
         x = tf.where(_for_pixels(left_right < 0.5), tf.reverse(x, [2]), x)

@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import keras
 import numpy as np
 
-GreyInput = Literal["repeat", "sum"]
+from models.settings import GreyInput
 
 
 class WeightsError(ValueError):
@@ -275,7 +275,7 @@ def build_backbone(
     min_level: int,
     max_level: int,
     *,
-    grey_input: GreyInput = "repeat",
+    grey_input: GreyInput,
     channel_mean: list[float] | None = None,
     channel_variance: list[float] | None = None,
 ) -> keras.Model:

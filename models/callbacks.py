@@ -6,7 +6,7 @@ import math
 import os
 import time
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from models.checkpoints import Checkpoint, save_checkpoint
 from models.files import replaced
+from models.settings import TrainSettings
 
 HISTORY_FILE: Final = "history.csv"  # in the folder of the curves: a row an epoch
 
@@ -24,15 +25,15 @@ log = logging.getLogger(__name__)
 class Keeper(keras.callbacks.Callback):
     """Ends every epoch: has the averaged weights measured, keeps the best, stops when it gets no better, saves a checkpoint."""
 
-    def __init__(self, state: Checkpoint, config: dict[str, Any], folder: str | None) -> None:
+    def __init__(self, state: Checkpoint, config: TrainSettings, folder: str | None) -> None:
         super().__init__()
         self._state = state
         self._folder = folder
-        self._averages = config["ema"] > 0
-        self._patience = config["early_stopping"]
-        self._keeps_best = config["keep"] == "best" or self._patience > 0
-        self._monitor = f"val_{config['monitor']}"
-        self._sign = -1 if config["monitor"] == "loss" else 1
+        self._averages = config.ema > 0
+        self._patience = config.early_stopping
+        self._keeps_best = config.keep == "best" or self._patience > 0
+        self._monitor = f"val_{config.monitor}"
+        self._sign = -1 if config.monitor == "loss" else 1
         self._raw: list[np.ndarray] = []
 
     def restore(self, model: keras.Model) -> None:

@@ -1,8 +1,7 @@
 """The SavedModel that leaves the pipeline: files in, named probabilities out, with nothing of this package needed to run it."""
 
-import json
 import os
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -13,8 +12,11 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from models import features
 from models.compaction import compact
 from models.gradcam import explain_maps, split
-from models.inference import TestTimeAugmentation, infer
+from models.image_settings import ImageSettings
+from models.inference import infer
+from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
+from models.settings import TestTimeAugmentation
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
 
@@ -176,9 +178,9 @@ def _write_warmup(image_shape: tuple[int, int, int], path: str) -> None:
             writer.write(log.SerializeToString())
 
 
-def export_image_settings(image: dict[str, Any], path: str) -> None:
-    """Writes the section `image` into a SavedModel's folder: ingestion maps DICOM and real-valued pixels by it."""
+def export_image_settings(image: ImageSettings, path: str) -> None:
+    """Writes what the network sees into a SavedModel's folder: ingestion maps DICOM and real-valued pixels by it."""
     name = os.path.join(path, features.IMAGE_SETTINGS)
     tf.io.gfile.makedirs(os.path.dirname(name))
     with tf.io.gfile.GFile(name, "w") as file:
-        file.write(json.dumps(image))
+        file.write(pack(image))

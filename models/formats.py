@@ -8,13 +8,14 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-Format = Literal["float16", "int8", "onnx"]
+from models.settings import Format
+
 FILES: Final[dict[Format, str]] = {
     "float16": "model_float16.tflite",
     "int8": "model_int8.tflite",

@@ -1,18 +1,12 @@
 """The Feature Pyramid Network (Lin et al. 2016, arXiv:1612.03144) and the image classifier on it."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from models.backbones import GreyInput, build_backbone
-
-FusionType = Literal["sum", "concat", "bifpn"]
-CoarseLevels = Literal["conv", "pool"]
-Norm = Literal["none", "batch", "group"]
-Activation = Literal["none", "relu", "silu", "gelu"]
-Pooling = Literal["average", "max", "attention"]
-Combine = Literal["mean", "concat", "learned"]
+from models.backbones import build_backbone
+from models.settings import Activation, ClassifierConfig, CoarseLevels, FusionType, Norm
 
 _EPSILON = 1e-4  # of the weighted fusion (arXiv:1911.09070, section 3.3)
 
@@ -302,51 +296,21 @@ _POOLING = {
 
 
 def build_classifier(
+    config: ClassifierConfig,
     *,
     image_shape: tuple[int, int, int],
     num_classes: int,
     channel_mean: list[float],
     channel_variance: list[float],
-    backbone: str,
-    weights: str = "none",
-    grey_input: GreyInput = "repeat",
-    min_level: int = 2,
-    max_level: int = 5,
-    coarse_levels: CoarseLevels = "conv",
-    num_filters: int = 256,
-    fusion_type: Literal["sum", "concat", "bifpn", "none"] = "sum",
-    bifpn_repeats: int = 3,
-    separable: bool = False,
-    norm: Norm = "none",
-    activation: Activation = "none",
-    shared_head: bool = False,
-    pooling: Pooling = "average",
-    combine: Combine = "mean",
-    dropout: float = 0.2,
 ) -> keras.Model:
     """Builds the classifier: scaling, backbone, pyramid, a head on every level, and the levels' answers combined.
 
     Args:
+      config: the network.
       image_shape: (height, width, channels).
       num_classes: two or more.
       channel_mean: mean of each channel over the training split, 0..255; used by backbones without a scaling of their own.
       channel_variance: the variance likewise.
-      backbone: a key of `models.backbones.BACKBONES`.
-      weights: as in `build_backbone`.
-      grey_input: as in `build_backbone`.
-      min_level: the pyramid's finest level.
-      max_level: the coarsest level.
-      coarse_levels: as in `FeaturePyramid`, and so `num_filters`, `bifpn_repeats`, `separable`, `norm` and `activation`.
-      num_filters: channels of the pyramid.
-      fusion_type: as in `FeaturePyramid`; "none" leaves the pyramid out and puts one head on the map C<max_level>.
-      bifpn_repeats: rounds of a bifpn.
-      separable: whether the pyramid's 3x3 convolutions are depthwise separable.
-      norm: of the pyramid.
-      activation: of the pyramid.
-      shared_head: one head for all levels, instead of one a level.
-      pooling: how a level's map becomes a vector: the mean or the maximum of each channel, or `AttentionPooling`.
-      combine: how the levels' logits become the answer: their mean, a dense layer on all of them, or `LearnedMean`.
-      dropout: share of the pooled features that training drops before each head, 0..1.
 
     Returns:
       A model from uint8 [N, *image_shape] to logits float32 [N, num_classes].
@@ -354,30 +318,30 @@ def build_classifier(
     inputs = keras.Input(image_shape, dtype="uint8", name="image")
     x = keras.layers.Rescaling(1.0, name="to_float")(inputs)
     maps = build_backbone(
-        backbone,
-        weights,
+        config.backbone,
+        config.weights,
         image_shape,
-        max_level if fusion_type == "none" else min_level,
-        max_level,
-        grey_input=grey_input,
+        config.max_level if config.fusion_type == "none" else config.min_level,
+        config.max_level,
+        grey_input=config.grey_input,
         channel_mean=channel_mean,
         channel_variance=channel_variance,
     )(x)
-    if fusion_type != "none":
+    if config.fusion_type != "none":
         maps = FeaturePyramid(
-            min_level,
-            max_level,
-            num_filters,
-            fusion_type,
-            coarse_levels=coarse_levels,
-            bifpn_repeats=bifpn_repeats,
-            separable=separable,
-            norm=norm,
-            activation=activation,
+            config.min_level,
+            config.max_level,
+            config.num_filters,
+            config.fusion_type,
+            coarse_levels=config.coarse_levels,
+            bifpn_repeats=config.bifpn_repeats,
+            separable=config.separable,
+            norm=config.norm,
+            activation=config.activation,
             name="pyramid",
         )(maps)
 
-    if activation == "none":
+    if config.activation == "none":
         # Without this non-linearity pyramid, pooling and head would be one linear map of the backbone's pooled features.
         # Grad-CAM (`models.gradcam`) looks for these layers by name.
         maps = {name: keras.layers.ReLU(name=f"relu_{name}")(level) for name, level in maps.items()}
@@ -385,20 +349,20 @@ def build_classifier(
     def head(name: str, channels: int) -> keras.Sequential:
         # The logits stay float32 under mixed precision: softmax and loss need the range.
         logits = keras.layers.Dense(num_classes, dtype="float32")
-        sequence = keras.Sequential([_POOLING[pooling](), keras.layers.Dropout(dropout), logits], name=name)
+        sequence = keras.Sequential([_POOLING[config.pooling](), keras.layers.Dropout(config.dropout), logits], name=name)
         sequence.build((None, None, None, channels))  # of any size, as a head that is shared must take
         return sequence
 
-    if shared_head:
+    if config.shared_head:
         shared = head("head", next(iter(maps.values())).shape[-1])
         answers = [shared(level) for level in maps.values()]
     else:
         answers = [head(f"head_{name}", level.shape[-1])(level) for name, level in maps.items()]
     if len(answers) == 1:
         logits = answers[0]
-    elif combine == "mean":
+    elif config.combine == "mean":
         logits = keras.layers.Average(name="logits", dtype="float32")(answers)
-    elif combine == "learned":
+    elif config.combine == "learned":
         logits = LearnedMean(name="logits", dtype="float32")(answers)
     else:
         stacked = keras.layers.Concatenate(name="levels", dtype="float32")(answers)

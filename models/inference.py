@@ -1,11 +1,11 @@
 """What is exported: the classifier over several views of an image, its answers calibrated."""
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import keras
 
-TestTimeAugmentation = Literal["none", "flip", "shift", "flip_shift"]
+from models.settings import TestTimeAugmentation
 
 _SHIFT: Final = 0.04  # of height and width
 

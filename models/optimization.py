@@ -7,13 +7,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.settings import LossName, TrainSettings
+
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def build_loss(
-    loss: str,
+    loss: LossName,
     *,
-    focal_gamma: float = 2.0,
+    focal_gamma: float = 0.0,
     label_smoothing: float = 0.0,
     class_weights: list[float] | None = None,
     multi_label: bool = False,
@@ -122,7 +124,7 @@ def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras
 
 
 def build_optimizer(
-    learning_rate: float, steps: int, steps_per_epoch: int, variables: list[keras.Variable], config: dict[str, Any]
+    learning_rate: float, steps: int, steps_per_epoch: int, variables: list[keras.Variable], config: TrainSettings
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer with its schedule, weight decay, clipping, averaging and accumulation.
 
@@ -139,19 +141,19 @@ def build_optimizer(
       steps: batches until the rate is 0.
       steps_per_epoch: batches an epoch.
       variables: the trainable ones, in the order in which the model has them.
-      config: the section `train` of the configuration.
+      config: which optimizer, and how.
     """
-    accumulate = min(config["accumulate_steps"], steps)
-    decay = config["weight_decay"]
+    accumulate = min(config.accumulate_steps, steps)
+    decay = config.weight_decay
     own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}, "muon": {"adam_weight_decay": decay}}
-    optimizer = _OPTIMIZERS[config["optimizer"]](
-        learning_rate=build_schedule(learning_rate, steps, int(config["warmup_epochs"] * steps_per_epoch)),
+    optimizer = _OPTIMIZERS[config.optimizer](
+        learning_rate=build_schedule(learning_rate, steps, int(config.warmup_epochs * steps_per_epoch)),
         weight_decay=decay,
-        global_clipnorm=config["clip_norm"] or None,
-        use_ema=config["ema"] > 0,
-        ema_momentum=config["ema"] ** (1 / accumulate),
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema ** (1 / accumulate),
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,
-        **own.get(config["optimizer"], {}),
+        **own.get(config.optimizer, {}),
     )
     optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
     return optimizer

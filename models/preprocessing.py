@@ -11,6 +11,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models import features
+from models.image_settings import ImageSettings, Resize, TransformSettings
+from models.packing import unpack
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -98,7 +100,7 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(found == channels, lambda: image, converted), [None, None, channels])
 
 
-def resize_image(image: tf.Tensor, height: int, width: int, resize: str, antialias: bool) -> tf.Tensor:
+def resize_image(image: tf.Tensor, height: int, width: int, resize: Resize, antialias: bool) -> tf.Tensor:
     """Brings an image to the network's size by bilinear interpolation.
 
     Args:
@@ -142,7 +144,7 @@ def stretch(pixels: tf.Tensor, unit: float, low: tf.Tensor, high: tf.Tensor) -> 
     return tf.clip_by_value((tf.cast(pixels, tf.float32) - low) * (255.0 / (high - low)), 0.0, 255.0)
 
 
-def intensity_limits(encoded: tf.Tensor, percentiles: list[float]) -> tf.Tensor:
+def intensity_limits(encoded: tf.Tensor, percentiles: tuple[float, float]) -> tf.Tensor:
     """Percentiles of the pixels of a whole split (a full pass), between which the network's grey levels lie.
 
     They are of a regular grid of at most 64x64 pixels an image, so that large images do not outweigh small ones by more than
@@ -183,41 +185,28 @@ def _interpolate(values: tf.Tensor, position: float) -> tf.Tensor:
     return values[below] + (position - below) * (values[below + 1] - values[below])
 
 
-def images_from_files(encoded: tf.Tensor, **image: Any) -> tf.Tensor:
+def images_from_files(encoded: tf.Tensor, image: ImageSettings, limits: tf.Tensor | None = None) -> tf.Tensor:
     """Decodes, resizes and converts a batch of image files.
 
     Args:
       encoded: string [N].
       image: as for `to_network_size`.
+      limits: likewise.
 
     Returns:
       uint8 [N, height, width, channels].
     """
-    shape = [image["height"], image["width"], image["channels"]]
     return tf.map_fn(
-        lambda file: with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, **image)),
+        lambda file: with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, image, limits)),
         encoded,
-        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        fn_output_signature=tf.TensorSpec(image.shape, tf.uint8),
     )
 
 
-def to_network_size(
-    pixels: tf.Tensor,
-    unit: float,
-    *,
-    height: int,
-    width: int,
-    channels: int,
-    resize: str,
-    antialias: bool,
-    intensity: str = "type",
-    window: list[float] | None = None,
-    percentiles: list[float] | None = None,
-    limits: tf.Tensor | None = None,
-) -> tf.Tensor:
+def to_network_size(pixels: tf.Tensor, unit: float, image: ImageSettings, limits: tf.Tensor | None = None) -> tf.Tensor:
     """Makes of a decoded image what the network sees.
 
-    What becomes black and white, and is clipped beyond, before the image is resized, is by `intensity`:
+    What becomes black and white, and is clipped beyond, before the image is resized, is by `image.intensity`:
     - type: the ends of the pixel type's range.
     - window: in images of 16 bits, the pixel values `window`; in others, as type.
     - percentiles: `limits`, in all images. As type where they are not given.
@@ -226,28 +215,21 @@ def to_network_size(
     Args:
       pixels: uint8 or uint16 [any height, any width, 1 to 4].
       unit: pixel value that is 1 of 255.
-      height: rows of the result.
-      width: columns of the result.
-      channels: 1, 3 or 4.
-      resize: as in `resize_image`.
-      antialias: as in `resize_image`.
-      intensity: type, window or percentiles.
-      window: [low, high] in pixel values.
-      percentiles: those that `limits` are.
+      image: what the result is to be.
       limits: float32 [2], low and high of 255, as `intensity_limits` gives them.
 
     Returns:
       uint8 [height, width, channels].
     """
-    if intensity == "window" and unit != 1.0:
-        pixels, unit = stretch(pixels, unit, *tf.unstack(tf.constant(window, tf.float32))), 1.0
-    elif intensity == "percentiles" and limits is not None:
+    if image.intensity == "window" and unit != 1.0:
+        pixels, unit = stretch(pixels, unit, *tf.unstack(tf.constant(image.window, tf.float32))), 1.0
+    elif image.intensity == "percentiles" and limits is not None:
         pixels, unit = stretch(pixels, unit, *tf.unstack(limits * unit)), 1.0
     # The steps from here on are linear, so their order does not matter to the result; resizing first is less work.
-    image = resize_image(pixels, height, width, resize, antialias)
-    image = to_channels(image if unit == 1.0 else image / unit, channels)
+    resized = resize_image(pixels, image.height, image.width, image.resize, image.antialias)
+    converted = to_channels(resized if unit == 1.0 else resized / unit, image.channels)
     # Nothing is beyond 0..255: interpolation and luma are weighted means.
-    return tf.ensure_shape(tf.cast(tf.round(image), tf.uint8), [height, width, channels])
+    return tf.ensure_shape(tf.cast(tf.round(converted), tf.uint8), image.shape)
 
 
 def serialize_images(images: tf.Tensor) -> tf.Tensor:
@@ -311,27 +293,29 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     Args:
       inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many. Without
         `image/pixels`, which other ExampleGens than ImageExampleGen do not write, all images are decoded.
-      custom_config: {"image": arguments of `to_network_size` but limits, "multi_label": bool}.
+      custom_config: `TransformSettings`, as `packing.as_dict` has them.
 
     Returns:
       The transformed features.
     """
+    settings = unpack(TransformSettings, custom_config)
+    image = settings.image
     files = tf.reshape(inputs[features.ENCODED], [-1])
-    image = custom_config["image"]
-    if image.get("intensity") == "percentiles":
-        image = image | {"limits": intensity_limits(files, image["percentiles"])}
+    limits = intensity_limits(files, image.percentiles) if image.intensity == "percentiles" else None
     if features.PIXELS in inputs:
         # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
         pixels = tf.reshape(inputs[features.PIXELS], [-1])
         serialized = tf.cond(
-            tf.reduce_any(tf.equal(pixels, "")), lambda: serialize_images(images_from_files(files, **image)), lambda: pixels
+            tf.reduce_any(tf.equal(pixels, "")),
+            lambda: serialize_images(images_from_files(files, image, limits)),
+            lambda: pixels,
         )
     else:
-        serialized = serialize_images(images_from_files(files, **image))
-    images = parse_images(serialized, (image["height"], image["width"], image["channels"]))
+        serialized = serialize_images(images_from_files(files, image, limits))
+    images = parse_images(serialized, image.shape)
     mean, variance = channel_moments(images)
     labels = inputs[features.LABEL]
-    if not custom_config["multi_label"]:
+    if not settings.multi_label:
         labels = tf.reshape(labels, [-1])
     elif not isinstance(labels, tf.SparseTensor):
         labels = tf.sparse.from_dense(labels)

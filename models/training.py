@@ -4,8 +4,8 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -22,10 +22,14 @@ from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
 from models.inference import build_inference_model
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
+from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
+from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 
 log = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
 
@@ -34,99 +38,98 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
 
     Args:
-      fn_args: with `custom_config` holding the sections `image`, `model`, `augment`, `train` and `export` of the configuration,
-        and in `checkpoints` the folder below which an interrupted training is found again; if the Tuner has run, with its
-        best `hyperparameters`, which replace what the sections say.
+      fn_args: with `TrainerSettings` as `custom_config`; if the Tuner has run, with its best `hyperparameters`, which replace
+        what these say.
 
     Raises:
       WeightsError: the weights do not fit the backbone.
     """
-    config = fn_args.custom_config
+    config = unpack(TrainerSettings, fn_args.custom_config)
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
-    checkpoints = checkpoint_folder(config["checkpoints"], data=data, config=config)
+    checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
     model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints)
-    views = config["export"]["test_time_augmentation"]
+    views = config.test_time_augmentation
     temperature = 1.0
-    if config["train"]["calibrate"]:
+    if config.train.calibrate:
         inference = build_inference_model(model, 1.0, views)
         temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
     path = fn_args.serving_model_dir
     export_model(model, transform_output, path, temperature=temperature, test_time_augmentation=views)
-    export_image_settings(config["image"], fn_args.serving_model_dir)
+    export_image_settings(config.image, fn_args.serving_model_dir)
     remove_checkpoint(checkpoints)
 
 
-def with_hyperparameters(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The sections of a configuration with other values.
+def with_hyperparameters(config: Settings, values: dict[str, Any]) -> Settings:
+    """The settings with other values.
 
     Args:
-      config: {section: {key: value}}.
-      values: {"section.key": value}, as the Tuner names them.
+      config: of a training.
+      values: {"section.key": value}, as the Tuner names them: `train.learning_rate` is that of `config.train`.
 
     Raises:
       ValueError: there is no such key.
     """
-    changed = {section: dict(content) if isinstance(content, dict) else content for section, content in config.items()}
     for name, value in values.items():
         section, _, key = name.partition(".")
-        if key not in config.get(section, {}):
+        record: Any = getattr(config, section, None)
+        if key not in ({item.name for item in fields(record)} if is_dataclass(record) else ()):
             raise ValueError(f"the hyperparameter {name} is no key of the configuration")
-        changed[section][key] = value
-    return changed
+        config = replace(config, **{section: replace(record, **{key: value})})
+    return config
 
 
 def train_model(
-    fn_args: FnArgs, config: dict[str, Any], log_dir: str, checkpoints: str | None = None
+    fn_args: FnArgs, config: TrainingSettings, log_dir: str, checkpoints: str | None = None
 ) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
     Args:
       fn_args: names the transformed examples of both splits, and the transform graph.
-      config: the sections `image`, `model`, `augment` and `train` of the configuration.
+      config: what is trained, on which pixels, and how.
       log_dir: for the curves, as in `fit`.
       checkpoints: folder of this training's checkpoint, as in `fit`.
 
     Returns:
       The trained model, and the batches of the `eval` split.
     """
-    train_config = config["train"]
+    train_config = config.train
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    image_shape = (config["image"]["height"], config["image"]["width"], config["image"]["channels"])
-    keras.utils.set_random_seed(train_config["seed"])
+    image_shape = config.image.shape
+    keras.utils.set_random_seed(train_config.seed)
 
     statistics = read_statistics(fn_args.train_files)
     train_examples = int(statistics[features.TRAIN_EXAMPLES])
-    batch_size = min(train_config["batch_size"], train_examples)
+    batch_size = min(train_config.batch_size, train_examples)
     counts = read_class_counts(transform_output)
     train = build_batches(
         read_images(fn_args.train_files, image_shape, len(counts)),
         examples=train_examples,
         batch_size=batch_size,
-        seed=train_config["seed"],
-        cache_bytes=int(train_config["cache_gb"] * 2**30),
-        augment=build_augmentation(**config["augment"], seed=train_config["seed"]),
+        seed=train_config.seed,
+        cache_bytes=int(train_config.cache_gb * 2**30),
+        augment=build_augmentation(config.augment, train_config.seed),
     )
     evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
 
     strategy = _strategy()
     policy = keras.config.dtype_policy()
     try:
-        if train_config["mixed_precision"]:
+        if train_config.mixed_precision:
             keras.config.set_dtype_policy("mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16")
         with strategy.scope():
             model = build_classifier(
+                config.model,
                 image_shape=image_shape,
                 num_classes=len(counts),
                 channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
-                **config["model"],
             )
         multi_label = is_multi_label(transform_output)
         class_weights = None
-        if train_config["class_weights"] == "balanced":
+        if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
         steps = train_examples // batch_size
         fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label)
@@ -141,7 +144,7 @@ def fit(
     train: Callable[[int], tf.data.Dataset],
     evaluation: tf.data.Dataset,
     steps_per_epoch: int,
-    config: dict[str, Any],
+    config: TrainSettings,
     log_dir: str,
     class_weights: list[float] | None = None,
     checkpoints: str | None = None,
@@ -162,7 +165,7 @@ def fit(
       train: gives, from an epoch on (the first is 0), endless batches of (uint8 images, float32 labels [N, classes]).
       evaluation: all batches of the eval split, likewise.
       steps_per_epoch: batches of `train`.
-      config: the section `train` of the configuration.
+      config: how.
       log_dir: gets `history.csv`, which is the returned history, and the same curves for TensorBoard in `train` and
         `validation`, renewed after every epoch. An interrupted training's part is written again.
       class_weights: of the loss, one a class; see `build_loss`.
@@ -178,12 +181,12 @@ def fit(
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
     backbone = model.get_layer("backbone")
-    phases = [(config["epochs"], config["learning_rate"], True)]
-    if config["frozen_epochs"]:
-        fine_tune = config["fine_tune_learning_rate"] or config["learning_rate"]
-        phases = [(config["frozen_epochs"], config["learning_rate"], False), (config["epochs"], fine_tune, True)]
+    phases = [(config.epochs, config.learning_rate, True)]
+    if config.frozen_epochs:
+        fine_tune = config.fine_tune_learning_rate or config.learning_rate
+        phases = [(config.frozen_epochs, config.learning_rate, False), (config.epochs, fine_tune, True)]
     if strategy.num_replicas_in_sync > 1:
-        if config["accumulate_steps"] > 1:
+        if config.accumulate_steps > 1:
             raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
         _synchronise_batch_norm(model)
 
@@ -199,7 +202,7 @@ def fit(
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
         backbone.trainable = trains_backbone
-        if config["freeze_batch_norm"]:
+        if config.freeze_batch_norm:
             for layer in backbone.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
@@ -208,14 +211,14 @@ def fit(
             model.compile(
                 optimizer=build_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, variables, config),
                 loss=build_loss(
-                    config["loss"],
-                    focal_gamma=config["focal_gamma"],
-                    label_smoothing=config["label_smoothing"],
+                    config.loss,
+                    focal_gamma=config.focal_gamma,
+                    label_smoothing=config.label_smoothing,
                     class_weights=class_weights,
                     multi_label=multi_label,
                 ),
                 metrics=build_metrics(multi_label),
-                jit_compile=config["xla"],
+                jit_compile=config.xla,
             )
             model.optimizer.build(variables)
         keeper.restore(model)

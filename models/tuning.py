@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-from typing import Any
 
 import keras
 import keras_tuner
@@ -12,6 +11,8 @@ from keras_tuner.engine.trial import Trial
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from models.packing import unpack
+from models.settings import NumberRange, SearchSpace, TunerSettings
 from models.training import log as training_log
 from models.training import train_model, with_hyperparameters
 
@@ -32,48 +33,45 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Sets up the search.
 
     Args:
-      fn_args: with `custom_config` holding the sections `image`, `model`, `augment` and `train` of the configuration, and in
-        `tune`: `trials`, their largest number; `algorithm`, random or bayesian; `space`, see `search_space`. The oracle draws
-        from the seed `train.seed`.
+      fn_args: with `TunerSettings` as `custom_config`. The oracle draws from the seed `train.seed`.
     """
-    config = fn_args.custom_config
-    tune = config["tune"]
-    monitor = config["train"]["monitor"]
-    oracle = _ORACLES[tune["algorithm"]](
+    config = unpack(TunerSettings, fn_args.custom_config)
+    monitor = config.train.monitor
+    oracle = _ORACLES[config.algorithm](
         objective=keras_tuner.Objective(monitor, "min" if monitor == "loss" else "max"),
-        max_trials=tune["trials"],
-        hyperparameters=search_space(tune["space"]),
-        seed=config["train"]["seed"] % 2**31 + 1,  # KerasTuner takes 0 for no seed at all
-        max_consecutive_failed_trials=tune["trials"] + 1,  # Search itself ends with an error if all have failed
+        max_trials=config.trials,
+        hyperparameters=search_space(config.space),
+        seed=config.train.seed % 2**31 + 1,  # KerasTuner takes 0 for no seed at all
+        max_consecutive_failed_trials=config.trials + 1,  # Search itself ends with an error if all have failed
     )
-    return TunerFnResult(tuner=Search(oracle, fn_args), fit_kwargs={})
+    return TunerFnResult(tuner=Search(oracle, fn_args, config), fit_kwargs={})
 
 
-def search_space(space: dict[str, list[Any] | dict[str, Any]]) -> keras_tuner.HyperParameters:
+def search_space(space: SearchSpace) -> keras_tuner.HyperParameters:
     """KerasTuner's form of a search space.
 
     Args:
-      space: for each "section.key" a list of choices of one type, or {"min", "max", "log"}, both ends included: whole numbers
-        if `min` is one; with `log`, each order of magnitude is as likely as any other.
+      space: for each "section.key" choices of one type, or a range.
     """
     parameters = keras_tuner.HyperParameters()
     for name, given in space.items():
-        if isinstance(given, dict):
-            number = parameters.Int if isinstance(given["min"], int) else parameters.Float
-            number(name, given["min"], given["max"], sampling="log" if given["log"] else "linear")
+        if isinstance(given, NumberRange):
+            number = parameters.Int if isinstance(given.min, int) else parameters.Float
+            number(name, given.min, given.max, sampling="log" if given.log else "linear")
         elif isinstance(given[0], bool):
             parameters.Boolean(name)  # a Choice would turn them into 0 and 1
         else:
-            parameters.Choice(name, given)
+            parameters.Choice(name, list(given))
     return parameters
 
 
 class Search(BaseTuner):
     """Trains as the Trainer does, once for each set of values that the oracle gives; a trial that fails does not end it."""
 
-    def __init__(self, oracle: keras_tuner.Oracle, fn_args: FnArgs) -> None:
+    def __init__(self, oracle: keras_tuner.Oracle, fn_args: FnArgs, config: TunerSettings) -> None:
         super().__init__(oracle, directory=fn_args.working_dir, project_name="search", overwrite=True)
         self._fn_args = fn_args
+        self._config = config
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
         """Trains, and gives the objective's value on the eval split for the weights that the Trainer would export.
@@ -81,7 +79,7 @@ class Search(BaseTuner):
         Raises:
           ValueError: the value is not finite.
         """
-        config = with_hyperparameters(self._fn_args.custom_config, trial.hyperparameters.values)
+        config = with_hyperparameters(self._config, trial.hyperparameters.values)
         objective = self.oracle.objective.name
         in_search = _InSearch(len(self.oracle.end_order), self.oracle.max_trials, self._best())
         keras.utils.clear_session()  # the last trial's model, which was in use until its end

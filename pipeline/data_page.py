@@ -20,6 +20,7 @@ from components.image_example_gen.duplicates import DUPLICATES_FILE
 from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE
 from components.image_example_gen.index import INDEX_FILE
 from models import features
+from pipeline.component_settings import file_settings
 from pipeline.config import Config
 from pipeline.histograms import draw_histogram
 from pipeline.page import write_page
@@ -177,7 +178,7 @@ def _rows(table: Path, most: int) -> list[dict[str, str]]:
 def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:
     """The first of the listed duplicates, which are the worst, with thumbnails."""
     folder = source.root_of(config.data.path)
-    settings = {"max_pixels": config.data.max_pixels, "image": config.image.model_dump()}
+    settings = file_settings(config)
     return [
         {
             **pair,

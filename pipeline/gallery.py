@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.evaluator.predictions import Predictions
 from components.image_example_gen import source
 from models import features
+from pipeline.component_settings import file_settings
 from pipeline.config import Config
 from pipeline.explanation import draw_combined, explain_encoded
 from pipeline.thumbnails import data_uri, read_originals, thumbnail
@@ -55,7 +56,7 @@ class Gallery:
 
     def __init__(self, config: Config, predictions: Predictions) -> None:
         self._folder = source.root_of(config.data.path)
-        self._settings = {"max_pixels": config.data.max_pixels, "image": config.image.model_dump()}
+        self._settings = file_settings(config)
         self._predictions = predictions
         self._names = predictions.rows[features.FILENAME].to_numpy(object)
 

@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,8 @@ def _look_up(options: argparse.Namespace) -> None:
 
     from components.baseline.memory import last_digest, last_pushed
     from components.image_example_gen import source
+    from components.image_example_gen.settings import SourceSettings
+    from models.packing import unpack
 
     invocation = json.loads(options.json_serialized_invocation_args)
     parameters = _parameters(invocation)
@@ -74,7 +77,7 @@ def _look_up(options: argparse.Namespace) -> None:
         folder = parameters["input_base"]
         _write_sample(options.sample, folder)
         found = {
-            "data_fingerprint": source.fingerprint(folder, json.loads(parameters["settings"])),
+            "data_fingerprint": source.fingerprint(folder, unpack(SourceSettings, parameters["settings"])),
             "last_statistics": last_digest(parameters["state"]),
         }
     for name, output in invocation["outputs"]["parameters"].items():
@@ -180,25 +183,29 @@ def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations:
 
 def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
     """Puts those that are a part of something larger where the executors look for them; drops those that are for the cache."""
+    from models.packing import pack, unpack
+
     for name in ("last_statistics", "baseline"):
         parameters.pop(name, None)
     if (epochs := parameters.pop("train_epochs", None)) is not None:
         if epochs < 1 or epochs != int(epochs):
             raise UserError(f"train_epochs: must be a whole number of 1 or more, is {epochs}")
-        custom_config = json.loads(parameters["custom_config"])
-        custom_config["train"]["epochs"] = int(epochs)
-        parameters["custom_config"] = json.dumps(custom_config)
+        from models.settings import TrainerSettings
+
+        trainer = unpack(TrainerSettings, parameters["custom_config"])
+        parameters["custom_config"] = pack(replace(trainer, train=replace(trainer.train, epochs=int(epochs))))
     if (text := parameters.pop("thresholds", None)) is not None:
         from tfx.utils import proto_utils
 
+        from components.evaluator.settings import EvaluatorSettings
         from pipeline.evaluation import build_eval_config, with_thresholds
 
         try:
             thresholds = json.loads(text)
         except ValueError as error:
             raise UserError(f'thresholds: must be JSON as [{{"metric": "accuracy", "lower": 0.9}}], is {text}') from error
-        settings = with_thresholds(json.loads(parameters["settings"]), thresholds)
-        parameters["settings"] = json.dumps(settings, sort_keys=True)
+        settings = with_thresholds(unpack(EvaluatorSettings, parameters["settings"]), thresholds)
+        parameters["settings"] = pack(settings)
         parameters["eval_config"] = proto_utils.proto_to_json(build_eval_config(settings))
 
 

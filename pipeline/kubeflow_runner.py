@@ -206,6 +206,7 @@ def _is_reachable(path: str) -> bool:
 def _add_lookups(spec: dict[str, Any], state: str) -> None:
     """Adds the tasks whose results are parameters of those that depend on what they find."""
     from components.image_example_gen.executor import unpack_settings
+    from models.packing import pack
 
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
@@ -213,7 +214,7 @@ def _add_lookups(spec: dict[str, Any], state: str) -> None:
     kept = {"state": {"runtimeValue": {"constant": state}}}
     data = {
         "input_base": {"componentInputParameter": "data_path"},
-        "settings": {"runtimeValue": {"constant": json.dumps(settings, sort_keys=True)}},
+        "settings": {"runtimeValue": {"constant": pack(settings)}},
     }
     _add_lookup(spec, LOOKUP, {"parameters": {**data, **kept}})
     model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}

@@ -23,6 +23,7 @@ from components.errors import UserError, user_error
 from components.image_example_gen import source
 from models import features
 from pipeline.beam import check_engine
+from pipeline.component_settings import source_settings
 from pipeline.config import Config, RegistryConfig
 from pipeline.metadata_store import Store, check_store, make_store
 from pipeline.notes import NoBaselineNote, Note, NotRegisteredNote, RegisteredNote, write_notes
@@ -186,9 +187,9 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    rows = source.read_rows(config.data.path, {**config.data.model_dump(), "folds": folds})
+    rows = source.read_rows(config.data.path, source_settings(config.data, folds=folds))
     if config.score.path:
-        source.find_rows(config.score.path, {**config.data.model_dump(), "labelled": False})
+        source.find_rows(config.score.path, source_settings(config.data, labelled=False))
     _check_slices(config, rows)
     _check_positive(config.evaluate.groups.positive, rows)
     return rows

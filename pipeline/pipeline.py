@@ -1,7 +1,6 @@
 """The DAG, readable from top to bottom."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
@@ -24,8 +23,18 @@ from components.model_formats.component import ModelFormats
 from components.pusher.component import Pusher
 from components.transform.component import Transform
 from models import features
+from models.packing import as_dict
 from pipeline.beam import pipeline_args
 from pipeline.code_digest import code_digest
+from pipeline.component_settings import (
+    check_settings,
+    inferrer_settings,
+    ingestion_settings,
+    pusher_settings,
+    trainer_settings,
+    transform_settings,
+    tuner_settings,
+)
 from pipeline.config import Config
 from pipeline.evaluation import build_eval_config, evaluation_settings, format_settings
 from pipeline.metadata_store import Store
@@ -54,18 +63,8 @@ class DataNodes:
         return [node for item in fields(self) if (node := getattr(self, item.name))]
 
 
-def _ingestion(config: Config) -> dict[str, Any]:
-    return {
-        **config.data.model_dump(exclude={"path", "sample", "schema_file", "max_drift", "max_skew", "stop_on_anomalies"}),
-        "image": config.image.model_dump(),
-        "code": code_digest("components.image_example_gen.component"),
-    }
-
-
 def _data_nodes(config: Config, splits: Splits, state: str | None = None, example_gen: BaseNode | None = None) -> DataNodes:
-    example_gen = example_gen or ImageExampleGen(
-        input_base=config.data.path, settings={**_ingestion(config), "folds": splits.folds}
-    )
+    example_gen = example_gen or ImageExampleGen(input_base=config.data.path, settings=ingestion_settings(config, splits.folds))
     statistics_gen = tfx_components.StatisticsGen(
         examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
@@ -129,27 +128,16 @@ def create_pipeline(
     """
     data = _data_nodes(config, splits, state, example_gen)
     example_gen, schema_gen = data.example_gen, data.schema_gen
-    image = config.image.model_dump()
     transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="models.preprocessing.preprocessing_fn",
-        custom_config={
-            "image": image,
-            "multi_label": config.data.multi_label,
-            "code": code_digest("models.preprocessing") + code_digest("components.transform.component"),
-        },
+        custom_config=as_dict(transform_settings(config)),
         # The Evaluator reads the test split as the server would: as raw examples.
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
         disable_statistics=True,
     )
     transform.add_upstream_node(data.example_validator)
-    sections = {
-        "image": image,
-        "augment": config.augment.model_dump(),
-        "model": config.model.model_dump(),
-        "train": config.train.model_dump(),
-    }
     training_data = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
@@ -161,23 +149,13 @@ def create_pipeline(
         tuner = tfx_components.Tuner(
             tuner_fn="models.tuning.tuner_fn",
             **training_data,
-            custom_config={
-                **sections,
-                "train": {**sections["train"], "epochs": config.tune.epochs},
-                "tune": config.tune.model_dump(include={"trials", "algorithm", "space"}),
-                "code": code_digest("models.tuning"),
-            },
+            custom_config=as_dict(tuner_settings(config)),
         )
     trainer = tfx_components.Trainer(
         run_fn="models.training.run_fn",
         **training_data,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
-        custom_config={
-            **sections,
-            "export": config.export.model_dump(include={"test_time_augmentation"}),
-            "code": code_digest("models.training"),
-            "checkpoints": f"{state or pipeline_root}/checkpoints",
-        },
+        custom_config=as_dict(trainer_settings(config, checkpoints=f"{state or pipeline_root}/checkpoints")),
     )
     components = [*data.in_order(), transform, *([tuner] if tuner else []), trainer]
     baseline = None
@@ -190,13 +168,13 @@ def create_pipeline(
             candidate=trainer.outputs["model"],
         ).with_id("Baseline")
         components.append(baseline)
-    settings = evaluation_settings(config.evaluate, config.data.multi_label)
+    settings = evaluation_settings(config.evaluate, config.data.multi_label, splits.test, judged=push_folder is not None)
     evaluator = Evaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=build_eval_config(settings),
-        settings={**settings, "splits": splits.test, "judged": push_folder is not None},
+        settings=settings,
         code=code_digest("components.evaluator.component"),
         state=state if push_folder else None,
     )
@@ -208,7 +186,7 @@ def create_pipeline(
                 model=trainer.outputs["model"],
                 examples=example_gen.outputs["examples"],
                 evaluation=evaluator.outputs["evaluation"],
-                settings={**check_settings(config), "splits": splits.test},
+                settings=check_settings(config, splits),
                 code=code_digest("components.model_check.component"),
             )
             components.append(check)
@@ -218,7 +196,7 @@ def create_pipeline(
                 examples=example_gen.outputs["examples"],
                 model=trainer.outputs["model"],
                 evaluation=evaluator.outputs["evaluation"],
-                settings={**format_settings(config), "train": splits.train, "test": splits.test},
+                settings=format_settings(config, splits),
                 code=code_digest("components.model_formats.component"),
             )
             components.append(model_formats)
@@ -230,7 +208,7 @@ def create_pipeline(
             evaluation=evaluator.outputs["evaluation"],
             examples=example_gen.outputs["examples"],
             folder=push_folder,
-            settings={"pipeline": config.name, "keep": config.push.keep},
+            settings=pusher_settings(config),
         )
         components.append(pusher)
         if config.score.path:
@@ -242,23 +220,16 @@ def _score_nodes(
     config: Config, path: str, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
 ) -> list[BaseNode]:
     """Take in the images of `score.path`, and answer them if the model is good."""
-    unlabelled = ScoreExampleGen(input_base=path, settings=_ingestion(config))
+    unlabelled = ScoreExampleGen(input_base=path, settings=ingestion_settings(config))
     bulk_inferrer = BulkInferrer(
         examples=unlabelled.outputs["examples"],
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=check.outputs["infra_blessing"] if check else None,
-        settings={"batch_size": config.score.batch_size, "groups": config.evaluate.groups.model_dump()},
+        settings=inferrer_settings(config),
         code=code_digest("components.bulk_inferrer.component"),
     )
     return [unlabelled, bulk_inferrer]
-
-
-def check_settings(config: Config) -> dict[str, Any]:
-    """What ModelCheck goes by. A network of 16 bits rounds by up to 1 % in other places for batches of other sizes."""
-    default = 0.02 if config.train.mixed_precision else 1e-5
-    settings = config.check.model_dump(exclude={"enabled"})
-    return {**settings, "max_difference": default if settings["max_difference"] is None else settings["max_difference"]}
 
 
 def _pipeline(config: Config, components: list[BaseNode], pipeline_root: str, store: Store | None) -> Pipeline:

@@ -12,6 +12,7 @@ from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.source import Row, read_rows, root_of
+from pipeline.component_settings import augment_settings, file_settings, image_settings, source_settings
 from pipeline.config import Config
 from pipeline.samples import SAMPLES
 from pipeline.write_aside import new_file
@@ -43,7 +44,7 @@ def write_preview(config: Config, examples: int, output: Path) -> None:
         raise UserError(f"--examples {examples}: give 1 or more")
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    rows = [row for row in read_rows(config.data.path, config.data.model_dump()) if row.split == "train"]
+    rows = [row for row in read_rows(config.data.path, source_settings(config.data)) if row.split == "train"]
     chosen = _choose(rows, max(examples, _MIXED_WITH), config)
     classes = sorted({label for row in rows for label in row.labels})
     images, versions = _augment(chosen, classes, config)
@@ -67,7 +68,7 @@ def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, byte
 
 
 def _readable(rows: Iterator[Row], config: Config) -> Iterator[tuple[Row, bytes]]:
-    settings = {**config.data.model_dump(), "image": config.image.model_dump()}
+    settings = file_settings(config)
     rows, read = itertools.tee(rows)
     for row, content in zip(rows, read_files(root_of(config.data.path), read), strict=True):
         if isinstance(content, RejectedImage):
@@ -87,9 +88,9 @@ def _augment(
     from models.augmentation import build_augmentation
     from models.preprocessing import images_from_files
 
-    images = images_from_files(tf.constant([file for _, file in chosen]), **config.image.model_dump()).numpy()
+    images = images_from_files(tf.constant([file for _, file in chosen]), image_settings(config.image)).numpy()
     labels = np.array([[name in row.labels for name in classes] for row, _ in chosen], np.float32)
-    augment = build_augmentation(**config.augment.model_dump(), seed=config.train.seed)
+    augment = build_augmentation(augment_settings(config.augment), config.train.seed)
     orders = np.random.default_rng(config.train.seed)
     versions = []
     for _ in range(_VERSIONS):

@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
+from components.image_example_gen.settings import FileSettings, Pages
 from components.pusher.versions import version_folders
+from models.packing import unpack
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
 _MAX_PIXELS: Final = 100_000_000
-_BY_TYPE: Final = {"intensity": "type", "window": None}  # how models were trained that do not say
 
 
 def find_version(model: Path) -> Path:
@@ -32,15 +33,21 @@ def read_image(image: Path, folder: Path) -> bytes:
       UserError: the file can't be read, or is no image.
     """
     try:
-        settings = {"max_pixels": _MAX_PIXELS, "pages": "first", "image": image_settings(folder)}
-        return normalise(image.read_bytes(), image.name, settings)[0].encoded
+        return normalise(image.read_bytes(), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
     except RejectedImage as reason:
         raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
 
 
-def image_settings(folder: Path) -> dict[str, Any]:
-    """The section `image` of the configuration that a SavedModel was trained with, as `normalise` needs it."""
+def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:
+    """How files are read for a SavedModel: with the intensities that it was trained with, by type if it does not say.
+
+    Args:
+      folder: of the SavedModel.
+      max_pixels: as of `FileSettings`.
+      pages: likewise.
+    """
     file = folder / _IMAGE_SETTINGS
-    return json.loads(file.read_text()) if file.exists() else _BY_TYPE
+    image = json.loads(file.read_text()) if file.exists() else {"intensity": "type", "window": None}
+    return unpack(FileSettings, {**image, "max_pixels": max_pixels, "pages": pages})

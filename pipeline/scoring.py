@@ -14,12 +14,15 @@ from rich.console import Console
 from components.errors import UserError, user_error
 from components.image_example_gen import source
 from components.image_example_gen.listing import is_remote
+from components.image_example_gen.settings import SourceSettings
 from components.pusher.versions import model_digest
 from components.stores import check_bucket
+from models.packing import as_dict
 from pipeline.beam import check_engine, pipeline_args
+from pipeline.component_settings import group_rule, source_settings
 from pipeline.config import Config
 from pipeline.progress import waiting
-from pipeline.pushed_model import find_version, image_settings
+from pipeline.pushed_model import file_settings, find_version
 
 SUMMARY_FILE: Final = "summary.json"
 _JOB_FILE: Final = "job.json"  # all that the shards depend on
@@ -49,13 +52,14 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     """
     began = time.monotonic()
     version, data = find_version(model), config.data.path
-    settings = scoring_settings(config, image_settings(version))
+    settings = source_settings(config.data, labelled=False)
+    files = file_settings(version, config.data.max_pixels, config.data.pages)
     check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
     rows = source.find_rows(data, settings).rows
     job = {
         "model": model_digest(str(version)),
         "data": source.fingerprint(data, settings),
-        "settings": {**settings, "shard_images": config.score.shard_images},
+        "settings": {**_kept(settings), **as_dict(files), "shard_images": config.score.shard_images},
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow"):
@@ -68,9 +72,9 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
         from components.bulk_inferrer.shards import score_shards
         from components.evaluator.groups import describe, position_of
         from components.image_example_gen.executor import make_shards
-    classes, groups = read_classes(str(version)), config.evaluate.groups
-    if groups.rule == "share":
-        position_of(classes, groups.positive)
+    classes, rule = read_classes(str(version)), group_rule(config.evaluate.groups)
+    if rule.rule == "share":
+        position_of(classes, rule.positive)
     shards = make_shards(rows, config.score.shard_images)
     tables = Tables(output, classes, is_multi_label(str(version)), len(shards))
     with _held(output, job, overwrite):
@@ -82,13 +86,13 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
                     pipeline,
                     [(number, shards[number]) for number in missing],
                     source.root_of(data),
-                    settings,
+                    files,
                     str(version),
                     tables,
                     config.score.batch_size,
                 )
         with waiting(console, "counting"):
-            counts = tables.finish(groups.model_dump())
+            counts = tables.finish(rule)
         seconds = time.monotonic() - began
         summary = {
             "model": str(version),
@@ -102,7 +106,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
             "reasons": counts.rejected,
             "groups": None
             if counts.groups is None
-            else {"count": counts.groups, "labels": counts.group_labels, "rule": describe(**groups.model_dump())},
+            else {"count": counts.groups, "labels": counts.group_labels, "rule": describe(rule)},
             "shards": len(shards),
             "shards_kept": len(shards) - len(missing),
             "seconds": round(seconds, 2),
@@ -114,15 +118,9 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     return summary
 
 
-def scoring_settings(config: Config, image: dict[str, Any]) -> dict[str, Any]:
-    """How images are taken in to be answered: the settings of `source.find_rows` and `decoding.normalise`.
-
-    Args:
-      config: the whole configuration.
-      image: the section `image` that the model was trained with.
-    """
-    names = {"manifest", "columns", "multi_label", "labels", "allow_links", "pages", "max_pixels"}
-    return {**config.data.model_dump(include=names), "labelled": False, "image": image}
+def _kept(settings: SourceSettings) -> dict[str, Any]:
+    """What decides which images there are; no split is told apart."""
+    return {name: value for name, value in as_dict(settings).items() if name not in ("splits", "folds")}
 
 
 @contextlib.contextmanager

@@ -30,6 +30,6 @@ def fold_splits(number: int, folds: int) -> Splits:
       number: of the fold that tests, 1 to `folds`.
       folds: 3 or more.
     """
-    names = source.split_names({"folds": folds})
+    names = source.fold_names(folds)
     test, watched = names[number - 1], names[number % folds]
     return Splits(tuple(name for name in names if name not in (test, watched)), (watched,), (test,), folds)

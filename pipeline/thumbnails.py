@@ -4,8 +4,9 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from components.image_example_gen.decoding import RejectedImage, normalise
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.row import Row
+from components.image_example_gen.settings import FileSettings
 from models import features
 
 SIDE: Final = 96  # pixels of the longer side; smaller images are enlarged by a whole factor
@@ -81,7 +83,7 @@ def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[di
     return sheets, False
 
 
-def original(folder: str, name: str, settings: dict[str, Any]) -> str:
+def original(folder: str, name: str, settings: FileSettings) -> str:
     """The thumbnail of an image in the data folder; "" if it can't be read, or not any more.
 
     Args:
@@ -90,7 +92,7 @@ def original(folder: str, name: str, settings: dict[str, Any]) -> str:
     return next((thumbnail(encoded) for _, encoded in read_originals(folder, [name], settings)), "")
 
 
-def read_originals(folder: str, names: Iterable[str], settings: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+def read_originals(folder: str, names: Iterable[str], settings: FileSettings) -> Iterator[tuple[str, bytes]]:
     """Reads images in the data folder again, as ingestion has; leaves out those that can't be read, or not any more.
 
     Args:
@@ -124,9 +126,9 @@ def _row(path: str, record: int | None = None) -> Row:
     return Row(path, (), "", "", record=record)
 
 
-def _decodable(content: bytes, name: str, page: int, settings: dict[str, Any]) -> bytes | None:
+def _decodable(content: bytes, name: str, page: int, settings: FileSettings) -> bytes | None:
     try:
-        return normalise(content, name, {**settings, "pages": "all"})[page].encoded
+        return normalise(content, name, replace(settings, pages="all"))[page].encoded
     except (RejectedImage, IndexError, OSError):
         return None
 

@@ -1,12 +1,14 @@
 """Draws the network of a configuration, from the model itself: docs/images/network.png for configs/lin2017.yaml."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import matplotlib.pyplot as plt
 
 from models.fpn import FeaturePyramid, build_classifier
+from pipeline.component_settings import classifier_config
 from pipeline.config import load_config
 
 _COLOURS = {"C": "#dbe4f0", "merge": "#fdf1d8", "P": "#d9ecdc", "head": "#f3dede"}
@@ -112,11 +114,11 @@ def main() -> None:
     config = load_config(options.config)
     image = config.image
     model = build_classifier(
+        replace(classifier_config(config.model), weights="none"),
         image_shape=(image.height, image.width, image.channels),
         num_classes=10,
         channel_mean=[0.0] * image.channels,
         channel_variance=[1.0] * image.channels,
-        **{**config.model.model_dump(), "weights": "none"},
     )
     draw(model, f"{config.model.backbone} with a Feature Pyramid ({options.config.name}), 10 classes", options.output)
 

@@ -133,7 +133,11 @@ def exported(tmp_path_factory) -> Exported:
     from models import features
     from models.export import export_model
     from models.fpn import build_classifier
+    from models.image_settings import TransformSettings
+    from models.packing import as_dict
     from models.preprocessing import preprocessing_fn
+    from pipeline.component_settings import classifier_config, image_settings
+    from pipeline.config import ImageConfig, ModelConfig
 
     folder = tmp_path_factory.mktemp("export")
     pictures = np.random.default_rng(11).integers(0, 256, (7, 24, 20), dtype=np.uint8)
@@ -149,8 +153,8 @@ def exported(tmp_path_factory) -> Exported:
     ]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.PIXELS, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    image = {"height": 24, "width": 20, "channels": 1, "resize": "stretch", "antialias": True}
-    settings = {"image": image, "multi_label": False}
+    image = image_settings(ImageConfig(height=24, width=20, channels=1))
+    settings = as_dict(TransformSettings(image=image, multi_label=False, code=""))
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "temp")),
@@ -160,18 +164,13 @@ def exported(tmp_path_factory) -> Exported:
         _ = transform | tft_beam.WriteTransformFn(str(folder / "transform"))
         _ = metadata | tft_beam.WriteMetadata(str(folder / "transform" / "metadata"), pipeline)
 
+    network = ModelConfig(backbone="small_resnet10", min_level=2, max_level=4, num_filters=8, fusion_type="concat", dropout=0.5)
     model = build_classifier(
+        classifier_config(network),
         image_shape=(24, 20, 1),
         num_classes=3,
         channel_mean=[127.0],
         channel_variance=[5000.0],
-        backbone="small_resnet10",
-        weights="none",
-        min_level=2,
-        max_level=4,
-        num_filters=8,
-        fusion_type="concat",
-        dropout=0.5,
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported

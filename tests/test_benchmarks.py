@@ -15,6 +15,7 @@ from benchmarks import ingestion, scale
 from benchmarks.backbones import multiply_adds
 from models import features
 from models.preprocessing import images_from_files
+from pipeline.component_settings import image_settings
 from pipeline.config import ImageConfig
 
 
@@ -109,8 +110,8 @@ def test_the_loop_writes_the_pixels_and_labels_of_every_image(tmp_path):
     run = ingestion.run_loop(data, "small", tmp_path, with_files=True)
     files = sorted(data.glob("*/*/*.jpg"))
     assert run.images == len(files) == 20
-    image = ImageConfig.model_validate(ingestion.KINDS["small"].image).model_dump()
-    pixels = images_from_files(tf.constant([path.read_bytes() for path in files]), **image).numpy()
+    image = image_settings(ImageConfig.model_validate(ingestion.KINDS["small"].image))
+    pixels = images_from_files(tf.constant([path.read_bytes() for path in files]), image).numpy()
     labels = ["ab".index(path.parent.name) for path in files]
     expected = zip([each.tobytes() for each in pixels], labels, strict=True)
     assert read_images(tmp_path / "loop", features.IMAGE) == collections.Counter(expected)

@@ -1,27 +1,30 @@
 """BulkInferrer, and the ingestion of the images that it answers."""
 
-import json
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.bulk_inferrer import executor
+from components.bulk_inferrer.settings import InferrerSettings
 from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.settings import IngestionSettings
+from models.packing import pack
 
 
 class ScoreExampleGen(ImageExampleGen):
     """Takes in images that are no part of the training data, labelled or not, into one split."""
 
-    def __init__(self, input_base: str, settings: dict[str, Any]) -> None:
+    def __init__(self, input_base: str, settings: IngestionSettings) -> None:
         """Creates the component; unusable files are set aside, however many there are.
 
         Args:
           input_base: the data folder.
           settings: as for ImageExampleGen.
         """
-        super().__init__(input_base, {**settings, "labelled": False, "duplicates": "report", "max_rejected": 1.0})
+        super().__init__(input_base, replace(settings, labelled=False, duplicates="report", max_rejected=1.0))
 
 
 class BulkInferrerSpec(ComponentSpec):
@@ -55,7 +58,7 @@ class BulkInferrer(base_beam_component.BaseBeamComponent):
         model_blessing: BaseChannel,
         infra_blessing: BaseChannel | None = None,
         *,
-        settings: dict[str, Any],
+        settings: InferrerSettings,
         code: str,
     ) -> None:
         """Creates the component.
@@ -65,7 +68,7 @@ class BulkInferrer(base_beam_component.BaseBeamComponent):
           model: as the Trainer puts it out.
           model_blessing: nothing is answered if it is none.
           infra_blessing: likewise, of the model's check.
-          settings: `batch_size`, and `groups`, the section `evaluate.groups` of the configuration.
+          settings: how they are answered.
           code: anything whose change must make the component run again.
         """
         super().__init__(
@@ -74,7 +77,7 @@ class BulkInferrer(base_beam_component.BaseBeamComponent):
                 model=model,
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
-                settings=json.dumps(settings, sort_keys=True),
+                settings=pack(settings),
                 code=code,
                 inference_result=Channel(type=standard_artifacts.InferenceResult),
             )

@@ -15,9 +15,11 @@ from tfx_bsl.coders import example_coder
 
 from components.bulk_inferrer.model import Image, Model, is_multi_label, read_classes
 from components.bulk_inferrer.scores import Tables
+from components.bulk_inferrer.settings import InferrerSettings
 from components.examples import split_files
 from components.files import replace_file
 from models import features
+from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
@@ -60,7 +62,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         checks = input_dict.get(standard_component_specs.INFRA_BLESSING_KEY) or []
         if not (model_utils.is_model_blessed(blessing) and all(map(model_utils.is_infra_validated, checks))):
             return
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(InferrerSettings, exec_properties[SETTINGS_KEY])
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.INFERENCE_RESULT_KEY])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
@@ -71,7 +73,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | "Files" >> beam.Create(list(enumerate(files)))
                 | "Spread" >> beam.Reshuffle()
-                | "ScoreFile" >> beam.ParDo(_ScoreFile(model, tables, settings["batch_size"]))
+                | "ScoreFile" >> beam.ParDo(_ScoreFile(model, tables, settings.batch_size))
             )
-        counts = json.dumps(asdict(tables.finish(settings["groups"])), indent=2)
+        counts = json.dumps(asdict(tables.finish(settings.groups)), indent=2)
         replace_file(os.path.join(folder, SUMMARY_FILE), lambda file: file.write(counts.encode()))

@@ -15,15 +15,19 @@ from tfx.dsl.io import fileio
 from components.image_example_gen.decoding import RejectedImage
 from components.image_example_gen.loading import Decoder
 from models import features
+from models.image_settings import ImageSettings
 
 _BATCH_BYTES: Final = 2**26  # of the files of a batch, about
-_ANY_IMAGE: Final = {
-    "height": 8,
-    "width": 8,
-    "channels": 3,
-    "resize": "stretch",
-    "antialias": False,
-}  # to see whether it decodes
+_ANY_IMAGE: Final = ImageSettings(  # to see whether it decodes
+    height=8,
+    width=8,
+    channels=3,
+    resize="stretch",
+    antialias=False,
+    intensity="type",
+    window=None,
+    percentiles=(0.0, 100.0),
+)
 
 
 @dataclass(frozen=True, slots=True)

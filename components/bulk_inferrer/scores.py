@@ -18,6 +18,7 @@ from tfx.dsl.io import fileio
 from components.bulk_inferrer.model import Answers
 from components.evaluator.groups import combine
 from components.evaluator.predictions import Predictions
+from components.evaluator.settings import GroupRule
 from components.files import replace_file
 from components.image_example_gen.executor import REJECTED_FILE
 from components.image_example_gen.listing import open_file
@@ -103,11 +104,11 @@ class Tables:
             )
             replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
 
-    def finish(self, groups: dict[str, Any]) -> Counts:
+    def finish(self, rule: GroupRule) -> Counts:
         """Decides groups, and lists the rejected files in one table.
 
         Args:
-          groups: the section `evaluate.groups` of the configuration.
+          rule: how a group is answered.
 
         Raises:
           UserError: rule `share` names no class, or one that there is not.
@@ -123,7 +124,7 @@ class Tables:
             self._by_class(labels),
             self._write_rejected(),
             count if count < images else None,
-            self._by_class(self._write_groups(groups, images)) if count < images else {},
+            self._by_class(self._write_groups(rule, images)) if count < images else {},
         )
 
     def _schema(self, *columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -180,7 +181,7 @@ class Tables:
         replace_file(os.path.join(self.folder, REJECTED_FILE), write)
         return dict(reasons.most_common())
 
-    def _write_groups(self, settings: dict[str, Any], images: int) -> Counter[str]:
+    def _write_groups(self, rule: GroupRule, images: int) -> Counter[str]:
         """A part of the groups at a time, so that memory is enough for any number of images; returns answer -> groups."""
         parts = max(1, images * len(self.classes) * np.dtype(np.float32).itemsize // _GROUP_BYTES)
         schema = self._schema(("group", pa.string()), ("images", pa.int64()))
@@ -192,20 +193,20 @@ class Tables:
                     tables = []
                     for table in self._parts(["group", "probabilities", "true_label"]):
                         tables.append(table.filter(pa.array(_hashed(table["group"]) % parts == number)))
-                    table = self._decide(pa.concat_tables(tables), settings, schema)
+                    table = self._decide(pa.concat_tables(tables), rule, schema)
                     labels.update(table["label"].to_pylist())
                     writer.write_table(table)
 
         replace_file(os.path.join(self.folder, GROUPS_FILE), write)
         return labels
 
-    def _decide(self, images: pa.Table, settings: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    def _decide(self, images: pa.Table, rule: GroupRule, schema: pa.Schema) -> pa.Table:
         rows = images.select(["group", "true_label"]).to_pandas()
         has_truth = rows["true_label"].notna().groupby(rows["group"], sort=False).any()  # in the order of `combine`
         rows = rows.fillna({"true_label": ""}).rename(columns={"group": features.GROUP, "true_label": features.LABEL})
         values = images["probabilities"].combine_chunks().flatten().to_numpy().reshape(len(rows), len(self.classes))
         predictions = Predictions(rows, self.classes, self.multi_label, values)
-        truths, probabilities, names = combine(predictions, settings["rule"], settings["share"], settings["positive"])
+        truths, probabilities, names = combine(predictions, rule.rule, rule.share, rule.positive)
         known = has_truth.to_numpy() & (True if self.multi_label else truths >= 0)
         return pa.table(
             [

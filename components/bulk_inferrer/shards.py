@@ -1,7 +1,6 @@
 """Answers the images of a data set, as a Beam pipeline whose elements are shards."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import apache_beam as beam
 
@@ -9,12 +8,13 @@ from components.bulk_inferrer.model import Image, Model
 from components.bulk_inferrer.scores import Rejected, Tables
 from components.image_example_gen.loading import read_checked
 from components.image_example_gen.row import Row, pack, unpack
+from components.image_example_gen.settings import FileSettings
 
 
 class _ScoreShard(beam.DoFn):
     """(number, packed rows) to the tables of a shard."""
 
-    def __init__(self, data: str, settings: dict[str, Any], model: str, tables: Tables, batch_size: int) -> None:
+    def __init__(self, data: str, settings: FileSettings, model: str, tables: Tables, batch_size: int) -> None:
         self._data = data
         self._settings = settings
         self._folder = model
@@ -43,7 +43,7 @@ def score_shards(
     pipeline: beam.Pipeline,
     shards: Sequence[tuple[int, Iterable[Row]]],
     data: str,
-    settings: dict[str, Any],
+    settings: FileSettings,
     model: str,
     tables: Tables,
     batch_size: int,

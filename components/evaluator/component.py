@@ -1,7 +1,6 @@
 """Evaluator: measures a model on the test split, slice by slice, and blesses it if it meets its thresholds."""
 
-import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.dsl.components.base import base_beam_component, executor_spec
@@ -10,6 +9,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import proto_utils
 
 from components.evaluator import executor
+from components.evaluator.settings import EvaluatorSettings
+from models.packing import pack
 
 
 class EvaluatorSpec(ComponentSpec):
@@ -45,7 +46,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: BaseChannel | None = None,
         *,
         eval_config: config_pb2.EvalConfig,
-        settings: dict[str, Any],
+        settings: EvaluatorSettings,
         code: str,
         state: str | None = None,
     ) -> None:
@@ -56,8 +57,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
           model: the candidate.
           baseline_model: the last blessed one, or an empty channel; None to look in `state`, if that is given.
           eval_config: metrics and slices for TFMA.
-          settings: the section `evaluate` of the configuration with its metrics and slices complete; `multi_label`;
-            `splits`, the names of those to measure on; `judged`, whether the thresholds apply.
+          settings: what else is measured, and by what the model is judged.
           code: anything whose change must make the component run again.
           state: folder that has the last pushed model where there is no channel of it.
         """
@@ -67,7 +67,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 model=model,
                 baseline_model=baseline_model,
                 eval_config=proto_utils.proto_to_json(eval_config),
-                settings=json.dumps(settings, sort_keys=True),
+                settings=pack(settings),
                 code=code,
                 state=state,
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),

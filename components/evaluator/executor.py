@@ -1,6 +1,5 @@
 """Predicts, measures with TFMA, adds intervals, groups, comparison and shortcuts, and judges."""
 
-import json
 import logging
 import math
 import os
@@ -24,11 +23,13 @@ from components.evaluator.groups import evaluate_groups
 from components.evaluator.predict import predict, take_parts
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Comparison, Evaluation, Metric, Slice, SliceKey, write_evaluation
+from components.evaluator.settings import EvaluatorSettings
 from components.evaluator.shortcuts import find_shortcuts
 from components.evaluator.slicing import slice_images
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
 from components.evaluator.verdicts import judge
 from components.examples import split_files
+from models.packing import unpack
 
 SETTINGS_KEY: Final = "settings"
 STATE_KEY: Final = "state"
@@ -38,13 +39,13 @@ _ROWS: Final = 2**16  # images that TFMA takes at a time
 class _Extract(beam.DoFn):
     """A range of images to extracts of all slices."""
 
-    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str, settings: EvaluatorSettings) -> None:
         self._folder = folder
         self._settings = settings
 
     def setup(self) -> None:
         self._predictions = Predictions.read(self._folder)
-        self._slices = slice_images(self._predictions.rows, self._settings["slices"], self._settings["buckets"])
+        self._slices = slice_images(self._predictions.rows, self._settings.slices, self._settings.buckets)
 
     def process(self, element: int) -> Any:
         yield from extracts_of(self._predictions, self._slices, element, element + _ROWS)
@@ -56,12 +57,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         """Writes TFMA's results, the predictions and their evaluation; and whether the model is blessed, if it is judged."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(EvaluatorSettings, exec_properties[SETTINGS_KEY])
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
         baseline = next(iter(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY) or []), None)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
-        files = split_files(examples, settings["splits"])
+        files = split_files(examples, settings.splits)
         models = [path_utils.serving_model_path(item.uri) for item in (model, baseline) if item]
         if (state := exec_properties.get(STATE_KEY)) and (pushed := last_pushed(state, models[0])):
             baseline = standard_artifacts.Model()
@@ -69,7 +70,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             models.append(pushed)
         fileio.makedirs(folder)
         with self._make_beam_pipeline() as pipeline:
-            predict(pipeline, files, models, folder, settings["batch_size"], settings["multi_label"])
+            predict(pipeline, files, models, folder, settings.batch_size, settings.multi_label)
         predictions = take_parts(folder, len(files))
         predictions.write(folder)
 
@@ -91,28 +92,30 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _write_blessing(blessing, evaluation.blessed, model, baseline, exec_properties)
 
 
-def evaluate(predictions: Predictions, values: dict[tuple[SliceKey, str, str], float], settings: dict[str, Any]) -> Evaluation:
+def evaluate(
+    predictions: Predictions, values: dict[tuple[SliceKey, str, str], float], settings: EvaluatorSettings
+) -> Evaluation:
     """All figures of an evaluation.
 
     Args:
       predictions: of the test split.
       values: (slice, CANDIDATE or BASELINE, name of the metric) -> value, as TFMA has computed them.
-      settings: the section `evaluate` of the configuration, `multi_label`, and `judged`.
+      settings: of the component.
     """
-    method, names = settings["confidence_intervals"], settings["metrics"]
-    keys = slice_images(predictions.rows, settings["slices"], settings["buckets"])
+    method, names = settings.confidence_intervals, settings.metrics
+    keys = slice_images(predictions.rows, settings.slices, settings.buckets)
     slices = [_measure(predictions, key, images, values, settings) for key, images in keys.items()]
-    group = evaluate_groups(predictions, settings["groups"], names, method)
-    verdicts = judge(settings["thresholds"], slices, group) if settings["judged"] else []
+    group = evaluate_groups(predictions, settings.groups, names, method)
+    verdicts = judge(settings.thresholds, slices, group) if settings.judged else []
     return Evaluation(
         classes=predictions.classes,
         multi_label=predictions.multi_label,
         intervals=intervals.METHODS[method],
         slices=slices,
         verdicts=verdicts,
-        blessed=all(verdict.passed for verdict in verdicts) if settings["judged"] else None,
+        blessed=all(verdict.passed for verdict in verdicts) if settings.judged else None,
         group=group,
-        shortcuts=find_shortcuts(predictions, settings["max_shortcut"]),
+        shortcuts=find_shortcuts(predictions, settings.max_shortcut),
         flips=flips(predictions),
     )
 
@@ -122,13 +125,13 @@ def _measure(
     key: SliceKey,
     images: np.ndarray,
     values: dict[tuple[SliceKey, str, str], float],
-    settings: dict[str, Any],
+    settings: EvaluatorSettings,
 ) -> Slice:
     groups = predictions.groups[images]
     sizes = len(images), len(np.unique(groups))
-    if key and len(images) < settings["min_slice_size"]:
+    if key and len(images) < settings.min_slice_size:
         return Slice(key, *sizes, metrics={}, too_small=True)
-    method, names = settings["confidence_intervals"], settings["metrics"]
+    method, names = settings.confidence_intervals, settings.metrics
     labels, probabilities = predictions.labels[images], predictions.probabilities[images]
     found = intervals.estimate(names, labels, probabilities, groups, method)
     comparisons: dict[str, Comparison] = {}

@@ -1,7 +1,7 @@
 """One answer for each group of images (a patient, a product, a video), from the answers to its images."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from components.errors import UserError
 from components.evaluator.intervals import estimate
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import GroupResult
+from components.evaluator.settings import GroupRule
 from models import features
 
 # The other metrics judge probabilities as such, and under two of the rules those of a group are shares of its images.
@@ -28,13 +29,11 @@ GROUP_METRICS: Final = (
 _ABOVE: Final = 1e-6  # what puts the answer above another class of the same probability; is more than a float32's rounding
 
 
-def evaluate_groups(
-    predictions: Predictions, settings: Mapping[str, Any], names: Sequence[str], method: str
-) -> GroupResult | None:
+def evaluate_groups(predictions: Predictions, rule: GroupRule, names: Sequence[str], method: str) -> GroupResult | None:
     """Measures a model on whole groups.
 
     Args:
-      settings: the section `evaluate.groups` of the configuration.
+      rule: how a group is answered.
       names: metrics; those that are not of GROUP_METRICS are left out.
       method: how intervals are computed, as `evaluate.confidence_intervals`.
 
@@ -47,22 +46,21 @@ def evaluate_groups(
     """
     if predictions.groups.max(initial=-1) + 1 == len(predictions.rows):
         return None
-    rule, share, positive = settings["rule"], settings["share"], settings["positive"]
-    labels, probabilities, groups = combine(predictions, rule, share, positive)
+    labels, probabilities, groups = combine(predictions, rule.rule, rule.share, rule.positive)
     metrics = estimate([name for name in names if name in GROUP_METRICS], labels, probabilities, np.arange(len(groups)), method)
     confusion = [] if predictions.multi_label else _confusion(labels, probabilities).tolist()
-    return GroupResult(describe(rule, share, positive), len(groups), predictions.classes, metrics, confusion)
+    return GroupResult(describe(rule), len(groups), predictions.classes, metrics, confusion)
 
 
-def describe(rule: str, share: float, positive: str | None) -> str:
+def describe(rule: GroupRule) -> str:
     """A rule in words, for `GroupResult.rule`."""
-    if rule == "share":
-        return f"{positive} where at least {100 * share:g} % of the images are"
+    if rule.rule == "share":
+        return f"{rule.positive} where at least {100 * rule.share:g} % of the images are"
     return {
         "mean": "mean of the images' probabilities",
         "max": "largest of the images' probabilities",
         "vote": "the answer of most images",
-    }[rule]
+    }[rule.rule]
 
 
 def combine(

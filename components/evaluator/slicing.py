@@ -1,7 +1,7 @@
 """Slices: the images that share values of some features."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ _FEW_VALUES: Final = 12  # of a whole number that has no more values than these,
 
 
 def slice_images(
-    rows: pd.DataFrame, specs: Iterable[Sequence[str]], buckets: dict[str, list[float]]
+    rows: pd.DataFrame, specs: Iterable[Sequence[str]], buckets: Mapping[str, Sequence[float]]
 ) -> dict[SliceKey, np.ndarray]:
     """The rows of each slice, all images first.
 
@@ -45,7 +45,7 @@ def slice_images(
     return dict(sorted(slices.items(), key=lambda item: slice_order(item[0])))
 
 
-def _values(column: pd.Series, edges: list[float] | None) -> pd.Series:
+def _values(column: pd.Series, edges: Sequence[float] | None) -> pd.Series:
     """As texts."""
     column = column.reset_index(drop=True)
     if not pd.api.types.is_numeric_dtype(column):

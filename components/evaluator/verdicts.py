@@ -1,62 +1,65 @@
 """Thresholds, and whether a model holds them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from components.errors import UserError
 from components.evaluator.groups import GROUP_METRICS
 from components.evaluator.metrics import METRICS, check_metrics, default_metrics
 from components.evaluator.results import GroupResult, Metric, Slice, Verdict, slice_name
+from components.evaluator.settings import Threshold
 
 _NAMED: Final = 5  # slices in a verdict's words
 _ROUNDING: Final = 1e-9  # 0.9 - 0.92 is a little less than -0.02
 
 
-def check_thresholds(settings: Mapping[str, Any], multi_label: bool, section: str = "evaluate") -> None:
+def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section: str = "evaluate") -> None:
     """Raises UserError if a threshold's metric is unknown, does not fit the data, or is none of groups where it should be.
 
     Args:
-      settings: the section of the configuration that has `thresholds`.
+      thresholds: that a model is held to.
       multi_label: whether an image can have any number of classes.
-      section: its name, for the error.
+      section: of the configuration, that has them, for the error.
     """
-    check_metrics([threshold["metric"] for threshold in settings["thresholds"]], multi_label, section)
-    for threshold in settings["thresholds"]:
-        if threshold["of"] == "groups" and threshold["metric"] not in GROUP_METRICS:
+    thresholds = list(thresholds)
+    check_metrics([threshold.metric for threshold in thresholds], multi_label, section)
+    for threshold in thresholds:
+        if threshold.of == "groups" and threshold.metric not in GROUP_METRICS:
             fits = "of_multi_label" if multi_label else "of_single_label"
             known = [name for name in GROUP_METRICS if getattr(METRICS[name], fits)]
-            raise UserError(f"{section}.thresholds: {threshold['metric']} is no metric of groups; those are {', '.join(known)}")
+            raise UserError(f"{section}.thresholds: {threshold.metric} is no metric of groups; those are {', '.join(known)}")
 
 
-def needed_metrics(settings: Mapping[str, Any], multi_label: bool) -> list[str]:
-    """Names of the metrics to compute: `evaluate.metrics`, or all that fit the data, and those that thresholds are on.
-
-    Args:
-      settings: the section `evaluate` of the configuration.
-    """
-    names = settings["metrics"] or default_metrics(multi_label)
-    return list(dict.fromkeys([*names, *(threshold["metric"] for threshold in settings["thresholds"])]))
-
-
-def needed_slices(settings: Mapping[str, Any]) -> list[list[str]]:
-    """Features of slices that thresholds are on, beside those in `evaluate.slices`.
+def needed_metrics(names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool) -> list[str]:
+    """Names of the metrics to compute: those given, or all that fit the data, and those that thresholds are on.
 
     Args:
-      settings: the section `evaluate` of the configuration.
+      names: `evaluate.metrics`; None or empty for all.
+      thresholds: that a model is held to.
+      multi_label: whether an image can have any number of classes.
     """
-    known = {frozenset(features) for features in settings["slices"]}
+    return list(dict.fromkeys([*(names or default_metrics(multi_label)), *(threshold.metric for threshold in thresholds)]))
+
+
+def needed_slices(slices: Iterable[Sequence[str]], thresholds: Iterable[Threshold]) -> list[list[str]]:
+    """Features of slices that thresholds are on, beside those that are measured anyway.
+
+    Args:
+      slices: these, as `evaluate.slices`.
+      thresholds: that a model is held to.
+    """
+    known = {frozenset(features) for features in slices}
     needed = []
-    for threshold in settings["thresholds"]:
-        features = list(threshold["slice"] or threshold["worst_of"])
-        if features and frozenset(features) not in known:
-            known.add(frozenset(features))
-            needed.append(features)
+    for threshold in thresholds:
+        if threshold.features and frozenset(threshold.features) not in known:
+            known.add(frozenset(threshold.features))
+            needed.append(threshold.features)
     return needed
 
 
 def judge(
-    thresholds: Sequence[Mapping[str, Any]],
+    thresholds: Iterable[Threshold],
     slices: Sequence[Slice],
     group: GroupResult | None,
     baseline: str = "the last blessed model",
@@ -75,8 +78,8 @@ def judge(
     compared = any(item.comparisons for item in slices)
     verdicts = []
     for threshold in thresholds:
-        larger_is_better = METRICS[threshold["metric"]].larger_is_better
-        lower, upper, change = threshold["lower"], threshold["upper"], threshold["change"]
+        larger_is_better = METRICS[threshold.metric].larger_is_better
+        lower, upper, change = threshold.lower, threshold.upper, threshold.change
         if lower is not None or upper is not None:
             verdicts.append(_verdict(threshold, slices, group, lower, upper, against=""))
         if change is not None and compared:
@@ -86,22 +89,22 @@ def judge(
 
 
 def _verdict(
-    threshold: Mapping[str, Any],
+    threshold: Threshold,
     slices: Sequence[Slice],
     group: GroupResult | None,
     lower: float | None,
     upper: float | None,
     against: str,
 ) -> Verdict:
-    name, is_change = threshold["metric"], bool(against)
-    if threshold["of"] == "groups":
+    name, is_change = threshold.metric, bool(against)
+    if threshold.of == "groups":
         where = "groups"
         measured, found = _of_groups(name, group)
-    elif threshold["worst_of"]:
-        where = f"worst of {', '.join(threshold['worst_of'])}"
-        measured, found = _of_worst(name, threshold["worst_of"], slices, is_change)
+    elif threshold.worst_of:
+        where = f"worst of {', '.join(threshold.worst_of)}"
+        measured, found = _of_worst(name, threshold.worst_of, slices, is_change)
     else:
-        key = tuple(sorted(threshold["slice"].items()))
+        key = tuple(sorted(threshold.slice.items()))
         where = slice_name(key)
         item = next((item for item in slices if item.key == key), None)
         measured, found = _of_slice(name, item, is_change)
@@ -133,7 +136,7 @@ def _of_slice(name: str, item: Slice | None, is_change: bool) -> tuple[Metric | 
     return measured, "" if measured else "not defined on it"
 
 
-def _of_worst(name: str, features: list[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
+def _of_worst(name: str, features: Sequence[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
     """The worst of the slices by these features, and which one it is; slices that were not measured are named."""
     members = [item for item in slices if item.key and {feature for feature, _ in item.key} == set(features)]
     if not members:

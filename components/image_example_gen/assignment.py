@@ -5,27 +5,28 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
-from typing import Any
 
 from components.errors import UserError
 from components.image_example_gen.row import UNLABELLED, Row
+from components.image_example_gen.settings import SourceSettings, SplitShares
 from models import features
 
 _NAMED = 5  # classes that a message names
 
 
-def split_names(settings: dict[str, Any]) -> tuple[str, ...]:
-    """The splits that ingestion writes: train, eval and test, or as many folds as the settings' `folds` says.
-
-    Where the settings' `labelled` is false, it is one alone.
-    """
-    if not settings.get("labelled", True):
+def split_names(settings: SourceSettings) -> tuple[str, ...]:
+    """The splits that ingestion writes: train, eval and test, or folds; one alone of data that is not for training."""
+    if not settings.labelled:
         return (UNLABELLED,)
-    folds = settings.get("folds")
-    return tuple(f"fold_{number}" for number in range(1, folds + 1)) if folds else features.SPLITS
+    return fold_names(settings.folds) if settings.folds else features.SPLITS
 
 
-def assign_splits(folder: str, rows: list[Row], settings: dict[str, Any]) -> list[Row]:
+def fold_names(folds: int) -> tuple[str, ...]:
+    """What as many folds are called."""
+    return tuple(f"fold_{number}" for number in range(1, folds + 1))
+
+
+def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> list[Row]:
     """Gives every row that is not set aside its split.
 
     Data that comes with a train and a test split, but without an eval split, gets one out of train. Rows without a split go
@@ -35,8 +36,7 @@ def assign_splits(folder: str, rows: list[Row], settings: dict[str, Any]) -> lis
     Args:
       folder: the data folder, for messages.
       rows: with the splits that the data gives, or with "".
-      settings: `splits`, `labels` and `multi_label` of the configuration's `data` section. In cross-validation also `folds`,
-        their number: all rows but those given as test go there. `labelled`, where that is false: all go into one split.
+      settings: of the data set. With `folds`, all rows but those given as test go there.
 
     Returns:
       The rows, in the same order.
@@ -44,19 +44,19 @@ def assign_splits(folder: str, rows: list[Row], settings: dict[str, Any]) -> lis
     Raises:
       UserError: a split is empty or lacks a class, a group is in two, or there are fewer than two classes.
     """
-    if not settings.get("labelled", True):
+    if not settings.labelled:
         return [row if row.reason else row.in_split(UNLABELLED) for row in rows]
     taken = [row for row in rows if not row.reason]
     _check_groups(taken)
-    folds = settings.get("folds")
+    folds = settings.folds
     spread = _spread(taken)
-    assigned = _into_folds(folder, rows, taken, folds) if folds else _into_splits(rows, taken, settings["splits"], spread)
+    assigned = _into_folds(folder, rows, taken, folds) if folds else _into_splits(rows, taken, settings.splits, spread)
     taken = [row for row in assigned if row.split in split_names(settings)]
     labels = {label for row in taken for label in row.labels}
     _check_labels(folder, rows, labels, settings)
     if not folds:
-        could_stratify = spread if len(spread) > 1 and not settings["splits"]["stratify"] else ()
-        _check_splits(folder, taken, labels | set(settings["labels"] or ()), could_stratify)
+        could_stratify = spread if len(spread) > 1 and not settings.splits.stratify else ()
+        _check_splits(folder, taken, labels | set(settings.labels or ()), could_stratify)
     return assigned
 
 
@@ -132,9 +132,9 @@ def _spread(taken: list[Row]) -> tuple[str, ...]:
     )
 
 
-def _into_splits(rows: list[Row], taken: list[Row], splits: dict[str, Any], spread: tuple[str, ...]) -> list[Row]:
-    buckets = [splits[split] for split in spread]
-    if splits["stratify"]:
+def _into_splits(rows: list[Row], taken: list[Row], splits: SplitShares, spread: tuple[str, ...]) -> list[Row]:
+    buckets = [splits.buckets[split] for split in spread]
+    if splits.stratify:
         shares = [count / sum(buckets) for count in buckets]
         dealt = deal(_groups([row for row in taken if row.split in ("", "train")]), shares)
 
@@ -154,7 +154,7 @@ def _into_folds(folder: str, rows: list[Row], taken: list[Row], folds: int) -> l
     if len(groups) < folds:
         raise UserError(f"{folder}: {len(groups)} groups can't fill {folds} folds; give more groups, or fewer folds (--folds)")
     dealt = deal(groups, [1 / folds] * folds)
-    names = split_names({"folds": folds})
+    names = fold_names(folds)
     return _with_splits(rows, ("", "train", "eval"), lambda group: names[dealt[group]])
 
 
@@ -173,8 +173,8 @@ def _with_splits(rows: list[Row], from_splits: tuple[str, ...], split_of: Callab
     return [row if row.reason or row.split not in from_splits else row.in_split(split_of(row.group)) for row in rows]
 
 
-def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: dict[str, Any]) -> None:
-    if settings["multi_label"]:
+def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: SourceSettings) -> None:
+    if settings.multi_label:
         if not labels:
             raise UserError(
                 f"{folder}: no image has a label; name the classes in the manifest's label column{_set_aside(rows)}"

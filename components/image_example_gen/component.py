@@ -1,12 +1,11 @@
 """ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test, or in folds."""
 
-from typing import Any
-
 from tfx.components.example_gen import component
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
 from components.image_example_gen import driver, executor, source
+from components.image_example_gen.settings import IngestionSettings
 
 
 class ImageExampleGen(component.FileBasedExampleGen):
@@ -19,13 +18,12 @@ class ImageExampleGen(component.FileBasedExampleGen):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
     DRIVER_CLASS = driver.Driver
 
-    def __init__(self, input_base: str, settings: dict[str, Any]) -> None:
+    def __init__(self, input_base: str, settings: IngestionSettings) -> None:
         """Creates the component.
 
         Args:
           input_base: the data folder.
-          settings: the section `data` of the configuration; `image`, that section; in cross-validation `folds`, their number;
-            and anything else whose change must make the component run again.
+          settings: how they are taken in.
         """
         # TFX takes the names from here; which row goes where is up to `source`.
         splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in source.split_names(settings)]

@@ -6,7 +6,7 @@ import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedIm
 from components.image_example_gen import dicom, tiff
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size
 from components.image_example_gen.reason import Reason
+from components.image_example_gen.settings import FileSettings
 
 __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
 
@@ -66,7 +67,7 @@ class ImageFile:
     note: str = ""
 
 
-def normalise(encoded: bytes, path: str, settings: dict[str, Any]) -> list[ImageFile]:
+def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFile]:
     """Checks a file by its header and makes it readable to TensorFlow.
 
     JPEG (grey and RGB) and PNG (any) that are not to be turned stay as they are and are not decoded here: whoever decodes them
@@ -76,8 +77,7 @@ def normalise(encoded: bytes, path: str, settings: dict[str, Any]) -> list[Image
     Args:
       encoded: the file's bytes.
       path: for a note where the suffix is another format's.
-      settings: {"max_pixels": larger files are rejected by their header alone, all pages together; "pages": "first" or "all" of
-        a TIFF or DICOM file; "image": the section of the configuration, of which `intensity` and `window` count}.
+      settings: how it is read.
 
     Returns:
       One image, or one a page.
@@ -125,21 +125,21 @@ def note_on_suffix(path: str, original_format: str) -> str:
     return f"a {original_format.upper()} file with the suffix {suffix}"
 
 
-def _from_jpeg(encoded: bytes, settings: dict[str, Any]) -> list[ImageFile]:
+def _from_jpeg(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
-    check_size(image.width, image.height, settings["max_pixels"])
+    check_size(image.width, image.height, settings.max_pixels)
     to_be_turned = ("exif" in image.info or "xmp" in image.info) and _is_turned(image)
     if to_be_turned or image.mode not in ("L", "RGB"):
         return _to_png([_pixels(image, settings)], "jpeg")
     return [ImageFile(encoded, "jpeg", image.height, image.width, len(image.mode), "jpeg")]
 
 
-def _from_png(encoded: bytes, settings: dict[str, Any]) -> list[ImageFile]:
+def _from_png(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     image = PngImagePlugin.PngImageFile(io.BytesIO(encoded))
     width, height, bits, colour_type = struct.unpack_from(">IIBB", encoded, _PNG_HEADER)
     if image.size != (width, height):  # TensorFlow takes the first header, Pillow the last
         raise RejectedImage(Reason("damaged", "two headers"))
-    check_size(width, height, settings["max_pixels"])
+    check_size(width, height, settings.max_pixels)
     note = _ANIMATED if image.is_animated else ""
     channels = _PNG_CHANNELS[colour_type]
     plain = True
@@ -173,14 +173,14 @@ def _is_turned(image: Image.Image) -> bool:
         return False
 
 
-def _from_others(encoded: bytes, settings: dict[str, Any]) -> list[ImageFile]:
+def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     with Image.open(io.BytesIO(encoded), formats=_BY_PILLOW) as image:
-        check_size(image.width, image.height, settings["max_pixels"])
+        check_size(image.width, image.height, settings.max_pixels)
         note = _ANIMATED if getattr(image, "is_animated", False) else ""
         return _to_png([_pixels(image, settings)], (image.format or "").lower(), note)
 
 
-def _pixels(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
+def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
     """Decodes to pixels that a PNG holds, upright."""
     image.load()
     image = ImageOps.exif_transpose(image) if _is_turned(image) else image
@@ -188,7 +188,7 @@ def _pixels(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
         # I is how Pillow has PGM and PPM of 16 bits, spread over all of them.
         values = np.asarray(image)
         values = values.astype(np.uint16) if values.dtype.kind in "iu" else values
-        return as_png_pixels(values, values.dtype.itemsize * 8, settings["image"])
+        return as_png_pixels(values, values.dtype.itemsize * 8, settings)
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB")
     return np.asarray(image)

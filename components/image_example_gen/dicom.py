@@ -4,13 +4,15 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size, windowed
 from components.image_example_gen.reason import Reason
+from components.image_example_gen.settings import FileSettings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -31,12 +33,12 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
 
 
-def read_frames(encoded: bytes, settings: dict[str, Any]) -> Iterator[np.ndarray]:
+def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
     """Decodes the first frame, or all.
 
-    Grey values are rescaled to their unit, such as Hounsfield, and mapped by `image.intensity`:
+    Grey values are rescaled to their unit, such as Hounsfield, and mapped by `settings.intensity`:
     - type: the file's own VOI LUT or (first) window, else the range of the stored bits; 8 bits.
-    - window: `image.window`, in the rescaled unit; 8 bits.
+    - window: `settings.window`, in the rescaled unit; 8 bits.
     - percentiles: value + 32768 as 16 bits, for the graph of `models.preprocessing` to map, so that one value is one level in
       all files. Values with steps below 1, or beyond -32768..32767, are refused.
     MONOCHROME1, where low is bright, is inverted after that.
@@ -64,14 +66,14 @@ def read_frames(encoded: bytes, settings: dict[str, Any]) -> Iterator[np.ndarray
         raise RejectedImage(
             Reason("damaged", "the pixels are cut short") if _PIXEL_DATA_TAG in encoded else "DICOM without pixels"
         )
-    frames = get_nr_frames(header, warn=False) if settings["pages"] == "all" else 1
-    check_size(header.Columns, header.Rows, settings["max_pixels"], frames)
+    frames = get_nr_frames(header, warn=False) if settings.pages == "all" else 1
+    check_size(header.Columns, header.Rows, settings.max_pixels, frames)
     if header.file_meta.TransferSyntaxUID.is_encapsulated:
         _check_frames(header)
     try:
         stored = iter_pixels(header) if frames > 1 else iter([pixel_array(header, index=0)])
         for index, values in enumerate(stored):
-            yield _levels(values, _of_frame(header, index), settings["image"])
+            yield _levels(values, _of_frame(header, index), settings)
     except RuntimeError as error:  # what pydicom raises where no decoder is installed, among others
         syntax = header.file_meta.TransferSyntaxUID
         if "missing dependencies" in str(error):
@@ -106,31 +108,31 @@ def _of_frame(header: "Dataset", index: int) -> "Dataset":
     return header
 
 
-def _levels(values: np.ndarray, header: "Dataset", image: dict[str, Any]) -> np.ndarray:
+def _levels(values: np.ndarray, header: "Dataset", settings: FileSettings) -> np.ndarray:
     from pydicom.pixels.processing import apply_color_lut
 
     kind = header.PhotometricInterpretation
     if kind in _GREY:
-        levels = _grey_levels(values, header, image)
+        levels = _grey_levels(values, header, settings)
         return np.iinfo(levels.dtype).max - levels if kind == "MONOCHROME1" else levels
-    plain = {"intensity": "type"}
+    by_type = replace(settings, intensity="type", window=None)
     if kind == "PALETTE COLOR":
         table = apply_color_lut(values, header)
-        return as_png_pixels(table, table.dtype.itemsize * 8, plain | {"window": None})
+        return as_png_pixels(table, table.dtype.itemsize * 8, by_type)
     if values.ndim == 3 and values.shape[-1] == 3:
-        return as_png_pixels(values, header.BitsStored, plain | {"window": None})
+        return as_png_pixels(values, header.BitsStored, by_type)
     raise RejectedImage(f"DICOM with the photometric interpretation {kind}")
 
 
-def _grey_levels(values: np.ndarray, header: "Dataset", image: dict[str, Any]) -> np.ndarray:
+def _grey_levels(values: np.ndarray, header: "Dataset", settings: FileSettings) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-    if values.dtype.kind == "f" and image["intensity"] != "window":
+    if values.dtype.kind == "f" and settings.intensity != "window":
         raise RejectedImage("pixels of type float, whose range is not known; set image.intensity to window and image.window")
     rescaled = apply_modality_lut(values, header)
-    if image["intensity"] == "window":
-        return windowed(rescaled, *image["window"])
-    if image["intensity"] == "percentiles":
+    if settings.intensity == "window" and settings.window:
+        return windowed(rescaled, *settings.window)
+    if settings.intensity == "percentiles":
         return _coded(rescaled, abs(float(header.get("RescaleSlope", None) or 1)))
     low, high = _stored_range(header)
     if header.get("VOILUTSequence"):

@@ -6,10 +6,11 @@ from tfx.components.example_gen import driver, input_processor
 
 from components.image_example_gen import source
 from components.image_example_gen.executor import unpack_settings
+from components.image_example_gen.settings import IngestionSettings
 
 
 class _FilesProcessor(input_processor.FileBasedInputProcessor):
-    def __init__(self, folder: str, splits: Any, range_config: Any, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: str, splits: Any, range_config: Any, settings: IngestionSettings) -> None:
         super().__init__(folder, splits, range_config)
         self._settings = settings
 

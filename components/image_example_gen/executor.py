@@ -27,8 +27,9 @@ from components.image_example_gen.layout import Shard, declare_layout
 from components.image_example_gen.loading import Loader
 from components.image_example_gen.reuse import find_written, shard_key, take_over
 from components.image_example_gen.row import pack, unpack
+from components.image_example_gen.settings import IngestionSettings
 from components.image_example_gen.writing import SplitWriters
-from models import features
+from models import features, packing
 
 # {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files,
 #  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
@@ -64,7 +65,7 @@ def make_shards(rows: Iterable[source.Row], most: int = _SHARD_ROWS) -> list[lis
 class _WriteShard(beam.DoFn):
     """(number, packed rows) to files: examples in their splits, and a part of the index."""
 
-    def __init__(self, data: str, examples: str, shards: int, settings: dict[str, Any]) -> None:
+    def __init__(self, data: str, examples: str, shards: int, settings: IngestionSettings) -> None:
         self._data = data
         self._examples = examples
         self._shards = shards
@@ -129,21 +130,21 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         summary = {**_merge(artifact.uri, len(shards), names), "reused": reused}
         index = _read_index(artifact.uri)
         check_groups(index)
-        summary["duplicates"] = write_duplicates(artifact.uri, index, settings["near_duplicates"]) | grouped
+        summary["duplicates"] = write_duplicates(artifact.uri, index, settings.near_duplicates) | grouped
         _write_json(os.path.join(artifact.uri, SUMMARY_FILE), summary)
         declare_layout(artifact, [Shard(key, shard[0].span) for key, shard in zip(keys, shards, strict=True)])
-        _check_rejected(artifact.uri, summary, settings["max_rejected"])
+        _check_rejected(artifact.uri, summary, settings.max_rejected)
 
-    def _read_rows(self, folder: str, examples: str, settings: dict[str, Any]) -> tuple[list[source.Row], dict[str, int]]:
+    def _read_rows(self, folder: str, examples: str, settings: IngestionSettings) -> tuple[list[source.Row], dict[str, int]]:
         """The data set, and what grouping the duplicates has changed."""
-        if settings["duplicates"] != "group":
+        if settings.duplicates != "group":
             return source.read_rows(folder, settings), {}
         rows = source.find_rows(folder, settings).rows
         shards = make_shards(row for row in rows if not row.reason)
         fileio.makedirs(examples)
         with self._make_beam_pipeline() as pipeline:
             hash_images(pipeline, source.root_of(folder), shards, examples, settings)
-        grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings["near_duplicates"])
+        grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings.near_duplicates)
         return source.assign_splits(folder, grouping.rows, settings), grouping.counts
 
 
@@ -212,18 +213,18 @@ def _check_rejected(folder: str, summary: dict[str, Any], max_rejected: float) -
     )
 
 
-def pack_settings(settings: dict[str, Any]) -> example_gen_pb2.CustomConfig:
+def pack_settings(settings: IngestionSettings) -> example_gen_pb2.CustomConfig:
     """The component's settings as the message that the specification of file-based ExampleGens has room for."""
     struct = struct_pb2.Struct()
-    struct["settings"] = json.dumps(settings, sort_keys=True)
+    struct["settings"] = packing.pack(settings)
     config = example_gen_pb2.CustomConfig()
     config.custom_config.Pack(struct)
     return config
 
 
-def unpack_settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
+def unpack_settings(exec_properties: dict[str, Any]) -> IngestionSettings:
     """What `pack_settings` has packed, of the component's execution properties."""
     config = json_format.Parse(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], example_gen_pb2.CustomConfig())
     struct = struct_pb2.Struct()
     config.custom_config.Unpack(struct)
-    return json.loads(struct["settings"])
+    return packing.unpack(IngestionSettings, struct["settings"])

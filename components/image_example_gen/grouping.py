@@ -6,7 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import apache_beam as beam
 import numpy as np
@@ -23,6 +23,7 @@ from components.image_example_gen.index import SCHEMA
 from components.image_example_gen.loading import Loader
 from components.image_example_gen.perceptual_hash import near_pairs
 from components.image_example_gen.row import pack, unpack
+from components.image_example_gen.settings import IngestionSettings
 from components.image_example_gen.source import Row
 
 _HASHES: Final = pa.schema([SCHEMA.field(name) for name in ("group", "content_hash", "perceptual_hash")])
@@ -33,7 +34,7 @@ _KEEPS_ITS_IMAGES: Final = ("test", "eval", "train", "")  # the first split keep
 class _HashShard(beam.DoFn):
     """(number, packed rows) to a file of the images' groups and hashes."""
 
-    def __init__(self, data: str, folder: str, settings: dict[str, Any]) -> None:
+    def __init__(self, data: str, folder: str, settings: IngestionSettings) -> None:
         self._data = data
         self._folder = folder
         self._settings = settings
@@ -54,7 +55,7 @@ def _part(folder: str, number: int) -> str:
     return os.path.join(folder, f".hashes-{number:05d}.parquet")
 
 
-def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], folder: str, settings: dict[str, Any]) -> None:
+def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], folder: str, settings: IngestionSettings) -> None:
     """Reads and decodes all images, as ingestion does, for their hashes alone; `read_hashes` reads the result.
 
     Args:

@@ -5,8 +5,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,9 +16,11 @@ from components.image_example_gen.index import IndexRow
 from components.image_example_gen.perceptual_hash import perceptual_hashes
 from components.image_example_gen.reading import read_files
 from components.image_example_gen.reason import Reason, kind_of
+from components.image_example_gen.settings import FileSettings, IngestionSettings
 from components.image_example_gen.source import Row
 from components.image_example_gen.writing import Examples
 from models import features
+from models.image_settings import ImageSettings
 from models.preprocessing import to_network_size, with_pixels
 from models.summaries import summarize
 
@@ -50,13 +52,11 @@ class Decoded:
 class Decoder:
     """Decodes files as Transform and the exported model do, with the same functions."""
 
-    def __init__(self, image: dict[str, Any]) -> None:
-        """`image` is the section of the configuration."""
-        shape = [image["height"], image["width"], image["channels"]]
-        specs = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([len(features.SUMMARIES)], tf.float32))
+    def __init__(self, image: ImageSettings) -> None:
+        specs = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([len(features.SUMMARIES)], tf.float32))
 
         def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor]:
-            return to_network_size(pixels, unit, **image), summarize(pixels, unit)
+            return to_network_size(pixels, unit, image), summarize(pixels, unit)
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -95,20 +95,20 @@ def _damage(file: bytes, error: tf.errors.OpError) -> Reason:
 class Loader:
     """Makes the examples of a worker's shards, with all cores."""
 
-    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
-        """`folder` is the data's; `settings` are the section `data` of the configuration, and `image` in it."""
+    def __init__(self, folder: str, settings: IngestionSettings) -> None:
+        """`folder` is the data's."""
         self._folder = folder
-        self._settings = settings
-        image = settings["image"]
-        self._range_is_known = image["intensity"] != "percentiles"  # those are of all images
-        self._decoder = Decoder(image if self._range_is_known else {**image, "intensity": "type"})
+        self._files = settings.files
+        image = settings.image
+        self._range_is_known = image.intensity != "percentiles"  # those are of all images
+        self._decoder = Decoder(image if self._range_is_known else replace(image, intensity="type"))
 
     def load(self, rows: list[Row]) -> Iterator[_Loaded]:
         """One result for each image or unusable file; of files with several pages, one for each page."""
         yield from _load_files(self._folder, rows, lambda row, found: (found, None), self._load_batch)
 
     def _load_batch(self, files: list[_File]) -> list[_Loaded]:
-        checked = [item for row, content in files for item in _check(row, content, self._settings)]
+        checked = [item for row, content in files for item in _check(row, content, self._files)]
         decoded = iter(self._decoder.decode([image.encoded for _, _, image in checked if image]))
         return [self._finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
 
@@ -133,7 +133,7 @@ class Loader:
         return found, Examples(whole, example.SerializeToString())
 
 
-def read_checked(folder: str, rows: list[Row], settings: dict[str, Any]) -> Iterator[Checked]:
+def read_checked(folder: str, rows: list[Row], settings: FileSettings) -> Iterator[Checked]:
     """Reads and checks images as `Loader` does, but for what only decoding finds: that is left to the one who decodes.
 
     Args:
@@ -164,7 +164,7 @@ def _load_files(
             yield from results
 
 
-def _check(row: Row, content: bytes | RejectedImage, settings: dict[str, Any]) -> list[Checked]:
+def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> list[Checked]:
     found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
     try:
         if isinstance(content, RejectedImage):

@@ -14,6 +14,7 @@ from components.errors import UserError
 from components.image_example_gen import listing
 from components.image_example_gen.listing import File
 from components.image_example_gen.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from components.image_example_gen.settings import Columns, SourceSettings
 
 _DEFAULT: Final = "manifest.csv"
 _OTHER_DEFAULT: Final = "manifest.parquet"
@@ -38,20 +39,20 @@ class _Table:
     unit: str
 
 
-def find_manifest(folder: str, files: dict[str, File], settings: dict[str, Any]) -> str | None:
+def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings) -> str | None:
     """Path of the manifest in the data folder.
 
     Args:
       folder: the data folder, for messages.
       files: as listed.
-      settings: `manifest` of the configuration's `data` section. Under its default, a manifest need not be there, and may be
-        manifest.parquet; so too under any name where `labelled` is there and false.
+      settings: of the data set. Under its default name, a manifest need not be there, and may be manifest.parquet; so too
+        under any name of data that is not `labelled`.
 
     Raises:
       UserError: another one is asked for and is not there, or it can't be read for its suffix or where it leads to.
     """
-    name = settings["manifest"]
-    if name not in files and (name == _DEFAULT or not settings.get("labelled", True)):
+    name = settings.manifest
+    if name not in files and (name == _DEFAULT or not settings.labelled):
         if _DEFAULT in files:
             return _DEFAULT
         if _OTHER_DEFAULT not in files:
@@ -66,15 +67,15 @@ def find_manifest(folder: str, files: dict[str, File], settings: dict[str, Any])
     return name
 
 
-def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict[str, Any]) -> list[Row]:
+def read_manifest(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
     """Reads a manifest.
 
     Args:
       folder: the data folder.
       name: path of the manifest in it; the files that it names are relative to its own folder.
       files: as listed.
-      settings: `columns`, `multi_label` and `allow_links` of the configuration's `data` section. Where `labelled` is there
-        and false, the label is optional, and other columns than it, the path and the group don't count.
+      settings: of the data set. Where it is not `labelled`, the label is optional, and other columns than it, the path and
+        the group don't count.
 
     Returns:
       A row a line. Set aside are those without a label, and those whose file must not be opened.
@@ -83,13 +84,15 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
       UserError: a column, a value or a file is missing or wrong.
     """
     table = _open_table(folder, name)
-    columns = settings["columns"]
-    labelled = settings.get("labelled", True)
+    columns = settings.columns
+    labelled = settings.labelled
     _check_columns(table, columns, labelled)
     roles = _ROLES if labelled else _UNLABELLED_ROLES
-    where = {role: table.columns.index(columns[role]) for role in roles if columns[role] in table.columns}
+    where = {
+        role: table.columns.index(name) for role, name in columns.by_role.items() if role in roles and name in table.columns
+    }
     converters = _converters(table, columns) if labelled else []
-    multi_label = settings["multi_label"]
+    multi_label = settings.multi_label
     base = posixpath.dirname(name)
     labels: dict[str, tuple[str, ...]] = {}
     numbers: dict[str, int] = {}
@@ -97,7 +100,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
     for number, values in table.lines:
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
-            raise UserError(f"{table.name}: {table.unit} {number} has no {columns['path']}; mend or remove it")
+            raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
         path = written if written in files and not base else _path_in(folder, base, written)
         if path in numbers:
             raise UserError(
@@ -115,7 +118,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
         meta = _meta(values, number, converters, table) if converters else None
         lines.append((path, labels[text], group or path, split, meta))
 
-    elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings["allow_links"])
+    elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
     rows, missing = [], []
     for path, label, group, split, meta in lines:
         file = files.get(path) or elsewhere.get(path)
@@ -133,15 +136,15 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: dict
     return rows
 
 
-def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: dict[str, Any]) -> dict[str, File]:
+def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> dict[str, File]:
     """The files that a manifest names and that a listing of the folder does not have, those that exist."""
     table = _open_table(folder, name)
-    if settings["columns"]["path"] not in table.columns:
+    if settings.columns.path not in table.columns:
         return {}
-    where = table.columns.index(settings["columns"]["path"])
+    where = table.columns.index(settings.columns.path)
     base = posixpath.dirname(name)
     paths = {_path_in(folder, base, _text(values[where])) for _, values in table.lines}
-    return listing.look_up(folder, sorted(paths - files.keys()), settings["allow_links"])
+    return listing.look_up(folder, sorted(paths - files.keys()), settings.allow_links)
 
 
 def _path_in(folder: str, base: str, written: str) -> str:
@@ -158,17 +161,17 @@ def _path_in(folder: str, base: str, written: str) -> str:
     return path
 
 
-def _check_columns(table: _Table, columns: dict[str, Any], labelled: bool) -> None:
+def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
     found = table.columns
     if repeated := next((column for column in found if found.count(column) > 1), None):
         raise UserError(f"{table.name}: two columns are called {repeated}; rename one of them")
     wanted = [
-        (f"{columns[role]} for the {role}", columns[role], f"data.columns.{role}")
-        for role in (_ROLES if labelled else ("path", "group"))
+        (f"{name} for the {role}", name, f"data.columns.{role}")
+        for role, name in columns.by_role.items()
         # A group and a split column are optional under their default names.
-        if not (role in ("group", "split") and columns[role] == role)
+        if (labelled or role in ("path", "group")) and not (role in ("group", "split") and name == role)
     ]
-    wanted += [(column, column, "data.columns.types") for column in columns.get("types", {}) if labelled]
+    wanted += [(column, column, "data.columns.types") for column in columns.types if labelled]
     for text, column, key in wanted:
         if column not in found:
             near = difflib.get_close_matches(column, found, n=1)
@@ -178,10 +181,10 @@ def _check_columns(table: _Table, columns: dict[str, Any], labelled: bool) -> No
             )
 
 
-def _converters(table: _Table, columns: dict[str, Any]) -> list[tuple[str, int, Callable[[Any], Any]]]:
+def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
     """(name, position, conversion) of each column without a role; a conversion gives None for a missing number."""
-    roles = {columns[role] for role in _ROLES}
-    types = columns.get("types", {})
+    roles = set(columns.by_role.values())
+    types = columns.types
     known: dict[str, str] = {}  # one string a value, however many lines
 
     def text(value: Any) -> str:

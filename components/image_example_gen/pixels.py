@@ -1,11 +1,11 @@
 """Pixels of any type as those that a PNG file holds, by the intensity range that the configuration names."""
 
 import re
-from typing import Any
 
 import numpy as np
 
 from components.image_example_gen.reason import Reason, kind_of
+from components.image_example_gen.settings import FileSettings
 
 _LONGEST_REASON = 200
 _ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|\b0x[0-9a-f]{6,}")
@@ -54,8 +54,8 @@ def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(np.nan_to_num(np.clip(levels, 0, 255), nan=0.0)).astype(np.uint8)
 
 
-def as_png_pixels(values: np.ndarray, bits: int, image: dict[str, Any], inverted: bool = False) -> np.ndarray:
-    """Brings pixels to 8 bits, or grey to 16, by `image.intensity`.
+def as_png_pixels(values: np.ndarray, bits: int, settings: FileSettings, inverted: bool = False) -> np.ndarray:
+    """Brings pixels to 8 bits, or grey to 16, by `settings.intensity`.
 
     Unsigned pixels of up to 8 bits are spread over 0..255 and nothing else is done to them here. For others:
     - type: the range of the type: of unsigned pixels 0..2^bits-1, of signed ones of up to 16 bits -2^(bits-1)..2^(bits-1)-1,
@@ -67,7 +67,7 @@ def as_png_pixels(values: np.ndarray, bits: int, image: dict[str, Any], inverted
     Args:
       values: bool, integer or float, [height, width] grey or [height, width, 2 to 4] grey with alpha, RGB or RGBA.
       bits: stored bits of a channel.
-      image: the section of the configuration.
+      settings: how the file is read.
       inverted: whether low values are bright. Such pixels are inverted after they were mapped.
 
     Returns:
@@ -76,7 +76,7 @@ def as_png_pixels(values: np.ndarray, bits: int, image: dict[str, Any], inverted
     Raises:
       RejectedImage: what is black and white is not known.
     """
-    window = image["window"] if image["intensity"] == "window" else None
+    window = settings.window if settings.intensity == "window" else None
     unsigned = values.dtype.kind in "bu" and bits <= 16
     grey = values.ndim == 2
     if not unsigned and values.ndim == 3 and values.shape[-1] in (2, 4):
@@ -92,7 +92,7 @@ def as_png_pixels(values: np.ndarray, bits: int, image: dict[str, Any], inverted
     else:
         if values.dtype.kind == "i" and bits <= 16:
             values = (values.astype(np.int32) + 2 ** (bits - 1)).astype(np.uint16)
-        elif values.dtype.kind == "f" and image["intensity"] == "type":
+        elif values.dtype.kind == "f" and settings.intensity == "type":
             values, bits = _from_shares(values), 16
         elif not unsigned:
             raise _unknown_range(f"type {values.dtype}")

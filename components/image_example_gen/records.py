@@ -22,6 +22,7 @@ from components.image_example_gen import listing
 from components.image_example_gen.listing import File
 from components.image_example_gen.reason import Reason
 from components.image_example_gen.row import NO_META, SPLIT_NAMES, Meta, Row, split_label
+from components.image_example_gen.settings import SourceSettings
 from models import features
 
 _RECORD_FILE: Final = re.compile(r"(\.tfrecords?|-\d{5}-of-\d{5})(\.gz)?$")
@@ -53,7 +54,7 @@ def is_record_file(path: str) -> bool:
     return _RECORD_FILE.search(path) is not None
 
 
-def read_record_files(folder: str, files: dict[str, File], settings: dict[str, Any]) -> list[Row]:
+def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
     """Reads labels, groups and splits out of all TFRecord files of a data folder.
 
     The split comes from a feature named as `data.columns.split`; else from names such as `train-00000-of-00010`,
@@ -62,8 +63,7 @@ def read_record_files(folder: str, files: dict[str, File], settings: dict[str, A
     Args:
       folder: the data folder.
       files: as listed, with one TFRecord file or more.
-      settings: `columns` and `multi_label` of the configuration's `data` section. Features that are named in
-        `columns.types` become the rows' meta. Where `labelled` is there and false, splits and other features don't count.
+      settings: of the data set. Features that are named in `columns.types` become the rows' meta, where it is `labelled`.
 
     Returns:
       A row a record. Set aside are damaged records, those without an image or of an unknown class number, and files beside
@@ -73,8 +73,8 @@ def read_record_files(folder: str, files: dict[str, File], settings: dict[str, A
       UserError: the directory's description, or a value, can't be used.
     """
     prepared = _TFDS_INFO in files and _TFDS_FEATURES in files
-    labelled = settings.get("labelled", True)
-    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings["columns"]["label"])
+    labelled = settings.labelled
+    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings.columns.label)
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
     if prepared and labelled:
@@ -127,7 +127,7 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
             yield b"", error.args[0]
 
 
-def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: dict[str, Any]) -> Iterator[Row]:
+def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: SourceSettings) -> Iterator[Row]:
     for number, record, reason in _numbered(listing.join(folder, path)):
         row = Row(path, (), "", split, record=number)
         if not reason:
@@ -139,21 +139,21 @@ def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings:
         yield replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason)
 
 
-def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: dict[str, Any]) -> Row:
-    columns = settings["columns"]
+def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> Row:
+    columns = settings.columns
     size = len(_image_scalar(example, layout).as_buffer())
-    labelled = settings.get("labelled", True)
+    labelled = settings.labelled
     texts = _labels(example, layout, labelled)
-    if settings["multi_label"]:
+    if settings.multi_label:
         labels = split_label(features.LABEL_SEPARATOR.join(texts))
     else:
         labels = (features.LABEL_SEPARATOR.join(texts),) if texts else ()
-    given = "".join(_texts(example, columns["split"])) if labelled else ""
+    given = "".join(_texts(example, columns.split)) if labelled else ""
     if given and given.lower() not in SPLIT_NAMES:
         raise UserError(f"{row.name} has the split {given}; use train, eval or test")
-    group = "".join(_texts(example, columns["group"]))
+    group = "".join(_texts(example, columns.group))
     meta: Meta = {}
-    for name, kind in columns.get("types", {}).items() if labelled else ():
+    for name, kind in columns.types.items() if labelled else ():
         for value in _values(example, name)[:1]:
             try:
                 text = _decoded(value)

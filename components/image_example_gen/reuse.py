@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 
 from pyarrow import parquet
 from tfx.dsl.io import fileio
@@ -15,8 +14,8 @@ from components.image_example_gen.index import INDEX_FILE
 from components.image_example_gen.layout import SHARDS_FILE, decoded_folder, read_shards, shard_path
 from components.image_example_gen.listing import open_file
 from components.image_example_gen.row import Row
-
-_SETTINGS: Final = ("code", "image", "max_pixels", "pages")  # what the examples depend on, beside the rows and the files
+from components.image_example_gen.settings import IngestionSettings
+from models.packing import as_dict
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class WrittenShard:
     shards: int
 
 
-def shard_key(rows: Sequence[Row], fingerprint: str, settings: dict[str, Any]) -> str:
+def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings) -> str:
     """A digest of all that the shard's examples depend on.
 
     Args:
@@ -37,7 +36,9 @@ def shard_key(rows: Sequence[Row], fingerprint: str, settings: dict[str, Any]) -
       settings: of ingestion.
     """
     digest = hashlib.sha256(fingerprint.encode())
-    digest.update(json.dumps({name: settings.get(name) for name in _SETTINGS}, sort_keys=True).encode())
+    # All that they depend on beside the rows and the files.
+    depends_on = (settings.code, as_dict(settings.image), settings.max_pixels, settings.pages)
+    digest.update(json.dumps(depends_on, sort_keys=True).encode())
     for row in rows:
         digest.update(repr(row).encode())
     return digest.hexdigest()

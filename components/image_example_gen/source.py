@@ -4,13 +4,14 @@ Imports no TensorFlow, so that a mistake in a data folder is told at once.
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 from components.image_example_gen import folders, listing, manifest, records
-from components.image_example_gen.assignment import assign_splits, hash_of, split_names
+from components.image_example_gen.assignment import assign_splits, fold_names, hash_of, split_names
 from components.image_example_gen.listing import list_files
 from components.image_example_gen.row import LABEL_MISSING, Row
+from components.image_example_gen.settings import SourceSettings
 from components.image_example_gen.spans import Span, find_spans, root_of
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "assign_splits",
     "find_rows",
     "fingerprint",
+    "fold_names",
     "list_files",
     "read_rows",
     "root_of",
@@ -42,12 +44,12 @@ class Found:
     unlisted: int
 
 
-def fingerprint(folder: str, settings: dict[str, Any]) -> str:
+def fingerprint(folder: str, settings: SourceSettings) -> str:
     """A digest of all files' names, sizes and times, and of those that a manifest names elsewhere: it changes with the data.
 
     Args:
       folder: the data folder.
-      settings: `manifest`, `columns` and `allow_links` of the configuration's `data` section.
+      settings: of the data set; `manifest`, `columns` and `allow_links` count.
 
     Raises:
       UserError: the folder can't be used.
@@ -55,14 +57,14 @@ def fingerprint(folder: str, settings: dict[str, Any]) -> str:
     return hashlib.sha256("".join(span_fingerprints(folder, settings).values()).encode()).hexdigest()
 
 
-def span_fingerprints(folder: str, settings: dict[str, Any]) -> dict[int, str]:
+def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
     """The same of each span."""
     root = root_of(folder)
     return {span.number: _fingerprint(listing.join(root, span.prefix), settings) for span in find_spans(folder)}
 
 
-def _fingerprint(folder: str, settings: dict[str, Any]) -> str:
-    files = list_files(folder, settings["allow_links"])
+def _fingerprint(folder: str, settings: SourceSettings) -> str:
+    files = list_files(folder, settings.allow_links)
     if name := manifest.find_manifest(folder, files, settings):
         files |= manifest.files_elsewhere(folder, name, files, settings)
     digest = hashlib.sha256()
@@ -71,20 +73,18 @@ def _fingerprint(folder: str, settings: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def read_rows(folder: str, settings: dict[str, Any]) -> list[Row]:
+def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
     """Lists the data set with its splits; see `find_rows` and `assign_splits`."""
     return assign_splits(folder, find_rows(folder, settings).rows, settings)
 
 
-def find_rows(folder: str, settings: dict[str, Any]) -> Found:
+def find_rows(folder: str, settings: SourceSettings) -> Found:
     """Lists the data set: by the folder's manifest if it has one, else by its TFRecord files, else by its class folders.
 
     Args:
       folder: the data folder, or with `{SPAN}` those of several spans; with a manifest, TFRecord files, class folders
         (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
-      settings: `manifest`, `columns`, `multi_label`, `labels` and `allow_links` of the configuration's `data` section. Where
-        `labelled` is there and false, labels are taken as far as they are there, class folders need not be, and what the data
-        says of splits does not count.
+      settings: of the data set.
 
     Returns:
       The rows, with the splits that the data itself gives.
@@ -109,9 +109,9 @@ def _in_span(row: Row, span: Span) -> Row:
     return replace(moved, group=moved.name) if row.group == row.name else moved
 
 
-def _find_rows(folder: str, settings: dict[str, Any]) -> Found:
-    files = list_files(folder, settings["allow_links"])
-    labelled = settings.get("labelled", True)
+def _find_rows(folder: str, settings: SourceSettings) -> Found:
+    files = list_files(folder, settings.allow_links)
+    labelled = settings.labelled
     unlisted = 0
     if name := manifest.find_manifest(folder, files, settings):
         rows = manifest.read_manifest(folder, name, files, settings)
@@ -123,10 +123,10 @@ def _find_rows(folder: str, settings: dict[str, Any]) -> Found:
         rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
     if not labelled:
         return Found(rows, unlisted)
-    return Found([_judged(row, settings["labels"], settings["multi_label"]) for row in rows], unlisted)
+    return Found([_judged(row, settings.labels, settings.multi_label) for row in rows], unlisted)
 
 
-def _judged(row: Row, known: list[str] | None, multi_label: bool) -> Row:
+def _judged(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:
     """Sets a row aside that lacks a label or has one that is not known."""
     if row.reason:
         return row

@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tifffile
@@ -14,6 +14,7 @@ from PIL import Image
 
 from components.image_example_gen.pixels import RejectedImage, as_png_pixels, check_size
 from components.image_example_gen.reason import Reason
+from components.image_example_gen.settings import FileSettings
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -30,7 +31,7 @@ _LARGEST_PADDING: Final = 2**24  # pixels of a tile beyond max_pixels
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on damaged files would fill the log
 
 
-def read_pages(encoded: bytes, settings: dict[str, Any]) -> Iterator[np.ndarray]:
+def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
     """Decodes the first page, or all but reduced versions and masks.
 
     Args:
@@ -45,13 +46,13 @@ def read_pages(encoded: bytes, settings: dict[str, Any]) -> Iterator[np.ndarray]
     """
     # No vendor's layout: their pages are read as any other's, and some are found by lengthy searches.
     with tifffile.TiffFile(io.BytesIO(encoded), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
-        chosen = {0: _page(file, 0)} if settings["pages"] == "first" else _find_pages(file)
+        chosen = {0: _page(file, 0)} if settings.pages == "first" else _find_pages(file)
         total = 0
         for page in chosen.values():
-            check_size(page.imagewidth, page.imagelength, settings["max_pixels"])
+            check_size(page.imagewidth, page.imagelength, settings.max_pixels)
             total += page.imagewidth * page.imagelength
-        if total > settings["max_pixels"]:
-            raise RejectedImage(f"{len(chosen)} pages have more than {settings['max_pixels']} pixels")
+        if total > settings.max_pixels:
+            raise RejectedImage(f"{len(chosen)} pages have more than {settings.max_pixels} pixels")
         for number, page in chosen.items():
             yield _decode(page, number, encoded, settings)
 
@@ -91,7 +92,7 @@ def _next_page(file: tifffile.TiffFile, offset: int) -> int:
     return struct.unpack(file.tiff.offsetformat, file.filehandle.read(file.tiff.offsetsize))[0]
 
 
-def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict[str, Any]) -> np.ndarray:
+def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: FileSettings) -> np.ndarray:
     alpha = page.extrasamples[:1]
     if (
         page.compression not in _COMPRESSIONS
@@ -105,7 +106,7 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict
         raise RejectedImage(f"{page.samplesperpixel} channels of unknown meaning")
     if page.dtype is None or page.imagedepth != 1 or isinstance(page.bitspersample, tuple):  # of channels that differ in bits
         raise RejectedImage(f"pixels of {page.bitspersample} bits, which are not read")
-    _check_data(page, len(encoded), settings["max_pixels"])
+    _check_data(page, len(encoded), settings.max_pixels)
     stored = page.asarray(squeeze=False, maxworkers=1)  # [planes, 1, height, width, samples]
     values = np.moveaxis(stored[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     values = values[..., : colours + (alpha == (_ALPHA,))]
@@ -115,7 +116,7 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: dict
         pixels = (page.colormap.T[values[..., 0]] >> 8).astype(np.uint8)
     else:
         values = values[..., 0] if values.shape[-1] == 1 else values
-        pixels = as_png_pixels(values, page.bitspersample, settings["image"], inverted=page.photometric == _MIN_IS_WHITE)
+        pixels = as_png_pixels(values, page.bitspersample, settings, inverted=page.photometric == _MIN_IS_WHITE)
     return _upright(pixels, int(page.tags.valueof(_ORIENTATION, default=1)))
 
 

@@ -1,13 +1,14 @@
 """ModelCheck: whether the exported model answers a server's requests, as the Evaluator's predictions say and in time."""
 
-import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.model_check import executor
+from components.model_check.settings import CheckSettings
+from models.packing import pack
 
 
 class ModelCheckSpec(ComponentSpec):
@@ -34,7 +35,7 @@ class ModelCheck(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
     def __init__(
-        self, model: BaseChannel, examples: BaseChannel, evaluation: BaseChannel, *, settings: dict[str, Any], code: str
+        self, model: BaseChannel, examples: BaseChannel, evaluation: BaseChannel, *, settings: CheckSettings, code: str
     ) -> None:
         """Creates the component.
 
@@ -42,7 +43,7 @@ class ModelCheck(base_component.BaseComponent):
           model: the exported one.
           examples: raw ones, from which the requests are made.
           evaluation: the Evaluator's, with its predictions of the same examples.
-          settings: the section `check` of the configuration, `max_difference` set; and `splits`, those that were predicted.
+          settings: what is asked, and within which limits the answers must be.
           code: anything whose change must make the component run again.
         """
         super().__init__(
@@ -50,7 +51,7 @@ class ModelCheck(base_component.BaseComponent):
                 model=model,
                 examples=examples,
                 evaluation=evaluation,
-                settings=json.dumps(settings, sort_keys=True),
+                settings=pack(settings),
                 code=code,
                 infra_blessing=Channel(type=standard_artifacts.InfraBlessing),
             )

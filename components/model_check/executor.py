@@ -19,7 +19,9 @@ from components.evaluator.predictions import Predictions
 from components.examples import split_files
 from components.model_check import checker, process
 from components.model_check.results import CheckResult, judge, write_check
+from components.model_check.settings import CheckSettings
 from models import features
+from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
@@ -32,12 +34,12 @@ class Executor(base_executor.BaseExecutor):
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         """Writes what was found, and whether the model is blessed."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(CheckSettings, exec_properties[SETTINGS_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.INFRA_BLESSING_KEY])
-        files = split_files(examples, settings["splits"])
+        files = split_files(examples, settings.splits)
         result = check_model(path_utils.serving_model_path(model.uri), files, Predictions.read(evaluation), settings)
         fileio.makedirs(blessing.uri)
         write_check(result, blessing.uri)
@@ -49,19 +51,19 @@ class Executor(base_executor.BaseExecutor):
         blessing.set_int_custom_property("current_model_id", model.id)  # for LastBlessedBaseline
 
 
-def check_model(model: str, files: list[str], predictions: Predictions, settings: dict[str, Any]) -> CheckResult:
+def check_model(model: str, files: list[str], predictions: Predictions, settings: CheckSettings) -> CheckResult:
     """Asks a model in a process of its own.
 
     Args:
       model: folder of the SavedModel.
       files: TFRecord files of raw examples.
       predictions: the Evaluator's, of the same examples.
-      settings: the section `check` of the configuration, with `max_difference` set.
+      settings: of the component.
 
     Raises:
       UserError: there are no images to ask about.
     """
-    names, records, probabilities = _choose(files, predictions, settings["images"])
+    names, records, probabilities = _choose(files, predictions, settings.images)
     if not records:
         raise UserError(
             "check: no images in the test split to ask the model about; give data.splits.test a share, or add images"
@@ -82,7 +84,7 @@ def check_model(model: str, files: list[str], predictions: Predictions, settings
                 writer.write(record)
         np.save(place / checker.PROBABILITIES_FILE, probabilities)
         (place / checker.REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-        died = checking.run(settings["timeout_seconds"])
+        died = checking.run(settings.timeout_seconds)
         found = place / checker.FINDINGS_FILE
         lines = found.read_text(encoding="utf-8").splitlines() if found.exists() else []
     findings = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be cut short

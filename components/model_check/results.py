@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from tfx.dsl.io import fileio
 
 from components.files import replace_file
+from components.model_check.settings import CheckSettings
 
 CHECK_FILE: Final = "check.json"
 # Limit in the configuration -> the measurement, its name for a person, and its unit.
@@ -46,14 +46,12 @@ class CheckResult:
     seconds: float = 0.0
 
 
-def judge(
-    findings: list[dict[str, Any]], settings: Mapping[str, Any], images: int, seconds: float, died: str = ""
-) -> CheckResult:
+def judge(findings: list[dict[str, Any]], settings: CheckSettings, images: int, seconds: float, died: str = "") -> CheckResult:
     """Makes a result of the checker's findings.
 
     Args:
       findings: its lines, in order.
-      settings: the section `check` of the configuration, with `max_difference` set.
+      settings: of the component.
       images: it was asked about.
       seconds: that it took.
       died: how its process ended, if not by itself: "killed by SIGABRT".
@@ -64,22 +62,23 @@ def judge(
     reasons = [finding["failure"] for finding in findings if "failure" in finding]
     compared = [finding for finding in findings if "difference" in finding]
     worst = max(compared, key=lambda finding: finding["difference"], default=None)
-    if worst and worst["difference"] > settings["max_difference"]:
+    if worst and worst["difference"] > settings.max_difference:
         reasons.append(
             f"{worst['where']}: {worst['image']}: a probability is {worst['difference']:.2g} off the Evaluator's, "
-            f"at most {settings['max_difference']:.2g} (check.max_difference)"
+            f"at most {settings.max_difference:.2g} (check.max_difference)"
         )
     if died:
         step = next((finding["step"] for finding in reversed(findings) if "step" in finding), "starting")
         reasons.append(f"the process was {died}, in: {step}")
     for limit, (name, what, unit) in _LIMITS.items():
-        if settings[limit] is not None and measured.get(name, 0.0) > settings[limit]:
-            reasons.append(f"{what} {measured[name]:.4g} {unit}, at most {settings[limit]:.4g} {unit} (check.{limit})")
+        most: float | None = getattr(settings, limit)
+        if most is not None and measured.get(name, 0.0) > most:
+            reasons.append(f"{what} {measured[name]:.4g} {unit}, at most {most:.4g} {unit} (check.{limit})")
     return CheckResult(
         passed=not reasons,
         reasons=reasons,
         images=images,
-        max_difference=settings["max_difference"],
+        max_difference=settings.max_difference,
         largest_difference=worst["difference"] if worst else None,
         measured=measured,
         bad_inputs={finding["bad"]: finding["outcome"] for finding in findings if "bad" in finding},

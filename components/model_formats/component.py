@@ -1,13 +1,14 @@
 """ModelFormats: the model in other formats beside the SavedModel, each only if it meets its thresholds on the test split."""
 
-import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.model_formats import executor
+from components.model_formats.settings import FormatSettings
+from models.packing import pack
 
 
 class ModelFormatsSpec(ComponentSpec):
@@ -32,7 +33,7 @@ class ModelFormats(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
     def __init__(
-        self, examples: BaseChannel, model: BaseChannel, evaluation: BaseChannel, *, settings: dict[str, Any], code: str
+        self, examples: BaseChannel, model: BaseChannel, evaluation: BaseChannel, *, settings: FormatSettings, code: str
     ) -> None:
         """Creates the component.
 
@@ -40,8 +41,7 @@ class ModelFormats(base_component.BaseComponent):
           examples: raw ones.
           model: the Trainer's.
           evaluation: the Evaluator's, of this model.
-          settings: `formats` and `thresholds` of the section `export`; `groups`, `buckets` and `min_slice_size` of `evaluate`;
-            `train` and `test`, names of the splits that are sampled for int8 and measured on; `multi_label`.
+          settings: which formats, and what they must keep.
           code: anything whose change must make the component run again.
         """
         super().__init__(
@@ -49,7 +49,7 @@ class ModelFormats(base_component.BaseComponent):
                 examples=examples,
                 model=model,
                 evaluation=evaluation,
-                settings=json.dumps(settings, sort_keys=True),
+                settings=pack(settings),
                 code=code,
                 exported_model=Channel(type=standard_artifacts.Model),
             )

@@ -5,7 +5,6 @@ TensorFlow Serving reads the folder as before.
 """
 
 import itertools
-import json
 import logging
 import os
 import time
@@ -28,7 +27,9 @@ from components.evaluator.slicing import slice_images
 from components.evaluator.verdicts import judge
 from components.examples import split_files
 from components.model_formats.results import FOLDER, FormatResult, write_results
+from components.model_formats.settings import FormatSettings
 from models import features, formats
+from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
@@ -57,7 +58,7 @@ class Executor(base_executor.BaseExecutor):
           UserError: a format's packages are not installed.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(FormatSettings, exec_properties[SETTINGS_KEY])
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         source = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
@@ -68,10 +69,10 @@ class Executor(base_executor.BaseExecutor):
         signatures = tf.saved_model.load(model).signatures
         contents: dict[formats.Format, bytes] = {}
         errors: dict[formats.Format, str] = {}
-        for kind in settings["formats"]:
+        for kind in settings.formats:
             try:
                 contents[kind] = formats.convert(
-                    model, kind, _representative(signatures, split_files(examples, settings["train"]))
+                    model, kind, _representative(signatures, split_files(examples, settings.train))
                 )
             except ImportError as error:
                 raise UserError(
@@ -87,11 +88,11 @@ class Executor(base_executor.BaseExecutor):
         for kind, content in contents.items():
             predict[kind] = formats.load(content, kind, threads)
 
-        answers: dict[str, list[np.ndarray]] = {kind: [] for kind in contents}
-        for images in _images(signatures, split_files(examples, settings["test"])):
+        answers: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in contents}
+        for images in _images(signatures, split_files(examples, settings.test)):
             for kind, found in answers.items():
                 found.append(predict[kind](images))
-        latencies = measure_latency(predict, next(_images(signatures, split_files(examples, settings["test"])))[:1])
+        latencies = measure_latency(predict, next(_images(signatures, split_files(examples, settings.test)))[:1])
 
         reference = Predictions.read(evaluation)
         results = [
@@ -102,7 +103,7 @@ class Executor(base_executor.BaseExecutor):
                 metrics=_metrics(reference.labels, reference.probabilities, _names(settings)),
             )
         ]
-        for kind in settings["formats"]:
+        for kind in settings.formats:
             if kind in errors:
                 results.append(FormatResult(kind, error=errors[kind]))
                 continue
@@ -117,7 +118,7 @@ class Executor(base_executor.BaseExecutor):
         write_results(results, model)
 
 
-def judge_format(reference: Predictions, probabilities: np.ndarray, settings: dict[str, Any]) -> list[Verdict]:
+def judge_format(reference: Predictions, probabilities: np.ndarray, settings: FormatSettings) -> list[Verdict]:
     """Holds a format to the thresholds.
 
     Args:
@@ -125,24 +126,23 @@ def judge_format(reference: Predictions, probabilities: np.ndarray, settings: di
       probabilities: float32 [images, classes], the format's.
       settings: as of the component.
     """
-    thresholds = settings["thresholds"]
-    names = [threshold["metric"] for threshold in thresholds]
-    wanted = [list(threshold["slice"] or threshold["worst_of"]) for threshold in thresholds]
+    names = [threshold.metric for threshold in settings.thresholds]
+    wanted = [threshold.features for threshold in settings.thresholds if threshold.features]
     predictions = Predictions(
         reference.rows, reference.classes, reference.multi_label, probabilities, baseline=reference.probabilities
     )
     slices = []
-    for key, rows in slice_images(predictions.rows, [keys for keys in wanted if keys], settings["buckets"]).items():
+    for key, rows in slice_images(predictions.rows, wanted, settings.buckets).items():
         groups, labels = predictions.groups[rows], predictions.labels[rows]
         sizes = len(rows), len(np.unique(groups))
-        if key and len(rows) < settings["min_slice_size"]:
+        if key and len(rows) < settings.min_slice_size:
             slices.append(Slice(key, *sizes, metrics={}, too_small=True))
             continue
         found = estimate(names, labels, probabilities[rows], groups, "none")
         compared = estimate_difference(names, labels, probabilities[rows], reference.probabilities[rows], groups, "none")
         slices.append(Slice(key, *sizes, metrics=found, comparisons=compared))
-    group = evaluate_groups(predictions, settings["groups"], names, "none")
-    return judge(thresholds, slices, group, baseline="the SavedModel")
+    group = evaluate_groups(predictions, settings.groups, names, "none")
+    return judge(settings.thresholds, slices, group, baseline="the SavedModel")
 
 
 def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> dict[str, float]:
@@ -162,8 +162,8 @@ def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> d
     return {name: float(np.median(found)) * 1000 for name, found in times.items()}
 
 
-def _names(settings: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*_SHOWN, *(threshold["metric"] for threshold in settings["thresholds"])]))
+def _names(settings: FormatSettings) -> list[str]:
+    return list(dict.fromkeys([*_SHOWN, *(threshold.metric for threshold in settings.thresholds)]))
 
 
 def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, float]:

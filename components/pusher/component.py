@@ -1,13 +1,14 @@
 """Pusher: makes a blessed model the newest version in a folder, as a whole or not at all."""
 
-import json
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import BaseChannel, Channel, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.pusher import executor
+from components.pusher.settings import PusherSettings
+from models.packing import pack
 
 
 class PusherSpec(ComponentSpec):
@@ -44,7 +45,7 @@ class Pusher(base_component.BaseComponent):
         evaluation: BaseChannel | None = None,
         examples: BaseChannel | None = None,
         folder: str,
-        settings: dict[str, Any],
+        settings: PusherSettings,
     ) -> None:
         """Creates the component.
 
@@ -55,7 +56,7 @@ class Pusher(base_component.BaseComponent):
           evaluation: whose metrics the version's record takes.
           examples: whose data's fingerprint it takes.
           folder: of the versions, local or a URI.
-          settings: `pipeline`, its name; `keep`, the number of versions to keep, None for all.
+          settings: what the versions are of, and how many are kept.
         """
         super().__init__(
             spec=PusherSpec(
@@ -65,7 +66,7 @@ class Pusher(base_component.BaseComponent):
                 evaluation=evaluation,
                 examples=examples,
                 folder=folder,
-                settings=json.dumps(settings, sort_keys=True),
+                settings=pack(settings),
                 pushed_model=Channel(type=standard_artifacts.PushedModel),
             )
         )

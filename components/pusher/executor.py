@@ -4,7 +4,6 @@
 `pushed_version`.
 """
 
-import json
 import os
 from dataclasses import asdict
 from typing import Any, Final
@@ -15,7 +14,9 @@ from tfx.utils import io_utils
 
 from components.evaluator.results import read_evaluation
 from components.pusher.run_folder import run_folder_of
+from components.pusher.settings import PusherSettings
 from components.pusher.versions import Record, push
+from models.packing import unpack
 
 FOLDER_KEY: Final = "folder"
 SETTINGS_KEY: Final = "settings"
@@ -36,7 +37,7 @@ class Executor(stock_executor.Executor):
         Args:
           input_dict: model; model_blessing, infra_blessing, evaluation and examples, where they are given.
           output_dict: pushed_model.
-          exec_properties: folder; settings, JSON with `pipeline` and `keep`.
+          exec_properties: folder; settings, packed.
 
         Raises:
           UserError: the folder can't be written.
@@ -46,18 +47,18 @@ class Executor(stock_executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(pushed)
             return
-        settings = json.loads(exec_properties[SETTINGS_KEY])
+        settings = unpack(PusherSettings, exec_properties[SETTINGS_KEY])
         model = self.GetModelPath(input_dict)
         io_utils.copy_dir(model, pushed.uri)
         run_folder = run_folder_of(self._context)
         record = Record(
-            pipeline=settings["pipeline"],
+            pipeline=settings.pipeline,
             run=os.path.basename(run_folder) or (self._context and self._context.pipeline_run_id) or "",
             run_folder=run_folder,
             data=_fingerprint(input_dict),
             metrics=_metrics(input_dict),
         )
-        version = push(model, exec_properties[FOLDER_KEY], record, settings["keep"])
+        version = push(model, exec_properties[FOLDER_KEY], record, settings.keep)
         self._MarkPushed(pushed, pushed_destination=version.path, pushed_version=str(version.number))
 
 

@@ -16,6 +16,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
+from components.image_example_gen.settings import FileSettings
+
 HEIGHT, WIDTH = 19, 30
 MAX_PIXELS = 20_000
 
@@ -46,15 +48,10 @@ class Case:
     note: str = ""
 
 
-def settings_of(case: Case) -> dict[str, Any]:
+def settings_of(case: Case) -> FileSettings:
     """Settings of `normalise` for a case."""
     plain = {"max_pixels": MAX_PIXELS, "pages": "first", "intensity": "type", "window": None}
-    settings = plain | case.settings
-    return {
-        "max_pixels": settings["max_pixels"],
-        "pages": settings["pages"],
-        "image": {"intensity": settings["intensity"], "window": settings["window"]},
-    }
+    return FileSettings(**plain | case.settings)
 
 
 # Pictures without two equal rows or columns, so that every rotation and mix-up of channels shows.

@@ -1,6 +1,7 @@
 """Data folders whose images nobody opens, and the settings to read them with."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,21 @@ import pytest
 
 from components.errors import UserError
 from components.image_example_gen import source
-from pipeline.config import DataConfig
+from components.image_example_gen.settings import Columns, IngestionSettings, SplitShares
+from pipeline.component_settings import ingestion_settings
+from pipeline.config import Config, DataConfig
 
 COLUMNS = {"path": "path", "label": "label", "group": "group", "split": "split", "types": {}}
 SPLITS = {"train": 2, "eval": 1, "test": 1, "stratify": False}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    """The section `data` of the configuration, with as many images for eval and test as small data sets need."""
-    return {
-        **DataConfig(path="").model_dump(),
-        **changes,
-        "splits": SPLITS | changes.get("splits", {}),
-        "columns": COLUMNS | changes.get("columns", {}),
+def settings(**changes: Any) -> IngestionSettings:
+    """The configuration's defaults, with as many images for eval and test as small data sets need."""
+    sections = {
+        "splits": SplitShares(**SPLITS | changes.pop("splits", {})),
+        "columns": Columns(**COLUMNS | changes.pop("columns", {})),
     }
+    return replace(ingestion_settings(Config(name="folders", data=DataConfig(path=""))), **sections, **changes)
 
 
 def touch(folder: Path, *paths: str) -> None:

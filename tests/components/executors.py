@@ -1,6 +1,7 @@
 """Runs the executors of components, laid out as the orchestrator does, and reads what they have written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ from components.image_example_gen import executor as ingestion
 from components.image_example_gen.component import ImageExampleGen
 from components.transform import executor as transform
 from models import features
-from pipeline.config import DataConfig, ImageConfig, SplitsConfig
+from models.image_settings import TransformSettings
+from models.packing import as_dict
+from pipeline.component_settings import ingestion_settings
+from pipeline.config import Config, DataConfig, ImageConfig, SplitsConfig
 
-IMAGE = ImageConfig(height=8, width=8, channels=3).model_dump()
-SETTINGS = {**DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=False)).model_dump(), "image": IMAGE}
+CONFIG = Config(
+    name="executors",
+    data=DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=False)),
+    image=ImageConfig(height=8, width=8, channels=3),
+)
+SETTINGS = ingestion_settings(CONFIG)
+IMAGE = SETTINGS.image
 
 
 def context(output: Path, number: int) -> Any:
@@ -40,8 +49,8 @@ def make_artifact(kind: Any, output: Path, node: str, key: str, number: int) -> 
 
 
 def ingest(data: Path | str, output: Path, number: int = 1, **changes: Any) -> standard_artifacts.Examples:
-    """Runs ImageExampleGen; `changes` are to the section `data` and to `image` in it."""
-    component = ImageExampleGen(str(data), SETTINGS | changes)
+    """Runs ImageExampleGen; `changes` are to its settings."""
+    component = ImageExampleGen(str(data), replace(SETTINGS, **changes))
     examples = make_artifact(standard_artifacts.Examples, output, "ImageExampleGen", "examples", number)
     executor = ingestion.Executor(context(output, number))
     executor.Do({}, {standard_component_specs.EXAMPLES_KEY: [examples]}, dict(component.exec_properties))
@@ -61,7 +70,7 @@ def transform_examples(
         examples=channel_utils.as_channel([examples]),
         schema=channel_utils.as_channel([schema]),
         preprocessing_fn="models.preprocessing.preprocessing_fn",
-        custom_config={"image": IMAGE, "multi_label": multi_label},
+        custom_config=as_dict(TransformSettings(image=IMAGE, multi_label=multi_label, code="")),
         splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "eval"]),
         disable_statistics=True,
     )

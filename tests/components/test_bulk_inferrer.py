@@ -14,9 +14,11 @@ from components.bulk_inferrer import scores
 from components.bulk_inferrer.component import BulkInferrer, ScoreExampleGen
 from components.bulk_inferrer.executor import Executor
 from components.bulk_inferrer.model import Answers, Image
+from components.bulk_inferrer.settings import InferrerSettings
+from components.evaluator.settings import GroupRule
 from components.image_example_gen import executor as ingestion
 
-MEAN = {"rule": "mean", "share": 0.1, "positive": None}
+MEAN = GroupRule(rule="mean", share=0.1, positive=None)
 
 
 def infer(exported, place, blessed):
@@ -35,7 +37,7 @@ def infer(exported, place, blessed):
     inputs = {"examples": [examples], "model": [model], "model_blessing": [blessing]}
     component = BulkInferrer(
         **{name: channel_utils.as_channel(found) for name, found in inputs.items()},
-        settings={"batch_size": 4, "groups": MEAN},
+        settings=InferrerSettings(batch_size=4, groups=MEAN),
         code="",
     )
     result = make_artifact(standard_artifacts.InferenceResult, place, "BulkInferrer", "inference_result", 4)
@@ -82,7 +84,7 @@ def tables(tmp_path):
 def test_groups_are_decided_by_the_rule_however_many_parts_they_are_read_in(tables, tmp_path, monkeypatch, multi_label, parts):
     found, values, groups = tables(multi_label)
     monkeypatch.setattr(scores, "_GROUP_BYTES", values.nbytes // parts)
-    counts = found.finish({"rule": "share", "share": 0.3, "positive": "c"})
+    counts = found.finish(GroupRule(rule="share", share=0.3, positive="c"))
     decided = pd.read_parquet(tmp_path / "groups.parquet").set_index("group")
     assert sorted(decided.index) == sorted(set(groups))
     assert counts.groups == len(decided)

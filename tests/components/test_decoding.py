@@ -12,12 +12,13 @@ from PIL import Image
 
 from components.image_example_gen.decoding import RejectedImage, normalise, note_on_suffix
 from components.image_example_gen.pixels import windowed
+from components.image_example_gen.settings import FileSettings, Pages
 
 SIZE = RGB.shape[0] * RGB.shape[1]
 
 
-def settings(max_pixels: int = SIZE, pages: str = "first", **image: Any) -> dict[str, Any]:
-    return {"max_pixels": max_pixels, "pages": pages, "image": {"intensity": "type", "window": None} | image}
+def settings(max_pixels: int = SIZE, pages: Pages = "first") -> FileSettings:
+    return FileSettings(max_pixels=max_pixels, pages=pages, intensity="type", window=None)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ def test_without_pydicom_the_reason_names_the_extra() -> None:
     program = (
         "import sys; sys.modules['pydicom'] = None\n"
         "from components.image_example_gen.decoding import normalise, RejectedImage\n"
+        "from components.image_example_gen.settings import FileSettings\n"
         f"try: normalise(bytes(128) + b'DICM' + bytes(99), '', {settings()})\n"
         "except RejectedImage as reason: print(reason)\n"
         "print([name for name in ('tensorflow', 'tfx') if name in sys.modules])"

@@ -29,6 +29,7 @@ from components.image_example_gen.grouping import check_groups, group_duplicates
 from components.image_example_gen.perceptual_hash import PLAIN, near_pairs, perceptual_hashes
 from components.image_example_gen.source import Row
 from models import features
+from pipeline.component_settings import ingestion_settings
 from pipeline.config import Config
 
 
@@ -320,8 +321,7 @@ def ingest(data: Path, output: Path, duplicates: str) -> tuple[Path, dict[str, A
     config = Config.model_validate(
         {"name": "x", "data": {"path": str(data), "duplicates": duplicates}, "image": {"height": 64, "width": 64}}
     )
-    settings = {**config.data.model_dump(), "image": config.image.model_dump()}
-    component = ImageExampleGen(str(data), settings)
+    component = ImageExampleGen(str(data), ingestion_settings(config))
     examples = standard_artifacts.Examples()
     examples.uri = str(output / "examples")
     context = base_beam_executor.BaseBeamExecutor.Context(

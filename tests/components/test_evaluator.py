@@ -95,12 +95,12 @@ def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = 
         save_model(Path(models[key].uri), feature, classes)
     if not with_baseline:
         del models["baseline_model"]
-    settings = evaluation_settings(EvaluateConfig.model_validate(section), multi_label=False)
+    settings = evaluation_settings(EvaluateConfig.model_validate(section), False, ["test"], judged=True)
     component = Evaluator(
         examples=channel_utils.as_channel([examples]),
         model=channel_utils.as_channel([models["model"]]),
         eval_config=build_eval_config(settings),
-        settings={**settings, "splits": ["test"], "judged": True},
+        settings=settings,
         code="",
         state=str(state) if state else None,
     )

@@ -35,12 +35,12 @@ def ingest(data: Path, output: Path) -> dict[str, float]:
 
     from components.image_example_gen.component import ImageExampleGen
     from components.image_example_gen.executor import Executor
-    from pipeline.config import DataConfig, ImageConfig
+    from pipeline.component_settings import ingestion_settings
+    from pipeline.config import Config, DataConfig, ImageConfig
 
     section = DataConfig(path=str(data), max_rejected=1.0, max_pixels=MAX_PIXELS, pages="all")
     image = ImageConfig(height=24, width=24, channels=1)
-    settings = {**section.model_dump(exclude={"path", "sample", "schema_file"}), "image": image.model_dump()}
-    component = ImageExampleGen(str(data), settings)
+    component = ImageExampleGen(str(data), ingestion_settings(Config(name="fuzz", data=section, image=image)))
     examples = standard_artifacts.Examples()
     examples.uri = str(output)
     context = base_beam_executor.BaseBeamExecutor.Context(

@@ -10,6 +10,7 @@ from components.evaluator.comparison import flips
 from components.evaluator.groups import combine, describe, evaluate_groups
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Flips
+from components.evaluator.settings import GroupRule
 from models import features
 
 CLASSES = ["covid", "flu", "healthy"]
@@ -125,7 +126,7 @@ def test_metrics_and_confusion_over_groups_are_those_of_scikit_learn():
     predictions = predictions_of(
         [CLASSES[number % 3] for number in patient], probabilities, [str(number) for number in patient]
     )
-    settings = {"rule": "mean", "share": 0.1, "positive": None}
+    settings = GroupRule(rule="mean", share=0.1, positive=None)
     names = ["accuracy", "balanced_accuracy", "f1", "auc", "matthews", "cross_entropy"]
     result = evaluate_groups(predictions, settings, names, "jackknife")
     labels = patient[np.unique(patient, return_index=True)[1]] % 3
@@ -147,7 +148,7 @@ def test_metrics_and_confusion_over_groups_are_those_of_scikit_learn():
 
 def test_images_without_groups_have_no_group_level():
     predictions = predictions_of(["flu", "covid"], np.eye(3)[[1, 0]], ["a.png", "b.png"])
-    assert evaluate_groups(predictions, {"rule": "mean", "share": 0.1, "positive": None}, ["accuracy"], "none") is None
+    assert evaluate_groups(predictions, GroupRule(rule="mean", share=0.1, positive=None), ["accuracy"], "none") is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,8 @@ def test_the_rule_share_needs_a_class_that_there_is(slices, positive, message):
 
 
 def test_a_rule_is_told_in_words():
-    assert describe("share", 0.1, "covid") == "covid where at least 10 % of the images are"
+    rule = GroupRule(rule="share", share=0.1, positive="covid")
+    assert describe(rule) == "covid where at least 10 % of the images are"
 
 
 def test_flips_are_the_images_that_one_of_two_models_has_right():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from components.image_example_gen import source
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE, Executor
 from models import features
-from pipeline.config import DataConfig, ImageConfig, SplitsConfig
+from pipeline.component_settings import ingestion_settings
+from pipeline.config import Config, DataConfig, ImageConfig, SplitsConfig
 
 DATA = DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=True), max_pixels=1_000_000)
-SETTINGS = {**DATA.model_dump(), "image": ImageConfig(height=8, width=8).model_dump()}
+SETTINGS = ingestion_settings(Config(name="ingestion", data=DATA, image=ImageConfig(height=8, width=8)))
 LABELS = ("cat", "dog", "eel")
 BROKEN = "dog/04.png"
 TRUNCATED = "truncated: the end of the file is missing"
@@ -43,7 +45,7 @@ def write_images(folder: Path, broken: tuple[str, ...] = ()) -> None:
 
 
 def ingest(data: Path, output: Path, **changes: Any) -> standard_artifacts.Examples:
-    component = ImageExampleGen(str(data), SETTINGS | changes)
+    component = ImageExampleGen(str(data), replace(SETTINGS, **changes))
     examples = standard_artifacts.Examples()
     examples.uri = str(output / "ImageExampleGen/examples/7")
     context = base_beam_executor.BaseBeamExecutor.Context(
@@ -218,7 +220,7 @@ def test_a_mistake_in_the_data_reaches_the_user_as_such(tmp_path: Path) -> None:
 
 def test_changed_settings_change_what_the_cache_looks_at(tmp_path: Path) -> None:
     first, same, other = (
-        ImageExampleGen(str(tmp_path), SETTINGS | {"code": code}).exec_properties for code in ("digest", "digest", "another")
+        ImageExampleGen(str(tmp_path), replace(SETTINGS, code=code)).exec_properties for code in ("digest", "digest", "another")
     )
     assert first == same
     assert first != other

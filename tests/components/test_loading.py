@@ -1,5 +1,6 @@
 """The pixels of ingestion's one decode, against Transform's and the exported model's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from components.image_example_gen.loading import Decoder, Loader
 from components.image_example_gen.row import Row
 from models import features
 from models.preprocessing import parse_images
+from pipeline.component_settings import image_settings
 from pipeline.config import ImageConfig
 
-IMAGE = ImageConfig(height=24, width=20, channels=1).model_dump()  # of the fixture `exported`
+IMAGE = image_settings(ImageConfig(height=24, width=20, channels=1))  # of the fixture `exported`
 FILES = {
     "JPEG": save(RGB, "JPEG"),
     "PNG": save(RGBA, "PNG"),
@@ -55,7 +57,7 @@ def test_pages_are_images_of_their_own_with_their_numbers_in_the_name(tmp_path: 
     (tmp_path / "pages.tif").write_bytes(tiff(GREY, 255 - GREY, GREY))
     (tmp_path / "one.png").write_bytes(save(GREY, "PNG"))
     rows = [Row(path, ("cat",), path, "train") for path in ("pages.tif", "one.png")]
-    loaded = list(Loader(str(tmp_path), {**SETTINGS, "pages": "all", "image": IMAGE}).load(rows))
+    loaded = list(Loader(str(tmp_path), replace(SETTINGS, pages="all", image=IMAGE)).load(rows))
     assert [found.path for found, _ in loaded] == ["pages.tif", "pages.tif#1", "pages.tif#2", "one.png"]
     assert {found.group for found, _ in loaded[:3]} == {"pages.tif"}
     pixels = []

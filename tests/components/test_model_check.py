@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,14 @@ from components.evaluator.predictions import Predictions
 from components.model_check import executor, process
 from components.model_check.component import ModelCheck
 from components.model_check.results import judge, read_check
+from components.model_check.settings import CheckSettings
 from components.pusher import executor as pusher
 from components.pusher.component import Pusher
+from components.pusher.settings import PusherSettings
 from models import features
+from pipeline.component_settings import check_settings
 from pipeline.config import load_config
-from pipeline.pipeline import check_settings
+from pipeline.splits import TRAIN_EVAL_TEST
 
 IMAGES = 70  # in two files, of which the first has more
 
@@ -30,10 +34,12 @@ IMAGES = 70  # in two files, of which the first has more
 def settings(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(json.dumps({"name": "a", "data": {"path": "x"}}))
-    return {**check_settings(load_config(path)), "splits": ["test"]}
+    return check_settings(load_config(path), TRAIN_EVAL_TEST)
 
 
-def run_check(place: Path, model: Path, files: list[bytes], probabilities: np.ndarray, settings: dict, classes: list[str]):
+def run_check(
+    place: Path, model: Path, files: list[bytes], probabilities: np.ndarray, settings: CheckSettings, classes: list[str]
+):
     """Runs the executor on `IMAGES` images, the files in turn; the blessing."""
     artifacts = {
         key: make_artifact(kind, place, "Before", key, 1)
@@ -73,7 +79,7 @@ def push(place: Path, model, blessing) -> list[str]:
     target.mkdir()
     pushed = make_artifact(standard_artifacts.PushedModel, place, "Pusher", "pushed_model", 1)
     component = Pusher(
-        model=channel_utils.as_channel([model]), folder=str(target), settings={"pipeline": "trial", "keep": None}
+        model=channel_utils.as_channel([model]), folder=str(target), settings=PusherSettings(pipeline="trial", keep=None)
     )
     inputs = {"model": [model], "infra_blessing": [blessing]}
     pusher.Executor(context(place, 1)).Do(inputs, {"pushed_model": [pushed]}, dict(component.exec_properties))
@@ -185,7 +191,7 @@ def test_a_model_that_can_not_be_asked_fails_with_a_reason(exported, settings, t
         module.serving_default = serving_default
         tf.saved_model.save(module, str(path), signatures={"serving_default": serving_default})
     names = [name.decode() for name in exported.names]
-    limited = {**settings, "timeout_seconds": 20.0}
+    limited = replace(settings, timeout_seconds=20.0)
     _, blessing = run_check(tmp_path, path, exported.files, exported.probabilities, limited, names)
     (found,) = read_check(blessing.uri).reasons
     assert found.startswith(reason)
@@ -196,7 +202,7 @@ def test_a_limit_that_is_passed_fails_the_model(settings):
     findings = [{"step": "loading"}, {"measured": measured}, {"done": True}]
     limits = {"max_load_seconds": 2.0, "max_latency_ms": 7.5, "max_memory_mb": 1000.0}
     assert judge(findings, settings, 64, 9.0).passed
-    result = judge(findings, {**settings, **limits}, 64, 9.0)
+    result = judge(findings, replace(settings, **limits), 64, 9.0)
     assert not result.passed
     assert result.reasons == [
         "loading took 2.5 s, at most 2 s (check.max_load_seconds)",
@@ -207,9 +213,9 @@ def test_a_limit_that_is_passed_fails_the_model(settings):
 def test_networks_of_16_bits_may_differ_by_more(settings, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"name": "a", "data": {"path": "x"}, "train": {"mixed_precision": True}}))
-    assert settings["max_difference"] == 1e-5
-    assert check_settings(load_config(path))["max_difference"] == 0.02
-    assert check_settings(load_config(path, overrides=["check.max_difference=1e-3"]))["max_difference"] == 1e-3
+    assert settings.max_difference == 1e-5
+    assert check_settings(load_config(path), TRAIN_EVAL_TEST).max_difference == 0.02
+    assert check_settings(load_config(path, overrides=["check.max_difference=1e-3"]), TRAIN_EVAL_TEST).max_difference == 1e-3
 
 
 def test_without_test_images_a_person_is_told(settings, tmp_path):

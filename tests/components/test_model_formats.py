@@ -1,6 +1,5 @@
 """The network in other formats answers as the SavedModel does, and is shipped only if it holds its thresholds."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,12 @@ from components.evaluator.predictions import Predictions
 from components.model_formats import executor
 from components.model_formats.component import ModelFormats
 from components.model_formats.results import read_results
+from components.model_formats.settings import FormatSettings
 from models import features, formats
+from models.packing import pack, unpack
 from pipeline.config import Config
 from pipeline.evaluation import format_settings
+from pipeline.splits import TRAIN_EVAL_TEST
 
 TOLERANCES = {"float16": 2e-3, "int8": 0.05, "onnx": 1e-5}
 
@@ -73,7 +75,7 @@ def run(place: Path, exported, **section):
             name: channel_utils.as_channel([item])
             for name, item in (("examples", examples), ("model", model), ("evaluation", evaluation))
         },
-        settings={**format_settings(config), "train": ["train"], "test": ["test"]},
+        settings=format_settings(config, TRAIN_EVAL_TEST),
         code="",
     )
     result = make_artifact(standard_artifacts.Model, place, "ModelFormats", "exported_model", 1)
@@ -145,8 +147,8 @@ def test_thresholds_are_on_values_on_changes_and_on_slices():
 
     def failed(**threshold):
         export = {"formats": ["int8"], "thresholds": [{"metric": "accuracy", **threshold}]}
-        settings = format_settings(Config.model_validate(config | {"export": export}))
-        verdicts = executor.judge_format(reference, worse, json.loads(json.dumps(settings)))
+        settings = format_settings(Config.model_validate(config | {"export": export}), TRAIN_EVAL_TEST)
+        verdicts = executor.judge_format(reference, worse, unpack(FormatSettings, pack(settings)))
         return [str(verdict) for verdict in verdicts if not verdict.passed]
 
     assert failed(lower=0.8, change=-0.1) == []
@@ -158,7 +160,7 @@ def test_thresholds_are_on_values_on_changes_and_on_slices():
 def test_a_threshold_on_an_unknown_metric_is_refused_by_its_section():
     content = {"name": "x", "data": {"path": "x"}, "export": {"thresholds": [{"metric": "acuracy", "lower": 0.1}]}}
     with pytest.raises(UserError, match=r"acuracy.*accuracy"):
-        format_settings(Config.model_validate(content))
+        format_settings(Config.model_validate(content), TRAIN_EVAL_TEST)
 
 
 def test_the_recipe_for_litert_in_the_docs_gives_the_models_answers(exported, converted, tmp_path, monkeypatch):

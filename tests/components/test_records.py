@@ -19,6 +19,7 @@ from components.image_example_gen.decoding import RejectedImage
 from components.image_example_gen.executor import Executor
 from components.image_example_gen.reading import read_files
 from models import features
+from pipeline.component_settings import image_settings
 from pipeline.config import ImageConfig
 
 FEATURES = {
@@ -338,7 +339,7 @@ def test_ingestion_writes_the_images_of_records_with_their_names(tmp_path: Path)
         images.append(buffer.getvalue())
     records = [example(image__encoded=image, image__class__label=number % 2) for number, image in enumerate(images)]
     write(tmp_path / "data/a.tfrecord", [*records, example(image__encoded=b"no image", image__class__label=1)], "GZIP")
-    changes = {"image": ImageConfig(height=8, width=8).model_dump(), "max_rejected": 0.1, "splits": {"stratify": True}}
+    changes = {"image": image_settings(ImageConfig(height=8, width=8)), "max_rejected": 0.1, "splits": {"stratify": True}}
     component = ImageExampleGen(str(tmp_path / "data"), settings(**changes))
     artifact = standard_artifacts.Examples()
     artifact.uri = str(tmp_path / "examples")

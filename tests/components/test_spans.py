@@ -1,7 +1,7 @@
 """Data in numbered parts: what is found, what a later run reads again, and what its analysis takes from the cache."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def runs(output: Path) -> Runs:
     write_span(root, 10)
     three = ingest(pattern, output, 2)
     at_once = ingest(root, output / "at-once")
-    resized = ingest(pattern, output, 3, image=IMAGE | {"width": 7})
+    resized = ingest(pattern, output, 3, image=replace(IMAGE, width=7))
     os.utime(root / "day-1/3.png", (1, 1))
     return Runs(two, three, resized, ingest(pattern, output, 4), at_once)
 

@@ -6,13 +6,14 @@ import pytest
 
 from components.errors import UserError
 from components.evaluator.results import Comparison, GroupResult, Metric, Slice
+from components.evaluator.settings import Threshold
 from components.evaluator.verdicts import check_thresholds, judge, needed_metrics, needed_slices
 
 
 def threshold(metric="accuracy", **settings):
     """As the configuration has it."""
-    empty = {"lower": None, "upper": None, "change": None, "slice": {}, "worst_of": [], "of": "images"}
-    return {"metric": metric, **empty, **settings}
+    empty = {"lower": None, "upper": None, "change": None, "slice": {}, "worst_of": (), "of": "images"}
+    return Threshold(metric=metric, **empty | settings)
 
 
 def at_site(site, images, accuracy=None, **more):
@@ -125,27 +126,21 @@ def test_groups_are_judged_by_their_own_metrics():
     assert (verdict.passed, verdict.slice, verdict.measured) == (True, "groups", Metric(0.97, 0.9, 1.0))
 
 
-def settings_of(*thresholds, metrics=None, slices=()):
-    return {"metrics": metrics, "slices": list(slices), "thresholds": list(thresholds)}
-
-
 def test_a_metric_that_can_not_be_judged_is_an_error():
     with pytest.raises(UserError, match=r"unknown metric acuracy.*accuracy"):
-        check_thresholds(settings_of(threshold("acuracy", lower=0.9)), multi_label=False)
+        check_thresholds([threshold("acuracy", lower=0.9)], multi_label=False)
     with pytest.raises(UserError, match="matthews"):
-        check_thresholds(settings_of(threshold("matthews", lower=0.9)), multi_label=True)
+        check_thresholds([threshold("matthews", lower=0.9)], multi_label=True)
     with pytest.raises(UserError, match=r"ece is no metric of groups; those are accuracy, balanced_accuracy, f1, "):
-        check_thresholds(settings_of(threshold("ece", upper=0.1, of="groups")), multi_label=False)
-    check_thresholds(settings_of(threshold("top_2_accuracy", lower=0.9), threshold("f1", lower=0.9, of="groups")), False)
+        check_thresholds([threshold("ece", upper=0.1, of="groups")], multi_label=False)
+    check_thresholds([threshold("top_2_accuracy", lower=0.9), threshold("f1", lower=0.9, of="groups")], False)
 
 
 def test_what_thresholds_are_on_is_computed_though_it_is_not_listed():
-    settings = settings_of(
+    thresholds = [
         threshold("auc", lower=0.9, slice={"meta/site": "a"}),
         threshold(lower=0.9, worst_of=["meta/site"]),
         threshold(lower=0.9, worst_of=["meta/site", "image/label"]),
-        metrics=["accuracy"],
-        slices=[["image/label"], ["image/label", "meta/site"]],
-    )
-    assert needed_slices(settings) == [["meta/site"]]
-    assert needed_metrics(settings, multi_label=False) == ["accuracy", "auc"]
+    ]
+    assert needed_slices([["image/label"], ["image/label", "meta/site"]], thresholds) == [["meta/site"]]
+    assert needed_metrics(["accuracy"], thresholds, multi_label=False) == ["accuracy", "auc"]

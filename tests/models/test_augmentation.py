@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,19 @@ import pytest
 import tensorflow as tf
 
 from models.augmentation import build_augmentation
+from models.settings import AugmentSettings
 
-OFF = {
-    "flip": "none",
-    "shift": 0.0,
-    "zoom": 0.0,
-    "rotation": 0.0,
-    "contrast": 0.0,
-    "rand_augment": 0.0,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
+OFF = AugmentSettings(
+    flip="none",
+    shift=0.0,
+    zoom=0.0,
+    rotation=0.0,
+    contrast=0.0,
+    rand_augment=0.0,
+    erasing=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+)
 ALL = {
     "flip": "both",
     "shift": 0.3,
@@ -40,7 +42,7 @@ LABELS = np.eye(N, dtype=np.float32)  # as many classes as images, so that a lab
 
 
 def augmented(images=IMAGES, labels=LABELS, seed=0, **changes):
-    augment = build_augmentation(**{**OFF, **changes}, seed=seed)
+    augment = build_augmentation(replace(OFF, **changes), seed=seed)
     images, labels = augment(tf.constant(images), tf.constant(labels))
     assert images.dtype == tf.uint8
     assert labels.dtype == tf.float32
@@ -49,7 +51,7 @@ def augmented(images=IMAGES, labels=LABELS, seed=0, **changes):
 
 def test_nothing_changes_when_all_is_off():
     images, labels = object(), object()
-    assert build_augmentation(**OFF, seed=0)(images, labels) == (images, labels)
+    assert build_augmentation(OFF, seed=0)(images, labels) == (images, labels)
 
 
 @pytest.mark.parametrize("change", ALL)
@@ -64,7 +66,7 @@ def test_each_change_alters_pixels_and_only_mixing_alters_labels(change):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_all_changes_together_work_in_a_data_set_with_any_channels(channels):
     images = np.repeat(IMAGES[..., :1], channels, axis=-1)
-    data = tf.data.Dataset.from_tensors((images, LABELS)).map(build_augmentation(**ALL, seed=0))
+    data = tf.data.Dataset.from_tensors((images, LABELS)).map(build_augmentation(AugmentSettings(**ALL), seed=0))
     changed, labels = next(iter(data))
     assert changed.shape == images.shape
     np.testing.assert_allclose(labels.numpy().sum(1), 1, atol=1e-6)
@@ -155,7 +157,7 @@ def test_cutmix_labels_are_the_shares_of_the_pixels():
 
 
 def test_with_both_kinds_of_mixing_each_batch_takes_one():
-    augment = build_augmentation(**{**OFF, "mixup": 1.0, "cutmix": 1.0}, seed=0)
+    augment = build_augmentation(replace(OFF, mixup=1.0, cutmix=1.0), seed=0)
     kinds = set()
     for level in range(200, 208):  # any change of a batch changes its random numbers
         levels = np.where(np.arange(N) % 2, level, 0).astype(np.uint8)
@@ -173,7 +175,7 @@ def test_mixing_keeps_several_labels_of_an_image():
 
 
 def test_a_shuffled_data_set_is_changed_anew_in_every_epoch():
-    augment = build_augmentation(**{**OFF, "shift": 0.3}, seed=0)
+    augment = build_augmentation(replace(OFF, shift=0.3), seed=0)
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(N, seed=1).batch(N).map(augment)
     epochs = []
     for _ in range(3):
@@ -188,7 +190,7 @@ def test_another_seed_changes_otherwise():
 
 
 def stream_digest(parallel_calls):
-    augment = build_augmentation(**{**OFF, "shift": 0.3, "erasing": 0.5}, seed=3)
+    augment = build_augmentation(replace(OFF, shift=0.3, erasing=0.5), seed=3)
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).shuffle(N, seed=1).repeat(5).batch(4)
     digest = hashlib.sha256()
     for images, labels in data.map(augment, num_parallel_calls=parallel_calls):

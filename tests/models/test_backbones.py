@@ -1,10 +1,15 @@
 """Maps, strides, scaling and weights of the backbones."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
-from models.backbones import BACKBONES, Feature, WeightsError, build_backbone, check_strides
+from models import backbones
+from models.backbones import BACKBONES, Feature, WeightsError, check_strides
+
+build_backbone = functools.partial(backbones.build_backbone, grey_input="repeat")
 
 APPLICATIONS = keras.applications
 # One network of each family: the function of keras.applications, and how its users have to scale the input.

@@ -1,11 +1,15 @@
 """The pyramid against independent NumPy computations, and the classifier's shapes."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models.fpn import FeaturePyramid, build_classifier
+from pipeline.component_settings import classifier_config
+from pipeline.config import ModelConfig
 
 RANDOM = np.random.default_rng(3)
 
@@ -227,21 +231,13 @@ def test_pyramid_refuses_bad_arguments(arguments):
         FeaturePyramid(**arguments)
 
 
-def classifier(**changes):
-    arguments = {
-        "image_shape": (33, 47, 1),
-        "num_classes": 3,
-        "channel_mean": [90.0],
-        "channel_variance": [400.0],
-        "backbone": "small_resnet10",
-        "weights": "none",
-        "min_level": 2,
-        "max_level": 4,
-        "num_filters": 8,
-        "fusion_type": "sum",
-        "dropout": 0.5,
-    }
-    return build_classifier(**{**arguments, **changes})
+SMALL = classifier_config(ModelConfig(backbone="small_resnet10", min_level=2, max_level=4, num_filters=8, dropout=0.5))
+
+
+def classifier(image_shape=(33, 47, 1), **changes):
+    return build_classifier(
+        replace(SMALL, **changes), image_shape=image_shape, num_classes=3, channel_mean=[90.0], channel_variance=[400.0]
+    )
 
 
 @pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "none"])

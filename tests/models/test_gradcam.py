@@ -1,5 +1,7 @@
 """Grad-CAM is what the paper's formula says, and finds evidence where it was put."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -7,18 +9,26 @@ import tensorflow as tf
 
 from models.fpn import build_classifier
 from models.gradcam import explain_maps, split
+from pipeline.component_settings import classifier_config
+from pipeline.config import ModelConfig
 
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.integers(0, 256, (5, 24, 40, 1), dtype=np.uint8)
 CHOSEN = np.array([0, 3, 1, 2, 0])
 
 
+SMALL = classifier_config(ModelConfig(backbone="small_resnet10", min_level=2, max_level=3, num_filters=5))
+
+
 def classifier(**options):
     """A small network with random weights everywhere, biases and attention included."""
     keras.utils.set_random_seed(1)
-    arguments = {"min_level": 2, "max_level": 3, "num_filters": 5, "backbone": "small_resnet10", **options}
     model = build_classifier(
-        image_shape=IMAGES.shape[1:], num_classes=4, channel_mean=[127.0], channel_variance=[5000.0], **arguments
+        replace(SMALL, **options),
+        image_shape=IMAGES.shape[1:],
+        num_classes=4,
+        channel_mean=[127.0],
+        channel_variance=[5000.0],
     )
     for weight in model.weights:
         if any(name in weight.path for name in ("head", "logits")):

@@ -1,6 +1,7 @@
 """Which pixel values become black and white, against NumPy; percentiles through a real analysis of a training split."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -13,9 +14,13 @@ from PIL import Image
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from models import features, preprocessing
+from models.image_settings import TransformSettings
+from models.packing import as_dict
+from pipeline.component_settings import image_settings
+from pipeline.config import ImageConfig
 
-PERCENTILES = [2.0, 97.5]
-SIZE = {"height": 20, "width": 30, "channels": 1, "resize": "stretch", "antialias": True}
+PERCENTILES = (2.0, 97.5)
+SIZE = image_settings(ImageConfig(height=20, width=30, channels=1))
 
 
 def encode(pixels: np.ndarray) -> bytes:
@@ -25,9 +30,9 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def seen(pixels: np.ndarray, limits: list[float] | None = None, **image: object) -> np.ndarray:
-    size = SIZE | {"height": pixels.shape[0], "width": pixels.shape[1]}
-    extra = {} if limits is None else {"limits": tf.constant(limits, tf.float32)}
-    return preprocessing.images_from_files(tf.constant([encode(pixels)]), **(size | image), **extra).numpy()[0]
+    size = {"height": pixels.shape[0], "width": pixels.shape[1]}
+    given = None if limits is None else tf.constant(limits, tf.float32)
+    return preprocessing.images_from_files(tf.constant([encode(pixels)]), replace(SIZE, **size | image), given).numpy()[0]
 
 
 def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -72,7 +77,8 @@ def analyze(folder: Path, files: list[bytes]) -> tft.TransformFeaturesLayer:
     names = (features.ENCODED, features.PIXELS, features.LABEL)
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in names}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    settings = {"image": SIZE | {"intensity": "percentiles", "percentiles": PERCENTILES}, "multi_label": False}
+    image = replace(SIZE, intensity="percentiles", percentiles=PERCENTILES)
+    settings = as_dict(TransformSettings(image=image, multi_label=False, code=""))
     rows = [{features.ENCODED: [file], features.PIXELS: [b""], features.LABEL: [b"cat"]} for file in files]
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,

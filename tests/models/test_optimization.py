@@ -1,5 +1,7 @@
 """Losses, metrics, rates and updates against NumPy."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from models import optimization
+from pipeline.component_settings import train_settings
+from pipeline.config import TrainConfig
 
 RANDOM = np.random.default_rng(3)
 LOGITS = RANDOM.normal(size=(6, 4)).astype(np.float32)
@@ -15,14 +19,7 @@ CLASSES = np.array([0, 3, 1, 1, 2, 0])
 LABELS = np.eye(4, dtype=np.float32)[CLASSES]
 MIXED = (0.3 * LABELS + 0.7 * LABELS[::-1]).astype(np.float32)
 LOG_P = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
-CONFIG = {
-    "optimizer": "adamw",
-    "weight_decay": 0.0,
-    "warmup_epochs": 0.0,
-    "clip_norm": 0.0,
-    "ema": 0.0,
-    "accumulate_steps": 1,
-}
+CONFIG = train_settings(TrainConfig(weight_decay=0.0, warmup_epochs=0.0))
 
 
 @pytest.mark.parametrize("labels", [LABELS, MIXED], ids=["hard", "mixed"])
@@ -129,7 +126,7 @@ def updates(gradients, learning_rate=0.1, start=1.0, **changes):
     """The values of one weight after each of the gradients, and the optimizer."""
     weight = variable([[start]])
     optimizer = optimization.build_optimizer(
-        learning_rate, len(gradients), len(gradients), [weight], {**CONFIG, "optimizer": "sgd", **changes}
+        learning_rate, len(gradients), len(gradients), [weight], replace(CONFIG, **{"optimizer": "sgd"} | changes)
     )
     values = []
     for gradient in gradients:
@@ -173,7 +170,7 @@ def test_averaged_weights_have_the_same_momentum_from_update_to_update_when_accu
 
 def test_gradients_are_clipped_to_one_norm_together():
     weights = [variable(np.zeros((2, 2))), variable(np.zeros(2))]
-    optimizer = optimization.build_optimizer(0.1, 10, 10, weights, {**CONFIG, "optimizer": "sgd", "clip_norm": 1.0})
+    optimizer = optimization.build_optimizer(0.1, 10, 10, weights, replace(CONFIG, optimizer="sgd", clip_norm=1.0))
     gradients = [np.full((2, 2), 3.0, np.float32), np.full(2, 4.0, np.float32)]
     optimizer.apply([tf.constant(gradient) for gradient in gradients], weights)
     norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
@@ -186,7 +183,7 @@ def test_every_optimizer_decays_kernels_alone_and_lowers_the_loss(name):
     kernels = [variable(np.full((3, 3, 2, 4), 2.0)), variable(np.full((4, 3), 2.0))]
     others = [variable(np.full(4, 2.0)), variable(np.full(3, 2.0))]
     variables = [kernels[0], others[0], kernels[1], others[1]]
-    config = {**CONFIG, "optimizer": name, "weight_decay": 0.5}
+    config = replace(CONFIG, optimizer=name, weight_decay=0.5)
     optimizer = optimization.build_optimizer(0.1, 1, 1, variables, config)
     optimizer.apply([tf.zeros(item.shape) for item in variables], variables)
     for kernel in kernels:
@@ -196,7 +193,7 @@ def test_every_optimizer_decays_kernels_alone_and_lowers_the_loss(name):
 
     target = RANDOM.normal(size=(3, 3, 2, 4)).astype(np.float32)
     weight = variable(np.ones_like(target))
-    optimizer = optimization.build_optimizer(0.03, 20, 20, [weight], {**CONFIG, "optimizer": name})
+    optimizer = optimization.build_optimizer(0.03, 20, 20, [weight], replace(CONFIG, optimizer=name))
     for _ in range(20):
         optimizer.apply([weight - target], [weight])
     assert ((weight - target) ** 2).numpy().mean() < 0.95 * ((1 - target) ** 2).mean()
@@ -205,7 +202,7 @@ def test_every_optimizer_decays_kernels_alone_and_lowers_the_loss(name):
 @pytest.mark.parametrize("name", sorted(optimization._OPTIMIZERS))
 def test_a_model_trains_with_every_optimizer(name):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()])
-    model.compile(optimization.build_optimizer(0.1, 2, 2, model.trainable_variables, {**CONFIG, "optimizer": name}), "mse")
+    model.compile(optimization.build_optimizer(0.1, 2, 2, model.trainable_variables, replace(CONFIG, optimizer=name)), "mse")
     before = model.get_weights()[0]
     model.fit(np.ones((4, 4, 4, 1)), np.ones((4, 8)), batch_size=2, verbose=0)
     assert not np.array_equal(model.get_weights()[0], before)
@@ -213,7 +210,7 @@ def test_a_model_trains_with_every_optimizer(name):
 
 def test_muon_makes_the_update_of_a_convolution_nearly_orthogonal():
     weight = variable(np.zeros((3, 3, 2, 4)))
-    optimizer = optimization.build_optimizer(0.1, 10, 10, [weight], {**CONFIG, "optimizer": "muon"})
+    optimizer = optimization.build_optimizer(0.1, 10, 10, [weight], replace(CONFIG, optimizer="muon"))
     optimizer.apply([tf.constant(RANDOM.normal(size=weight.shape), tf.float32)], [weight])
     step = weight.numpy().reshape(18, 4) / (0.1 * 0.2 * np.sqrt(18))  # rate, and the scale of arXiv:2502.16982
     assert np.linalg.svd(step, compute_uv=False) == pytest.approx(np.ones(4), abs=0.35)

@@ -13,6 +13,10 @@ from PIL import Image
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from models import features, preprocessing, training
+from models.image_settings import TransformSettings
+from models.packing import as_dict
+from pipeline.component_settings import image_settings
+from pipeline.config import ImageConfig
 
 RANDOM = np.random.default_rng(7)
 LUMA = [0.2989, 0.587, 0.114]
@@ -25,9 +29,8 @@ def encode(pixels, kind="PNG"):
 
 
 def load(encoded, height, width, channels=1, resize="stretch", antialias=True):
-    images = preprocessing.images_from_files(
-        tf.constant([encoded]), height=height, width=width, channels=channels, resize=resize, antialias=antialias
-    )
+    image = ImageConfig(height=height, width=width, channels=channels, resize=resize, antialias=antialias)
+    images = preprocessing.images_from_files(tf.constant([encoded]), image_settings(image))
     assert images.dtype == tf.uint8
     return images.numpy()[0]
 
@@ -77,8 +80,8 @@ def test_channels_are_converted(found, wanted):
 def test_a_graph_gives_images_of_all_kinds_the_same_pixels_as_separate_steps(channels):
     pictures = [noise(9, 7), noise(9, 7, dtype=np.uint16), noise(9, 7, 2), noise(9, 7, 3), noise(9, 7, 4)]
     files = [encode(picture) for picture in pictures] + [encode(noise(9, 7, 3), "JPEG"), encode(noise(9, 7), "JPEG")]
-    settings = {"height": 8, "width": 8, "channels": channels, "resize": "stretch", "antialias": True}
-    graph = tf.function(lambda encoded: preprocessing.images_from_files(encoded, **settings))
+    settings = image_settings(ImageConfig(height=8, width=8, channels=channels))
+    graph = tf.function(lambda encoded: preprocessing.images_from_files(encoded, settings))
     np.testing.assert_array_equal(graph(tf.constant(files)), np.stack([load(file, 8, 8, channels) for file in files]))
 
 
@@ -129,10 +132,8 @@ def transformed(tmp_path_factory):
     ]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in (features.ENCODED, features.PIXELS, features.LABEL)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    settings = {
-        "image": {"height": 10, "width": 12, "channels": 3, "resize": "stretch", "antialias": True},
-        "multi_label": False,
-    }
+    image = image_settings(ImageConfig(height=10, width=12, channels=3))
+    settings = as_dict(TransformSettings(image=image, multi_label=False, code=""))
     with (
         beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
         tft_beam.Context(temp_dir=str(tmp_path_factory.mktemp("temp"))),

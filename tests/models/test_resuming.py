@@ -20,13 +20,15 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import features
 from models.checkpoints import load_checkpoint
+from models.packing import as_dict
 from models.preprocessing import preprocessing_fn
 from models.training import run_fn, train_model
+from pipeline.component_settings import trainer_settings, transform_settings
 from pipeline.config import Config
 
 EPOCHS = 4
 EXAMPLES = 256
-SETTINGS = Config(
+CONFIG = Config(
     name="tiny",
     data={"path": "."},
     image={"height": 16, "width": 16, "channels": 1},
@@ -41,7 +43,7 @@ SETTINGS = Config(
         "calibrate": False,
         "learning_rate": 0.01,
     },
-).model_dump()
+)
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.permutation([b"a dark one"] * 100 + [b"bright"] * (EXAMPLES - 100))
 PICTURES = [RANDOM.integers(0, 128, (16, 16, 1)) + 40 * (label == b"bright") for label in LABELS]
@@ -61,7 +63,7 @@ def transformed(tmp_path_factory):
         tft_beam.Context(temp_dir=str(folder / "temp")),
     ):
         graph = (pipeline | beam.Create(rows), metadata) | tft_beam.AnalyzeDataset(
-            lambda inputs: preprocessing_fn(inputs, SETTINGS | {"multi_label": False})
+            lambda inputs: preprocessing_fn(inputs, as_dict(transform_settings(CONFIG)))
         )
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
         _ = metadata | tft_beam.WriteMetadata(str(folder / "graph" / "metadata"), pipeline)
@@ -86,7 +88,7 @@ def arguments(transformed, run, checkpoints):
         "transform_graph_path": str(transformed / "graph"),
         "model_run_dir": str(run / "log"),
         "serving_model_dir": str(run / "model"),
-        "custom_config": {**SETTINGS, "checkpoints": str(checkpoints)},
+        "custom_config": as_dict(trainer_settings(CONFIG, str(checkpoints))),
     }
 
 
@@ -116,13 +118,14 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     with caplog.at_level(logging.INFO, logger="models.callbacks"):
         run_fn(FnArgs(**arguments(transformed, resumed, checkpoints)))
     progress = [record.progress for record in caplog.records if hasattr(record, "progress")]
-    steps = EXAMPLES // SETTINGS["train"]["batch_size"]
+    steps = EXAMPLES // CONFIG.train.batch_size
     assert [item["done"] for item in progress] == [3 * steps, 4 * steps]
     assert {item["total"] for item in progress} == {4 * steps}
     assert (resumed / "model" / "saved_model.pb").exists()
     assert not list(checkpoints.iterdir())
 
-    train_model(FnArgs(**arguments(transformed, whole, checkpoints)), SETTINGS, str(whole / "log"))
+    settings = trainer_settings(CONFIG, str(checkpoints))
+    train_model(FnArgs(**arguments(transformed, whole, checkpoints)), settings, str(whole / "log"))
     history = read_history(resumed)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for row, expected in zip(history, read_history(whole), strict=True):

@@ -5,7 +5,7 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -16,32 +16,12 @@ import tensorflow as tf
 from models import callbacks, features, training
 from models.calibration import CALIBRATION_FILE, calibrate
 from models.preprocessing import serialize_images
+from pipeline.component_settings import train_settings, trainer_settings
+from pipeline.config import Config, TrainConfig
 
-CONFIG = {
-    "epochs": 1,
-    "frozen_epochs": 0,
-    "batch_size": 8,
-    "accumulate_steps": 1,
-    "optimizer": "adamw",
-    "learning_rate": 0.01,
-    "fine_tune_learning_rate": None,
-    "freeze_batch_norm": False,
-    "weight_decay": 0.0,
-    "warmup_epochs": 0.0,
-    "clip_norm": 0.0,
-    "ema": 0.0,
-    "loss": "cross_entropy",
-    "focal_gamma": 2.0,
-    "class_weights": "none",
-    "label_smoothing": 0.0,
-    "monitor": "loss",
-    "keep": "last",
-    "early_stopping": 0,
-    "mixed_precision": False,
-    "xla": False,
-    "cache_gb": 1.0,
-    "seed": 0,
-}
+CONFIG = train_settings(
+    TrainConfig(epochs=1, batch_size=8, learning_rate=0.01, weight_decay=0.0, warmup_epochs=0.0, cache_gb=1.0)
+)
 RANDOM = np.random.default_rng(5)
 IMAGES = RANDOM.integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
 LABELS = RANDOM.integers(0, 2, 32)
@@ -71,7 +51,7 @@ def batches(data=DATA, batch_size=8, cache_bytes=2**30):
 def train(model, log_dir, checkpoints=None, evaluation=EVALUATION, **changes):
     strategy = tf.distribute.get_strategy()
     folder = str(checkpoints) if checkpoints else None
-    return training.fit(model, strategy, batches(), evaluation, 4, {**CONFIG, **changes}, str(log_dir), None, folder)
+    return training.fit(model, strategy, batches(), evaluation, 4, replace(CONFIG, **changes), str(log_dir), None, folder)
 
 
 def backbone_weights(model):
@@ -271,7 +251,7 @@ for devices in (None, ["CPU:0", "CPU:1"]):
     with strategy.scope():
         model = test.tiny_model()
         model.layers[-2].rate = 0.0  # each device draws its own random numbers
-    config = {{**test.CONFIG, "epochs": 3, "clip_norm": 0.1, "ema": 0.5, "weight_decay": 0.1, "optimizer": "sgd"}}
+    config = test.replace(test.CONFIG, epochs=3, clip_norm=0.1, ema=0.5, weight_decay=0.1, optimizer="sgd")
     history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r} + str(devices))
     losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
@@ -317,9 +297,10 @@ def test_the_statistics_of_the_training_split_come_with_the_examples(records):
 
 
 def test_hyperparameters_replace_what_the_sections_say():
-    config = {"train": {"learning_rate": 0.1, "epochs": 2}, "model": {"dropout": 0.2}, "code": "digest"}
+    config = trainer_settings(Config(name="x", data={"path": "."}, train={"learning_rate": 0.1}), checkpoints="")
     changed = training.with_hyperparameters(config, {"train.learning_rate": 0.3, "model.dropout": 0.0})
-    assert changed == {"train": {"learning_rate": 0.3, "epochs": 2}, "model": {"dropout": 0.0}, "code": "digest"}
-    assert config["train"]["learning_rate"] == 0.1
+    train, model = replace(config.train, learning_rate=0.3), replace(config.model, dropout=0.0)
+    assert changed == replace(config, train=train, model=model)
+    assert config.train.learning_rate == 0.1
     with pytest.raises(ValueError, match=r"train\.lr is no key"):
         training.with_hyperparameters(config, {"train.lr": 0.3})

@@ -7,16 +7,15 @@ import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import tuning
+from models.packing import as_dict
+from pipeline.component_settings import tuner_settings
+from pipeline.config import Config
 
 SPACE = {
     "train.learning_rate": {"min": 1e-4, "max": 1e-1, "log": True},
     "model.num_filters": {"min": 4, "max": 6, "log": False},
     "train.freeze_batch_norm": [True, False],
     "train.optimizer": ["adamw", "sgd"],
-}
-SECTIONS = {
-    "train": {"learning_rate": 0.5, "freeze_batch_norm": None, "optimizer": None, "monitor": "loss", "seed": 0},
-    "model": {"num_filters": 0},
 }
 
 
@@ -34,9 +33,11 @@ def search(tmp_path, monkeypatch):
 
         monkeypatch.setattr(tuning.keras.utils, "clear_session", lambda: None)  # a second each
         monkeypatch.setattr(tuning, "train_model", lambda fn_args, config, log_dir: (Model(config), None))
-        train = {**SECTIONS["train"], "monitor": monitor, "seed": seed}
+        train = {"monitor": monitor, "seed": seed}
         tune = {"trials": trials, "algorithm": algorithm, "space": space}
-        config = {**SECTIONS, "train": train, "tune": tune}
+        config = as_dict(
+            tuner_settings(Config.model_validate({"name": "x", "data": {"path": "."}, "train": train, "tune": tune}))
+        )
         result = tuning.tuner_fn(FnArgs(working_dir=str(tmp_path / folder), custom_config=config))
         result.tuner.search(**result.fit_kwargs)
         return result.tuner
@@ -49,7 +50,7 @@ def tried(tuner):
 
 
 def far_from_a_hundredth(config):
-    return abs(math.log10(config["train"]["learning_rate"]) + 2)
+    return abs(math.log10(config.train.learning_rate) + 2)
 
 
 def test_the_values_tried_are_of_the_space_and_the_best_ones_win(search):
@@ -86,16 +87,16 @@ def test_the_seed_decides_what_is_tried(search):
 
 def test_a_higher_accuracy_is_better(search):
     space = {"model.num_filters": [4, 8, 16]}
-    tuner = search(lambda config: config["model"]["num_filters"] / 16, space, monitor="accuracy")
+    tuner = search(lambda config: config.model.num_filters / 16, space, monitor="accuracy")
     assert tuner.get_best_hyperparameters()[0].values == {"model.num_filters": 16}
     assert len(tuner.oracle.trials) == 3  # the space has no more
 
 
 def test_trials_that_fail_do_not_end_the_search(search, caplog):
     def score(config):
-        if config["model"]["num_filters"] < 20:
+        if config.model.num_filters < 20:
             raise MemoryError("out of memory")
-        return {20: math.nan, 30: math.inf, 40: 0.2, 50: 0.1}[config["model"]["num_filters"]]
+        return {20: math.nan, 30: math.inf, 40: 0.2, 50: 0.1}[config.model.num_filters]
 
     logging.getLogger("models").setLevel(logging.DEBUG)
     caplog.set_level(logging.DEBUG)

@@ -13,14 +13,16 @@ from rich.console import Console
 from components.errors import UserError
 from components.evaluator.results import Evaluation, Metric, Slice
 from components.image_example_gen import source
+from components.image_example_gen.settings import SourceSettings
+from pipeline.component_settings import source_settings
 from pipeline.config import DataConfig, load_config
 from pipeline.crossval import SliceSpread, Spread, run, spread
 from pipeline.report import render_crossval
 from pipeline.splits import fold_splits
 
 
-def settings(folds: int, **changes: Any) -> dict[str, Any]:
-    return {**DataConfig(path="").model_dump(), "folds": folds, **changes}
+def settings(folds: int, **changes: Any) -> SourceSettings:
+    return source_settings(DataConfig(path="", **changes), folds=folds)
 
 
 def make_data(folder: Path, lines: list[tuple[str, ...]], header: str = "path,label,group") -> str:

@@ -20,6 +20,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.image_example_gen.index import SCHEMA, IndexRow
 from components.image_example_gen.reason import Reason, kind_of
+from components.image_example_gen.settings import FileSettings
 from models import features
 from pipeline.config import Config
 from pipeline.data_page import ClassCount, count_classes, describe_balance, write_data_page
@@ -293,7 +294,7 @@ def test_originals_are_shown_by_the_names_that_the_index_gives_them(tmp_path: Pa
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
         for _ in range(3):
             writer.write(record)
-    settings = {"max_pixels": 10**6, "image": {"intensity": "type", "window": None}}
+    settings = FileSettings(max_pixels=10**6, pages="first", intensity="type", window=None)
 
     def level(name: str) -> int | None:
         uri = original(str(tmp_path), name, settings)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from components.image_example_gen import source
+from pipeline.component_settings import source_settings
 from pipeline.config import DataConfig, SplitsConfig
 from pipeline.digits import CANVAS, SIZES, write_digits
 
@@ -61,7 +62,7 @@ def test_larger_digits_are_brighter(digits: Path, rows: list[dict[str, str]]) ->
 
 
 def test_ingestion_takes_the_manifest(digits: Path) -> None:
-    settings = DataConfig(path="", splits=SplitsConfig(train=7, eval=1, test=2)).model_dump()
+    settings = source_settings(DataConfig(path="", splits=SplitsConfig(train=7, eval=1, test=2)))
     found = source.read_rows(str(digits), settings)
     assert len(found) == 5391
     assert {row.meta["size"] for row in found} == set(SIZES)

@@ -15,8 +15,8 @@ def test_what_has_a_threshold_is_computed_though_it_is_not_listed():
         ThresholdConfig(metric="accuracy", lower=0.8, worst_of=["meta/site", "image/label"]),
     ]
     config = EvaluateConfig(metrics=["accuracy"], slices=[["image/label"]], thresholds=thresholds)
-    settings = evaluation_settings(config, multi_label=False)
-    assert settings["metrics"] == ["accuracy", "recall"]
+    settings = evaluation_settings(config, False, ["test"], judged=True)
+    assert list(settings.metrics) == ["accuracy", "recall"]
     specs = build_eval_config(settings).slicing_specs
     assert [list(spec.feature_keys) for spec in specs] == [[], ["image/label"], ["meta/size"], ["meta/site", "image/label"]]
     assert config.metrics == ["accuracy"]
@@ -24,7 +24,7 @@ def test_what_has_a_threshold_is_computed_though_it_is_not_listed():
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_tfma_computes_the_metrics_of_the_kind_of_data(multi_label):
-    settings = evaluation_settings(EvaluateConfig(), multi_label)
+    settings = evaluation_settings(EvaluateConfig(), multi_label, ["test"], judged=True)
     (metric,) = build_eval_config(settings).metrics_specs[0].metrics
     names = json.loads(metric.config)["names"]
     assert {"accuracy", "cross_entropy", "f1", "auc", "ece"} <= set(names)
@@ -38,4 +38,4 @@ def test_tfma_computes_the_metrics_of_the_kind_of_data(multi_label):
 def test_a_metric_that_there_is_not_is_told(name, multi_label, told):
     for config in (EvaluateConfig(metrics=[name]), EvaluateConfig(thresholds=[ThresholdConfig(metric=name, lower=0.5)])):
         with pytest.raises(UserError, match=told):
-            evaluation_settings(config, multi_label)
+            evaluation_settings(config, multi_label, ["test"], judged=True)

@@ -16,6 +16,7 @@ from pages import Page
 from sklearn import metrics
 
 from components.evaluator.results import Metric, Verdict, read_evaluation, write_evaluation
+from components.image_example_gen.settings import FileSettings
 from components.model_formats.results import FormatResult
 from pipeline.diagnostics import measure_reliability, trace_curves
 from pipeline.evaluation_page import RunContext, write_evaluation_page
@@ -353,7 +354,7 @@ def test_images_are_read_again_by_the_names_that_ingestion_gives(made: Made) -> 
         read_originals(
             made.config.data.path,
             ["gone.png", f"{name}#0", name, "gone.tfrecord:3"],
-            {"max_pixels": 10**6, "image": made.config.image.model_dump()},
+            FileSettings(max_pixels=10**6, pages="first", intensity="type", window=None),
         )
     )
     assert list(read) == [f"{name}#0", name]

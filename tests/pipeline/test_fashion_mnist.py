@@ -11,6 +11,7 @@ from PIL import Image
 from components.errors import UserError
 from components.image_example_gen import source
 from pipeline import fashion_mnist
+from pipeline.component_settings import source_settings
 from pipeline.config import DataConfig, SplitsConfig
 from pipeline.fashion_mnist import CLASSES, write_fashion_mnist
 
@@ -51,7 +52,7 @@ def test_every_picture_is_in_the_folder_of_its_split_and_class(place: Path, imag
 
 def test_ingestion_takes_an_eval_split_out_of_train_and_leaves_test_alone(place: Path) -> None:
     write_fashion_mnist(place / "fashion")
-    settings = DataConfig(path="", splits=SplitsConfig(train=4, eval=1, test=1, stratify=True)).model_dump()
+    settings = source_settings(DataConfig(path="", splits=SplitsConfig(train=4, eval=1, test=1, stratify=True)))
     rows = source.read_rows(str(place / "fashion"), settings)
     assert {row.label for row in rows} == set(CLASSES)
     assert {row.path.split("/")[0] for row in rows if row.split == "test"} == {"test"}

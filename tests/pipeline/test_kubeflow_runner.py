@@ -13,7 +13,10 @@ from kubeflow_pods import build_pod, pod_errors, shared_implementations
 from kubernetes_rules import expand
 
 from components.errors import UserError
-from pipeline.config import KubeflowConfig, PodConfig, load_config
+from models.packing import as_dict, pack
+from pipeline.component_settings import source_settings, trainer_settings
+from pipeline.config import Config, DataConfig, EvaluateConfig, KubeflowConfig, PodConfig, load_config
+from pipeline.evaluation import evaluation_settings
 from pipeline.kubeflow_entrypoint import _Locations, _prepare, _take_runtime_parameters, main
 from pipeline.kubeflow_file import read_pipeline_file
 from pipeline.kubeflow_lint import lint
@@ -351,13 +354,16 @@ def test_types_are_filled_in_the_log_is_dropped_and_uris_become_paths(tmp_path, 
 
 
 def test_runtime_parameters_reach_the_executors():
-    trainer = {"custom_config": json.dumps({"train": {"epochs": 10, "seed": 1}}), "train_epochs": 3.0}
+    config = Config.model_validate({"name": "x", "data": {"path": "."}, "train": {"epochs": 10, "seed": 1}})
+    given = as_dict(trainer_settings(config, checkpoints="/state/checkpoints"))
+    trainer = {"custom_config": json.dumps(given), "train_epochs": 3.0}
     _take_runtime_parameters(trainer)
-    assert json.loads(trainer.pop("custom_config")) == {"train": {"epochs": 3, "seed": 1}}
+    assert json.loads(trainer.pop("custom_config")) == {**given, "train": {**given["train"], "epochs": 3}}
     assert not trainer
-    settings = {"thresholds": [], "metrics": ["accuracy"], "slices": [], "multi_label": False}
+    section = EvaluateConfig(metrics=["accuracy"], slices=[])
+    settings = pack(evaluation_settings(section, False, ["test"], judged=True))
     wanted = [{"metric": "f1", "lower": 0.5, "slice": {"meta/site": "a"}}]
-    evaluator = {"settings": json.dumps(settings), "thresholds": json.dumps(wanted), "baseline": "none"}
+    evaluator = {"settings": settings, "thresholds": json.dumps(wanted), "baseline": "none"}
     _take_runtime_parameters(evaluator)
     changed = json.loads(evaluator["settings"])
     assert changed["thresholds"][0]["lower"] == 0.5
@@ -365,11 +371,11 @@ def test_runtime_parameters_reach_the_executors():
     assert "meta/site" in evaluator["eval_config"]
     for name, wrong in (("train_epochs", 0), ("thresholds", "accuracy"), ("thresholds", '[{"metric": "accuracy"}]')):
         with pytest.raises(UserError, match=f"^{name}: "):
-            _take_runtime_parameters({"settings": json.dumps(settings), name: wrong})
+            _take_runtime_parameters({"settings": settings, name: wrong})
 
 
 def test_a_mistake_in_the_input_is_the_last_line_of_the_log(tmp_path, capfd):
-    settings = json.dumps({"manifest": "manifest.csv", "columns": {}, "allow_links": False})
+    settings = pack(source_settings(DataConfig(path="")))
     parameters = {"input_base": "/no/such/folder", "settings": settings, "state": str(tmp_path)}
     invocation = {
         "inputs": {"parameterValues": parameters},

@@ -1,11 +1,13 @@
 """The configurations of published networks: they load, and build what was published."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import pytest
 
 from models.fpn import build_classifier
+from pipeline.component_settings import classifier_config
 from pipeline.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -16,11 +18,11 @@ def build(name):
     image = config.image
     with keras.StatelessScope(initialize_variables=False):
         return build_classifier(
+            replace(classifier_config(config.model), weights="none", grey_input="repeat"),
             image_shape=(image.height, image.width, image.channels),
             num_classes=3,
             channel_mean=[0.0] * image.channels,
             channel_variance=[1.0] * image.channels,
-            **{**config.model.model_dump(), "weights": "none", "grey_input": "repeat"},
         )
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from components.errors import UserError
 from models.export import export_image_settings
+from pipeline.component_settings import image_settings
+from pipeline.config import ImageConfig
 from pipeline.pushed_model import read_image
 
 HOUNSFIELD = np.arange(-1000, 1000, 5, dtype=np.int16).reshape(20, 20)
@@ -22,7 +24,8 @@ def scan(tmp_path: Path) -> Path:
 
 
 def test_the_window_of_the_training_is_used(scan: Path, tmp_path: Path) -> None:
-    export_image_settings({"height": 8, "intensity": "window", "window": [-500.0, 500.0]}, str(tmp_path))
+    config = ImageConfig(height=8, intensity="window", window=[-500.0, 500.0])
+    export_image_settings(image_settings(config), str(tmp_path))
     pixels = np.asarray(Image.open(io.BytesIO(read_image(scan, tmp_path))))
     np.testing.assert_array_equal(pixels, np.round(255 * np.clip((HOUNSFIELD + 500) / 1000, 0, 1)))
 

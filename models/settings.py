@@ -1,0 +1,185 @@
+"""What the network and its training are told: records without defaults, which are the configuration's to have.
+
+Imports no TensorFlow, so that whoever fills them in need not wait for it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.image_settings import ImageSettings
+
+Flip = Literal["none", "horizontal", "vertical", "both"]
+GreyInput = Literal["repeat", "sum"]
+CoarseLevels = Literal["conv", "pool"]
+FusionType = Literal["sum", "concat", "bifpn"]
+Norm = Literal["none", "batch", "group"]
+Activation = Literal["none", "relu", "silu", "gelu"]
+Pooling = Literal["average", "max", "attention"]
+Combine = Literal["mean", "concat", "learned"]
+Optimizer = Literal["adamw", "adam", "nadam", "sgd", "lamb", "lion", "muon"]
+LossName = Literal["cross_entropy", "focal"]
+ClassWeights = Literal["none", "balanced"]
+Monitor = Literal["loss", "accuracy", "f1"]
+Keep = Literal["last", "best"]
+TestTimeAugmentation = Literal["none", "flip", "shift", "flip_shift"]
+Algorithm = Literal["random", "bayesian"]
+Format = Literal["float16", "int8", "onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """Random changes to training images, for `augmentation.build_augmentation`.
+
+    Attributes:
+      flip: each direction with probability 1/2.
+      shift: largest shift, as a share of height and width; what comes in is mirrored.
+      zoom: largest magnification or reduction, as a share: 1 / (1 + zoom) to 1 + zoom times as large.
+      rotation: largest rotation to either side, as a share of a full turn.
+      contrast: largest change of the contrast, as a share.
+      rand_augment: strength of `models.rand_augment`, 0..1.
+      erasing: probability that a rectangle of an image is replaced by one random colour (arXiv:1708.04896).
+      mixup: alpha of MixUp (arXiv:1710.09412): each image is blended with its neighbour in the (shuffled) batch, the labels
+        in the same proportion, which is drawn from Beta(alpha, alpha).
+      cutmix: alpha of CutMix (arXiv:1905.04899): a rectangle is taken from the neighbour, labels in proportion to the area.
+        With `mixup` too, each batch takes one of the two at random.
+    """
+
+    flip: Flip
+    shift: float
+    zoom: float
+    rotation: float
+    contrast: float
+    rand_augment: float
+    erasing: float
+    mixup: float
+    cutmix: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """The network, for `fpn.build_classifier`.
+
+    Attributes:
+      backbone: a key of `models.backbones.BACKBONES`.
+      weights: as in `build_backbone`.
+      grey_input: as in `build_backbone`.
+      min_level: the pyramid's finest level.
+      max_level: the coarsest level.
+      coarse_levels: as in `FeaturePyramid`, and so `num_filters`, `bifpn_repeats`, `separable`, `norm` and `activation`.
+      num_filters: channels of the pyramid.
+      fusion_type: as in `FeaturePyramid`; "none" leaves the pyramid out and puts one head on the map C<max_level>.
+      bifpn_repeats: rounds of a bifpn.
+      separable: whether the pyramid's 3x3 convolutions are depthwise separable.
+      norm: of the pyramid.
+      activation: of the pyramid.
+      shared_head: one head for all levels, instead of one a level.
+      pooling: how a level's map becomes a vector: the mean or the maximum of each channel, or `AttentionPooling`.
+      combine: how the levels' logits become the answer: their mean, a dense layer on all of them, or `LearnedMean`.
+      dropout: share of the pooled features that training drops before each head, 0..1.
+    """
+
+    backbone: str
+    weights: str
+    grey_input: GreyInput
+    min_level: int
+    max_level: int
+    coarse_levels: CoarseLevels
+    num_filters: int
+    fusion_type: FusionType | Literal["none"]
+    bifpn_repeats: int
+    separable: bool
+    norm: Norm
+    activation: Activation
+    shared_head: bool
+    pooling: Pooling
+    combine: Combine
+    dropout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How the network learns: the section `train` of the configuration, which says what each means."""
+
+    epochs: int
+    frozen_epochs: int
+    batch_size: int
+    accumulate_steps: int
+    optimizer: Optimizer
+    learning_rate: float
+    fine_tune_learning_rate: float | None
+    freeze_batch_norm: bool
+    weight_decay: float
+    warmup_epochs: float
+    clip_norm: float
+    ema: float
+    loss: LossName
+    focal_gamma: float
+    class_weights: ClassWeights
+    label_smoothing: float
+    monitor: Monitor
+    keep: Keep
+    early_stopping: int
+    calibrate: bool
+    mixed_precision: bool
+    xla: bool
+    cache_gb: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """All that one training goes by, the Trainer's or that of one of the Tuner's trials."""
+
+    image: ImageSettings
+    augment: AugmentSettings
+    model: ClassifierConfig
+    train: TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings(TrainingSettings):
+    """Of `training.run_fn`.
+
+    Attributes:
+      test_time_augmentation: views whose answers the exported model averages.
+      code: anything whose change must make the component run again.
+      checkpoints: folder below which an interrupted training is found again.
+    """
+
+    test_time_augmentation: TestTimeAugmentation
+    code: str
+    checkpoints: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRange:
+    """Where the Tuner takes a number from, both ends included: whole numbers if `min` is one.
+
+    Attributes:
+      log: whether each order of magnitude is as likely as any other.
+    """
+
+    min: int | float
+    max: int | float
+    log: bool
+
+
+Choices = tuple[bool | int | float | str, ...]  # of one type
+SearchSpace = dict[str, NumberRange | Choices]  # by "section.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunerSettings(TrainingSettings):
+    """Of `tuning.tuner_fn`.
+
+    Attributes:
+      trials: their largest number.
+      algorithm: how the next values are found.
+      space: see `tuning.search_space`.
+      code: anything whose change must make the component run again.
+    """
+
+    trials: int
+    algorithm: Algorithm
+    space: SearchSpace
+    code: str
