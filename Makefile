@@ -1,14 +1,12 @@
-.PHONY: run test test-extra lint bench bench-full lock setup serving mlflow clean
+.PHONY: run test test-extra lint bench bench-full lock setup mlflow clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
 
-test: setup  ## all tests but the extra ones, on all cores; those of the server are skipped if its environment can't be had
-	-@scripts/serving_environment.sh
+test: setup  ## all tests but the extra ones, on all cores
 	.venv/bin/pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
-	-@scripts/serving_environment.sh
 	.venv/bin/pytest -m extra
 
 lint: setup  ## format, lint and types
@@ -18,9 +16,6 @@ lint: setup  ## format, lint and types
 
 setup:  ## what run and test need; nothing where it is there already
 	@scripts/bootstrap.sh
-
-serving: setup  ## the environment of `fpn serve`
-	@scripts/serving_environment.sh
 
 mlflow: setup  ## MLflow for push.registry, in an environment of its own
 	.venv/bin/uv venv --quiet --allow-existing --python .venv/bin/python .venv-mlflow
@@ -32,12 +27,9 @@ bench: setup  ## what the pipeline costs beside plain scripts, quick: minutes; w
 bench-full: setup  ## the same at full size: hours
 	.venv/bin/python -m benchmarks --full
 
-lock: setup  ## requirements.lock, serving.lock and mlflow.lock anew from pyproject.toml
+lock: setup  ## requirements.lock and mlflow.lock anew from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group bootstrap \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file requirements.lock
-	awk '/^[^ ]/ { keep = index($$0, "psutil==") != 1 } keep' requirements.lock | .venv/bin/uv pip compile --group serving --universal \
-		--python-version 3.11 --constraints - --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet \
-		--output-file serving.lock
 	.venv/bin/uv pip compile --group mlflow --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file mlflow.lock
 

@@ -30,7 +30,7 @@ from pipeline.code_digest import code_digest
 from pipeline.component_settings import source_settings
 from pipeline.config import load_config
 from pipeline.digits import write_digits
-from pipeline.write_aside import write_text
+from pipeline.write_aside import new_file, write_text
 
 OUTPUT = Path("output/ablation")
 DIGITS = Path("data/digits_quarter")  # its own copy of the digits: one more manifest in a folder counts as changed data
@@ -107,14 +107,12 @@ def write_quarter() -> None:
         return
     config = load_config(CONFIGS["digits"], data=str(DIGITS))
     rows = source.read_rows(config.data.path, source_settings(config.data))
-    unfinished = DIGITS.with_name(f".{QUARTER}")
-    with unfinished.open("w", newline="") as file:
+    with new_file(DIGITS / QUARTER) as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "size", "group", "split"))
         for row in sorted(rows, key=lambda row: row.path):
             if row.split != "train" or int(row.group) % 4 == 0:
                 writer.writerow((row.path, row.label, row.meta["size"], row.group, row.split))
-    unfinished.rename(DIGITS / QUARTER)
 
 
 def run(data: str, variant: str, seed: int, folder: Path | None, more: list[str]) -> Result:

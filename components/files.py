@@ -1,12 +1,38 @@
-"""Writes whole files on any file system: aside first, then renamed."""
+"""Whole files on file systems of any kind: written aside first, then renamed.
 
-import os
+Files are read and written by Beam's file systems and by TFX's, which are TensorFlow's. For s3:// the latter is `components.s3`,
+which importing this module makes known.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.io import fileio
+
+import components.s3  # noqa: F401
+from components.stores import open_to_write
+from models.files import replaced
+
+
+def remove_markers(folder: str) -> None:
+    """Deletes the empty objects named as folders, with a slash at the end, that TensorFlow leaves on gs://.
+
+    Others take them for files. Files and the folders that they are in stay.
+
+    Args:
+      folder: a URI; a local folder has none.
+    """
+    if not folder.startswith("gs://"):
+        return
+    from apache_beam.io.gcp.gcsio import GcsIO
+
+    root = folder.rstrip("/") + "/"
+    # Not by the file system's delete(), to which a slash at the end means all that is below.
+    store = GcsIO(pipeline_options=PipelineOptions([]))
+    for path, size in list(store.list_files(root)):
+        if size == 0 and path.endswith("/"):
+            store.delete(path)
 
 
 def replace_file(path: str, write: Callable[[Any], Any]) -> None:
@@ -16,13 +42,5 @@ def replace_file(path: str, write: Callable[[Any], Any]) -> None:
       path: local, or on one of Beam's file systems.
       write: gets the open binary file.
     """
-    unfinished = aside(path)
-    with FileSystems.create(unfinished, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    with replaced(path, fileio) as unfinished, open_to_write(unfinished) as file:
         write(file)
-    fileio.rename(unfinished, path, overwrite=True)
-
-
-def aside(path: str) -> str:
-    """The hidden name, in the same folder, under which a file is written before it is renamed."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}")

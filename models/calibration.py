@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
 
 TEMPERATURES: Final = (0.05, 20.0)  # least and largest
+CALIBRATION_BINS: Final = 15
 CALIBRATION_FILE: Final = "calibration.json"  # in the Trainer's model_run; the fields of `Calibration`
 
 
@@ -51,10 +53,11 @@ def calibrate(logits: Floats, labels: Floats, multi_label: bool = False) -> Cali
         known = labels.sum(axis=-1) > 0
         logits, labels = logits[known], labels[known]
     temperature = fit_temperature(logits, labels, multi_label)
+    answers = labels if multi_label else labels.argmax(axis=-1)
     return Calibration(
         temperature=temperature,
-        ece_before=expected_calibration_error(probabilities(logits, multi_label), labels, multi_label=multi_label),
-        ece_after=expected_calibration_error(probabilities(logits / temperature, multi_label), labels, multi_label=multi_label),
+        ece_before=expected_calibration_error(probabilities(logits, multi_label), answers),
+        ece_after=expected_calibration_error(probabilities(logits / temperature, multi_label), answers),
         cross_entropy_before=cross_entropy(logits, labels, multi_label),
         cross_entropy_after=cross_entropy(logits / temperature, labels, multi_label),
         examples=len(logits),
@@ -108,29 +111,39 @@ def cross_entropy(logits: Floats, labels: Floats, multi_label: bool = False) -> 
     return float(-(labels * special.log_softmax(logits, axis=-1)).sum(axis=-1).mean())
 
 
-def expected_calibration_error(probabilities: Floats, labels: Floats, bins: int = 15, multi_label: bool = False) -> float:
+def expected_calibration_error(probabilities: Floats, labels: Floats | Integers) -> float:
     """Mean distance between how sure the model is and how often it is right (Naeini et al. 2015; Guo et al. 2017, eq. 3).
 
-    Predictions are put into bins of equal width by their confidence; each bin's distance between mean confidence and share of
-    right answers counts by its number of predictions. For classes that exclude each other, a prediction is an example's most
-    probable class with its probability. For multi-label models every class of every example is one, with the probability of
-    "yes" as its confidence and the share of "yes" in the place of right answers.
+    Each bin's distance between mean confidence and share of right answers counts by its number of answers.
 
-    Args:
-      probabilities: float [N, classes], 0..1.
-      labels: float [N, classes], 0 or 1.
-      bins: number of bins; the first takes 0 to 1/bins with both ends, the others each their upper end.
-      multi_label: as above.
+    Args: as of `calibration_bins`.
 
     Returns:
       0 (perfect) to 1.
     """
-    if multi_label:
+    index, confidence, right = calibration_bins(probabilities, labels)
+    # count * |mean confidence - mean right| is the distance of the two sums.
+    return float(np.abs(np.bincount(index, confidence - right, CALIBRATION_BINS)).sum() / len(index))
+
+
+def calibration_bins(probabilities: Floats, labels: Floats | Integers) -> tuple[Integers, Floats, Floats]:
+    """Puts answers into bins of equal width by their confidence.
+
+    For classes that exclude each other, an answer is an example's most probable class with its probability. For multi-label
+    models every class of every example is one, with the probability of "yes" as its confidence and the share of "yes" in the
+    place of right answers.
+
+    Args:
+      probabilities: float [N, classes], 0..1.
+      labels: int [N], positions in the classes; of multi-label models [N, classes], 0 or 1.
+
+    Returns:
+      Of each answer its bin, from 0, its confidence and whether it is right, 0 or 1. The first bin takes both its ends, the
+      others each their upper end.
+    """
+    if labels.ndim > 1:
         confidence, right = probabilities.ravel(), labels.ravel()
     else:
-        confidence = probabilities.max(axis=-1)
-        right = np.take_along_axis(labels, probabilities.argmax(axis=-1)[:, None], axis=-1)[:, 0]
-    index = np.digitize(confidence, np.linspace(0.0, 1.0, bins + 1)[1:-1], right=True)
-    # count * |mean confidence - mean right| is the distance of the two sums.
-    sums = np.bincount(index, confidence, bins) - np.bincount(index, right, bins)
-    return float(np.abs(sums).sum() / len(confidence))
+        confidence, right = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == labels
+    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
+    return np.digitize(confidence, edges[1:-1], right=True), confidence, right.astype(np.float64)

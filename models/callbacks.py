@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.checkpoints import Checkpoint, save_checkpoint
+from models.files import replaced
 from models.settings import TrainSettings
 
 HISTORY_FILE: Final = "history.csv"  # in the folder of the curves: a row an epoch
@@ -101,12 +102,11 @@ class Curves(keras.callbacks.Callback):
         self._write_table()
 
     def _write_table(self) -> None:
-        path, aside = (os.path.join(self._folder, name) for name in (HISTORY_FILE, f".{HISTORY_FILE}"))
-        with tf.io.gfile.GFile(aside, "w") as file:
+        path = os.path.join(self._folder, HISTORY_FILE)
+        with replaced(path) as unfinished, tf.io.gfile.GFile(unfinished, "w") as file:
             table = csv.DictWriter(file, list(self._history[0]), lineterminator="\n")
             table.writeheader()
             table.writerows(self._history)
-        tf.io.gfile.rename(aside, path, overwrite=True)
 
     def _write_events(self, row: dict[str, float]) -> None:
         for name, value in row.items():

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from models.files import replaced
+
 _FILE = "checkpoint.npz"
 
 
@@ -45,12 +47,10 @@ def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
     state = {name: value for name, value in vars(checkpoint).items() if name not in _ARRAYS}
     arrays = {f"{name}/{index}": array for name in _ARRAYS for index, array in enumerate(getattr(checkpoint, name))}
     tf.io.gfile.makedirs(folder)
-    aside = os.path.join(folder, f".{_FILE}")
-    with tempfile.TemporaryDirectory() as local:
+    with replaced(os.path.join(folder, _FILE)) as unfinished, tempfile.TemporaryDirectory() as local:
         written = os.path.join(local, _FILE)
         np.savez(written, state=np.array(json.dumps(state)), **arrays)
-        tf.io.gfile.copy(written, aside, overwrite=True)
-    tf.io.gfile.rename(aside, os.path.join(folder, _FILE), overwrite=True)
+        tf.io.gfile.copy(written, unfinished, overwrite=True)
 
 
 def load_checkpoint(folder: str) -> Checkpoint | None:

@@ -7,6 +7,8 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from models.files import replaced
+
 _HINTS: Final = ("_output_shapes", "_class")  # what shape inference finds by itself; what wants to be on one device
 
 
@@ -27,9 +29,8 @@ def compact(path: str) -> None:
     for meta_graph in saved_model.meta_graphs:
         for function in meta_graph.graph_def.library.function:
             _compact_function(function)
-    with tf.io.gfile.GFile(name + ".new", "wb") as file:
+    with replaced(name) as unfinished, tf.io.gfile.GFile(unfinished, "wb") as file:
         file.write(saved_model.SerializeToString(deterministic=True))
-    tf.io.gfile.rename(name + ".new", name, overwrite=True)
 
 
 def _compact_function(function: function_pb2.FunctionDef) -> None:

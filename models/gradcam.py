@@ -34,7 +34,7 @@ class GradCam:
 
     @property
     def scaled_maps(self) -> tf.Tensor:
-        """float32 [N, levels, h, w], 0..1: the maps as densities (see `grad_cam`) at the finest level's size.
+        """float32 [N, levels, h, w], 0..1: the maps as densities (see `explain_maps`) at the finest level's size.
 
         The largest value over all levels of an image is 1, so that levels can be compared; all is 0 where nothing argues for
         the class.
@@ -48,7 +48,13 @@ class GradCam:
         return _to_unit(self.combined)
 
 
-def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | None = None, multi_label: bool = False) -> GradCam:
+def explain_maps(
+    found: dict[str, tf.Tensor],
+    levels: tuple[str, ...],
+    head: keras.Model,
+    class_index: tf.Tensor | None = None,
+    multi_label: bool = False,
+) -> GradCam:
     r"""Explains a classifier's answers; runs eagerly or inside a tf.function.
 
     For the map A of each level (h x w cells, channels k) and the logit y_c of the class:
@@ -71,30 +77,11 @@ def grad_cam(model: keras.Model, images: tf.Tensor, class_index: tf.Tensor | Non
     pooling to first order.
 
     Args:
-      model: a functional classifier from images to logits [N, classes], with a layer "pyramid" that puts out a dict of maps,
-        or else with a layer "backbone" that puts out a dict of one map.
-      images: [N, *model.input_shape[1:]].
-      class_index: integer [N], the class to explain for each image; the most probable if not given.
-      multi_label: whether the logits pass sigmoids, instead of one softmax.
-    """
-    levels, trunk, head = split(model)
-    return explain_maps(trunk(images, training=False), levels, head, class_index, multi_label)
-
-
-def explain_maps(
-    found: dict[str, tf.Tensor],
-    levels: tuple[str, ...],
-    head: keras.Model,
-    class_index: tf.Tensor | None = None,
-    multi_label: bool = False,
-) -> GradCam:
-    """The second part of `grad_cam`, for those who have run the first.
-
-    Args:
       found: the levels' maps, as the first part of `split` gives them.
       levels: their names, as `split` gives them, and so `head`.
-      head: from these maps to the logits.
-      class_index: as in `grad_cam`, and so `multi_label`.
+      head: from these maps to the logits [N, classes].
+      class_index: integer [N], the class to explain for each image; the most probable if not given.
+      multi_label: whether the logits pass sigmoids, instead of one softmax.
     """
     maps = [found[level] for level in levels]
     with tf.GradientTape(persistent=True) as tape:
@@ -126,6 +113,9 @@ def explain_maps(
 
 def split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model]:
     """The levels' names, the part from images to their maps, and the part from there (a list) to the logits.
+
+    The model is functional, from images to logits, with a layer "pyramid" that puts out a dict of maps, or else with a layer
+    "backbone" that puts out a dict of one map.
 
     Both parts share the model's layers. Gradients are thus taken of the second part alone: whether the layers before are
     frozen plays no role, and no backward pass through them is built.

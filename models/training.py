@@ -326,7 +326,7 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
         )
         return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
 
-    return _read_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return _interleave_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
 def read_statistics(files: list[str]) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def read_statistics(files: list[str]) -> dict[str, Any]:
     return {name: value.numpy() for name, value in parsed.items()}
 
 
-def _read_records(patterns: list[str]) -> tf.data.Dataset:
+def _interleave_records(patterns: list[str]) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(patterns, shuffle=False)
     return files.interleave(lambda file: tf.data.TFRecordDataset(file), num_parallel_calls=tf.data.AUTOTUNE)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from pipeline.redirection import quiet_libraries
 from pipeline.serving.options import add_arguments as add_serving_arguments
 
 if TYPE_CHECKING:
@@ -215,10 +216,9 @@ def _data(options: argparse.Namespace) -> int:
 def _preview(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.preview import write_preview
-    from pipeline.redirection import output_to
 
     config = load_config(options.config, options.data, options.overrides)
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         write_preview(config, options.examples, options.output)
     print(options.output)
     return 0
@@ -244,10 +244,9 @@ def _crossval(options: argparse.Namespace) -> int:
 def _compile(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.kubeflow_runner import compile_pipeline
-    from pipeline.redirection import output_to
 
     config = load_config(options.config, options.data, options.overrides)
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         notes = compile_pipeline(config, options.output, options.target)
     for note in notes:
         print(f"fpn: {note}", file=sys.stderr)
@@ -260,7 +259,7 @@ def _runs(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from pipeline.report import render_runs, shown
+    from pipeline.report import render_runs, short_path
     from pipeline.runs import read_runs
 
     outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
@@ -270,7 +269,7 @@ def _runs(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     for output, runs in found.items():
         data = next((run.data for run in runs if run.data), "")
-        console.print(render_runs(runs, f"{shown(output)}, from {shown(data)}" if data else shown(output)))
+        console.print(render_runs(runs, f"{short_path(output)}, from {short_path(data)}" if data else short_path(output)))
     if options.json:
         print(json.dumps({"runs": [{"output": str(output), **asdict(run)} for output, runs in found.items() for run in runs]}))
     return 0
@@ -279,7 +278,6 @@ def _runs(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from pipeline.redirection import output_to
     from pipeline.report import render_comparison, render_evaluation, render_training
     from pipeline.runs import find_evaluation
 
@@ -289,7 +287,7 @@ def _report(options: argparse.Namespace) -> int:
         raise UserError("--output and --compare: give one of them")
     if options.output and not found.run:
         raise UserError(f"{options.folder}: a page tells of a run; give the output folder of one, such as output/digits")
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         if other:
             from pipeline.comparison import compare
 
@@ -312,9 +310,8 @@ def _predict(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from pipeline.prediction import format_answer, predict
-    from pipeline.redirection import output_to
 
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         predictions = predict(options.model, options.images)
     table = Table("image", "label", "probability")
     for item in predictions:
@@ -329,7 +326,6 @@ def _score(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pipeline.config import load_config
-    from pipeline.redirection import output_to
     from pipeline.report import print_scores
     from pipeline.scoring import score
 
@@ -341,7 +337,7 @@ def _score(options: argparse.Namespace) -> int:
     if options.batch_size is not None:
         overrides.append(f"score.batch_size={options.batch_size}")
     config = load_config(options.config, folder, overrides)
-    with output_to(Path(os.devnull)) as screen:  # TensorFlow greets on standard error
+    with quiet_libraries() as screen:
         summary = score(config, options.model, options.output, Console(file=screen), overwrite=options.overwrite)
     print_scores(summary, Console(highlight=False, soft_wrap=True))
     if options.json:
@@ -354,9 +350,8 @@ def _explain(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from pipeline.explanation import as_json, explain, format_share, write_overlay
-    from pipeline.redirection import output_to
 
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         explanations = [
             as_json(item, write_overlay(item, options.output)) for item in explain(options.model, options.images, options.label)
         ]
@@ -403,10 +398,9 @@ def _push(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from pipeline.redirection import output_to
     from pipeline.registry import register_version
 
-    with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+    with quiet_libraries():
         found = register_version(options.to, options.version, options.config)
     print(f"{found.uri}: version {found.version} of {found.model}" + ("" if found.created else ", there already"))
     if options.json:
@@ -496,11 +490,10 @@ def _pipeline_on_server(options: argparse.Namespace) -> Iterator[tuple["Backend"
         if not path:
             from pipeline.config import load_config
             from pipeline.kubeflow_runner import compile_pipeline
-            from pipeline.redirection import output_to
 
             path = Path(folder) / "pipeline.yaml"
             config = load_config(options.config, options.data, options.overrides)
-            with output_to(Path(os.devnull)):  # TensorFlow greets on standard error
+            with quiet_libraries():
                 notes = compile_pipeline(config, path)
             for note in notes:
                 print(f"fpn: {note}", file=sys.stderr)

@@ -12,7 +12,7 @@ from components.evaluator.results import Comparison, Evaluation, Flips, Metric, 
 from components.evaluator.slicing import slice_images
 from models import features
 from pipeline.config import EvaluateConfig, load_config
-from pipeline.report import shown
+from pipeline.report import short_path
 from pipeline.reproduction import CONFIG_FILE
 from pipeline.runs import FoundEvaluation
 
@@ -99,7 +99,7 @@ def pair(first: Predictions, second: Predictions) -> tuple[Predictions, np.ndarr
 
 def _name(found: FoundEvaluation) -> str:
     """Of a run "digits/2026-01-01T12-00-00", else the folder."""
-    return "/".join((found.run.parents[1].name, found.run.name)) if found.run else shown(found.folder)
+    return "/".join((found.run.parents[1].name, found.run.name)) if found.run else short_path(found.folder)
 
 
 def _keys(rows: pd.DataFrame) -> pd.MultiIndex:

@@ -15,7 +15,7 @@ from components.image_example_gen import source
 from pipeline import local_runner
 from pipeline.config import Config
 from pipeline.local_runner import Execution, Workplace
-from pipeline.report import render_crossval, shown
+from pipeline.report import render_crossval, short_path
 from pipeline.reproduction import write_reproduction
 from pipeline.splits import Splits, fold_splits
 from pipeline.write_aside import write_text
@@ -97,7 +97,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     del rows
 
     with local_runner.started(f"cross-validation in {folds} folds", config, output / "crossval") as place:
-        command = ["crossval", "--output", shown(output.resolve()), "--folds", str(folds)]
+        command = ["crossval", "--output", short_path(output.resolve()), "--folds", str(folds)]
         write_reproduction(config, place.folder, "cross-validation", command)
         executions: list[Execution] = []
         for number, splits in enumerate(runs, start=1):

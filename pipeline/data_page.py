@@ -23,7 +23,7 @@ from pipeline.component_settings import file_settings
 from pipeline.config import Config
 from pipeline.histograms import draw_histogram
 from pipeline.page import write_page
-from pipeline.report import shown
+from pipeline.report import short_path
 from pipeline.run_metadata import describe_duplicates
 from pipeline.thumbnails import original, sample_classes
 
@@ -91,12 +91,12 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         "sheets_stopped": stopped,
         "reasons": _count(index["reason"][~is_taken].str.split(":").str[0]),
         "rejects": _rows(examples / REJECTED_FILE, _MOST_REJECTS),
-        "rejects_file": shown(examples / REJECTED_FILE),
+        "rejects_file": short_path(examples / REJECTED_FILE),
         "notes": _count(index["note"][index["note"] != ""]),
         "duplicates": duplicates,
-        "duplicates_described": describe_duplicates(duplicates, shown(examples / DUPLICATES_FILE)),
+        "duplicates_described": describe_duplicates(duplicates, short_path(examples / DUPLICATES_FILE)),
         "pairs": _pairs(examples / DUPLICATES_FILE, config),
-        "duplicates_file": shown(examples / DUPLICATES_FILE),
+        "duplicates_file": short_path(examples / DUPLICATES_FILE),
         "anomalies": [line.split(": ", 2) for line in read_anomalies(anomalies)],
         "distances": sorted(read_distances(anomalies), key=lambda item: -item.value / item.threshold),
         "fewest_images": FEWEST_IMAGES,

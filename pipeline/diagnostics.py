@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from components.evaluator.metrics import CALIBRATION_BINS
+from models.calibration import CALIBRATION_BINS, calibration_bins
 
 _POINTS: Final = 200  # of a curve, at most about
 
@@ -70,15 +70,10 @@ def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliab
     """The bins of the expected calibration error.
 
     Args:
-      labels: int [N], where an image's most probable class counts with its probability; or of multi-label data
-        uint8 [N, classes], where every pair of an image and a class counts.
+      labels: int [N], or uint8 [N, classes] of multi-label data.
       probabilities: float [N, classes].
     """
-    if labels.ndim > 1:
-        confidence, right = probabilities.ravel(), labels.ravel()
-    else:
-        confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    index = np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
+    index, confidence, right = calibration_bins(probabilities, labels)
     counts = np.bincount(index, minlength=CALIBRATION_BINS)
     with np.errstate(invalid="ignore"):
         means = [np.bincount(index, values, CALIBRATION_BINS) / counts for values in (confidence, right)]

@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from components.evaluator.metrics import CALIBRATION_BINS, METRICS
+from components.evaluator.metrics import METRICS
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from models import features
+from models.calibration import CALIBRATION_BINS
 from pipeline.config import CardConfig, CheckConfig, Config
 from pipeline.diagnostics import (
     Curve,

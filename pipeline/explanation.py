@@ -1,6 +1,5 @@
 """Shows where a pushed model sees the evidence for its answers: reads its maps, and draws them over the images."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from models import features
 from pipeline.overlay import overlay, panel_size, shown
 from pipeline.prediction import format_answer
 from pipeline.pushed_model import find_version, read_image
+from pipeline.write_aside import new_file
 
 _BATCH_SIZE: Final = 16
 
@@ -152,11 +152,9 @@ def write_overlay(explanation: Explanation, folder: Path) -> Path:
     remark = PngImagePlugin.PngInfo()
     remark.add_itxt("Source", made_of)
     sheet = draw(explanation)
-    aside = path.with_name(f".{path.name}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet.save(aside, "PNG", pnginfo=remark)
-        os.replace(aside, path)
+        with new_file(path) as unfinished:
+            sheet.save(unfinished, "PNG", pnginfo=remark)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; give another folder with --output") from error
     return path

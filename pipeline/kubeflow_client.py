@@ -18,9 +18,9 @@ import kfp_server_api
 import urllib3
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, ServiceAccountTokenVolumeCredentials
 from rich.console import Console
-from rich.markup import escape
 
 from components.errors import UserError
+from pipeline.kubeflow_causes import describe, find_failures
 from pipeline.kubeflow_file import PipelineFile
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
@@ -66,7 +66,7 @@ class Progress:
     Attributes:
       state: SUCCEEDED, FAILED, CANCELED, SKIPPED; RUNNING and others before the end.
       tasks: state of each task that has begun.
-      errors: what the server says of failures, by task; "" for the run as a whole.
+      errors: why tasks have failed, by task; "" for the run as a whole. Those without a known cause are left out.
     """
 
     state: str = "PENDING"
@@ -190,18 +190,22 @@ class Backend:
                     seconds = (task.end_time - task.start_time).total_seconds() if _has_ended(task) else None
                     shown = f"{task.display_name:<{width}}  {_coloured(task.state)}"
                     console.print(shown if seconds is None else f"{shown} {seconds:.0f} s", highlight=False)
-                if task.error and task.error.message:
-                    progress.errors[task.display_name or ""] = task.error.message
             if answer.state and answer.state != progress.state:
                 progress.state = answer.state
                 console.print(f"{'run':<{width}}  {_coloured(answer.state)}", highlight=False)
             if progress.state in _ENDED:
-                if answer.error and answer.error.message:
-                    progress.errors[""] = answer.error.message
-                for task_name, message in progress.errors.items():
-                    console.print(escape(f"{task_name or 'run'}: {_first_line(message)}"), highlight=False, soft_wrap=True)
+                if progress.state != SUCCEEDED:
+                    progress.errors = self._tell_failures(answer, run, tasks, console)
                 return progress
             time.sleep(interval)
+
+    def _tell_failures(self, answer: Any, run: Run, tasks: list[str], console: Console) -> dict[str, str]:
+        """Shows why a run has failed; returns the causes by task."""
+        failures = find_failures(answer, tasks, self._client.connection, self._namespace)
+        if failures or answer.state == "FAILED":
+            text = describe(failures, run.url, self._namespace)
+            console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        return {failure.task: failure.cause for failure in failures if failure.cause}
 
     def schedule(
         self,
@@ -306,6 +310,11 @@ class _Client(kfp.Client):
 
     _health: Any = None
 
+    @property
+    def connection(self) -> kfp_server_api.ApiClient:
+        """For routes that kfp has no method for."""
+        return self._healthz_api.api_client
+
     def _load_config(self, *arguments: Any, **named: Any) -> Any:
         config = super()._load_config(*arguments, **named)
         config.retries = urllib3.Retry(connect=1, read=0, redirect=5, status=0, other=0, backoff_factor=0.2)
@@ -314,7 +323,7 @@ class _Client(kfp.Client):
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         """Called by the constructor, or else first."""
         if self._health is None:
-            api = self._healthz_api.api_client
+            api = self.connection
             send = api.rest_client.request
             # Without this, kfp's own methods have no way to give a time limit.
             api.rest_client.request = lambda *args, **named: send(*args, **{**named, "_request_timeout": _TIMEOUT})
@@ -338,7 +347,7 @@ class _Client(kfp.Client):
         self._context_setting["namespace"] = namespace
 
     def _ask(self, version: str) -> dict[str, Any]:
-        answer = self._healthz_api.api_client.call_api(
+        answer = self.connection.call_api(
             f"/apis/{version}/healthz", "GET", auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True
         )
         try:

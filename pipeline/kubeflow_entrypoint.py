@@ -240,6 +240,10 @@ def _finish(outputs: dict[str, Any], work: str, output_file: str, locations: _Lo
             artifact["metadata"] = {key: value for key, value in metadata.items() if value is not None}
     _write_output(output_file, output)
     fileio.rmtree(work)
+    if work.startswith("gs://"):
+        from components.files import remove_markers
+
+        remove_markers(os.path.dirname(work))  # the launcher of a task that takes these outputs would download them as files
 
 
 def _write_output(path: str, output: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from pipeline.config import Config, RegistryConfig
 from pipeline.metadata_store import Store, check_store, make_store
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
-from pipeline.report import shown, trial_rows
+from pipeline.report import short_path, trial_rows
 from pipeline.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.run_lock import locked
 from pipeline.samples import SAMPLES
@@ -121,7 +121,7 @@ def run(config: Config, output: Path) -> RunResult:
     """
     read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
     with started("run", config, output) as place:
-        write_reproduction(config, place.folder, "run", ["run", "--output", shown(place.output)])
+        write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
         result = _run(config, place)
         write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
         if result.trials:
@@ -157,7 +157,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
     read_data(config)
     with started("data", config, output, with_model=False) as place:
-        write_reproduction(config, place.folder, "data", ["data", "--output", shown(place.output)])
+        write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.data_page import write_data_page
         from pipeline.pipeline import create_data_pipeline
 
@@ -222,7 +222,7 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
         os.environ[RUN_FOLDER] = str(place.folder)
         place.console.print(
-            f"[bold]{config.name}[/] {what} {run_id}, log in {shown(place.log)}", highlight=False, soft_wrap=True
+            f"[bold]{config.name}[/] {what} {run_id}, log in {short_path(place.log)}", highlight=False, soft_wrap=True
         )
         _load(config, place.console, with_model)
         yield place
@@ -297,7 +297,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
         result.summary["registered"] = asdict(found)
         result.notes.append(f"Registered with MLflow at {found.uri}: version {found.version} of {found.model}")
     except UserError as error:
-        later = shlex.join(["fpn", "push", "--register", "--to", shown(folder), "--version", number])
+        later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(f"Pushed, but not registered: {error}; later: {later}")
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
@@ -392,4 +392,4 @@ def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, st
     if told := user_error(failure):
         return 2, str(told)
     lines = str(failure).strip().splitlines() or [""]
-    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {shown(log)}"
+    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {short_path(log)}"

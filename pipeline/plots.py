@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.evaluator.metrics import CALIBRATION_BINS
+from models.calibration import CALIBRATION_BINS
 from pipeline.diagnostics import Curve, Reliability
 from pipeline.inline_svg import LINES, SERIES, TEXT, draw_svg, mark_curve
 

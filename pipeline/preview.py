@@ -1,8 +1,6 @@
 """One picture of augmented training images as the network sees them."""
 
-import contextlib
 import itertools
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from components.image_example_gen.source import Row, read_rows, root_of
 from pipeline.component_settings import augment_settings, file_settings, image_settings, source_settings
 from pipeline.config import Config
 from pipeline.samples import SAMPLES
+from pipeline.write_aside import new_file
 
 _VERSIONS = 7  # of each image, beside the original
 _MIXED_WITH = 8  # fewer images have too few orders for that many different versions
@@ -167,12 +166,8 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 def _write(picture: Image.Image, output: Path) -> None:
-    unfinished = output.with_name(f".{output.name}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(unfinished, "PNG")
-        os.replace(unfinished, output)
+        with new_file(output) as unfinished:
+            picture.save(unfinished, "PNG")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         raise UserError(f"{output}: can't be written ({error.strerror or error}); give another --output") from error

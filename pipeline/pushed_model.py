@@ -7,6 +7,7 @@ from typing import Final
 from components.errors import UserError
 from components.image_example_gen.decoding import RejectedImage, normalise
 from components.image_example_gen.settings import FileSettings, Pages
+from components.pusher.versions import version_folders
 from models.packing import unpack
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
@@ -19,8 +20,7 @@ def find_version(model: Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    versions = [path for path in model.glob("*/saved_model.pb") if path.parent.name.isdigit()]
-    folder = max(versions, key=lambda path: int(path.parent.name)).parent if versions else model
+    folder = Path([str(model), *version_folders(str(model)).values()][-1])
     if not (folder / "saved_model.pb").exists():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
     return folder

@@ -13,7 +13,7 @@ def output_to(log: Path) -> Iterator[TextIO]:
     """Appends all that is written to standard output and error, by C++ code too, to a file.
 
     Args:
-      log: the file; `os.devnull` to drop it all.
+      log: the file.
 
     Yields:
       The real standard error.
@@ -33,3 +33,8 @@ def output_to(log: Path) -> Iterator[TextIO]:
         for number, copy in enumerate(saved, start=1):
             os.dup2(copy, number)
             os.close(copy)
+
+
+def quiet_libraries() -> contextlib.AbstractContextManager[TextIO]:
+    """Drops all that is written meanwhile, such as TensorFlow's greeting on standard error; yields the real standard error."""
+    return output_to(Path(os.devnull))

@@ -286,7 +286,7 @@ def _two_metrics(found: Iterable[str]) -> list[str]:
     return [name for name in ("accuracy", *second[:1]) if name in known]
 
 
-def shown(path: str | Path) -> str:
+def short_path(path: str | Path) -> str:
     """A path as a person would type it: relative where it is below the working folder."""
     path = Path(path)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
@@ -310,9 +310,9 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if summary.get("check"):
         console.print(describe_check(summary["check"]), markup=False)
     if summary["blessed"]:
-        console.print(f"[green]Blessed[/], pushed to {shown(summary['pushed_model'])}")
+        console.print(f"[green]Blessed[/], pushed to {short_path(summary['pushed_model'])}")
         if summary.get("scores"):
-            console.print(f"Answers to the images of score.path in {shown(summary['scores'])}")
+            console.print(f"Answers to the images of score.path in {short_path(summary['scores'])}")
     elif result.evaluation and not result.error:
         console.print("[bold red]Not blessed[/], not pushed:")
         for verdict in result.evaluation.verdicts:
@@ -321,7 +321,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
         for reason in (summary.get("check") or {}).get("reasons", ()):
             console.print(f"  check: {reason}", markup=False)
     if result.evaluation:
-        console.print(f"All of it, with pictures: {shown(summary['report'])}")
+        console.print(f"All of it, with pictures: {short_path(summary['report'])}")
 
 
 def describe_check(check: dict[str, Any]) -> str:
@@ -421,4 +421,4 @@ def print_crossval(result: "CrossvalResult", console: Console) -> None:
     for note in result.notes:
         console.print(note, markup=False)
     if result.slices:
-        console.print(f"Every slice fold by fold: {shown(result.summary['report'])}", soft_wrap=True)
+        console.print(f"Every slice fold by fold: {short_path(result.summary['report'])}", soft_wrap=True)

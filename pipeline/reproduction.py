@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline.code_digest import project_digest
 from pipeline.config import Config, dump_config
-from pipeline.report import shown
+from pipeline.report import short_path
 from pipeline.write_aside import write_text
 
 CONFIG_FILE: Final = "config.yaml"
@@ -66,7 +66,7 @@ def write_reproduction(config: Config, folder: Path, what: str, arguments: list[
     command, *rest = arguments
     reproduction = Reproduction(
         what=what,
-        command=shlex.join(["fpn", command, "--config", shown(folder / CONFIG_FILE), *rest]),
+        command=shlex.join(["fpn", command, "--config", short_path(folder / CONFIG_FILE), *rest]),
         folder=str(Path.cwd()),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         digest={"configuration": hashlib.sha256(text.encode()).hexdigest(), "code": project_digest()},

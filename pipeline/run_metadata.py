@@ -19,7 +19,7 @@ from components.model_formats.results import FormatResult, read_results
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
 from pipeline.metadata_store import Store
-from pipeline.report import shown
+from pipeline.report import short_path
 from pipeline.runs import is_score_ingestion
 
 _EXPORTED = "exported_model"  # key of what ModelFormats puts out
@@ -85,7 +85,7 @@ def read_outputs(store: Store) -> RunOutputs:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
         classes = summary["splits"]
-        table = shown(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
+        table = short_path(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
         duplicates = describe_duplicates(summary["duplicates"], table)
     trials: list[Trial] = []
     if "tuner_results" in artifacts:

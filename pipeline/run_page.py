@@ -7,7 +7,8 @@ from pathlib import Path
 from components.errors import UserError
 from pipeline.config import load_config
 from pipeline.evaluation_page import RunContext, write_evaluation_page
-from pipeline.lineage import draw_lineage
+from pipeline.lineage import read_lineage
+from pipeline.lineage_drawing import draw_lineage
 from pipeline.reproduction import CONFIG_FILE, REPRODUCTION_FILE
 from pipeline.runs import store_of_run
 
@@ -37,7 +38,7 @@ def write_run_page(run: Path, output: Path) -> None:
         when=run.name.replace("T", " ").replace("-", ":").replace(":", "-", 2),
         summary=summary,
         training=list(csv.DictReader(history.read_text().splitlines())) if history.is_file() else [],
-        lineage=draw_lineage(store, run.name),
+        lineage=draw_lineage(read_lineage(store, run.name)),
         command=reproduction["command"],
         versions=reproduction["versions"],
         digest=reproduction["digest"]["configuration"],

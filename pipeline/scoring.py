@@ -16,6 +16,7 @@ from components.image_example_gen import source
 from components.image_example_gen.listing import is_remote
 from components.image_example_gen.settings import SourceSettings
 from components.pusher.versions import model_digest
+from components.stores import check_bucket
 from models.packing import as_dict
 from pipeline.beam import check_engine, pipeline_args
 from pipeline.component_settings import group_rule, source_settings
@@ -132,6 +133,8 @@ def _held(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None]:
     from tfx.dsl.io import fileio
 
     try:
+        if is_remote(output):
+            check_bucket(output)
         fileio.makedirs(output)
         lock = open(os.devnull if is_remote(output) else _in(output, _LOCK_FILE), "w")  # noqa: SIM115
     except (OSError, fileio.NotFoundError) as error:

@@ -1,4 +1,4 @@
-"""A folder, or a file's new text, is either whole or not there."""
+"""A folder or a file is either whole or not there: on this machine, and without TensorFlow (see `models.files`)."""
 
 import contextlib
 import os
@@ -10,10 +10,23 @@ from pathlib import Path
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file's text, UTF-8, as a whole; makes the folders above it."""
+    with new_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path`; the file that is written there replaces it at the end. An exception leaves nothing behind.
+
+    Makes the folders above it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.rename(path)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

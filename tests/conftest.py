@@ -1,17 +1,21 @@
 """Shared by all tests: how to start the command, a small exported model, and the long ones last."""
 
+import contextlib
 import gc
 import io
 import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from object_stores import Store, Unavailable, gcs_server, s3_server
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
@@ -51,6 +55,47 @@ def fpn():
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Store]:
+    """A server of S3; the environment is left as it is."""
+    with _had(s3_server()) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Store]:
+    """A server of Google Cloud Storage; the environment is left as it is."""
+    with _had(gcs_server()) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def _had(server: contextlib.AbstractContextManager[Store]) -> Iterator[Store]:
+    with contextlib.ExitStack() as stack:
+        try:
+            store = stack.enter_context(server)
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield store
+
+
+@pytest.fixture(params=["s3", "gs"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Either server, which this process and those that it starts reach."""
+    found: Store = request.getfixturevalue({"s3": "s3", "gs": "gcs"}[request.param])
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def bucket(store: Store) -> str:
+    """The name of a new bucket in it."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    store.create_bucket(name)
+    return name
 
 
 @dataclass(frozen=True)

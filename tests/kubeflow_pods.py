@@ -89,21 +89,21 @@ def build_pod(name: str, container: Spec, component: Spec, executor_input: str, 
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod}
 
 
-def pod_errors(pod: Spec) -> list[str]:
-    """What the API of Kubernetes refuses and no schema says (pkg/apis/core/validation)."""
-    spec = pod["spec"]
+def pod_errors(spec: Spec) -> list[str]:
+    """What the API of Kubernetes refuses in a pod's specification and no schema says (pkg/apis/core/validation)."""
     errors = []
-    for volume in spec["volumes"]:
+    names = [volume["name"] for volume in spec.get("volumes", [])]
+    errors += [f"volume {name}: must be unique" for name in sorted(set(names)) if names.count(name) > 1]
+    for volume in spec.get("volumes", []):
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", volume["name"]):
             errors.append(f"volume {volume['name']}: must be a DNS label")
         if len(volume) != 2:
             errors.append(f"volume {volume['name']}: may not specify more than one volume type")
-    names = [volume["name"] for volume in spec["volumes"]]
     for container in spec["containers"]:
-        paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+        paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
         errors += [f"{path}: must be unique" for path in sorted(set(paths)) if paths.count(path) > 1]
-        errors += [f"{mount['name']}: not found" for mount in container["volumeMounts"] if mount["name"] not in names]
-        for variable in container["env"]:
+        errors += [f"{mount['name']}: not found" for mount in container.get("volumeMounts", []) if mount["name"] not in names]
+        for variable in container.get("env", []):
             if len(variable) != 2:
                 errors.append(f"variable {variable['name']}: may not be specified when `value` is not empty")
             if not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable["name"]):

@@ -386,13 +386,3 @@ def test_an_install_that_was_cut_short_is_begun_anew(small_project: SmallProject
     assert done.returncode == 0, done.stderr
     assert "making" in done.stderr
     assert small_project.installed()
-
-
-def test_the_servers_environment_has_the_pipelines_versions() -> None:
-    def pins(lock: str) -> dict[str, str]:
-        return dict(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / lock).read_text(), re.M))
-
-    pipeline, serving = pins("requirements.lock"), pins("serving.lock")
-    assert {"kserve", "tensorflow", "pillow", "uvicorn"} <= serving.keys()
-    assert {name for name in serving.keys() & pipeline.keys() if serving[name] != pipeline[name]} <= {"psutil"}
-    assert "//" not in (PROJECT / "serving.lock").read_text()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubeflow_pods import pod_errors
 
 PROJECT = Path(__file__).parents[1]
 DEPLOY = PROJECT / "deploy"
@@ -50,12 +51,20 @@ def test_manifests_fit_the_schemas_of_kubernetes(path: Path) -> None:
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_no_manifest_runs_as_root_or_without_limits() -> None:
+def _pods() -> list[dict[str, Any]]:
     documents = [item for path in MANIFESTS for item in _documents(path)]
     pods = [item["spec"]["template"]["spec"] for item in documents if "template" in item.get("spec", {})]
     pods += [item["spec"] for item in documents if item["kind"] == "Pod"]
     assert len(pods) == 3
-    for pod in pods:
+    return pods
+
+
+def test_kubernetes_takes_the_pods_of_all_manifests() -> None:
+    assert [error for pod in _pods() for error in pod_errors(pod)] == []
+
+
+def test_no_manifest_runs_as_root_or_without_limits() -> None:
+    for pod in _pods():
         assert pod["securityContext"]["runAsNonRoot"]
         for container in pod["containers"]:
             assert set(container["resources"]) == {"requests", "limits"}

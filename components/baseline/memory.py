@@ -15,6 +15,7 @@ from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils
 
 from components.files import replace_file
+from components.pusher.versions import version_folders
 
 _ORDER: Final = "order.json"  # [{"digest", "splits"}], oldest first
 _KEPT: Final = 2  # data sets: this run's own, and the one before
@@ -68,8 +69,9 @@ def last_pushed(state: str, candidate: str) -> str | None:
       state: the folder.
       candidate: folder of a SavedModel.
     """
-    own = model_digest(candidate)
-    return next((version for version in reversed(_versions(state)) if model_digest(version) != own), None)
+    own = _graph_digest(candidate)
+    newest_first = reversed(version_folders(pushed_folder(state)).values())
+    return next((path for path in newest_first if _graph_digest(path) != own), None)
 
 
 def last_digest(state: str) -> str:
@@ -82,22 +84,18 @@ def last_digest(state: str) -> str:
     return order[-1]["digest"] if order else "none"
 
 
-def model_digest(folder: str) -> str:
-    """Digest of a SavedModel's graph and of its index, which has checksums of all weights."""
-    paths = ["saved_model.pb", os.path.join("variables", "variables.index")]
-    return _digest([(path, _read(os.path.join(folder, path))) for path in paths])
-
-
 def _statistics(state: str) -> str:
     return os.path.join(state, "statistics")
 
 
-def _versions(state: str) -> list[str]:
-    """The pushed models, oldest first. TensorFlow Serving and TFX take `saved_model.pb` for the sign that a model is whole."""
-    folder = pushed_folder(state)
-    names = [name.rstrip("/") for name in fileio.listdir(folder)] if fileio.isdir(folder) else []
-    paths = [os.path.join(folder, name) for name in sorted((name for name in names if name.isdigit()), key=int)]
-    return [path for path in paths if fileio.exists(os.path.join(path, "saved_model.pb"))]
+def _graph_digest(folder: str) -> str:
+    """Digest of a SavedModel's graph and of its index, which has checksums of all weights.
+
+    Unlike the digest of a pushed version, of all files, it does not read the weights, and takes a copy with other assets for
+    the same model.
+    """
+    paths = ["saved_model.pb", os.path.join("variables", "variables.index")]
+    return _digest([(path, _read(os.path.join(folder, path))) for path in paths])
 
 
 def _read_order(state: str) -> list[dict[str, Any]]:

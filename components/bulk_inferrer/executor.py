@@ -9,7 +9,6 @@ from typing import Any, Final
 import apache_beam as beam
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_beam_executor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 from tfx_bsl.coders import example_coder
@@ -17,6 +16,7 @@ from tfx_bsl.coders import example_coder
 from components.bulk_inferrer.model import Image, Model, is_multi_label, read_classes
 from components.bulk_inferrer.scores import Tables
 from components.bulk_inferrer.settings import InferrerSettings
+from components.examples import split_files
 from components.files import replace_file
 from models import features
 from models.packing import unpack
@@ -66,14 +66,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.INFERENCE_RESULT_KEY])
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
-        files = sorted(
-            os.path.join(uri, name)
-            for uri in (
-                artifact_utils.get_split_uri([examples], split)
-                for split in artifact_utils.decode_split_names(examples.split_names)
-            )
-            for name in fileio.listdir(uri)
-        )
+        files = split_files(examples)
         tables = Tables(folder, read_classes(model), is_multi_label(model), len(files))
         with self._make_beam_pipeline() as pipeline:
             _ = (

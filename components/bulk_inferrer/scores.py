@@ -12,8 +12,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
@@ -21,10 +19,12 @@ from components.bulk_inferrer.model import Answers
 from components.evaluator.groups import combine
 from components.evaluator.predictions import Predictions
 from components.evaluator.settings import GroupRule
-from components.files import aside, replace_file
+from components.files import replace_file
 from components.image_example_gen.executor import REJECTED_FILE
 from components.image_example_gen.listing import open_file
+from components.stores import open_to_write
 from models import features
+from models.files import replaced
 
 SCORES_FOLDER: Final = "scores"
 GROUPS_FILE: Final = "groups.parquet"
@@ -86,23 +86,23 @@ class Tables:
         path = self.path(shard)
         undecodable: list[Rejected] = []
         fileio.makedirs(os.path.dirname(path))
-        with (
-            FileSystems.create(aside(path), compression_type=CompressionTypes.UNCOMPRESSED) as file,
-            parquet.ParquetWriter(file, schema) as writer,
-        ):
-            tables: list[pa.Table] = []
-            for some in answers:
-                tables.append(self._to_table(some, schema))
-                undecodable += [(image.path, _joined(image.labels), reason) for image, reason in some.rejected]
-                if sum(table.num_rows for table in tables) >= _ROWS:
-                    writer.write_table(pa.concat_tables(tables))
-                    tables = []
-            writer.write_table(pa.concat_tables([*tables, schema.empty_table()]))
-        table = pa.Table.from_pylist(
-            [dict(zip(_REJECTED.names, item, strict=True)) for item in (*rejected, *undecodable)], _REJECTED
-        )
-        replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
-        fileio.rename(aside(path), path, overwrite=True)
+        with replaced(path, fileio) as unfinished:
+            with (
+                open_to_write(unfinished) as file,
+                parquet.ParquetWriter(file, schema) as writer,
+            ):
+                tables: list[pa.Table] = []
+                for some in answers:
+                    tables.append(self._to_table(some, schema))
+                    undecodable += [(image.path, _joined(image.labels), reason) for image, reason in some.rejected]
+                    if sum(table.num_rows for table in tables) >= _ROWS:
+                        writer.write_table(pa.concat_tables(tables))
+                        tables = []
+                writer.write_table(pa.concat_tables([*tables, schema.empty_table()]))
+            table = pa.Table.from_pylist(
+                [dict(zip(_REJECTED.names, item, strict=True)) for item in (*rejected, *undecodable)], _REJECTED
+            )
+            replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
 
     def finish(self, rule: GroupRule) -> Counts:
         """Decides groups, and lists the rejected files in one table.

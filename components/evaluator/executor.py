@@ -28,6 +28,7 @@ from components.evaluator.shortcuts import find_shortcuts
 from components.evaluator.slicing import slice_images
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
 from components.evaluator.verdicts import judge
+from components.examples import split_files
 from models.packing import unpack
 
 SETTINGS_KEY: Final = "settings"
@@ -61,11 +62,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
         baseline = next(iter(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY) or []), None)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
-        files = sorted(
-            os.path.join(uri, name)
-            for uri in (artifact_utils.get_split_uri([examples], split) for split in settings.splits)
-            for name in fileio.listdir(uri)
-        )
+        files = split_files(examples, settings.splits)
         models = [path_utils.serving_model_path(item.uri) for item in (model, baseline) if item]
         if (state := exec_properties.get(STATE_KEY)) and (pushed := last_pushed(state, models[0])):
             baseline = standard_artifacts.Model()

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from components.errors import UserError
+from models.calibration import CALIBRATION_BINS, calibration_bins
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
-CALIBRATION_BINS: Final = 15
 _EPSILON: Final = 1e-7  # least probability in the cross-entropy, as in Keras
 _TOP_K: Final = re.compile(r"top_([1-9]\d*)_accuracy")
 
@@ -168,21 +168,6 @@ def compute(names: Iterable[str], labels: Integers, probabilities: Floats, weigh
     return {name: float(values[0]) for name, values in found.items()}
 
 
-def compute_by_class(
-    names: Iterable[str], labels: Integers, probabilities: Floats, weights: Floats | None = None
-) -> dict[str, Floats]:
-    """Measures each class against the rest, with those of the metrics that there are of a class.
-
-    Args: as of `compute`.
-
-    Returns:
-      float [K] by name; NaN where no label names the class.
-    """
-    column = np.ones((len(labels), 1)) if weights is None else np.asarray(weights, np.float64)[:, None]
-    found = Measurement(labels, probabilities).compute_by_class(names, column)
-    return {name: values[:, 0] for name, values in found.items()}
-
-
 class Measurement:
     """Images prepared once, to be measured under many weightings.
 
@@ -309,13 +294,8 @@ class Measurement:
     @cached_property
     def _bins(self) -> sparse.csr_array:
         """Of each bin of confidences their sum less the sum of right answers, by unit."""
-        if self.multi_label:
-            confidences, right = self._probabilities.ravel(), self._labels.ravel()
-            units = np.repeat(self._units, self._classes)
-        else:
-            confidences, right = self._probabilities.max(axis=-1), self._probabilities.argmax(axis=-1) == self._labels
-            units = self._units
-        bins = np.digitize(confidences, np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)[1:-1], right=True)
+        bins, confidences, right = calibration_bins(self._probabilities, self._labels)
+        units = np.repeat(self._units, self._classes) if self.multi_label else self._units
         return self._by_unit(bins, units, confidences - right, CALIBRATION_BINS)
 
     @cached_property

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from components.errors import UserError
 from components.image_example_gen.row import LEADS_OUT
+from components.stores import file_system, open_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def join(folder: str, path: str) -> str:
 
 def open_file(path: str) -> BinaryIO:
     """Opens a file as it is, compressed or not."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return open_to_read(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
@@ -66,6 +66,8 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     """
     try:
         files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
+    except UserError:
+        raise
     except Exception as error:  # each file system has its own
         raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
     if not files:
@@ -132,7 +134,7 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
 def _list_remote(folder: str) -> dict[str, File]:
     root = folder.rstrip("/") + "/"
     files = {}
-    for item in FileSystems.get_filesystem(root)._list(root):  # not match(), which takes [ and * in names for patterns
+    for item in file_system(root)._list(root):  # not match(), which takes [ and * in names for patterns
         path = item.path.removeprefix(root)
         # A name that ends in a slash stands for an empty folder.
         if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):

@@ -53,7 +53,7 @@ def is_record_file(path: str) -> bool:
     return _RECORD_FILE.search(path) is not None
 
 
-def read_records(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
     """Reads labels, groups and splits out of all TFRecord files of a data folder.
 
     The split comes from a feature named as `data.columns.split`; else from names such as `train-00000-of-00010`,

@@ -117,7 +117,7 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
         rows = manifest.read_manifest(folder, name, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - {name})
     elif any(records.is_record_file(path) for path in files):
-        rows = records.read_records(folder, files, settings)
+        rows = records.read_record_files(folder, files, settings)
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
     else:
         rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)

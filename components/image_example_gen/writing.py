@@ -1,5 +1,6 @@
 """Writes the examples of a shard."""
 
+import contextlib
 import os
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -7,7 +8,7 @@ from typing import Final, NamedTuple
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.files import aside
+from models.files import replaced
 
 _DECODED: Final = "decoded"  # folder beside the splits, with splits of its own
 
@@ -36,6 +37,7 @@ class SplitWriters:
         self._shard = shard
         self._shards = shards
         self._writers: dict[str, tf.io.TFRecordWriter] = {}
+        self._open = contextlib.ExitStack()
 
     def write(self, split: str, examples: Examples) -> None:
         self._write(shard_path(self._folder, split, self._shard, self._shards), examples.whole)
@@ -45,19 +47,15 @@ class SplitWriters:
     def _write(self, path: str, example: bytes) -> None:
         if path not in self._writers:
             fileio.makedirs(os.path.dirname(path))
-            self._writers[path] = tf.io.TFRecordWriter(aside(path))
+            unfinished = self._open.enter_context(replaced(path))
+            self._writers[path] = self._open.enter_context(tf.io.TFRecordWriter(unfinished))
         self._writers[path].write(example)
 
     def __enter__(self) -> "SplitWriters":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for path, writer in self._writers.items():
-            writer.close()
-            if kind is None:
-                fileio.rename(aside(path), path, overwrite=True)
-            else:
-                fileio.remove(aside(path))
+        self._open.__exit__(kind, error, traceback)
 
 
 def decoded_folder(examples: str) -> str:

@@ -16,6 +16,7 @@ from tfx.utils import io_utils, path_utils
 
 from components.errors import UserError
 from components.evaluator.predictions import Predictions
+from components.examples import split_files
 from components.model_check import checker, process
 from components.model_check.results import CheckResult, judge, write_check
 from components.model_check.settings import CheckSettings
@@ -38,11 +39,7 @@ class Executor(base_executor.BaseExecutor):
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         evaluation = artifact_utils.get_single_uri(input_dict[standard_component_specs.EVALUATION_KEY])
         blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.INFRA_BLESSING_KEY])
-        files = sorted(
-            os.path.join(uri, name)
-            for uri in (artifact_utils.get_split_uri([examples], split) for split in settings.splits)
-            for name in fileio.listdir(uri)
-        )
+        files = split_files(examples, settings.splits)
         result = check_model(path_utils.serving_model_path(model.uri), files, Predictions.read(evaluation), settings)
         fileio.makedirs(blessing.uri)
         write_check(result, blessing.uri)

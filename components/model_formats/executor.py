@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,7 @@ from components.evaluator.predictions import Predictions
 from components.evaluator.results import Slice
 from components.evaluator.slicing import slice_images
 from components.evaluator.verdicts import judge
+from components.examples import split_files
 from components.model_formats.results import FOLDER, FormatResult, write_results
 from components.model_formats.settings import FormatSettings
 from models import features, formats
@@ -70,7 +71,9 @@ class Executor(base_executor.BaseExecutor):
         errors: dict[formats.Format, str] = {}
         for kind in settings.formats:
             try:
-                contents[kind] = formats.convert(model, kind, _representative(signatures, _files(examples, settings.train)))
+                contents[kind] = formats.convert(
+                    model, kind, _representative(signatures, split_files(examples, settings.train))
+                )
             except ImportError as error:
                 raise UserError(
                     f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
@@ -86,10 +89,10 @@ class Executor(base_executor.BaseExecutor):
             predict[kind] = formats.load(content, kind, threads)
 
         answers: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in contents}
-        for images in _images(signatures, _files(examples, settings.test)):
+        for images in _images(signatures, split_files(examples, settings.test)):
             for kind, found in answers.items():
                 found.append(predict[kind](images))
-        latencies = measure_latency(predict, next(_images(signatures, _files(examples, settings.test)))[:1])
+        latencies = measure_latency(predict, next(_images(signatures, split_files(examples, settings.test)))[:1])
 
         reference = Predictions.read(evaluation)
         results = [
@@ -167,12 +170,6 @@ def _names(settings: FormatSettings) -> list[str]:
 def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
     found = estimate(names, labels, probabilities, np.arange(len(probabilities)), "none")
     return {name: metric.value for name, metric in found.items()}
-
-
-def _files(examples: Artifact, splits: Sequence[str]) -> list[str]:
-    """Files of raw examples, in the order in which the Evaluator reads them."""
-    folders = [artifact_utils.get_split_uri([examples], split) for split in splits]
-    return sorted(os.path.join(folder, name) for folder in folders for name in fileio.listdir(folder))
 
 
 def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:

@@ -20,6 +20,7 @@ import datetime
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -41,8 +42,8 @@ _LOCK: Final = ".lock"
 _DAY: Final = 86_400  # seconds after which what is unfinished on an object store is taken for a killed push's
 _CHUNK: Final = 1 << 20
 
-_LOCAL: Final = SimpleNamespace(  # what is used of tf.io.gfile, without loading TensorFlow
-    GFile=open,
+_LOCAL: Final = SimpleNamespace(  # what is used of TFX's file operations, without loading TensorFlow
+    open=open,
     exists=os.path.exists,
     isdir=os.path.isdir,
     listdir=os.listdir,
@@ -92,7 +93,7 @@ def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
 
     Args:
       model: its folder, local or a URI.
-      folder: of the versions, local or a URI that tf.io.gfile takes; made if it is not there.
+      folder: of the versions, local or a URI such as gs://bucket/models or s3://bucket/models; made if it is not there.
       record: where the model comes from; time and digest are filled in.
       keep: versions to keep, the newest; None for all. The one that `latest` names is never deleted.
 
@@ -151,6 +152,13 @@ def list_versions(folder: str) -> list[Version]:
         return place.versions()
 
 
+def version_folders(folder: str) -> dict[int, str]:
+    """The whole versions in a folder, local or a URI, by their numbers, rising; none if it is not there."""
+    place = _Place(folder)
+    paths = {int(name): f"{place.path}/{name}" for name in place.names() if name.isdecimal()}
+    return {number: path for number, path in sorted(paths.items()) if place.files.exists(f"{path}/{_GRAPH}")}
+
+
 def fetch(version: str, folder: str) -> str:
     """The local folder of a version: its own, or a copy in `folder` of one on an object store.
 
@@ -178,8 +186,7 @@ class _Place:
 
     def numbers(self) -> list[int]:
         """Of the whole versions, rising."""
-        numbers = sorted(int(name) for name in self.names() if name.isdecimal())
-        return [number for number in numbers if self.files.exists(f"{self.path}/{number}/{_GRAPH}")]
+        return [number for number, path in version_folders(self.path).items() if path == f"{self.path}/{number}"]
 
     def versions(self) -> list[Version]:
         return [self.version(number) for number in self.numbers()]
@@ -187,7 +194,7 @@ class _Place:
     def version(self, number: int) -> Version:
         path, record = f"{self.path}/{number}", None
         if self.files.exists(f"{path}/{RECORD_FILE}"):
-            with self.files.GFile(f"{path}/{RECORD_FILE}", "r") as file:
+            with self.files.open(f"{path}/{RECORD_FILE}", "r") as file:
                 record = Record(**json.loads(file.read()))
         return Version(number, path, record)
 
@@ -199,7 +206,7 @@ class _Place:
         path = f"{self.path}/{LATEST_FILE}"
         if not self.files.exists(path):
             return None
-        with self.files.GFile(path, "r") as file:
+        with self.files.open(path, "r") as file:
             text = file.read().strip()
         return int(text) if text.isdecimal() else None
 
@@ -267,7 +274,7 @@ class _Folder(_Place):
 
 
 class _Bucket(_Place):
-    """On an object store, or anything else that tf.io.gfile knows by a URI."""
+    """On an object store, or anything else that TFX knows by a URI."""
 
     def copy_within(self, source: str, target: str) -> None:
         self.files.copy(source, target)
@@ -311,7 +318,7 @@ class _Bucket(_Place):
             folder = f"{self.path}/{number}"
             claim = f"{folder}/{token}"
             self.files.makedirs(folder)
-            with self.files.GFile(claim, "w") as file:
+            with self.files.open(claim, "w") as file:
                 file.write(token)
             if self._claims(folder) == [token] and not self.files.exists(f"{folder}/{_GRAPH}"):
                 return number, claim
@@ -322,7 +329,7 @@ class _Bucket(_Place):
         return [name for name in self.files.listdir(folder) if name.startswith(_ASIDE)]
 
     def mark(self, number: int) -> None:
-        with self.files.GFile(f"{self.path}/{LATEST_FILE}", "w") as file:
+        with self.files.open(f"{self.path}/{LATEST_FILE}", "w") as file:
             file.write(f"{number}\n")
 
     def delete(self, number: int) -> None:
@@ -333,15 +340,23 @@ class _Bucket(_Place):
 def _files(path: str) -> Any:
     if "://" not in path:
         return _LOCAL
-    import tensorflow as tf
+    from tfx.dsl.io import fileio, filesystem_registry  # noqa: F401  # fileio makes TensorFlow's file systems known
 
-    return tf.io.gfile
+    import components.s3  # noqa: F401  # makes s3:// known
+    from components.stores import check_packages
+
+    check_packages(path)
+    return filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.get_filesystem_for_path(path)
 
 
 @contextlib.contextmanager
 def _open(folder: str, make: bool = True) -> Iterator[_Folder | _Bucket]:
     place = _Bucket(folder) if "://" in folder else _Folder(folder)
     if make:
+        if "://" in folder:
+            from components.stores import check_bucket
+
+            check_bucket(folder)
         place.files.makedirs(place.path)
     elif not place.files.isdir(place.path):
         raise UserError(f"{folder}: no such folder; give the one that a run has pushed to, such as output/digits/pushed")
@@ -367,7 +382,7 @@ def model_digest(model: str) -> str:
         if path == RECORD_FILE:
             continue
         content = hashlib.sha256()
-        with files.GFile(f"{model}/{path}", "rb") as file:
+        with files.open(f"{model}/{path}", "rb") as file:
             while chunk := file.read(_CHUNK):
                 content.update(chunk)
         digest.update(f"{path}\0{content.hexdigest()}\0".encode())
@@ -382,13 +397,13 @@ def _fill(aside: str, model: str, record: Record, copy: Callable[[str, str], Non
         files.makedirs(os.path.dirname(f"{aside}/{path}"))
         copy(f"{model}/{path}", f"{aside}/{path}")
     files.makedirs(os.path.dirname(f"{aside}/{RECORD_FILE}"))
-    with files.GFile(f"{aside}/{RECORD_FILE}", "w") as file:
+    with files.open(f"{aside}/{RECORD_FILE}", "w") as file:
         file.write(json.dumps(asdict(record), indent=2) + "\n")
         _sync(file)
 
 
 def _copy(source: str, target: str) -> None:
-    with _files(source).GFile(source, "rb") as read, _files(target).GFile(target, "wb") as written:
+    with _files(source).open(source, "rb") as read, _files(target).open(target, "wb") as written:
         while chunk := read.read(_CHUNK):
             written.write(chunk)
         _sync(written)
@@ -403,8 +418,11 @@ def _link(source: str, target: str) -> None:
 
 def _sync(file: Any) -> None:
     file.flush()
-    if hasattr(file, "fileno"):  # GFile has none, and no disk
-        os.fsync(file.fileno())
+    try:
+        descriptor = file.fileno()
+    except (AttributeError, io.UnsupportedOperation):  # on no disk
+        return
+    os.fsync(descriptor)
 
 
 def _sync_folder(folder: str) -> None:
@@ -429,9 +447,9 @@ def _failures_told(folder: str, what: str = "written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(_told(folder, what, error.strerror or str(error))) from error
+        raise UserError(_told(folder, what, error.strerror or str(error) or str(error.__cause__))) from error
     except Exception as error:
-        if type(error).__module__ != "tensorflow.python.framework.errors_impl":
+        if type(error).__module__.partition(".")[0] not in ("tensorflow", "apache_beam", "botocore"):
             raise
         raise UserError(_told(folder, what, str(error).splitlines()[0])) from error
 

@@ -14,10 +14,10 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
-from components.files import aside
 from components.image_example_gen.reuse import read_shards
 from components.image_example_gen.writing import decoded_folder, shard_path
 from components.transform import spans
+from models.files import replaced
 from models.records import read_records
 
 _BATCH, _BATCH_BYTES = 256, 2**24  # examples at a time, as far as they take no more than about these bytes
@@ -46,12 +46,11 @@ class _WriteShard(beam.DoFn):
         examples = read_records(source)
         first = next(iter(examples.take(1)))
         size = max(1, min(_BATCH, _BATCH_BYTES // len(first.numpy())))
-        with tf.io.TFRecordWriter(aside(destination)) as writer:
+        with replaced(destination) as unfinished, tf.io.TFRecordWriter(unfinished) as writer:
             # Not `map`, which would prepare the function anew for every shard, and take longer for that than for the examples.
             for batch in examples.batch(size).prefetch(2):
                 for example in self._encoder.encode(self._converter.convert(self._transform(batch))):
                     writer.write(example)
-        fileio.rename(aside(destination), destination, overwrite=True)
         yield destination
 
 

@@ -1,1 +1,1 @@
-"""A pushed model behind HTTP, in an environment of its own (`make serving`), with TensorFlow and KServe and none of TFX."""
+"""A pushed model behind HTTP, on Starlette and uvicorn. Imports TensorFlow, but neither TFX nor Beam."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from components.pusher.versions import version_folders
+
 
 def is_version(folder: Path) -> bool:
     """Whether a folder is a SavedModel."""
@@ -10,5 +12,4 @@ def is_version(folder: Path) -> bool:
 
 def numbered_versions(folder: Path) -> dict[int, Path]:
     """The SavedModels in a folder whose names are numbers, newest first."""
-    versions = {int(path.parent.name): path.parent for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()}
-    return dict(sorted(versions.items(), reverse=True))
+    return {number: Path(path) for number, path in reversed(version_folders(str(folder)).items())}

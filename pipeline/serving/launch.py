@@ -1,33 +1,37 @@
-"""Starts the server in the environment that it has for itself."""
+"""`fpn serve`: checks what it is told, before TensorFlow takes seconds to load."""
 
 import argparse
-import importlib.util
 import os
-import sys
-from pathlib import Path
-from typing import Final
+import socket
 
 from components.errors import UserError
-from pipeline.serving.options import as_arguments
-
-ENVIRONMENT: Final = ".venv-serving"  # in the project's folder
+from pipeline.serving.folders import is_version, numbered_versions
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Becomes the server; does not return.
-
-    It runs in this environment if KServe is installed in it (as in an image made for serving), else in the one that
-    `make serving` makes: KServe asks for another version of psutil than the pipeline's packages are locked with.
+    """Serves until SIGTERM or SIGINT.
 
     Args:
       options: of `fpn serve`.
 
     Raises:
-      UserError: the environment is not there.
+      UserError: no model is there, or the address can't be listened on.
     """
-    project = Path(__file__).parents[2]
-    python = Path(sys.executable) if importlib.util.find_spec("kserve") else project / ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        raise UserError(f"{project / ENVIRONMENT}: the environment for serving is not there; make it with `make serving`")
-    path = os.pathsep.join([str(project), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.execve(python, [str(python), "-m", "pipeline.serving", *as_arguments(options)], {**os.environ, "PYTHONPATH": path})
+    if not is_version(options.model) and not numbered_versions(options.model):
+        raise UserError(
+            f"{options.model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed"
+        )
+    listening = _listen(options.host, options.port)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    from pipeline.serving.server import run
+
+    run(options, listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--host {host} --port {port}: {error}; choose another port, or 0 for any that is free") from error

@@ -1,4 +1,4 @@
-"""What /metrics tells about this server, beside what KServe tells."""
+"""What /metrics tells about this server, beside what prometheus_client tells of each Python process."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -39,6 +39,7 @@ class Model:
       folder: where it came from.
       version: its number.
       inputs: of each signature that takes strings [N] alone, the names of its inputs.
+      outputs: of the default signature, type and shape of each, [-1, ...].
     """
 
     def __init__(self, folder: Path, version: int) -> None:
@@ -57,6 +58,8 @@ class Model:
                 self.inputs[name] = sorted(arguments)
         if DEFAULT_SIGNATURE not in self.inputs:
             raise ValueError(f"no signature {DEFAULT_SIGNATURE} that takes image files")
+        specs = self._loaded.signatures[DEFAULT_SIGNATURE].structured_outputs
+        self.outputs = {name: (np.dtype(spec.dtype.as_numpy_dtype), _shape(spec)) for name, spec in sorted(specs.items())}
         self._warm_up()
 
     def run(self, signature: str, columns: Columns) -> dict[str, np.ndarray]:
@@ -107,6 +110,12 @@ def _in_rows(values: tf.Tensor, rows: int) -> np.ndarray:
     """An output that is the same for all instances, as the names of the classes once were, is repeated for each."""
     found = values.numpy()
     return found if values.shape[:1] == [rows] else np.broadcast_to(found, (rows, *found.shape))
+
+
+def _shape(output: tf.TensorSpec) -> list[int]:
+    """[-1, ...] of an output, after `_in_rows`."""
+    sizes = [-1 if size is None else size for size in output.shape]
+    return sizes if sizes[:1] == [-1] else [-1, *sizes]
 
 
 def _recorded_requests(file: Path) -> list[tuple[str, Columns]]:

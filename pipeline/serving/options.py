@@ -54,14 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poll", type=float, default=1.0, metavar="S", help="seconds between two looks for a new version (1)")
 
 
-def as_arguments(options: argparse.Namespace) -> list[str]:
-    """The command line that these options were read from."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    actions = [action for action in parser._actions if action.dest != "help"]
-    return [text for action in actions for text in (action.option_strings[0], str(getattr(options, action.dest)))]
-
-
 def limits(options: argparse.Namespace) -> Limits:
     return Limits(
         body=options.max_body * 1_000_000,

@@ -53,15 +53,7 @@ def read_query(
     Raises:
       Refusal: 400, the body is something else.
     """
-    # Values are strings or objects of one string: whatever has many more brackets only costs memory.
-    if sum(map(body.count, (b"{", b"[", b","))) > 8 * max_instances + 64:
-        raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refusal(400, f"JSON Parse error: {error}; send {_EXAMPLE}") from error
-    if not isinstance(content, dict):
-        raise Refusal(400, f"the body must be a JSON object such as {_EXAMPLE}")
+    content = read_object(body, max_instances, _EXAMPLE)
     if unknown := content.keys() - {"instances", "inputs", "signature_name"}:
         raise Refusal(400, f"unknown key {min(unknown)[:50]!r}; send {_EXAMPLE}")
     if ("instances" in content) == ("inputs" in content):
@@ -83,6 +75,36 @@ def read_query(
     if max(sizes) > max_instances:
         raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
     return Query(name, columns, in_rows)
+
+
+def read_object(body: bytes, max_instances: int, example: str) -> dict[str, Any]:
+    """Reads a JSON object that holds at most so many instances.
+
+    Raises:
+      Refusal: 400, with the example: the body is something else.
+    """
+    # Values are strings or objects of one string: whatever has many more brackets only costs memory.
+    if sum(map(body.count, (b"{", b"[", b","))) > 8 * max_instances + 64:
+        raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, f"JSON Parse error: {error}; send {example}") from error
+    if not isinstance(content, dict):
+        raise Refusal(400, f"the body must be a JSON object such as {example}")
+    return content
+
+
+def decode_base64(text: str, where: str) -> bytes:
+    """Reads base64.
+
+    Raises:
+      Refusal: 400, with the place: the text is something else.
+    """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise Refusal(400, f"{where}: wrong base64: {error}") from error
 
 
 def write_answer(query: Query, columns: Mapping[str, np.ndarray]) -> bytes:
@@ -149,7 +171,4 @@ def _value(value: Any, where: str) -> bytes:
         return value.encode()
     if not isinstance(value, dict) or value.keys() != {"b64"} or not isinstance(value["b64"], str):
         raise Refusal(400, f'{where}: must be {{"b64": "..."}} or a string')
-    try:
-        return binascii.a2b_base64(value["b64"], strict_mode=True)
-    except ValueError as error:
-        raise Refusal(400, f"{where}: wrong base64: {error}") from error
+    return decode_base64(value["b64"], where)

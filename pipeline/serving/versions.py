@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from components.errors import UserError
 from pipeline.serving.folders import is_version, numbered_versions
 from pipeline.serving.model import Model
 
@@ -30,7 +31,7 @@ class Versions:
           folder: a SavedModel, which stays as it is, or a folder of numbered versions.
 
         Raises:
-          ValueError: there is none that can be loaded.
+          UserError: there is none that can be loaded.
         """
         self._folder = folder
         self._is_single = is_version(folder)
@@ -47,7 +48,7 @@ class Versions:
                 if path.name.isdigit():
                     self._broken[int(path.name)] = _snapshot(path)
                 reason = f"{path}: can't be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        raise ValueError(f"{reason}; push the model again")
+        raise UserError(f"{reason}; push the model again")
 
     async def watch(self, seconds: float, on_change: Callable[[Model], None]) -> None:
         """Looks for another newest version again and again, and serves it once it is loaded and warm."""

@@ -217,10 +217,10 @@ def test_values_are_those_of_all_images_and_what_is_not_defined_is_left_out() ->
         assert list(found) == [name for name in names if not np.isnan(expected[name])]
         assert {name: metric.value for name, metric in found.items()} == pytest.approx({name: expected[name] for name in found})
         by_class = intervals.estimate_by_class(names, labels, probabilities, groups, method)
-        of_classes = metrics.compute_by_class(names, labels, probabilities)
+        of_classes = metrics.Measurement(labels, probabilities).compute_by_class(names, np.ones((len(labels), 1)))
         assert by_class[2] == {}
         assert {name: metric.value for name, metric in by_class[1].items()} == pytest.approx(
-            {name: values[1] for name, values in of_classes.items()}
+            {name: values[1, 0] for name, values in of_classes.items()}
         )
     one_class = intervals.estimate(names, np.zeros(50, np.int64), probabilities, groups, "jackknife")
     assert not {"auc", "auc_pr", "matthews"} & set(one_class)

@@ -58,6 +58,12 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(defined)) if defined else math.nan
 
 
+def _compute_by_class(names, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None):
+    column = np.ones((len(labels), 1)) if weights is None else weights[:, None]
+    found = metrics.Measurement(labels, probabilities).compute_by_class(names, column)
+    return {name: values[:, 0] for name, values in found.items()}
+
+
 def _peer_of_single(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     answers, classes = probabilities.argmax(axis=-1), _known_classes(labels)
     indicators = labels[:, None] == np.arange(probabilities.shape[1])
@@ -85,7 +91,7 @@ def _peer_of_single(name: str, labels: np.ndarray, probabilities: np.ndarray) ->
         case "brier":
             return float(((probabilities.astype(np.float64) - indicators) ** 2).sum(axis=-1).mean())
         case "ece":
-            return expected_calibration_error(probabilities.astype(np.float64), indicators.astype(float))
+            return expected_calibration_error(probabilities.astype(np.float64), labels)
     raise KeyError(name)
 
 
@@ -110,7 +116,7 @@ def _peer_of_multi(name: str, labels: np.ndarray, probabilities: np.ndarray) -> 
         case "brier":
             return peer.brier_score_loss(labels.ravel(), probabilities.ravel())
         case "ece":
-            return expected_calibration_error(probabilities.astype(np.float64), labels.astype(float), multi_label=True)
+            return expected_calibration_error(probabilities.astype(np.float64), labels)
     raise KeyError(name)
 
 
@@ -136,7 +142,7 @@ def test_metrics_of_a_class_are_what_scikit_learn_computes(seed: int) -> None:
     answers, numbers = probabilities.argmax(axis=-1), np.arange(probabilities.shape[1])
     indicators = labels[:, None] == numbers
     absent = np.where(indicators.any(axis=0), 0.0, np.nan)
-    found = metrics.compute_by_class(["accuracy", *BY_CLASS], labels, probabilities)
+    found = _compute_by_class(["accuracy", *BY_CLASS], labels, probabilities)
     assert set(found) == set(BY_CLASS)
     for name in ("precision", "recall", "f1"):
         function = getattr(peer, f"{name}_score")
@@ -155,10 +161,8 @@ def test_weights_0_1_2_give_what_the_images_repeated_give(data, seed: int) -> No
     found = metrics.compute(names, labels, probabilities, weights.astype(float))
     repeated = metrics.compute(names, np.repeat(labels, weights, axis=0), np.repeat(probabilities, weights, axis=0))
     assert found == pytest.approx(repeated, abs=1e-12, nan_ok=True)
-    for name, values in metrics.compute_by_class(names, labels, probabilities, weights.astype(float)).items():
-        expected = metrics.compute_by_class(
-            [name], np.repeat(labels, weights, axis=0), np.repeat(probabilities, weights, axis=0)
-        )
+    for name, values in _compute_by_class(names, labels, probabilities, weights.astype(float)).items():
+        expected = _compute_by_class([name], np.repeat(labels, weights, axis=0), np.repeat(probabilities, weights, axis=0))
         np.testing.assert_allclose(values, expected[name], atol=1e-12)
 
 

@@ -213,8 +213,8 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_user(tmp_path: Path) ->
 
 
 @pytest.fixture
-def bucket() -> str:
-    """An object store: TensorFlow's file system in memory, reached as those of the clouds are."""
+def ram() -> str:
+    """A place that is no disk: TensorFlow's file system in memory."""
     path = "ram://bucket/models"
     if tf.io.gfile.exists(path):
         tf.io.gfile.rmtree(path)
@@ -226,20 +226,20 @@ def read(path: str) -> str:
         return file.read()
 
 
-def test_on_an_object_store_the_graph_comes_last(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_an_object_store_the_graph_comes_last(tmp_path: Path, ram: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
     rename = tf.io.gfile.rename
 
-    def note(source: str, target: str) -> None:
-        assert not tf.io.gfile.exists(f"{bucket}/latest")
+    def note(source: str, target: str, overwrite: bool) -> None:
+        assert not tf.io.gfile.exists(f"{ram}/latest")
         moved.append(target)
-        rename(source, target)
+        rename(source, target, overwrite)
 
     monkeypatch.setattr(tf.io.gfile, "rename", note)
-    version = push(save_model(tmp_path / "a", "a"), bucket, Record(run="1"), None)
+    version = push(save_model(tmp_path / "a", "a"), ram, Record(run="1"), None)
     assert moved[-1] == f"{version.path}/saved_model.pb"
     assert {path.removeprefix(f"{version.path}/") for path in moved} == {*FILES, RECORD_FILE}
-    assert read(f"{bucket}/latest") == f"{version.number}\n"
+    assert read(f"{ram}/latest") == f"{version.number}\n"
     assert sorted(name.rstrip("/") for name in tf.io.gfile.listdir(version.path)) == [
         "assets.extra",
         "saved_model.pb",
@@ -247,51 +247,51 @@ def test_on_an_object_store_the_graph_comes_last(tmp_path: Path, bucket: str, mo
     ]
 
 
-def test_an_object_store_keeps_rolls_back_and_lists(tmp_path: Path, bucket: str) -> None:
-    numbers = [push(save_model(tmp_path / item, item), bucket, Record(run=item), 2).number for item in "abb"]
-    numbers.append(push(save_model(tmp_path / "c", "c"), bucket, Record(run="c"), 2).number)
-    assert [version.number for version in list_versions(bucket)] == numbers[2:]
-    back = roll_back(bucket, numbers[2])
+def test_an_object_store_keeps_rolls_back_and_lists(tmp_path: Path, ram: str) -> None:
+    numbers = [push(save_model(tmp_path / item, item), ram, Record(run=item), 2).number for item in "abb"]
+    numbers.append(push(save_model(tmp_path / "c", "c"), ram, Record(run="c"), 2).number)
+    assert [version.number for version in list_versions(ram)] == numbers[2:]
+    back = roll_back(ram, numbers[2])
     assert read(f"{back.path}/saved_model.pb").startswith("graph b")
-    assert [version.record.run for version in list_versions(bucket) if version.record] == ["b", "c", "b"]
-    assert {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} == {
+    assert [version.record.run for version in list_versions(ram) if version.record] == ["b", "c", "b"]
+    assert {name.rstrip("/") for name in tf.io.gfile.listdir(ram)} == {
         "latest",
-        *(str(version.number) for version in list_versions(bucket)),
+        *(str(version.number) for version in list_versions(ram)),
     }
 
 
 def test_on_an_object_store_an_interrupted_push_is_no_version(
-    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ram: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = push(save_model(tmp_path / "a", "a"), bucket, Record(), None)
+    first = push(save_model(tmp_path / "a", "a"), ram, Record(), None)
     rename = tf.io.gfile.rename
 
-    def die(source: str, target: str) -> None:
+    def die(source: str, target: str, overwrite: bool) -> None:
         if target.endswith(".pb"):
             raise KeyboardInterrupt
-        rename(source, target)
+        rename(source, target, overwrite)
 
     with monkeypatch.context() as patch:
         patch.setattr(tf.io.gfile, "rename", die)
         patch.setattr(tf.io.gfile, "rmtree", lambda path: None)  # killed: it clears up nothing
         with pytest.raises(KeyboardInterrupt):
-            push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
-    assert list_versions(bucket) == [first]
-    second = push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
-    left = {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} - {"latest"}
+            push(save_model(tmp_path / "b", "b"), ram, Record(), None)
+    assert list_versions(ram) == [first]
+    second = push(save_model(tmp_path / "b", "b"), ram, Record(), None)
+    left = {name.rstrip("/") for name in tf.io.gfile.listdir(ram)} - {"latest"}
     assert len(left) == 4  # what another push might be at work on
     day = versions._DAY
     monkeypatch.setattr(versions, "_DAY", -1)
-    push(save_model(tmp_path / "b", "b"), bucket, Record(), None)
+    push(save_model(tmp_path / "b", "b"), ram, Record(), None)
     monkeypatch.setattr(versions, "_DAY", day)
-    left = {name.rstrip("/") for name in tf.io.gfile.listdir(bucket)} - {"latest"}
+    left = {name.rstrip("/") for name in tf.io.gfile.listdir(ram)} - {"latest"}
     assert left == {str(first.number), str(second.number)}
 
 
-def test_on_an_object_store_two_pushes_at_a_time_get_different_versions(tmp_path: Path, bucket: str) -> None:
+def test_on_an_object_store_two_pushes_at_a_time_get_different_versions(tmp_path: Path, ram: str) -> None:
     models = [save_model(tmp_path / content, content) for content in "abcd"]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda model: push(model, bucket, Record(), None), models))
+        found = list(pool.map(lambda model: push(model, ram, Record(), None), models))
     assert len({version.number for version in found}) == len(models)
     assert {read(f"{version.path}/{name}").split()[1] for version in found for name in FILES} == set("abcd")
 

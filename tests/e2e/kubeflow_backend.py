@@ -189,7 +189,7 @@ class Backend:
         }
         message = json_format.ParseDict(invocation, pipeline_spec_pb2.ExecutorInput())
         made = build_pod(name.lower(), container, component, json_format.MessageToJson(message, indent=None), pod)
-        if errors := pod_errors(made):
+        if errors := pod_errors(made["spec"]):
             raise TaskFailed(name, f"the pod is invalid: {errors[0]}")
         (main,) = made["spec"]["containers"]
         variables = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}

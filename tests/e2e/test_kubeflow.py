@@ -8,13 +8,12 @@ import pytest
 import yaml
 from few_digits import write_few_digits
 from kubeflow_backend import Backend, TaskFailed
-from object_stores import gcs_server, s3_server
 from PIL import Image
 
 from components.evaluator.results import read_evaluation
 
 DIGITS = 90  # three pictures each
-BUCKET = "bucket"
+BUCKET = {scheme: f"bucket-{scheme}" for scheme in ("minio", "s3", "gs")}
 # Kubernetes makes one dollar of two, and fills in variables, in all that it hands to a container.
 DATA = "da$$ta $(HOME) {{x}}"
 
@@ -55,15 +54,6 @@ ARGUMENTS = {"train_epochs": 1, "thresholds": json.dumps([{"metric": "accuracy",
 
 
 @pytest.fixture(scope="module")
-def stores():
-    """By the root's scheme a server of its kind: minio:// is S3, too."""
-    with s3_server() as s3, gcs_server() as gcs:
-        for store in (s3, gcs):
-            store.create_bucket(BUCKET)
-        yield {"minio": s3, "s3": s3, "gs": gcs}
-
-
-@pytest.fixture(scope="module")
 def local(place, fpn):
     """The same on this machine, begun beside the first of the others."""
     overrides = [f"train.epochs={ARGUMENTS['train_epochs']}", f"evaluate.thresholds={ARGUMENTS['thresholds']}"]
@@ -80,15 +70,23 @@ def scheme(request):
 
 
 @pytest.fixture(scope="module")
-def backend(place, stores, scheme):
+def store(request, scheme):
+    """A server of the root's kind: minio:// is S3, too."""
+    found = request.getfixturevalue("gcs" if scheme == "gs" else "s3")
+    found.create_bucket(BUCKET[scheme])
+    return found
+
+
+@pytest.fixture(scope="module")
+def backend(place, store, scheme):
     folder = place / f"backend-{scheme}"
     folder.mkdir()
-    return Backend(folder, stores[scheme], BUCKET)
+    return Backend(folder, store, BUCKET[scheme])
 
 
 @pytest.fixture(scope="module")
 def file(place, local, fpn, scheme):
-    return compile_file(place, fpn, f"{scheme}://{BUCKET}/{scheme}-root")
+    return compile_file(place, fpn, f"{scheme}://{BUCKET[scheme]}/root")
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +100,8 @@ def test_images_become_a_pushed_model(done, place, backend, scheme):
     assert (version / "saved_model.pb").exists()
     pushed = done["Pusher"].artifacts["pushed_model"]
     assert pushed["metadata"]["pushed_destination"] == str(version)
-    assert f"{pushed['uri'].partition(f'{BUCKET}/')[2]}/saved_model.pb" in backend.keys(pushed["uri"])
-    assert not [key for key in backend.keys(f"{scheme}://{BUCKET}/") if key.endswith("/") or "/.work" in key]
+    assert f"{pushed['uri'].partition(f'{BUCKET[scheme]}/')[2]}/saved_model.pb" in backend.keys(pushed["uri"])
+    assert not [key for key in backend.keys(f"{scheme}://{BUCKET[scheme]}/") if key.endswith("/") or "/.work" in key]
 
 
 def test_the_metrics_are_those_of_a_run_on_this_machine(done, local, backend, tmp_path):
@@ -164,23 +162,28 @@ def test_a_changed_image_is_taken_in(done, place, backend, file):
 DATA_SIDE = ("Lookup", "ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
 
 
-def test_a_marker_of_a_directory_breaks_the_launcher(backend, file, done, stores, scheme):
+def test_a_marker_of_a_directory_breaks_the_launcher(backend, file, done, store, scheme):
     """What components must not leave behind where they write to gs:// themselves."""
     uri = done["ImageExampleGen"].artifacts["examples"]["uri"]
-    marker = f"{uri.partition(f'{BUCKET}/')[2]}/Split-train/"
-    stores[scheme].put(BUCKET, marker, b"")
+    marker = f"{uri.partition(f'{BUCKET[scheme]}/')[2]}/Split-train/"
+    store.put(BUCKET[scheme], marker, b"")
     uncached = file.with_name("uncached.yaml")
     uncached.write_text(file.read_text().replace("enableCache: true", "enableCache: false"))
     with pytest.raises(TaskFailed, match="failed to download input artifact 'examples'"):
         backend.run(uncached, ARGUMENTS, only=("StatisticsGen",), after=done)
-    stores[scheme].delete(BUCKET, marker)
+    store.delete(BUCKET[scheme], marker)
 
 
 @pytest.mark.parametrize("scheme", ["gs"], indirect=True, scope="module")
 def test_components_that_write_to_the_bucket_themselves_leave_no_markers(place, file, backend, done, tmp_path):
     """As on Vertex AI, and with engines whose workers can't see the launcher's copies."""
+    spec, platform = yaml.safe_load_all(file.read_text())
+    for executor in spec["deploymentSpec"]["executors"].values():
+        executor["container"]["args"].append("--direct_gcs")
     direct = tmp_path / "direct.yaml"
-    direct.write_text(file.read_text().replace("--component\n", "--direct_gcs\n        - --component\n"))
+    direct.write_text(yaml.safe_dump_all([spec, platform]))
     found = backend.run(direct, ARGUMENTS, only=DATA_SIDE)
     assert not any(found[name].cached for name in DATA_SIDE)
-    assert not [key for key in backend.keys(f"gs://{BUCKET}/") if key.endswith("/")]
+    for task in found.values():
+        for artifact in task.artifacts.values():
+            assert not [key for key in backend.keys(artifact["uri"].rpartition("/")[0] + "/") if key.endswith("/")]

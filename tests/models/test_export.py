@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from models import features
 from models.compaction import compact
-from models.gradcam import grad_cam
+from models.gradcam import explain_maps, split
 
 SIGNATURES = {"serving_default": "image_bytes", "predict_examples": "examples"}
 
@@ -115,7 +115,8 @@ def test_explanations_are_those_of_the_plain_classifier(exported, loader):
     np.testing.assert_array_equal(outputs["images"], exported.pictures[..., None])
     np.testing.assert_allclose(outputs["probabilities"], exported.probabilities, atol=1e-6)
     index = np.array([exported.names.index(name) for name in outputs["explained"].tolist()])
-    explanation = grad_cam(exported.classifier, exported.pictures[..., None], index)
+    levels, trunk, head = split(exported.classifier)
+    explanation = explain_maps(trunk(exported.pictures[..., None]), levels, head, index)
     assert outputs["maps"].shape == (7, 3, 6, 5)
     np.testing.assert_allclose(outputs["maps"], explanation.scaled_maps, atol=1e-4)
     np.testing.assert_allclose(outputs["combined"], explanation.scaled_combined, atol=1e-4)

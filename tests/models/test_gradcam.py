@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from models.fpn import build_classifier
-from models.gradcam import grad_cam
+from models.gradcam import explain_maps, split
 from pipeline.component_settings import classifier_config
 from pipeline.config import ModelConfig
 
@@ -34,6 +34,11 @@ def classifier(**options):
         if any(name in weight.path for name in ("head", "logits")):
             weight.assign(keras.random.normal(weight.shape, stddev=0.5, seed=len(weight.path)))
     return model
+
+
+def grad_cam(model, images, class_index=None, multi_label=False):
+    levels, trunk, head = split(model)
+    return explain_maps(trunk(images, training=False), levels, head, class_index, multi_label)
 
 
 def pooled_maps(model):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from components.evaluator.metrics import METRICS, compute, compute_by_class, default_metrics
+from components.evaluator.metrics import METRICS, Measurement, compute, default_metrics
 from components.evaluator.predictions import Predictions
 from components.evaluator.results import (
     Comparison,
@@ -157,7 +157,7 @@ def _slice(key: SliceKey, inside: np.ndarray, predictions: Predictions, names: l
     values = compute(names, labels, probabilities)
     before = compute(names, labels, predictions.baseline[inside])
     defined = [name for name in names if np.isfinite([values[name], before[name]]).all()]
-    of_class = compute_by_class([name for name in names if METRICS[name].of_class], labels, probabilities)
+    of_class = Measurement(labels, probabilities).compute_by_class(names, np.ones((images, 1)))
     return Slice(
         key,
         images,
@@ -165,9 +165,9 @@ def _slice(key: SliceKey, inside: np.ndarray, predictions: Predictions, names: l
         {name: _metric(values[name], METRICS[name].most) for name in defined},
         {
             label: {
-                name: _metric(found[number], METRICS[name].most)
+                name: _metric(found[number, 0], METRICS[name].most)
                 for name, found in of_class.items()
-                if np.isfinite(found[number])
+                if np.isfinite(found[number, 0])
             }
             for number, label in enumerate(predictions.classes)
         }

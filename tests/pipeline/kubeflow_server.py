@@ -1,8 +1,10 @@
 """An HTTP server with the routes of Kubeflow Pipelines' v2beta1 API that the client calls, on this machine alone."""
 
+import base64
 import json
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +12,18 @@ from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+_WORKFLOW = "small-x7k2p"
+
+
+def node_of(task: str) -> str:
+    """Argo's node of a task's executor, which the server gives out as a pod's name."""
+    return f"{_WORKFLOW}-{zlib.crc32(task.encode())}"
+
+
+def pod_of(task: str) -> str:
+    """The pod in which a task's executor has run."""
+    return f"{_WORKFLOW}-system-container-impl-{zlib.crc32(task.encode())}"
 
 
 @dataclass
@@ -23,6 +37,11 @@ class Server:
       token: bearer token that it asks for.
       broken: status and body that it answers instead, by method and the route's beginning: "POST /pipelines".
       states: what a run is at each look, with the states of its tasks; the last one stays.
+      errors: message of a failed task, by task. A server of version 2.17 leaves it empty.
+      history: message in the history of a failed task's states, by task.
+      logs: of pods that are there or archived, by pod.
+      artifacts: by Argo's node and the artifact's name.
+      pages: whether the address is that of the pages' server, which passes on v2beta1 and v1beta1 alone.
       stored: pipelines, versions, experiments, runs and recurring runs, in order.
       files: uploaded, by version.
       calls: "METHOD /route" in order.
@@ -36,6 +55,10 @@ class Server:
     broken: dict[str, tuple[int, str]] = field(default_factory=dict)
     states: list[tuple[str, dict[str, str]]] = field(default_factory=lambda: [("SUCCEEDED", {})])
     errors: dict[str, str] = field(default_factory=dict)
+    history: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, bytes] = field(default_factory=dict)
+    artifacts: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    pages: bool = False
     stored: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {key: [] for key in ("pipelines", "versions", "experiments", "runs", "recurringruns")}
     )
@@ -81,6 +104,12 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         state = self.state
         match = re.fullmatch(rf"/apis/{state.api}(/.*)", address.path)
+        if log := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", address.path):
+            self._send_log(None if state.pages else log[1])
+            return
+        if address.path == "/k8s/pod/logs":
+            self._send_log(parse_qs(address.query)["podname"][0] if state.pages else None)
+            return
         if not match:
             self._send(404, "Not Found")
             return
@@ -92,14 +121,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(*broken)
         elif state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
             self._send(401, "no valid token")
+        elif read := re.fullmatch(r"/runs/[^/]+/nodes/([^/]+)/artifacts/([^/]+):read", match[1]):
+            self._send_artifact(read[1], read[2])
         else:
             query = {key: values[0] for key, values in parse_qs(address.query).items()}
             self._send(200, json.dumps(self._do(self.command, match[1], query, body)))
 
+    def _send_log(self, pod: str | None) -> None:
+        """As `ReadRunLogV1` of `run_log_server.go` does, or the pages' server; None: there is no such route."""
+        state = self.state
+        state.tokens.append(self.headers.get("Authorization"))
+        if pod is None:
+            self._send(404, "<html>Cannot GET</html>")
+        elif pod in state.logs:
+            self._send_content(200, "text/plain", state.logs[pod])
+        else:
+            self._send(500, json.dumps({"error_message": f"Failed to read logs for run: {pod} not found", "error_details": ""}))
+
+    def _send_artifact(self, node: str, name: str) -> None:
+        """As `ReadArtifact` of `run_artifact_server.go` does."""
+        content = self.state.artifacts.get((node, name))
+        if content is None:
+            self._send(404, json.dumps({"error_message": f"artifact {node}/{name} not found", "error_details": ""}))
+        else:
+            self._send(200, json.dumps({"data": base64.b64encode(content).decode()}, separators=(",", ":")))
+
     def _send(self, status: int, text: str) -> None:
-        content = text.encode()
+        self._send_content(status, "text/html" if text.startswith("<") else "application/json", text.encode())
+
+    def _send_content(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if text.startswith("<") else "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -124,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
                 run_state, tasks = state.states.pop(0) if len(state.states) > 1 else state.states[0]
                 return run | {
                     "state": run_state,
-                    "run_details": {"task_details": [self._task(*item) for item in tasks.items()]},
+                    "run_details": {"task_details": self._details(run_state, tasks)},
                 }
             case ("DELETE", "recurringruns", recurring_run_id):
                 kept = [item for item in state.stored["recurringruns"] if item["recurring_run_id"] != recurring_run_id]
@@ -137,10 +189,40 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._store(kind, key, json.loads(body))
         raise AssertionError(f"{method} {route}")
 
-    def _task(self, name: str, task_state: str) -> dict[str, Any]:
-        error = {"error": {"message": self.state.errors[name]}} if name in self.state.errors and task_state == "FAILED" else {}
-        times = {"start_time": "2024-05-01T10:00:00Z", "end_time": "2024-05-01T10:00:42Z"}
-        return {"display_name": name, "state": task_state, **times, **error}
+    def _details(self, run_state: str, tasks: dict[str, str]) -> list[dict[str, Any]]:
+        """As `toApiPipelineTaskDetail` of `api_converter.go` makes them: a task for each of Argo's nodes, without its own name.
+
+        A task X is three nodes, `X-driver`, `X` and within the latter `executor`; the pipeline itself is three more. A driver
+        whose state is given stands alone: nothing comes after one that has failed.
+        """
+        details = [self._task(_WORKFLOW, run_state), self._task("root-driver", "SUCCEEDED"), self._task("root", run_state)]
+        for name, task_state in tasks.items():
+            details.append(self._task(name, task_state, node_of(name)))
+            if not name.endswith("-driver") and task_state != "SKIPPED":
+                details.append(self._task("executor", task_state))
+                if f"{name}-driver" not in tasks:
+                    details.append(self._task(f"{name}-driver", "SUCCEEDED"))
+        return details
+
+    def _task(self, name: str, task_state: str, child: str = "") -> dict[str, Any]:
+        state = self.state
+        failed = task_state == "FAILED"
+        last: dict[str, Any] = {"update_time": "2024-05-01T10:00:42Z", "state": task_state}
+        if failed and name in state.history:
+            last["error"] = {"code": 2, "message": state.history[name]}
+        detail = {
+            "run_id": state.stored["runs"][-1]["run_id"],
+            "task_id": f"{zlib.crc32(name.encode())}-{len(state.calls)}",
+            "display_name": name,
+            "create_time": "2024-05-01T10:00:00Z",
+            "start_time": "2024-05-01T10:00:00Z",
+            "end_time": "2024-05-01T10:00:42Z",
+            "state": task_state,
+            "state_history": [{"update_time": "2024-05-01T10:00:00Z", "state": "RUNNING"}, last],
+        }
+        if failed and name in state.errors:
+            detail["error"] = {"message": state.errors[name]}
+        return detail | ({"child_tasks": [{"pod_name": child}]} if child else {})
 
     def _store(self, kind: str, key: str, item: dict[str, Any]) -> dict[str, Any]:
         stored = self.state.stored[kind]

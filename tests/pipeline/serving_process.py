@@ -11,14 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
-
-from pipeline.serving.launch import ENVIRONMENT
 
 PROJECT = Path(__file__).parents[2]
 
@@ -57,11 +53,9 @@ def encode(file: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(model: Path, *arguments: str) -> Iterator[Server]:
-    """`fpn serve` on a free port, until the end of the block."""
-    if not (PROJECT / ENVIRONMENT / ".complete").exists():
-        pytest.skip("the environment for serving is not there: run make serving")
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
+def serving(model: Path, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> Iterator[Server]:
+    """`fpn serve` on a free port, until the end of the block; the program is what Python runs in place of `fpn`."""
+    command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with tempfile.NamedTemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=log)

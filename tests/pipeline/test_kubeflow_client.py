@@ -1,6 +1,7 @@
 """fpn deploy and fpn schedule: kfp's own client against a server that speaks the API's routes."""
 
 import inspect
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import kfp
+import kfp_server_api
 import pytest
+import urllib3
 from compiled_pipelines import read_documents, write_documents, write_small
-from kubeflow_server import Server, serving
+from kubeflow_server import Server, node_of, pod_of, serving
 
 from components.errors import UserError
-from pipeline import kubeflow_client
+from pipeline import kubeflow_causes, kubeflow_client
 from pipeline.cli import main
 from pipeline.kubeflow_client import Backend, check_cron
 from pipeline.kubeflow_lint import lint
@@ -111,7 +114,184 @@ def test_waiting_for_a_run_that_does_not_succeed_exits_with_1(
 
     assert _deploy(server, small, "--wait") == 1
 
-    assert "ingest: no images below [s3://bucket/images]" in capsys.readouterr().out
+    assert "ingest failed: no images below [s3://bucket/images]" in capsys.readouterr().out
+
+
+def _failing(server: Server, small: Path, capsys: pytest.CaptureFixture, *tasks: str) -> tuple[list[str], dict[str, str]]:
+    """What is shown of a run's failures, and the causes in the JSON."""
+    server.states = [("RUNNING", {}), ("FAILED", {"ingest": "SUCCEEDED"} | dict.fromkeys(tasks, "FAILED"))]
+    assert _deploy(server, small, "--wait", "--json") == 1
+    *shown, result = capsys.readouterr().out.splitlines()
+    last_state = next(index for index, line in enumerate(shown) if line.split() == ["run", "failed"])
+    return shown[last_state + 1 :], json.loads(result)["errors"]
+
+
+def test_the_cause_of_a_failure_comes_from_the_history_of_the_task(
+    server: Server, small: Path, capsys: pytest.CaptureFixture
+) -> None:
+    server.history["train"] = "OOMKilled"
+
+    assert _failing(server, small, capsys, "train") == (["train failed: OOMKilled"], {"train": "OOMKilled"})
+
+    server.history = {"executor": "Unschedulable: no node has a GPU"}
+    assert _failing(server, small, capsys, "train")[0] == ["train failed: Unschedulable: no node has a GPU"]
+
+    server.history = {"train-driver": "no input examples"}
+    assert _failing(server, small, capsys, "train-driver")[0] == ["train-driver failed: no input examples"]
+
+
+@pytest.mark.parametrize("pages", [False, True], ids=["api", "pages"])
+def test_the_cause_of_a_failure_comes_from_the_log_of_the_pod(
+    server: Server, small: Path, capsys: pytest.CaptureFixture, tmp_path: Path, pages: bool
+) -> None:
+    server.pages = pages
+    server.history["train"] = "Error (exit code 1)"  # says less than the log
+    server.logs[pod_of("train")] = b"first\n" + b"".join(b"line %d\n" % index for index in range(25)) + b"Killed\n"
+    lines = [f"line {index}" for index in range(6, 25)] + ["Killed"]
+
+    shown, errors = _failing(server, small, capsys, "train")
+
+    assert shown == ["train failed:", *(f"  {line}" for line in lines)]
+    assert errors == {"train": "\n".join(lines)}
+
+
+def test_the_last_word_of_the_entry_point_is_the_whole_cause(
+    server: Server, small: Path, capsys: pytest.CaptureFixture
+) -> None:
+    server.logs[pod_of("train")] = b"epoch 1\nfpn: an older failure\nepoch 2\nOSError: disk full\n"
+    server.logs[pod_of("push")] = (
+        b"epoch 1\nfpn: no images below /data\n"
+        b"I0501 10:00:42.000000      14 launcher_v2.go:190] publish success.\n"
+        b"F0501 10:00:42.000000      14 main.go:58] failed to execute component: exit status 2\n"
+        b'time="2024-05-01T10:00:42.000Z" level=info msg="sub-process exited" argo=true error="<nil>"\n'
+        b"Error: exit status 1\n"
+    )
+
+    _, errors = _failing(server, small, capsys, "train", "push")
+
+    assert errors["push"] == "no images below /data"
+    assert errors["train"].endswith("epoch 2\nOSError: disk full")
+
+
+@pytest.mark.parametrize("name", ["executor-logs", "executor-logs-0", "main-logs"])
+def test_the_cause_of_a_failure_comes_from_the_artifact_of_the_log(
+    server: Server, small: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    server.artifacts[node_of("train"), name] = b"x" * 200_001 + b"\nfpn: no images below /data\n"
+
+    assert _failing(server, small, capsys, "train") == (
+        ["train failed: no images below /data"],
+        {"train": "no images below /data"},
+    )
+
+
+def test_a_failure_without_a_cause_says_where_to_look(server: Server, small: Path, capsys: pytest.CaptureFixture) -> None:
+    shown, errors = _failing(server, small, capsys, "train", "push")
+
+    (sentence,) = shown
+    run = server.stored["runs"][-1]["run_id"]
+    assert sentence == (
+        f"train, push failed: the server gives no cause; look at {server.url}/#/runs/details/{run}, "
+        f"or at kubectl logs -n kubeflow {pod_of('train')} -c main"
+    )
+    assert errors == {}
+
+    server.history["push"] = "OOMKilled"
+    shown, errors = _failing(server, small, capsys, "train", "push")
+    assert shown[0] == "push failed: OOMKilled"
+    assert shown[1].startswith("train failed: the server gives no cause")
+    assert errors == {"push": "OOMKilled"}
+
+    assert _failing(server, small, capsys)[0][0].startswith("run failed: the server gives no cause")
+    server.errors["root"] = "the volume can not be mounted"
+    assert _failing(server, small, capsys)[0] == ["root failed: the volume can not be mounted"]
+
+
+def test_the_innermost_failed_task_is_named_where_the_server_links_them() -> None:
+    def task(name: str, task_id: str, **more: Any) -> kfp_server_api.V2beta1PipelineTaskDetail:
+        return kfp_server_api.V2beta1PipelineTaskDetail(display_name=name, task_id=task_id, state="FAILED", **more)
+
+    def child(**named: str) -> list[kfp_server_api.PipelineTaskDetailChildTask]:
+        return [kfp_server_api.PipelineTaskDetailChildTask(**named)]
+
+    def error(message: str) -> kfp_server_api.GoogleRpcStatus:
+        return kfp_server_api.GoogleRpcStatus(message=message)
+
+    details = [
+        task("tune", "1", error=error("child 'w-2' failed"), child_tasks=child(pod_name="w-2")),
+        task("\x1b[2Jfit", "2", pod_name="w-system-container-executor-2", child_tasks=child(task_id="3")),
+        task("executor", "3"),
+        task("executor(0)", "4", parent_task_id="3", error=error("an attempt")),
+        task("executor(1)", "5", parent_task_id="3", error=error("out of memory")),
+    ]
+    run = kfp_server_api.V2beta1Run(run_id="1", run_details=kfp_server_api.V2beta1RunDetails(task_details=details))
+
+    (failure,) = kubeflow_causes.find_failures(run, ["tune", "push"], kfp_server_api.ApiClient(), None)
+
+    assert (failure.task, failure.cause) == ("fit", "out of memory")
+
+
+def test_of_a_huge_log_the_end_alone_is_kept(
+    server: Server, small: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.logs[pod_of("train")] = b"progress\n" * 1_000_000 + b"y" * 3_000 + b"\nKilled\n"
+
+    _, errors = _failing(server, small, capsys, "train")
+
+    assert errors["train"].splitlines() == ["progress"] * 18 + ["y" * 500, "Killed"]
+
+    monkeypatch.setattr(kubeflow_causes, "_LOG", 1_000_000)
+    shown, errors = _failing(server, small, capsys, "train")
+    assert errors == {}
+    assert "kubectl logs" in shown[-1]
+
+
+def test_a_log_can_not_steer_the_terminal(server: Server, small: Path, capsys: pytest.CaptureFixture) -> None:
+    server.logs[pod_of("train")] = (
+        b"[bold red]not markup[/] :smile: \\[x]\n\n"
+        b"\x1b]\n\x1b[31mred\x1b[0m\x1b]0;title\x07 \x1b[2J\a\b\xe2\x80\xaecaf\xc3\xa9 \xff\n"
+        b" 1/9 [>....]\r 9/9 [=====]\r\n"
+    )
+    server.history["push"] = "[/]\x1b[2Jno \u202eimages"
+
+    shown, errors = _failing(server, small, capsys, "train", "push")
+
+    assert shown == [
+        "train failed:",
+        "  [bold red]not markup[/] :smile: \\[x]",
+        "  red caf\u00e9 \ufffd",
+        "   9/9 [=====]",
+        "push failed: [/]no images",
+    ]
+    assert errors["push"] == "[/]no images"
+
+
+def test_a_server_that_goes_away_leaves_what_it_has_said(
+    server: Server, small: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise urllib3.exceptions.ReadTimeoutError(None, "", "read timed out")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kubeflow_causes, "_read", gone)
+    server.errors["push"] = "OOMKilled"
+
+    shown, errors = _failing(server, small, capsys, "train", "push")
+
+    assert errors == {"push": "OOMKilled"}
+    assert shown[-1].startswith("train failed: the server gives no cause")
+
+
+def test_the_token_goes_along_to_the_log(server: Server, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    token = tmp_path / "token"
+    token.write_text("fresh")
+    server.token = "fresh"
+    server.states = [("FAILED", {"train": "FAILED"})]
+    server.logs[pod_of("train")] = b"fpn: no images below /data\n"
+
+    assert _deploy(server, small, "--wait", "--token-file", str(token)) == 1
+
+    assert "train failed: no images below /data" in capsys.readouterr().out
+    assert set(server.tokens) == {"Bearer fresh"}
 
 
 def test_waiting_outlives_a_server_that_is_away_for_a_while(

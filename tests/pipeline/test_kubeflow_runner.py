@@ -213,7 +213,7 @@ def test_pods_of_every_key_are_valid(tmp_path):
     for name, (component, container) in shared_implementations(spec).items():
         pod = build_pod(name.lower(), container, component, "{}", executors[component["executorLabel"]])
         kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
-        assert pod_errors(pod) == []
+        assert pod_errors(pod["spec"]) == []
         (main,) = pod["spec"]["containers"]
         variables = {item["name"]: expand(item.get("value", ""), {"HOME": "/root"}) for item in main["env"]}
         assert variables["PRICE"] == "5$$ $(HOME)"

@@ -9,7 +9,8 @@ import pytest
 from metadata_records import Execution, Store
 
 from components.errors import UserError
-from pipeline.lineage import Lineage, Node, describe, draw_lineage, lay_out, read_lineage
+from pipeline.lineage import Lineage, Node, read_lineage
+from pipeline.lineage_drawing import describe, draw_lineage, lay_out
 
 FIRST = datetime.datetime(2026, 3, 1, 12, 0, 9, 5)
 SECOND = FIRST + datetime.timedelta(hours=1)
@@ -57,7 +58,7 @@ def test_another_run_is_found_by_its_name(store):
 
 
 def test_the_drawing_is_one_element_with_a_title_and_a_description(store):
-    svg = draw_lineage(store.store)
+    svg = draw_lineage(read_lineage(store.store))
     root = ElementTree.fromstring(svg)  # well-formed, whatever a component is called
     assert root.attrib["role"] == "img"
     texts = [element.text for element in root.iter("text")]
@@ -68,7 +69,7 @@ def test_the_drawing_is_one_element_with_a_title_and_a_description(store):
 
 
 def test_colours_are_the_pages(store):
-    colours = re.findall(r'(?:fill|stroke)="([^"]*)"', draw_lineage(store.store))
+    colours = re.findall(r'(?:fill|stroke)="([^"]*)"', draw_lineage(read_lineage(store.store)))
     assert {colour.split("(")[0] for colour in colours} == {"none", "currentColor", "var"}
 
 
@@ -91,3 +92,21 @@ def test_a_large_pipeline_is_laid_out_without_overlap():
         assert all(below > above for (_, above), (_, below) in itertools.pairwise(route))
         for x, y in route[1:-1]:  # lines pass beside the boxes
             assert all(abs(x - box_x) >= 80 for box_x, box_y in boxes if box_y == y)
+
+
+def test_what_is_read_late_stands_just_above_its_reader_and_lines_from_one_box_are_one():
+    edges = [(0, 1), (1, 2), (2, 3), (4, 3), (0, 2), (0, 3)]
+    nodes = [Node(name, "Kind", number) for number, name in enumerate(["first", "second", "third", "fourth", "earlier"])]
+    places, routes = lay_out(Lineage(nodes, edges), width=100)
+    rows = [y / 72 for _, y in places]
+    assert rows == [0, 1, 2, 3, 2]
+    assert routes[5][:2] == routes[4][:2]
+    assert len({x for x, _ in routes[5][1:-1]}) == 1  # straight between its ends
+
+
+def test_crossings_are_avoided_where_they_can_be():
+    edges = [(0, 1), (0, 2), (0, 3), (1, 6), (2, 5), (3, 4), (4, 7), (5, 8), (6, 9)]
+    places, _ = lay_out(Lineage([Node("name", "Kind", number) for number in range(10)], edges), width=100)
+    for (one, two), (three, four) in itertools.combinations(edges, 2):
+        if places[one][1] == places[three][1]:
+            assert (places[one][0] - places[three][0]) * (places[two][0] - places[four][0]) >= 0

@@ -1,6 +1,7 @@
 """`fpn score`: a data set of any form to tables of answers, shard by shard."""
 
 import csv
+import io
 import json
 import signal
 import subprocess
@@ -214,3 +215,28 @@ def test_what_is_killed_goes_on_and_ends_in_the_same_files(exported, tmp_path):
 
     run(exported, data, tmp_path / "whole", "score.shard_images=5")
     assert files(output) == files(tmp_path / "whole")
+
+
+@pytest.mark.extra
+def test_from_a_bucket_to_a_bucket_the_answers_are_the_same(exported, pictures, flat, store, bucket):
+    store.put(bucket, "data/", b"")
+    for file in pictures.iterdir():
+        store.put(bucket, f"data/{file.name}", file.read_bytes())
+    place = f"{store.scheme}://{bucket}"
+    summary = run(exported, f"{place}/data", f"{place}/answers")
+    names = ("images", "labels", "rejected", "reasons", "groups", "shards")
+    assert {name: summary[name] for name in names} == {name: flat[1][name] for name in names}
+    written = [key for key in store.list(bucket, "answers/") if not key.endswith("/")]
+    shards = [f"answers/scores/part-{number:05d}-of-00003.parquet" for number in range(3)]
+    assert set(written) >= {*shards, "answers/job.json", "answers/rejected.csv", "answers/summary.json"}
+    assert not any("/." in key and key.endswith(".parquet") and "rejected" not in key for key in written)
+    table = pd.concat([parquet.read_table(io.BytesIO(store.get(bucket, shard))).to_pandas() for shard in shards])
+    pd.testing.assert_frame_equal(table.set_index("path").sort_index(), read(flat[0]))
+    store.delete(bucket, shards[1])
+    again = run(exported, f"{place}/data", f"{place}/answers")
+    assert (again["shards"], again["shards_kept"]) == (3, 2)
+    with pytest.raises(UserError, match="holds answers under other settings"):
+        run(exported, f"{place}/data", f"{place}/answers", "score.shard_images=4")
+    assert run(exported, f"{place}/data", f"{place}/answers", "score.shard_images=4", overwrite=True)["shards"] == 3
+    with pytest.raises(UserError, match="can't be written"):
+        run(exported, f"{place}/data", f"{store.scheme}://nowhere-to-be-found/answers")

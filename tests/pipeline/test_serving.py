@@ -1,6 +1,5 @@
 """`fpn serve` as its clients see it."""
 
-import importlib.util
 import io
 import json
 import shutil
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from serving_process import PROJECT, Server, encode, serving
+from serving_process import Server, encode, serving
 
-from pipeline.serving.__main__ import main
+from pipeline.cli import main
 from pipeline.serving.images import pixels_of
 from pipeline.serving.protocol import Query, read_query, write_answer
 from pipeline.serving.refusal import Refusal
@@ -247,7 +246,7 @@ def test_versions_come_and_go_and_the_server_ends_without_a_failed_request(expor
 
 def test_what_can_not_be_served_is_told_with_its_cure(tmp_path, capsys):
     def main_of_the_server(*arguments: str) -> int:
-        return main(["--model", str(tmp_path), *arguments])
+        return main(["serve", "--model", str(tmp_path), *arguments])
 
     assert main_of_the_server("--port", "0") == 2
     assert capsys.readouterr().err.startswith(f"fpn: {tmp_path}: no SavedModel here; give the folder that a run has pushed to")
@@ -258,11 +257,14 @@ def test_what_can_not_be_served_is_told_with_its_cure(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"fpn: --host 127.0.0.1 --port {port}: ")
 
 
-def test_without_its_environment_the_cure_is_told(fpn, tmp_path):
-    if importlib.util.find_spec("kserve"):
-        pytest.skip("KServe is installed in this environment")
-    for package in ("pipeline", "components"):
-        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    ended = fpn("serve", "--model", "x", "--port", "0", project=tmp_path)
-    assert (ended.status, ended.stdout) == (2, "")
-    assert ended.stderr.endswith("the environment for serving is not there; make it with `make serving`\n")
+def test_the_server_needs_neither_tfx_nor_beam(exported):
+    program = """
+import os, sys
+from pipeline.cli import main
+os._exit(main(sys.argv[1:]) or len({"tfx", "apache_beam"} & sys.modules.keys()))
+"""
+    with serving(Path(exported.path), program=("-c", program)) as server:
+        assert server.predict(exported.files)[0] == 200
+        body = json.dumps({"instances": [{"b64": encode(exported.files[0])}]})
+        assert server.ask("POST", "/v1/models/fpn:explain", body)[0] == 200
+        assert server.stop() == 0
