@@ -50,7 +50,7 @@ def test_class_folders_in_a_bucket_are_read_without_their_markers(data: str, end
     assert sorted(row.path for row in rows) == image_paths(40)
     assert reasons(rows) == {}
     assert sum(row.size for row in rows) == sum(len(png(number)) for number in range(80))
-    contents = {found.path: image for _, found, image in read_checked(data, rows, settings(image={"intensity": "type"}))}
+    contents = {found.path: image for _, found, image in read_checked(data, rows, settings().files)}
     assert {path: image and image.encoded for path, image in contents.items()} == {
         path: png(number) for number, path in enumerate(image_paths(40))
     }
@@ -87,7 +87,7 @@ def test_tfrecord_files_in_a_bucket_are_read(store: Store, bucket: str, tmp_path
     folder = f"{store.scheme}://{bucket}/records"
     rows = source.read_rows(folder, settings())
     assert split_counts(rows).total() == 80
-    read = [image for _, _, image in read_checked(folder, rows, settings(image={"intensity": "type"}))]
+    read = [image for _, _, image in read_checked(folder, rows, settings().files)]
     assert sorted(image.encoded for image in read if image) == sorted(map(png, range(80)))
 
 
