@@ -26,7 +26,7 @@ from pipeline.beam import check_engine
 from pipeline.component_settings import source_settings
 from pipeline.config import Config, RegistryConfig
 from pipeline.metadata_store import Store, check_store, make_store
-from pipeline.notes import NoBaselineNote, Note, NotRegisteredNote, RegisteredNote, write_notes
+from pipeline.notes import NoBaselineNote, Note, NotRegisteredNote, RegisteredNote
 from pipeline.progress import ProgressDisplay, waiting
 from pipeline.redirection import output_to
 from pipeline.report import short_path, trial_rows
@@ -301,7 +301,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     except UserError as error:
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(NotRegisteredNote(str(error), later))
-    result.summary["notes"] = write_notes(result.notes)
+    result.summary["notes"] = [line for note in result.notes for line in note.lines()]
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
@@ -339,7 +339,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
     notes = list(outputs.notes)
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
-    summary["notes"] = write_notes(notes)
+    summary["notes"] = [line for note in notes for line in note.lines()]
     if outputs.trials:
         best = outputs.trials[0]
         summary["tuning"] = {

@@ -1,7 +1,5 @@
 """What a person should know of a run beside its figures: records with fields, which become text where they are shown."""
 
-import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -109,30 +107,3 @@ class LeftOutNote:
 Note: TypeAlias = (
     DuplicatesNote | AnomalyNote | NoBaselineNote | OtherExamplesNote | RegisteredNote | NotRegisteredNote | LeftOutNote
 )
-_KINDS: dict[str, type[Note]] = {
-    "duplicates": DuplicatesNote,
-    "anomaly": AnomalyNote,
-    "no_baseline": NoBaselineNote,
-    "other_examples": OtherExamplesNote,
-    "registered": RegisteredNote,
-    "not_registered": NotRegisteredNote,
-    "left_out": LeftOutNote,
-}
-
-
-def write_notes(notes: Iterable[Note]) -> list[dict[str, Any]]:
-    """The notes as `summary.json` has them: the fields of each, and its `kind`."""
-    names = {kind: name for name, kind in _KINDS.items()}
-    return [{"kind": names[type(note)], **dataclasses.asdict(note)} for note in notes]
-
-
-def read_notes(content: Iterable[dict[str, Any] | str]) -> list[str]:
-    """The lines of the notes that `write_notes` has written; runs of earlier versions have the lines themselves."""
-    lines: list[str] = []
-    for item in content:
-        if isinstance(item, str):
-            lines.append(item)
-        else:
-            fields = dict(item)
-            lines += _KINDS[fields.pop("kind")](**fields).lines()
-    return lines

@@ -9,7 +9,6 @@ from pipeline.config import load_config
 from pipeline.evaluation_page import RunContext, write_evaluation_page
 from pipeline.lineage import read_lineage
 from pipeline.lineage_drawing import draw_lineage
-from pipeline.notes import read_notes
 from pipeline.reproduction import CONFIG_FILE, REPRODUCTION_FILE
 from pipeline.runs import store_of_run
 
@@ -43,7 +42,7 @@ def write_run_page(run: Path, output: Path) -> None:
         command=reproduction["command"],
         versions=reproduction["versions"],
         digest=reproduction["digest"]["configuration"],
-        notes=read_notes(summary["notes"]),
+        notes=summary["notes"],
     )
     write_evaluation_page(
         load_config(run / CONFIG_FILE), evaluation, output, model=model if model.exists() else None, context=context

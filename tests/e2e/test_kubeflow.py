@@ -159,9 +159,6 @@ def test_a_changed_image_is_taken_in(done, place, backend, file):
     )
 
 
-DATA_SIDE = ("Lookup", "ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform")
-
-
 def test_a_marker_of_a_directory_breaks_the_launcher(backend, file, done, store, scheme):
     """What components must not leave behind where they write to gs:// themselves."""
     uri = done["ImageExampleGen"].artifacts["examples"]["uri"]
@@ -182,8 +179,10 @@ def test_components_that_write_to_the_bucket_themselves_leave_no_markers(place, 
         executor["container"]["args"].append("--direct_gcs")
     direct = tmp_path / "direct.yaml"
     direct.write_text(yaml.safe_dump_all([spec, platform]))
-    found = backend.run(direct, ARGUMENTS, only=DATA_SIDE)
-    assert not any(found[name].cached for name in DATA_SIDE)
-    for task in found.values():
-        for artifact in task.artifacts.values():
-            assert not [key for key in backend.keys(artifact["uri"].rpartition("/")[0] + "/") if key.endswith("/")]
+    # Only so far: what comes after it writes through Beam, which moves files by batches that fake-gcs-server does not know.
+    found = backend.run(direct, ARGUMENTS, only=UNTIL_INGESTION)
+    uri = found["ImageExampleGen"].artifacts["examples"]["uri"]
+    assert not found["ImageExampleGen"].cached
+    assert any("Split-train/data_tfrecord" in key for key in backend.keys(uri))
+    assert not [key for key in backend.keys(f"{uri.rpartition('/')[0]}/") if key.endswith("/") or "/.work" in key]
+    backend.run(file, ARGUMENTS, only=("StatisticsGen",), after=found)  # downloads them

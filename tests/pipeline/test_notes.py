@@ -1,6 +1,4 @@
-"""Notes of a run: records in its summary, lines where they are shown."""
-
-import json
+"""Notes of a run: records, which become lines where they are shown."""
 
 import pytest
 
@@ -13,8 +11,6 @@ from pipeline.notes import (
     NotRegisteredNote,
     OtherExamplesNote,
     RegisteredNote,
-    read_notes,
-    write_notes,
 )
 
 COUNTS = {"exact": 1, "near": 0, "across_classes": 0, "across_splits": 3, "in_train": {}}
@@ -32,10 +28,5 @@ COUNTS = {"exact": 1, "near": 0, "across_classes": 0, "across_splits": 3, "in_tr
         (LeftOutNote(7), "7 images that the data gives as test were left out"),
     ],
 )
-def test_a_note_comes_back_from_the_summary_as_its_line(note: Note, line: str) -> None:
+def test_a_note_is_shown_as_its_line(note: Note, line: str) -> None:
     assert note.lines() == [line]
-    assert read_notes(json.loads(json.dumps(write_notes([note])))) == [line]
-
-
-def test_lines_of_earlier_versions_stay_lines() -> None:
-    assert read_notes(["Leak: 3 images"]) == ["Leak: 3 images"]
