@@ -9,10 +9,11 @@ test: setup  ## all tests but the extra ones, on all cores
 test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
 	.venv/bin/pytest -m extra
 
-lint: setup  ## format, lint and types
+lint: setup  ## format, lint, types, and which package imports which
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy pipeline components models
+	.venv/bin/mypy base models storage images evaluation components pipeline
+	.venv/bin/lint-imports
 
 setup:  ## what run and test need; nothing where it is there already
 	@scripts/bootstrap.sh

@@ -25,12 +25,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from components.image_example_gen import source
-from pipeline.code_digest import code_digest
-from pipeline.component_settings import source_settings
-from pipeline.config import load_config
-from pipeline.digits import write_digits
-from pipeline.write_aside import new_file, write_text
+from base.local_files import new_file, write_text
+from images.dataset import source
+from pipeline.config.loading import load_config
+from pipeline.dag.code_digest import code_digest
+from pipeline.dag.component_settings import source_settings
+from pipeline.samples.digits import write_digits
 
 OUTPUT = Path("output/ablation")
 DIGITS = Path("data/digits_quarter")  # its own copy of the digits: one more manifest in a folder counts as changed data
@@ -58,7 +58,7 @@ CONFIGS = {
     "digits_quarter": Path("configs/digits.yaml"),
     "sign_digits": Path("configs/sign_digits.yaml"),
 }
-SIZES = ("small", "medium", "large")  # of the digits; see pipeline/digits.py
+SIZES = ("small", "medium", "large")  # of the digits; see pipeline/samples/digits.py
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def run(data: str, variant: str, seed: int, folder: Path | None, more: list[str]
 
 
 def read_sizes(evaluation: str) -> dict[str, float]:
-    from pipeline.results import read_evaluation  # loads TensorFlow
+    from evaluation.results import read_evaluation  # loads TensorFlow
 
     slices = {item.name: item.metrics["accuracy"].value for item in read_evaluation(evaluation).slices}
     return {size: slices[f"meta/size={size}"] for size in SIZES}

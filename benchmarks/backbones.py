@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.code_digest import code_digest
-from pipeline.config import BackboneName
-from pipeline.write_aside import write_text
+from base.local_files import write_text
+from models.choices import BackboneName
+from pipeline.dag.code_digest import code_digest
 
 if typing.TYPE_CHECKING:
     import keras
@@ -117,8 +117,8 @@ def measure(name: str) -> Result:
 
     from models.backbones import BACKBONES
     from models.fpn import build_classifier
-    from pipeline.component_settings import classifier_config
-    from pipeline.config import ModelConfig
+    from pipeline.config.network import ModelConfig
+    from pipeline.dag.component_settings import classifier_config
 
     levels = [feature.level for feature in BACKBONES[name].features]
     section = {"backbone": name, "min_level": max(FINEST_LEVEL, levels[0]), "max_level": levels[-1]}

@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.measurement import peak_memory
-from pipeline.config import Config
-from pipeline.progress import ProgressDisplay
+from pipeline.config.whole import Config
+from pipeline.terminal.progress import ProgressDisplay
 
 
 class PeakDisplay(ProgressDisplay):
@@ -37,19 +37,20 @@ def run_components(config: Config, output: Path, last: str | None = None) -> tup
       Component -> seconds, and component -> largest resident memory of this process while it ran, in bytes, which includes
       what the ones before it have not given back.
     """
-    from pipeline import local_runner
+    from pipeline.local.workplace import started
 
-    with local_runner.started("benchmark", config, output, with_model=last is None) as place:
+    with started("benchmark", config, output, with_model=last is None) as place:
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
         from tfx.orchestration.pipeline import RunOptions
 
-        from pipeline.pipeline import create_pipeline
+        from pipeline.dag.pipeline import create_pipeline
 
         pipeline = create_pipeline(
             config,
             pipeline_root=str(place.output / "artifacts"),
             push_folder=None if last else str(place.output / "pushed"),
-            store=place.store,
+            name=place.store.pipeline_name(config.name),
+            connection=place.store.connection,
         )
         display = PeakDisplay(place.console, [node.id for node in pipeline.components])
         with display:

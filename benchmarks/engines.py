@@ -28,13 +28,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from base.local_files import new_folder, write_text
 from benchmarks.backbones import write_section
 from benchmarks.evaluation import DRAWN, NETWORKS, newest, prepare
 from benchmarks.ingestion import KINDS, draw_image, file_name, write_images
 from benchmarks.measurement import PROJECT, machine, table
-from pipeline.beam import pipeline_args
-from pipeline.config import BeamConfig, Config
-from pipeline.write_aside import new_folder, write_text
+from pipeline.config.beam import BeamConfig
+from pipeline.config.whole import Config
+from pipeline.dag.beam import pipeline_args
 
 PATIENCE = 120  # seconds that a server has to start
 COMPONENTS = ("ImageExampleGen", "StatisticsGen", "Transform", "Evaluator")
@@ -73,7 +74,7 @@ def free_port() -> int:
 
 def worker_pool(folder: Path) -> contextlib.AbstractContextManager[str]:
     port = free_port()
-    return service(folder / "workers.log", [sys.executable, "-m", "pipeline.worker_pool", f"--port={port}"], port)
+    return service(folder / "workers.log", [sys.executable, "-m", "pipeline.local.worker_pool", f"--port={port}"], port)
 
 
 def job_service(folder: Path, workers: int) -> contextlib.AbstractContextManager[str]:
@@ -189,12 +190,18 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
 
     from components.evaluator.component import Evaluator
     from components.evaluator.executor import Executor
-    from pipeline.evaluation import build_eval_config, evaluation_settings
-    from pipeline.metadata_store import make_store
-    from pipeline.pipeline import create_pipeline
+    from pipeline.dag.eval_config import build_eval_config, evaluation_settings
+    from pipeline.dag.pipeline import create_pipeline
+    from pipeline.records.store import make_store
 
     store = make_store(None, output)
-    pipeline = create_pipeline(config, pipeline_root=str(output), push_folder=str(output / "pushed"), store=store)
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=str(output),
+        push_folder=str(output / "pushed"),
+        name=store.pipeline_name(config.name),
+        connection=store.connection,
+    )
     LocalDagRunner().run(pipeline, run_options=RunOptions(to_nodes=["Transform"]))
     opened = store.open()
     names = {kind.id: kind.name.rpartition(".")[2] for kind in opened.get_execution_types()}

@@ -25,9 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from base.local_files import new_folder
 from benchmarks.ingestion import HANDFUL, write_images
 from benchmarks.measurement import Figure, figures_table, peak_memory, run_apart
-from pipeline.write_aside import new_folder
 
 MOST_TIME = 1.3  # times the bare loop beyond the start-up
 MOST_PAGE_SECONDS, MOST_PAGE_BYTES = 30, 10**9
@@ -105,9 +105,10 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
 
     from components.evaluator import executor
     from components.evaluator.component import Evaluator
-    from pipeline.config import EvaluateConfig, load_config
-    from pipeline.evaluation import build_eval_config, evaluation_settings
-    from pipeline.evaluation_page import RunContext, write_evaluation_page
+    from pipeline.config.evaluation import EvaluateConfig
+    from pipeline.config.loading import load_config
+    from pipeline.dag.eval_config import build_eval_config, evaluation_settings
+    from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 
     def artifact(kind: Any, folder: Path) -> Any:
         made = kind()

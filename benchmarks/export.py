@@ -31,8 +31,9 @@ from models.fpn import build_classifier
 from models.image_settings import ImageSettings, TransformSettings
 from models.packing import as_dict
 from models.preprocessing import preprocessing_fn
-from pipeline.component_settings import classifier_config, image_settings
-from pipeline.config import ImageConfig, ModelConfig
+from pipeline.config.data import ImageConfig
+from pipeline.config.network import ModelConfig
+from pipeline.dag.component_settings import classifier_config, image_settings
 
 NETWORKS: Final[dict[str, dict[str, Any]]] = {
     "small_resnet10 at 32x32x1, d = 32": {

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from base.local_files import new_folder
 from benchmarks.components_run import run_components
 from benchmarks.measurement import Figure, run_apart, warm
-from pipeline.config import Config
-from pipeline.write_aside import new_folder
+from pipeline.config.whole import Config
 
 LEAST_SPEED = 0.7  # of the plain loop's images a second, beyond the start-up
 LOOP_WITH_FILES = "loop with files"
@@ -131,8 +131,8 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
 
     from models import features
     from models.preprocessing import to_network_size, with_pixels
-    from pipeline.component_settings import image_settings
-    from pipeline.config import ImageConfig
+    from pipeline.config.data import ImageConfig
+    from pipeline.dag.component_settings import image_settings
 
     image = image_settings(ImageConfig(**KINDS[name].image))
 

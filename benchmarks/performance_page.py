@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from base.local_files import write_text
 from benchmarks.measurement import Figure, figures_table, machine
-from pipeline.write_aside import write_text
 
 TITLES = {
     "start-up": "Start-up",

@@ -21,8 +21,9 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, classification_report
 
 from models.fpn import build_classifier
-from pipeline.component_settings import classifier_config
-from pipeline.config import Config, load_config
+from pipeline.config.loading import load_config
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import classifier_config
 
 
 def read_streamed(data: Path, split: str, config: Config) -> tuple[tf.data.Dataset, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.components_run import run_components
 from benchmarks.ingestion import write_images
 from benchmarks.measurement import Figure, run_apart, warm
-from pipeline.config import Config
+from pipeline.config.whole import Config
 
 GROWTH = (5_000, 20_000, 80_000)  # images, of which the times are told
 FEW, MANY = 5_000, 50_000  # images, of which the memory is compared

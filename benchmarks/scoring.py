@@ -20,9 +20,9 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
-from pipeline.config import load_config
-from pipeline.pushed_model import find_version
-from pipeline.scoring import score
+from pipeline.config.loading import load_config
+from pipeline.pushed.pushed_model import find_version
+from pipeline.pushed.scoring import score
 
 _BATCH = 64
 

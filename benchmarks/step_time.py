@@ -28,8 +28,8 @@ from models.augmentation import build_augmentation
 from models.fpn import build_classifier
 from models.optimization import build_loss, build_metrics, build_optimizer
 from models.preprocessing import serialize_images
-from pipeline.component_settings import augment_settings, classifier_config, train_settings
-from pipeline.config import Config
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import augment_settings, classifier_config, train_settings
 
 CLASSES = 10
 LIMIT = 1.05  # of the ratio, with augmentation off

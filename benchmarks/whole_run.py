@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.local_files import new_folder
 from benchmarks import ingestion
 from benchmarks.measurement import PROJECT, Ended, Figure, run_apart, warm
-from pipeline.config import Config, EvaluateConfig, dump_config, load_config
-from pipeline.samples import SAMPLES
-from pipeline.write_aside import new_folder
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.loading import dump_config, load_config
+from pipeline.config.whole import Config
+from pipeline.samples.known import SAMPLES
 
 MOST_TIME = 1.25  # times the peer's, beyond the start-up
 MOST_START_UP = 25.0  # seconds

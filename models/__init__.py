@@ -1,1 +1,1 @@
-"""The model and its data contract. Imports nothing of `pipeline` or `components`."""
+"""The network and its data contract. Imports none of the project's other packages, so that it can be taken alone."""

@@ -1,1 +1,1 @@
-"""What runs, and where: configuration, the DAG, its runners and the `fpn` command."""
+"""What runs, and where: configuration, the DAG, its runners, what runs leave, and the `fpn` command (cli.py)."""

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md: every key of the configuration with its default and meaning, from pipeline/config.py."""
+"""Writes docs/configuration.md: every key of the configuration with its default and meaning, from pipeline/config."""
 
 import typing
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import Config
+from pipeline.config.whole import Config
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = """# Configuration
 
 One YAML file a pipeline; an unknown key or a wrong type is an error that names the nearest key. `--set train.epochs=20` changes
-a value for one run. This table is made by `scripts/configuration_table.py` from `pipeline/config.py`.
+a value for one run. This table is made by `scripts/configuration_table.py` from `pipeline/config`.
 
 | key | default | meaning |
 | --- | --- | --- |

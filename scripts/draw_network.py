@@ -8,8 +8,8 @@ import keras
 import matplotlib.pyplot as plt
 
 from models.fpn import FeaturePyramid, build_classifier
-from pipeline.component_settings import classifier_config
-from pipeline.config import load_config
+from pipeline.config.loading import load_config
+from pipeline.dag.component_settings import classifier_config
 
 _COLOURS = {"C": "#dbe4f0", "merge": "#fdf1d8", "P": "#d9ecdc", "head": "#f3dede"}
 _COLUMNS = {"C": 0.0, "merge": 2.1, "P": 3.75, "head": 5.45, "logits": 7.2}

@@ -1,8 +1,8 @@
-"""Writes the table of metrics in docs/evaluation.md, from components/evaluator/metrics.py."""
+"""Writes the table of metrics in docs/evaluation.md, from evaluation/metrics.py."""
 
 from pathlib import Path
 
-from components.evaluator.metrics import METRICS
+from evaluation.metrics import METRICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 _BEGIN, _END = "<!-- made by scripts/metrics_table.py -->\n", "<!-- end of the table -->\n"

@@ -136,8 +136,9 @@ def exported(tmp_path_factory) -> Exported:
     from models.image_settings import TransformSettings
     from models.packing import as_dict
     from models.preprocessing import preprocessing_fn
-    from pipeline.component_settings import classifier_config, image_settings
-    from pipeline.config import ImageConfig, ModelConfig
+    from pipeline.config.data import ImageConfig
+    from pipeline.config.network import ModelConfig
+    from pipeline.dag.component_settings import classifier_config, image_settings
 
     folder = tmp_path_factory.mktemp("export")
     pictures = np.random.default_rng(11).integers(0, 256, (7, 24, 20), dtype=np.uint8)

@@ -15,8 +15,8 @@ from benchmarks import ingestion, scale
 from benchmarks.backbones import multiply_adds
 from models import features
 from models.preprocessing import images_from_files
-from pipeline.component_settings import image_settings
-from pipeline.config import ImageConfig
+from pipeline.config.data import ImageConfig
+from pipeline.dag.component_settings import image_settings
 
 
 def test_multiply_adds_are_those_of_every_kernel_at_every_position():

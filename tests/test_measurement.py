@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import performance_page, plain_keras, whole_run
 from benchmarks.measurement import Figure, figures_table
-from pipeline.config import Config
+from pipeline.config.whole import Config
 
 
 def test_a_bar_is_on_the_median_of_the_repeats_ratios():

@@ -1,6 +1,5 @@
-"""BulkInferrer, and the ingestion of the images that it answers."""
+"""BulkInferrer: answers the images of ScoreExampleGen, if the model is good."""
 
-from dataclasses import replace
 from typing import ClassVar
 
 from tfx.dsl.components.base import base_beam_component, executor_spec
@@ -9,22 +8,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.bulk_inferrer import executor
 from components.bulk_inferrer.settings import InferrerSettings
-from components.image_example_gen.component import ImageExampleGen
-from components.image_example_gen.settings import IngestionSettings
 from models.packing import pack
-
-
-class ScoreExampleGen(ImageExampleGen):
-    """Takes in images that are no part of the training data, labelled or not, into one split."""
-
-    def __init__(self, input_base: str, settings: IngestionSettings) -> None:
-        """Creates the component; unusable files are set aside, however many there are.
-
-        Args:
-          input_base: the data folder.
-          settings: as for ImageExampleGen.
-        """
-        super().__init__(input_base, replace(settings, labelled=False, duplicates="report", max_rejected=1.0))
 
 
 class BulkInferrerSpec(ComponentSpec):

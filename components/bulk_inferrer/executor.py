@@ -17,10 +17,10 @@ from components.bulk_inferrer.model import Image, Model, is_multi_label, read_cl
 from components.bulk_inferrer.scores import Tables
 from components.bulk_inferrer.settings import InferrerSettings
 from components.examples import split_files
-from components.files import replace_file
 from models import features
 from models.packing import unpack
 from models.records import read_records
+from storage.files import replace_file
 
 SETTINGS_KEY: Final = "settings"
 SUMMARY_FILE: Final = "summary.json"  # the fields of `scores.Counts`

@@ -12,8 +12,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx.dsl.io import fileio
 
-from components.image_example_gen.decoding import RejectedImage
-from components.image_example_gen.loading import Decoder
+from images.files.decoding import RejectedImage
+from images.loading import Decoder
 from models import features
 from models.image_settings import ImageSettings
 

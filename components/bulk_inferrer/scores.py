@@ -16,15 +16,15 @@ from pyarrow import parquet
 from tfx.dsl.io import fileio
 
 from components.bulk_inferrer.model import Answers
-from components.evaluator.groups import combine
-from components.evaluator.predictions import Predictions
-from components.evaluator.settings import GroupRule
-from components.files import replace_file
-from components.image_example_gen.executor import REJECTED_FILE
-from components.image_example_gen.listing import open_file
-from components.stores import open_to_write
+from evaluation.groups import combine
+from evaluation.predictions import Predictions
+from evaluation.settings import GroupRule
+from images.dataset.listing import open_file
+from images.index import REJECTED_FILE
 from models import features
 from models.files import replaced
+from storage.files import replace_file
+from storage.stores import open_to_write
 
 SCORES_FOLDER: Final = "scores"
 GROUPS_FILE: Final = "groups.parquet"

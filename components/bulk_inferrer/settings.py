@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.evaluator.settings import GroupRule
+from evaluation.settings import GroupRule
 
 
 @dataclass(frozen=True, kw_only=True)

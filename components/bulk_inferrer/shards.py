@@ -6,9 +6,10 @@ import apache_beam as beam
 
 from components.bulk_inferrer.model import Image, Model
 from components.bulk_inferrer.scores import Rejected, Tables
-from components.image_example_gen.loading import read_checked
-from components.image_example_gen.row import Row, pack, unpack
-from components.image_example_gen.settings import FileSettings
+from images.dataset.row import Row
+from images.loading import read_checked
+from images.settings import FileSettings
+from images.shards import pack, unpack
 
 
 class _ScoreShard(beam.DoFn):

@@ -9,7 +9,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import proto_utils
 
 from components.evaluator import executor
-from components.evaluator.settings import EvaluatorSettings
+from evaluation.settings import EvaluatorSettings
 from models.packing import pack
 
 

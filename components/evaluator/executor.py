@@ -16,19 +16,19 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components.baseline.memory import last_pushed
-from components.evaluator import intervals, metrics
-from components.evaluator.comparison import flips
-from components.evaluator.groups import evaluate_groups
+from components.earlier_runs.state_folder import last_pushed
 from components.evaluator.predict import predict, take_parts
-from components.evaluator.predictions import Predictions
-from components.evaluator.results import Comparison, Evaluation, Metric, Slice, SliceKey, write_evaluation
-from components.evaluator.settings import EvaluatorSettings
-from components.evaluator.shortcuts import find_shortcuts
-from components.evaluator.slicing import slice_images
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
-from components.evaluator.verdicts import judge
 from components.examples import split_files
+from evaluation import intervals, metrics
+from evaluation.flips import flips
+from evaluation.groups import evaluate_groups
+from evaluation.predictions import Predictions
+from evaluation.results import Comparison, Evaluation, Metric, Slice, SliceKey, write_evaluation
+from evaluation.settings import EvaluatorSettings
+from evaluation.shortcuts import find_shortcuts
+from evaluation.slicing import slice_images
+from evaluation.verdicts import judge
 from models.packing import unpack
 
 SETTINGS_KEY: Final = "settings"

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tfx.dsl.io import fileio
 from tfx_bsl.coders import example_coder
 
-from components.errors import UserError
-from components.evaluator.predictions import Predictions
+from base.errors import UserError
+from evaluation.predictions import Predictions
 from models import features
 from models.records import read_records
 

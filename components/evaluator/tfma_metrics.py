@@ -15,9 +15,9 @@ from tensorflow_model_analysis.extractors import extractor
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
-from components.evaluator import metrics
-from components.evaluator.predictions import Predictions
-from components.evaluator.results import SliceKey
+from evaluation import metrics
+from evaluation.predictions import Predictions
+from evaluation.results import SliceKey
 
 EXAMPLE_COUNT: Final = "example_count"
 CONFUSION_MATRIX: Final = "confusion_matrix"  # a plot

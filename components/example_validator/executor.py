@@ -13,8 +13,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, writer_utils
 
-from components.baseline.memory import keep_statistics, previous_statistics
-from components.errors import UserError
+from base.errors import UserError
+from components.earlier_runs.state_folder import keep_statistics, previous_statistics
 from components.example_validator.comparison import MEASURES, name_splits, with_thresholds
 
 MAX_DRIFT_KEY: Final = "max_drift"

@@ -1,11 +1,16 @@
 """ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test, or in folds."""
 
+from dataclasses import replace
+
+from google.protobuf import struct_pb2
 from tfx.components.example_gen import component
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
-from components.image_example_gen import driver, executor, source
-from components.image_example_gen.settings import IngestionSettings
+from components.image_example_gen import driver, executor
+from images.dataset import source
+from images.settings import IngestionSettings
+from models import packing
 
 
 class ImageExampleGen(component.FileBasedExampleGen):
@@ -30,5 +35,27 @@ class ImageExampleGen(component.FileBasedExampleGen):
         super().__init__(
             input_base=input_base,
             output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
-            custom_config=executor.pack_settings(settings),
+            custom_config=pack_settings(settings),
         )
+
+
+def pack_settings(settings: IngestionSettings) -> example_gen_pb2.CustomConfig:
+    """The component's settings as the message that the specification of file-based ExampleGens has room for."""
+    struct = struct_pb2.Struct()
+    struct["settings"] = packing.pack(settings)
+    config = example_gen_pb2.CustomConfig()
+    config.custom_config.Pack(struct)
+    return config
+
+
+class ScoreExampleGen(ImageExampleGen):
+    """Takes in images that are no part of the training data, labelled or not, into one split."""
+
+    def __init__(self, input_base: str, settings: IngestionSettings) -> None:
+        """Creates the component; unusable files are set aside, however many there are.
+
+        Args:
+          input_base: the data folder.
+          settings: as for ImageExampleGen.
+        """
+        super().__init__(input_base, replace(settings, labelled=False, duplicates="report", max_rejected=1.0))

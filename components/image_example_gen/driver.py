@@ -4,9 +4,9 @@ from typing import Any
 
 from tfx.components.example_gen import driver, input_processor
 
-from components.image_example_gen import source
 from components.image_example_gen.executor import unpack_settings
-from components.image_example_gen.settings import IngestionSettings
+from images.dataset import source
+from images.settings import IngestionSettings
 
 
 class _FilesProcessor(input_processor.FileBasedInputProcessor):

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -17,49 +17,19 @@ from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
-from components.errors import UserError
-from components.files import replace_file
-from components.image_example_gen import source
-from components.image_example_gen.duplicates import write_duplicates
+from base.errors import UserError
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
-from components.image_example_gen.index import INDEX_FILE, SCHEMA, IndexRow
-from components.image_example_gen.layout import Shard, declare_layout
-from components.image_example_gen.loading import Loader
 from components.image_example_gen.reuse import find_written, shard_key, take_over
-from components.image_example_gen.row import pack, unpack
-from components.image_example_gen.settings import IngestionSettings
 from components.image_example_gen.writing import SplitWriters
+from images.dataset import source
+from images.duplicates import write_duplicates
+from images.index import INDEX_FILE, REJECTED_FILE, SCHEMA, SUMMARY_FILE, IndexRow
+from images.layout import Shard, declare_layout
+from images.loading import Loader
+from images.settings import IngestionSettings
+from images.shards import make_shards, pack, unpack
 from models import features, packing
-
-# {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files,
-#  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
-SUMMARY_FILE = "ingestion.json"
-REJECTED_FILE = "rejected.csv"  # columns path, label, reason
-_SHARD_ROWS, _SHARD_BYTES = 8192, 2**27  # about, of one shard
-
-
-def make_shards(rows: Iterable[source.Row], most: int = _SHARD_ROWS) -> list[list[source.Row]]:
-    """Cuts the data set into parts that one worker reads and writes, one after the other.
-
-    Args:
-      rows: in an order in which those of one span, and of one record file, follow each other.
-      most: rows of a shard.
-
-    Returns:
-      Shards of up to `most` rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
-    """
-    shards: list[list[source.Row]] = []
-    size = 0
-    for row in rows:
-        last = shards[-1][-1] if shards else None
-        same_file = last is not None and row.record is not None and last.path == row.path
-        full = bool(shards) and (size >= _SHARD_BYTES or len(shards[-1]) >= most)
-        if last is None or row.span != last.span or (full and not same_file):
-            shards.append([])
-            size = 0
-        shards[-1].append(row)
-        size += row.size
-    return shards
+from storage.files import replace_file
 
 
 class _WriteShard(beam.DoFn):
@@ -211,15 +181,6 @@ def _check_rejected(folder: str, summary: dict[str, Any], max_rejected: float) -
         f"({first['reason']}); all are listed in {kept}\n"
         f"Mend or remove them, or raise data.max_rejected ({max_rejected:g})"
     )
-
-
-def pack_settings(settings: IngestionSettings) -> example_gen_pb2.CustomConfig:
-    """The component's settings as the message that the specification of file-based ExampleGens has room for."""
-    struct = struct_pb2.Struct()
-    struct["settings"] = packing.pack(settings)
-    config = example_gen_pb2.CustomConfig()
-    config.custom_config.Pack(struct)
-    return config
 
 
 def unpack_settings(exec_properties: dict[str, Any]) -> IngestionSettings:

@@ -17,14 +17,14 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from tfx.dsl.io import fileio
 
-from components.files import replace_file
-from components.image_example_gen.duplicates import as_codes, looks_of
-from components.image_example_gen.index import SCHEMA
-from components.image_example_gen.loading import Loader
-from components.image_example_gen.perceptual_hash import near_pairs
-from components.image_example_gen.row import pack, unpack
-from components.image_example_gen.settings import IngestionSettings
-from components.image_example_gen.source import Row
+from images.dataset.source import Row
+from images.duplicates import as_codes, looks_of
+from images.files.perceptual_hash import near_pairs
+from images.index import SCHEMA
+from images.loading import Loader
+from images.settings import IngestionSettings
+from images.shards import pack, unpack
+from storage.files import replace_file
 
 _HASHES: Final = pa.schema([SCHEMA.field(name) for name in ("group", "content_hash", "perceptual_hash")])
 _LINKS_AT_ONCE: Final = 4_000_000

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
-from components.files import replace_file
-from components.image_example_gen.index import INDEX_FILE
-from components.image_example_gen.layout import SHARDS_FILE, decoded_folder, read_shards, shard_path
-from components.image_example_gen.listing import open_file
-from components.image_example_gen.row import Row
-from components.image_example_gen.settings import IngestionSettings
+from images.dataset.listing import open_file
+from images.dataset.row import Row
+from images.index import INDEX_FILE
+from images.layout import SHARDS_FILE, decoded_folder, read_shards, shard_path
+from images.settings import IngestionSettings
+from images.shards import link_or_copy
 from models.packing import as_dict
+from storage.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,3 @@ def take_over(written: WrittenShard, examples: str, number: int, shards: int, sp
         table = parquet.ParquetFile(file).read_row_group(written.number)
     replace_file(index_part, lambda part: parquet.write_table(table, part))
     return table.num_rows
-
-
-def link_or_copy(old: str, new: str) -> None:
-    """Gives a file, which nobody changes, a second name."""
-    try:
-        os.link(old, new)
-    except OSError:  # another file system, or none of this machine
-        fileio.copy(old, new, overwrite=True)

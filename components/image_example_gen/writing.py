@@ -3,26 +3,13 @@
 import contextlib
 import os
 from types import TracebackType
-from typing import NamedTuple
 
 import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from components.image_example_gen.layout import decoded_folder, shard_path
+from images.layout import decoded_folder, shard_path
+from images.loading import Examples
 from models.files import replaced
-
-
-class Examples(NamedTuple):
-    """One image as serialised tf.Examples.
-
-    Attributes:
-      whole: with the file, for all who read examples.
-      decoded: with the pixels that the network sees in place of the file, so that Transform need not read and decode it;
-        None where ingestion can't know them.
-    """
-
-    whole: bytes
-    decoded: bytes | None
 
 
 class SplitWriters:

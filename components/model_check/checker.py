@@ -31,7 +31,7 @@ GO: Final = "go\n"
 
 BATCHES: Final = (1, 7, 64)
 _INPUTS: Final = {"serving_default": "image_bytes", "predict_examples": "examples"}  # by signature
-_PROJECT: Final = ("models", "components", "pipeline")
+_PROJECT: Final = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
 _TIMED: Final = {1: 200, 64: 5}  # requests of a batch size that are timed, at least
 _LONGEST: Final = 5.0  # seconds of a batch size, after which no more requests are made than the images need
 _HUGE: Final = 60_000  # pixels

@@ -14,12 +14,12 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components.errors import UserError
-from components.evaluator.predictions import Predictions
+from base.errors import UserError
 from components.examples import split_files
 from components.model_check import checker, process
 from components.model_check.results import CheckResult, judge, write_check
 from components.model_check.settings import CheckSettings
+from evaluation.predictions import Predictions
 from models import features
 from models.packing import unpack
 from models.records import read_records

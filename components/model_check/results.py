@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from tfx.dsl.io import fileio
 
-from components.files import replace_file
 from components.model_check.settings import CheckSettings
+from storage.files import replace_file
 
 CHECK_FILE: Final = "check.json"
 # Limit in the configuration -> the measurement, its name for a person, and its unit.

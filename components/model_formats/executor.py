@@ -18,16 +18,16 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
-from components.errors import UserError
-from components.evaluator.groups import evaluate_groups
-from components.evaluator.intervals import estimate, estimate_difference
-from components.evaluator.predictions import Predictions
-from components.evaluator.results import Slice, Verdict
-from components.evaluator.slicing import slice_images
-from components.evaluator.verdicts import judge
+from base.errors import UserError
 from components.examples import split_files
 from components.model_formats.results import FOLDER, FormatResult, write_results
 from components.model_formats.settings import FormatSettings
+from evaluation.groups import evaluate_groups
+from evaluation.intervals import estimate, estimate_difference
+from evaluation.predictions import Predictions
+from evaluation.results import Slice, Verdict
+from evaluation.slicing import slice_images
+from evaluation.verdicts import judge
 from models import features, formats
 from models.packing import unpack
 from models.records import read_records

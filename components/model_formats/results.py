@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from tfx.dsl.io import fileio
 
-from components.evaluator.results import Verdict, read_verdict
-from components.files import replace_file
+from evaluation.results import Verdict, read_verdict
+from storage.files import replace_file
 
 FOLDER: Final = "assets.extra/formats"  # in the SavedModel's folder, where TensorFlow Serving does not look
 RESULTS_FILE: Final = "formats.json"

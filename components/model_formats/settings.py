@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.evaluator.settings import GroupRule, Threshold
+from evaluation.settings import GroupRule, Threshold
 from models.settings import Format
 
 

@@ -12,10 +12,10 @@ from tfx.components.pusher import executor as stock_executor
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import io_utils
 
-from components.evaluator.results import read_evaluation
 from components.pusher.run_folder import run_folder_of
 from components.pusher.settings import PusherSettings
 from components.pusher.versions import Record, push
+from evaluation.results import read_evaluation
 from models.packing import unpack
 
 FOLDER_KEY: Final = "folder"

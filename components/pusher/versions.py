@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
-from components.errors import UserError
+from base.errors import UserError
 
 RECORD_FILE: Final = "assets.extra/push.json"
 LATEST_FILE: Final = "latest"
@@ -341,8 +341,8 @@ def _files(path: str) -> Any:
         return _LOCAL
     from tfx.dsl.io import fileio, filesystem_registry  # noqa: F401  # fileio makes TensorFlow's file systems known
 
-    import components.s3  # noqa: F401  # makes s3:// known
-    from components.stores import check_packages
+    import storage.s3  # noqa: F401  # makes s3:// known
+    from storage.stores import check_packages
 
     check_packages(path)
     return filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.get_filesystem_for_path(path)
@@ -353,7 +353,7 @@ def _open(folder: str, make: bool = True) -> Iterator[_Folder | _Bucket]:
     place = _Bucket(folder) if "://" in folder else _Folder(folder)
     if make:
         if "://" in folder:
-            from components.stores import check_bucket
+            from storage.stores import check_bucket
 
             check_bucket(folder)
         place.files.makedirs(place.path)

@@ -16,9 +16,9 @@ from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_com
 from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
-from components.errors import UserError
-from components.image_example_gen.layout import find_layout
-from components.transform import spans
+from base.errors import UserError
+from components.transform import span_cache
+from images.layout import find_layout
 from models.files import replaced
 from models.records import read_records
 
@@ -76,7 +76,7 @@ class Executor(executor.Executor):
             examples = decoded
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
-        with spans.span_by_span(examples, layout.shards if layout else [], list(config.analyze), outputs) as inputs:
+        with span_cache.span_by_span(examples, layout.shards if layout else [], list(config.analyze), outputs) as inputs:
             super().Do({**input_dict, **inputs}, outputs, exec_properties)
 
         splits = list(config.transform)

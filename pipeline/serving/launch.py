@@ -4,7 +4,7 @@ import argparse
 import os
 import socket
 
-from components.errors import UserError
+from base.errors import UserError
 from pipeline.serving.folders import is_version, numbered_versions
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.overlay import overlay, panel_size, shown
+from pipeline.pushed.overlay import overlay, panel_size, shown
 
 
 def explained_rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from pipeline.serving.served_model import ServedModel
 from pipeline.serving.versions import Versions
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds; the model's thread and the event loop take turns often, so that neither waits long
-_TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+_TEMPLATES: Final = [Path(__file__).parent / "templates", Path(__file__).parents[1] / "pages" / "templates"]
 
 logger = logging.getLogger("fpn")
 

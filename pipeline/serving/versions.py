@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from components.errors import UserError
+from base.errors import UserError
 from pipeline.serving.folders import is_version, numbered_versions
 from pipeline.serving.model import Model
 

@@ -16,12 +16,12 @@ from object_stores import Store
 from PIL import Image
 from tfx.dsl.io import fileio
 
-from components.errors import UserError
-from components.files import remove_markers, replace_file
-from components.image_example_gen import source
-from components.image_example_gen.loading import read_checked
+from base.errors import UserError
 from components.pusher import versions
 from components.pusher.versions import RECORD_FILE, Record, fetch, list_versions, push, roll_back
+from images.dataset import source
+from images.loading import read_checked
+from storage.files import remove_markers, replace_file
 
 PROJECT = Path(__file__).parents[2]
 FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "variables/variables.data-00000-of-00001": "weights"}

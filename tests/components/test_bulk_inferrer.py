@@ -11,12 +11,13 @@ from pyarrow import parquet
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 
 from components.bulk_inferrer import scores
-from components.bulk_inferrer.component import BulkInferrer, ScoreExampleGen
+from components.bulk_inferrer.component import BulkInferrer
 from components.bulk_inferrer.executor import Executor
 from components.bulk_inferrer.model import Answers, Image
 from components.bulk_inferrer.settings import InferrerSettings
-from components.evaluator.settings import GroupRule
 from components.image_example_gen import executor as ingestion
+from components.image_example_gen.component import ScoreExampleGen
+from evaluation.settings import GroupRule
 
 MEAN = GroupRule(rule="mean", share=0.1, positive=None)
 

@@ -16,11 +16,11 @@ from tfx.types import channel_utils, standard_artifacts
 
 from components.evaluator import executor
 from components.evaluator.component import Evaluator
-from components.evaluator.predictions import Predictions
-from components.evaluator.results import read_evaluation
+from evaluation.predictions import Predictions
+from evaluation.results import read_evaluation
 from models import features
-from pipeline.config import EvaluateConfig
-from pipeline.evaluation import build_eval_config, evaluation_settings
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.dag.eval_config import build_eval_config, evaluation_settings
 
 CLASSES = ["cat", "dog", "owl"]
 IMAGES = 240

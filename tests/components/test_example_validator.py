@@ -11,7 +11,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 
-from components.errors import UserError
+from base.errors import UserError
 from components.example_validator.executor import Distance, Executor, read_anomalies, read_distances
 
 Splits = dict[str, pd.DataFrame]

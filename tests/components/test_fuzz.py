@@ -35,8 +35,9 @@ def ingest(data: Path, output: Path) -> dict[str, float]:
 
     from components.image_example_gen.component import ImageExampleGen
     from components.image_example_gen.executor import Executor
-    from pipeline.component_settings import ingestion_settings
-    from pipeline.config import Config, DataConfig, ImageConfig
+    from pipeline.config.data import DataConfig, ImageConfig
+    from pipeline.config.whole import Config
+    from pipeline.dag.component_settings import ingestion_settings
 
     section = DataConfig(path=str(data), max_rejected=1.0, max_pixels=MAX_PIXELS, pages="all")
     image = ImageConfig(height=24, width=24, channels=1)
@@ -84,7 +85,7 @@ def test_ten_thousand_damaged_files_take_bounded_memory_and_time(tmp_path: Path)
     # In a process of its own, for its peak of memory, and which a crash of a library would end alone.
     program = f"""
 import json, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(PROJECT / "tests" / "helpers")]!r}
 from pathlib import Path
 from test_fuzz import ingest
 folder = Path({str(tmp_path)!r})

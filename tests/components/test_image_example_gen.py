@@ -14,13 +14,15 @@ from PIL import Image
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 
-from components.errors import UserError
-from components.image_example_gen import source
+from base.errors import UserError
 from components.image_example_gen.component import ImageExampleGen
-from components.image_example_gen.executor import REJECTED_FILE, SUMMARY_FILE, Executor
+from components.image_example_gen.executor import Executor
+from images.dataset import source
+from images.index import REJECTED_FILE, SUMMARY_FILE
 from models import features
-from pipeline.component_settings import ingestion_settings
-from pipeline.config import Config, DataConfig, ImageConfig, SplitsConfig
+from pipeline.config.data import DataConfig, ImageConfig, SplitsConfig
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import ingestion_settings
 
 DATA = DataConfig(path="", splits=SplitsConfig(train=2, eval=1, test=1, stratify=True), max_pixels=1_000_000)
 SETTINGS = ingestion_settings(Config(name="ingestion", data=DATA, image=ImageConfig(height=8, width=8)))

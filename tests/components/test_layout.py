@@ -6,7 +6,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import standard_artifacts
 
-from components.image_example_gen.layout import Shard, declare_layout, decoded_folder, find_layout
+from images.layout import Shard, declare_layout, decoded_folder, find_layout
 
 SHARDS = [Shard("a", 1), Shard("b", 2)]
 

@@ -13,8 +13,7 @@ from executors import context, make_artifact
 from tfx.components.util import model_utils
 from tfx.types import channel_utils, standard_artifacts
 
-from components.errors import UserError
-from components.evaluator.predictions import Predictions
+from base.errors import UserError
 from components.model_check import executor, process
 from components.model_check.component import ModelCheck
 from components.model_check.results import judge, read_check
@@ -22,10 +21,11 @@ from components.model_check.settings import CheckSettings
 from components.pusher import executor as pusher
 from components.pusher.component import Pusher
 from components.pusher.settings import PusherSettings
+from evaluation.predictions import Predictions
 from models import features
-from pipeline.component_settings import check_settings
-from pipeline.config import load_config
-from pipeline.splits import TRAIN_EVAL_TEST
+from pipeline.config.loading import load_config
+from pipeline.dag.component_settings import check_settings
+from pipeline.dag.splits import TRAIN_EVAL_TEST
 
 IMAGES = 70  # in two files, of which the first has more
 

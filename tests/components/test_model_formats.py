@@ -9,17 +9,17 @@ import tensorflow as tf
 from executors import context, make_artifact
 from tfx.types import channel_utils, standard_artifacts
 
-from components.errors import UserError
-from components.evaluator.predictions import Predictions
+from base.errors import UserError
 from components.model_formats import executor
 from components.model_formats.component import ModelFormats
 from components.model_formats.results import read_results
 from components.model_formats.settings import FormatSettings
+from evaluation.predictions import Predictions
 from models import features, formats
 from models.packing import pack, unpack
-from pipeline.config import Config
-from pipeline.evaluation import format_settings
-from pipeline.splits import TRAIN_EVAL_TEST
+from pipeline.config.whole import Config
+from pipeline.dag.eval_config import format_settings
+from pipeline.dag.splits import TRAIN_EVAL_TEST
 
 TOLERANCES = {"float16": 2e-3, "int8": 0.05, "onnx": 1e-5}
 

@@ -15,13 +15,13 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 
-from components.errors import UserError
-from components.evaluator.results import Evaluation, Metric, Slice, write_evaluation
+from base.errors import UserError
 from components.pusher import versions
 from components.pusher.executor import Executor
 from components.pusher.run_folder import tell_run_folder
 from components.pusher.versions import RECORD_FILE, Record, list_versions, push, roll_back
-from pipeline.pushed_model import find_version
+from evaluation.results import Evaluation, Metric, Slice, write_evaluation
+from pipeline.pushed.pushed_model import find_version
 
 FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "variables/variables.data-00000-of-00001": "weights"}
 

@@ -14,8 +14,8 @@ from pyarrow import parquet
 from tensorflow_transform.beam import analysis_graph_builder
 from tfx.types import standard_artifacts
 
-from components.errors import UserError
-from components.image_example_gen.spans import Span, find_spans, root_of
+from base.errors import UserError
+from images.dataset.spans import Span, find_spans, root_of
 from models import features
 
 PER_SPAN = 21

@@ -34,10 +34,10 @@ import yaml
 from kfp import local
 from kfp.local.executor_input_utils import get_local_task_resource_name
 
-from components.evaluator.results import read_evaluation
+from base.redirection import output_to
 from components.pusher.versions import list_versions
-from pipeline.digits import write_digits
-from pipeline.redirection import output_to
+from evaluation.results import read_evaluation
+from pipeline.samples.digits import write_digits
 
 PROJECT = Path(__file__).parents[2]
 BASE = "localhost/fpn-base:trixie"

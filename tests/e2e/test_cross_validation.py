@@ -11,7 +11,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from components.evaluator.results import read_evaluation
+from evaluation.results import read_evaluation
 from models import features
 
 PROJECT = Path(__file__).parents[2]

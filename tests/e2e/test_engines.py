@@ -16,10 +16,11 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from benchmarks.engines import ENGINES, Unavailable, newest, run_data_side
-from components.evaluator.predictions import Predictions
-from components.evaluator.results import read_evaluation
+from evaluation.predictions import Predictions
+from evaluation.results import read_evaluation
 from models import features
-from pipeline.config import BeamConfig, Config
+from pipeline.config.beam import BeamConfig
+from pipeline.config.whole import Config
 
 pytestmark = [pytest.mark.slow, pytest.mark.extra]
 CLASSES = ("cat", "dog", "owl")  # of the model in conftest.py

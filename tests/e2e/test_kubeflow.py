@@ -10,7 +10,7 @@ from few_digits import write_few_digits
 from kubeflow_backend import Backend, TaskFailed
 from PIL import Image
 
-from components.evaluator.results import read_evaluation
+from evaluation.results import read_evaluation
 
 DIGITS = 90  # three pictures each
 BUCKET = {scheme: f"bucket-{scheme}" for scheme in ("minio", "s3", "gs")}

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from few_digits import write_few_digits
 
-from components.errors import UserError
-from pipeline.metadata_server import parse_metadata_server
-from pipeline.metadata_store import PASSWORD_VARIABLE, check_store, make_store
-from pipeline.runs import read_runs
+from base.errors import UserError
+from pipeline.config.metadata_server import parse_metadata_server
+from pipeline.records.runs import read_runs
+from pipeline.records.store import PASSWORD_VARIABLE, check_store, make_store
 
 pytestmark = pytest.mark.extra
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from components.evaluator.results import read_evaluation
+from evaluation.results import read_evaluation
 from models import features
 
 COLOURS = ("blue", "green", "red")

@@ -12,15 +12,15 @@ from tfx.components import ImportExampleGen
 from tfx.proto import example_gen_pb2
 from tfx.types import standard_artifacts
 
-from components.errors import UserError
-from components.evaluator.predictions import Predictions
+from base.errors import UserError
 from components.transform.executor import Executor
+from evaluation.predictions import Predictions
 from models import features
-from pipeline import local_runner
-from pipeline.config import Config
-from pipeline.local_runner import Execution
-from pipeline.metadata_store import make_store
-from pipeline.pipeline import create_pipeline
+from pipeline.config.whole import Config
+from pipeline.dag.pipeline import create_pipeline
+from pipeline.local.workplace import Workplace, execute
+from pipeline.records.results import Execution
+from pipeline.records.store import make_store
 
 IMAGES = {"train": 96, "eval": 24, "test": 36}
 
@@ -80,9 +80,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Execution:
         store=store,
         example_gen=example_gen,
     )
-    place = local_runner.Workplace(folder, "run", Console(file=io.StringIO()), store)
+    place = Workplace(folder, "run", Console(file=io.StringIO()), store)
     place.folder.mkdir(parents=True)
-    return local_runner.execute(pipeline, place)
+    return execute(pipeline, place)
 
 
 def test_the_run_ends_with_a_pushed_model_and_metrics(ended: Execution) -> None:

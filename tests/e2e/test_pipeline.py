@@ -18,10 +18,10 @@ from few_digits import write_few_digits
 from nbclient import NotebookClient
 from PIL import Image
 
-from components.evaluator.results import read_evaluation
+from evaluation.results import read_evaluation
 from models import features
 
-PACKAGES = ("pipeline", "components", "models")
+PACKAGES = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
 ALL = [
     "ImageExampleGen",
     "StatisticsGen",

@@ -8,8 +8,8 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from pipeline.config import load_config
-from pipeline.pipeline import create_pipeline
+from pipeline.config.loading import load_config
+from pipeline.dag.pipeline import create_pipeline
 
 ALL = [
     "ImageExampleGen",

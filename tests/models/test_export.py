@@ -87,7 +87,8 @@ def test_the_model_runs_where_the_project_is_not(exported, tmp_path):
 import json, sys
 import tensorflow as tf
 answer = tf.saved_model.load({exported.path!r}).signatures["serving_default"](tf.constant([open("image.png", "rb").read()]))
-used = [name for name in sys.modules if name.split(".")[0] in ("models", "components", "pipeline", "keras", "tfx")]
+project = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
+used = [name for name in sys.modules if name.split(".")[0] in (*project, "keras", "tfx")]
 print(json.dumps([answer["probabilities"].numpy()[0].tolist(), [name for name in used if name.split(".")[0] != "keras"]]))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)

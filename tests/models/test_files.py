@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from base.local_files import new_file
 from models.files import replaced
-from pipeline.write_aside import new_file
 
 
 @pytest.mark.parametrize("writer", [lambda path: replaced(str(path)), new_file], ids=["any file system", "local"])

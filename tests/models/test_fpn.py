@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from models.fpn import FeaturePyramid, build_classifier
-from pipeline.component_settings import classifier_config
-from pipeline.config import ModelConfig
+from pipeline.config.network import ModelConfig
+from pipeline.dag.component_settings import classifier_config
 
 RANDOM = np.random.default_rng(3)
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from models.fpn import build_classifier
 from models.gradcam import explain_maps, split
-from pipeline.component_settings import classifier_config
-from pipeline.config import ModelConfig
+from pipeline.config.network import ModelConfig
+from pipeline.dag.component_settings import classifier_config
 
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.integers(0, 256, (5, 24, 40, 1), dtype=np.uint8)

@@ -16,8 +16,8 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from models import features, preprocessing
 from models.image_settings import TransformSettings
 from models.packing import as_dict
-from pipeline.component_settings import image_settings
-from pipeline.config import ImageConfig
+from pipeline.config.data import ImageConfig
+from pipeline.dag.component_settings import image_settings
 
 PERCENTILES = (2.0, 97.5)
 SIZE = image_settings(ImageConfig(height=20, width=30, channels=1))

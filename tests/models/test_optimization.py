@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from models import optimization
-from pipeline.component_settings import train_settings
-from pipeline.config import TrainConfig
+from pipeline.config.network import TrainConfig
+from pipeline.dag.component_settings import train_settings
 
 RANDOM = np.random.default_rng(3)
 LOGITS = RANDOM.normal(size=(6, 4)).astype(np.float32)

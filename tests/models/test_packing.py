@@ -5,13 +5,16 @@ from dataclasses import fields, replace
 
 import pytest
 
-from components.evaluator.settings import EvaluatorSettings
+from evaluation.settings import EvaluatorSettings
 from models.image_settings import ImageSettings
 from models.packing import as_dict, pack, unpack
 from models.settings import AugmentSettings, ClassifierConfig, TrainSettings
-from pipeline.component_settings import ingestion_settings, trainer_settings, tuner_settings
-from pipeline.config import AugmentConfig, Config, EvaluateConfig, ImageConfig, ModelConfig, ThresholdConfig, TrainConfig
-from pipeline.evaluation import evaluation_settings
+from pipeline.config.data import ImageConfig
+from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
+from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import ingestion_settings, trainer_settings, tuner_settings
+from pipeline.dag.eval_config import evaluation_settings
 
 SPACE = {
     "model.num_filters": {"min": 4, "max": 6},

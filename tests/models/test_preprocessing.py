@@ -15,8 +15,8 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from models import features, preprocessing, training
 from models.image_settings import TransformSettings
 from models.packing import as_dict
-from pipeline.component_settings import image_settings
-from pipeline.config import ImageConfig
+from pipeline.config.data import ImageConfig
+from pipeline.dag.component_settings import image_settings
 
 RANDOM = np.random.default_rng(7)
 LUMA = [0.2989, 0.587, 0.114]

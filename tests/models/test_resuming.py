@@ -23,8 +23,8 @@ from models.checkpoints import load_checkpoint
 from models.packing import as_dict
 from models.preprocessing import preprocessing_fn
 from models.training import run_fn, train_model
-from pipeline.component_settings import trainer_settings, transform_settings
-from pipeline.config import Config
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import trainer_settings, transform_settings
 
 EPOCHS = 4
 EXAMPLES = 256

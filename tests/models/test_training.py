@@ -16,8 +16,9 @@ import tensorflow as tf
 from models import callbacks, features, training
 from models.calibration import CALIBRATION_FILE, calibrate
 from models.preprocessing import serialize_images
-from pipeline.component_settings import train_settings, trainer_settings
-from pipeline.config import Config, TrainConfig
+from pipeline.config.network import TrainConfig
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import train_settings, trainer_settings
 
 CONFIG = train_settings(
     TrainConfig(epochs=1, batch_size=8, learning_rate=0.01, weight_decay=0.0, warmup_epochs=0.0, cache_gb=1.0)

@@ -8,8 +8,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import tuning
 from models.packing import as_dict
-from pipeline.component_settings import tuner_settings
-from pipeline.config import Config
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import tuner_settings
 
 SPACE = {
     "train.learning_rate": {"min": 1e-4, "max": 1e-1, "log": True},

@@ -1,0 +1,95 @@
+"""What a model has answered to each test image: one row an image, in a Parquet file."""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+from tfx.dsl.io import fileio
+
+from models import features
+from storage.files import replace_file
+
+PREDICTIONS_FILE: Final = "predictions.parquet"
+_CANDIDATE, _BASELINE = "probabilities", "baseline_probabilities"
+_METADATA: Final = b"fpn"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The test split's images, with the answers of a model and of the one that it is compared with.
+
+    Attributes:
+      rows: a row an image, with the raw features that are no bytes of pixels: features.FILENAME, GROUP, FORMAT, HEIGHT, ...,
+        and meta/ columns; and features.LABEL, of multi-label data "a|b", or "".
+      classes: names, in the order of the probabilities.
+      multi_label: whether an image can have any number of classes.
+      probabilities: float32 [images, classes], 0..1.
+      baseline: likewise of the last blessed model; None if there is none.
+    """
+
+    rows: pd.DataFrame
+    classes: list[str]
+    multi_label: bool
+    probabilities: np.ndarray
+    baseline: np.ndarray | None = None
+
+    @cached_property  # each slice asks for it
+    def labels(self) -> np.ndarray:
+        """int64 [images], positions in `classes`, -1 for others; of multi-label data uint8 [images, classes], 0 or 1."""
+        position = {name: number for number, name in enumerate(self.classes)}
+        texts = self.rows[features.LABEL]
+        if not self.multi_label:
+            return texts.map(position).fillna(-1).to_numpy(np.int64)
+        labels = np.zeros((len(texts), len(self.classes)), np.uint8)
+        for row, text in enumerate(texts):
+            labels[row, [position[name] for name in text.split(features.LABEL_SEPARATOR) if name in position]] = 1
+        return labels
+
+    @cached_property  # each slice asks for it
+    def groups(self) -> np.ndarray:
+        """int64 [images]: equal numbers for images of one group, from 0."""
+        return pd.factorize(self.rows[features.GROUP])[0].astype(np.int64)
+
+    def answers(self, probabilities: np.ndarray | None = None) -> np.ndarray:
+        """Of each image the most probable class, int64 [images]; of multi-label data all from 0.5, uint8 [images, classes].
+
+        Args:
+          probabilities: the model's, unless `baseline` is given.
+        """
+        values = self.probabilities if probabilities is None else probabilities
+        return (values >= 0.5).astype(np.uint8) if self.multi_label else values.argmax(axis=-1)
+
+    def write(self, folder: str) -> None:
+        """Writes `PREDICTIONS_FILE` into a folder."""
+        table = pa.Table.from_pandas(self.rows, preserve_index=False)
+        for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline)):
+            if values is not None:
+                flat = pa.array(values.astype(np.float32).ravel())
+                table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, len(self.classes)))
+        metadata = json.dumps({"classes": self.classes, "multi_label": self.multi_label}).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA: metadata})
+        replace_file(os.path.join(folder, PREDICTIONS_FILE), lambda file: parquet.write_table(table, file))
+
+    @classmethod
+    def read(cls, folder: str) -> "Predictions":
+        """Reads what `write` has written."""
+        with fileio.open(os.path.join(folder, PREDICTIONS_FILE), "rb") as file:
+            table = parquet.read_table(io.BytesIO(file.read()))
+        metadata = json.loads(table.schema.metadata[_METADATA])
+
+        def matrix(name: str) -> np.ndarray | None:
+            if name not in table.column_names:
+                return None
+            return table.column(name).combine_chunks().flatten().to_numpy().reshape(-1, len(metadata["classes"]))
+
+        probabilities = matrix(_CANDIDATE)
+        assert probabilities is not None
+        rows = table.drop_columns([name for name in (_CANDIDATE, _BASELINE) if name in table.column_names]).to_pandas()
+        return cls(rows, metadata["classes"], metadata["multi_label"], probabilities, matrix(_BASELINE))

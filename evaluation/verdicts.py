@@ -1,0 +1,168 @@
+"""Thresholds, and whether a model holds them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from base.errors import UserError
+from evaluation.groups import GROUP_METRICS
+from evaluation.metrics import METRICS, check_metrics, default_metrics
+from evaluation.results import GroupResult, Metric, Slice, Verdict, slice_name
+from evaluation.settings import Threshold
+
+_NAMED: Final = 5  # slices in a verdict's words
+_ROUNDING: Final = 1e-9  # 0.9 - 0.92 is a little less than -0.02
+
+
+def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section: str = "evaluate") -> None:
+    """Raises UserError if a threshold's metric is unknown, does not fit the data, or is none of groups where it should be.
+
+    Args:
+      thresholds: that a model is held to.
+      multi_label: whether an image can have any number of classes.
+      section: of the configuration, that has them, for the error.
+    """
+    thresholds = list(thresholds)
+    check_metrics([threshold.metric for threshold in thresholds], multi_label, section)
+    for threshold in thresholds:
+        if threshold.of == "groups" and threshold.metric not in GROUP_METRICS:
+            fits = "of_multi_label" if multi_label else "of_single_label"
+            known = [name for name in GROUP_METRICS if getattr(METRICS[name], fits)]
+            raise UserError(f"{section}.thresholds: {threshold.metric} is no metric of groups; those are {', '.join(known)}")
+
+
+def needed_metrics(names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool) -> list[str]:
+    """Names of the metrics to compute: those given, or all that fit the data, and those that thresholds are on.
+
+    Args:
+      names: `evaluate.metrics`; None or empty for all.
+      thresholds: that a model is held to.
+      multi_label: whether an image can have any number of classes.
+    """
+    return list(dict.fromkeys([*(names or default_metrics(multi_label)), *(threshold.metric for threshold in thresholds)]))
+
+
+def needed_slices(slices: Iterable[Sequence[str]], thresholds: Iterable[Threshold]) -> list[list[str]]:
+    """Features of slices that thresholds are on, beside those that are measured anyway.
+
+    Args:
+      slices: these, as `evaluate.slices`.
+      thresholds: that a model is held to.
+    """
+    known = {frozenset(features) for features in slices}
+    needed = []
+    for threshold in thresholds:
+        if threshold.features and frozenset(threshold.features) not in known:
+            known.add(frozenset(threshold.features))
+            needed.append(threshold.features)
+    return needed
+
+
+def judge(
+    thresholds: Iterable[Threshold],
+    slices: Sequence[Slice],
+    group: GroupResult | None,
+    baseline: str = "the last blessed model",
+) -> list[Verdict]:
+    """Holds a model to thresholds.
+
+    A metric's value decides, not its interval. What can't be measured has not held. Where there is no baseline model,
+    thresholds on the change do not apply and give no verdict.
+
+    Args:
+      thresholds: `evaluate.thresholds`; one can give two verdicts, on the value and on the change.
+      slices: all images first.
+      group: None without groups.
+      baseline: what the model of the comparisons is called.
+    """
+    compared = any(item.comparisons for item in slices)
+    verdicts = []
+    for threshold in thresholds:
+        larger_is_better = METRICS[threshold.metric].larger_is_better
+        lower, upper, change = threshold.lower, threshold.upper, threshold.change
+        if lower is not None or upper is not None:
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, against=""))
+        if change is not None and compared:
+            lower, upper = (change, None) if larger_is_better else (None, change)
+            verdicts.append(_verdict(threshold, slices, group, lower, upper, against=baseline))
+    return verdicts
+
+
+def _verdict(
+    threshold: Threshold,
+    slices: Sequence[Slice],
+    group: GroupResult | None,
+    lower: float | None,
+    upper: float | None,
+    against: str,
+) -> Verdict:
+    name, is_change = threshold.metric, bool(against)
+    if threshold.of == "groups":
+        where = "groups"
+        measured, found = _of_groups(name, group)
+    elif threshold.worst_of:
+        where = f"worst of {', '.join(threshold.worst_of)}"
+        measured, found = _of_worst(name, threshold.worst_of, slices, is_change)
+    else:
+        key = tuple(sorted(threshold.slice.items()))
+        where = slice_name(key)
+        item = next((item for item in slices if item.key == key), None)
+        measured, found = _of_slice(name, item, is_change)
+    passed = measured is not None and _holds(measured.value, lower, upper)
+    return Verdict(name, where, measured, passed, found, lower, upper, against)
+
+
+def _holds(value: float, lower: float | None, upper: float | None) -> bool:
+    return (lower is None or value >= lower - _ROUNDING) and (upper is None or value <= upper + _ROUNDING)
+
+
+def _of_groups(name: str, group: GroupResult | None) -> tuple[Metric | None, str]:
+    if group is None:
+        return None, "every group has one image"
+    measured = _defined(group.metrics.get(name))
+    return measured, "" if measured else "not defined on them"
+
+
+def _of_slice(name: str, item: Slice | None, is_change: bool) -> tuple[Metric | None, str]:
+    """What was measured, or why it was not."""
+    if item is None or item.examples == 0:
+        return None, "no images"
+    if item.too_small:
+        return None, f"{item.examples} image{'s' * (item.examples > 1)}, fewer than evaluate.min_slice_size"
+    if is_change:
+        measured = _defined(item.comparisons[name].difference) if name in item.comparisons else None
+    else:
+        measured = _defined(item.metrics.get(name))
+    return measured, "" if measured else "not defined on it"
+
+
+def _of_worst(name: str, features: Sequence[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
+    """The worst of the slices by these features, and which one it is; slices that were not measured are named."""
+    members = [item for item in slices if item.key and {feature for feature, _ in item.key} == set(features)]
+    if not members:
+        return None, "no images"
+    measured: list[tuple[Metric, str]] = []
+    too_small: list[str] = []
+    undefined: list[str] = []
+    for item in members:
+        metric, _ = _of_slice(name, item, is_change)
+        if metric:
+            measured.append((metric, item.name))
+        else:
+            (too_small if item.too_small else undefined).append(item.name)
+    notes = []
+    worst: Metric | None = None
+    if measured:
+        worst_of = min if METRICS[name].larger_is_better else max
+        worst, where = worst_of(measured, key=lambda pair: pair[0].value)
+        notes.append(f"worst: {where}")
+    notes += [f"{why}: {_some(names)}" for why, names in (("too few images", too_small), ("not defined", undefined)) if names]
+    return worst, "; ".join(notes)
+
+
+def _defined(metric: Metric | None) -> Metric | None:
+    return None if metric is None or math.isnan(metric.value) else metric
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,1 @@
+"""Which images a data set has, with their labels, groups and splits, before any is opened."""

@@ -1,0 +1,65 @@
+"""The data set by its folders: a folder a class, in folders for train, eval and test if there are such."""
+
+from base.errors import UserError
+from images.dataset.listing import File
+from images.dataset.row import SPLIT_NAMES, Row
+
+
+def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
+    """Takes the label from the first folder of a path, or from the second one where the first is that of a split.
+
+    Args:
+      folder: the data folder, for messages.
+      files: as listed.
+
+    Returns:
+      A row a file; files outside class folders are set aside.
+
+    Raises:
+      UserError: there are no class folders, or others beside those of the splits.
+    """
+    top_folders, split_folders = _top_folders(files)
+    has_splits = len(split_folders) > 1
+    if has_splits and (others := sorted(top_folders - split_folders)):
+        raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
+    depth = 2 if has_splits else 1
+    rows = []
+    labels: dict[str, tuple[str, ...]] = {}  # one tuple a class, however many images
+    for path, file in files.items():
+        parts = path.split("/", depth)
+        if len(parts) <= depth:
+            rows.append(Row(path, (), path, "", reason=file.reason or "not in a class folder", size=file.size))
+            continue
+        label = labels.setdefault(parts[depth - 1], (parts[depth - 1],))
+        split = SPLIT_NAMES[parts[0].lower()] if has_splits else ""
+        rows.append(Row(path, label, path, "" if file.reason else split, reason=file.reason, size=file.size))
+    if not labels and not any(file.reason for file in files.values()):
+        raise UserError(
+            f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"
+        )
+    return rows
+
+
+def read_any(files: dict[str, File]) -> list[Row]:
+    """Takes every file, in a folder or not; the label as in `read_folders`, where there is a folder to take it from.
+
+    Args:
+      files: as listed.
+
+    Returns:
+      A row a file, without a split.
+    """
+    depth = 2 if len(_top_folders(files)[1]) > 1 else 1
+    rows = []
+    labels: dict[str, tuple[str, ...]] = {}
+    for path, file in files.items():
+        parts = path.split("/", depth)
+        label = labels.setdefault(parts[depth - 1], (parts[depth - 1],)) if len(parts) > depth else ()
+        rows.append(Row(path, label, path, "", reason=file.reason, size=file.size))
+    return rows
+
+
+def _top_folders(files: dict[str, File]) -> tuple[set[str], set[str]]:
+    """The folders that paths begin with, and which of them are named as splits."""
+    top_folders = {path.split("/", 1)[0] for path in files if "/" in path}
+    return top_folders, {name for name in top_folders if name.lower() in SPLIT_NAMES}

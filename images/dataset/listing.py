@@ -1,0 +1,217 @@
+"""What files there are, on a local disk or in one of Beam's file systems, and which of them must not be opened."""
+
+import heapq
+import os
+import posixpath
+import stat
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from apache_beam.io.filesystems import FileSystems
+
+from base.errors import UserError
+from images.dataset.row import LEADS_OUT
+from images.reason import Reason
+from storage.stores import file_system, open_to_read
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that was found.
+
+    Attributes:
+      size: bytes.
+      modified: seconds since 1970.
+      reason: why it must not be opened, a `Reason` where it has a detail; "" if it may be.
+    """
+
+    size: int = 0
+    modified: float = 0.0
+    reason: str = ""
+
+
+def is_remote(path: str) -> bool:
+    """Whether it is a URI of one of Beam's file systems, such as gs://, s3:// or hdfs://, and no local path."""
+    return FileSystems.get_scheme(path) is not None
+
+
+def join(folder: str, path: str) -> str:
+    """Where a path is that is relative to a folder, unless it is a URI or absolute."""
+    if is_remote(path) or os.path.isabs(path):
+        return path
+    if not path:
+        return folder
+    return f"{folder.rstrip('/')}/{path}"
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file as it is, compressed or not."""
+    return open_to_read(path)
+
+
+def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
+    """All files below a folder that are not hidden, by path relative to it, in alphabetical order.
+
+    On a local disk, links are followed if they lead to a place inside the folder, others if they are allowed to; what they
+    lead to is then read once, however many ways there are. Links that are not followed, folders that can't be read and what
+    is no regular file are listed with a reason.
+
+    Args:
+      folder: a local path, or one of Beam's file systems (gs://, s3://, hdfs://).
+      allow_links: follow symbolic links that lead out of the folder.
+
+    Raises:
+      UserError: there is no such folder, or nothing in it.
+    """
+    try:
+        files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
+    except UserError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
+    if not files:
+        state = "holds no files" if is_remote(folder) or os.path.exists(folder) else "no such folder"
+        raise UserError(f"{folder}: {state}; give a folder of class folders, or one with a manifest, as data.path or --data")
+    return {path: files[path] for path in sorted(files)}
+
+
+def look_up(folder: str, paths: Iterable[str], allow_links: bool) -> dict[str, File]:
+    """Files that a listing of the folder does not have: hidden ones, behind links, or elsewhere.
+
+    Args:
+      folder: the data folder.
+      paths: relative to it and without needless dots, absolute, or URIs.
+      allow_links: whether a local path may lead out of the folder.
+
+    Returns:
+      Those that exist, by path; those that lead out of the folder and may not, with that as their reason, in any case.
+
+    Raises:
+      UserError: the place of a URI can't be listed.
+    """
+    found: dict[str, File] = {}
+    remote: dict[str, str] = {}  # URI -> path
+    root = "" if is_remote(folder) else os.path.realpath(folder)
+    for path in paths:
+        if is_remote(path):
+            remote[path] = path
+        elif not root and not os.path.isabs(path):
+            if not path.startswith("../"):
+                continue
+            if not allow_links:
+                found[path] = File(reason=LEADS_OUT)
+                continue
+            scheme, place = join(folder, path).split("://", 1)
+            remote[f"{scheme}://{posixpath.normpath(place)}"] = path
+        else:
+            real = os.path.realpath(join(folder, path))
+            if not allow_links and not (root and _is_inside(real, root)):
+                found[path] = File(reason=LEADS_OUT)
+            elif os.path.exists(real):
+                found[path] = _describe(os.stat(real))
+    for uri, item in _look_up_remote(remote).items():
+        found[remote[uri]] = item
+    return found
+
+
+def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
+    places: dict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        places[uri.rpartition("/")[0]].append(uri)
+    found = {}
+    for place, wanted in places.items():
+        try:
+            listed = _list_remote(place)
+        except Exception as error:
+            raise UserError(f"{wanted[0]}: can't be looked up ({error}); correct the manifest or the access to it") from error
+        for uri in wanted:
+            if item := listed.get(uri.rpartition("/")[2]):
+                found[uri] = item
+    return found
+
+
+def _list_remote(folder: str) -> dict[str, File]:
+    root = folder.rstrip("/") + "/"
+    files = {}
+    for item in file_system(root)._list(root):  # not match(), which takes [ and * in names for patterns
+        path = item.path.removeprefix(root)
+        # A name that ends in a slash stands for an empty folder.
+        if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
+            files[path] = File(item.size_in_bytes, item.last_updated_in_seconds)
+    return files
+
+
+def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
+    root = os.path.realpath(folder)
+    files: dict[str, File] = {}
+    if not os.path.exists(root):
+        return files
+    folders = [(root, "")]  # the real path, and the beginning of the paths in it
+    links: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    while folders or links:
+        # Links come last, so that files are found under their own path if they have one inside the folder.
+        if folders:
+            place, prefix = folders.pop()
+        else:
+            prefix, place = heapq.heappop(links)
+        if place in seen:
+            continue
+        seen.add(place)
+        try:
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if place == root:
+                raise
+            files[prefix.rstrip("/")] = File(reason=Reason("unreadable folder", error.strerror or type(error).__name__))
+            continue
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                if not allow_links and not _is_inside(real, root):
+                    files[path] = File(reason=LEADS_OUT)
+                elif os.path.isdir(real):
+                    heapq.heappush(links, (path + "/", real))
+                elif os.path.exists(real):
+                    files[path] = _describe(os.stat(real))
+                else:
+                    files[path] = File(reason="a link that leads nowhere")
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, path + "/"))
+            else:
+                try:
+                    files[path] = _describe(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue  # gone since the folder was read
+    return _with_readable_names(files)
+
+
+def _describe(found: os.stat_result) -> File:
+    if not stat.S_ISREG(found.st_mode):
+        return File(reason="not a regular file")
+    return File(found.st_size, found.st_mtime)
+
+
+def _is_inside(real: str, root: str) -> bool:
+    return real == root or real.startswith(root.rstrip("/") + "/")
+
+
+def _with_readable_names(files: dict[str, File]) -> dict[str, File]:
+    """Names that are no UTF-8 can't be written down; they stand in the listing with escapes."""
+    named = {}
+    for path, item in files.items():
+        if path.isascii():
+            named[path] = item
+            continue
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            path = os.fsencode(path).decode("utf-8", "backslashreplace")
+            item = File(item.size, item.modified, item.reason or "the name is not UTF-8")
+        named[path] = item
+    return named

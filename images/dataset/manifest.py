@@ -1,0 +1,297 @@
+"""The data set by a manifest, a CSV or Parquet table with a line an image."""
+
+import csv
+import difflib
+import io
+import math
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from base.errors import UserError
+from images.dataset import listing
+from images.dataset.listing import File
+from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.settings import Columns, SourceSettings
+
+_DEFAULT: Final = "manifest.csv"
+_OTHER_DEFAULT: Final = "manifest.parquet"
+_ROLES: Final = ("path", "label", "group", "split")
+_UNLABELLED_ROLES: Final = ("path", "label", "group")  # of data that is not for training
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A manifest's header and lines.
+
+    Attributes:
+      name: of the file, for messages.
+      columns: their names.
+      lines: (number, a value a column); values are text, of Parquet also int, float or None.
+      unit: what the numbers count: line or row.
+    """
+
+    name: str
+    columns: list[str]
+    lines: Iterator[tuple[int, list[Any]]]
+    unit: str
+
+
+def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings) -> str | None:
+    """Path of the manifest in the data folder.
+
+    Args:
+      folder: the data folder, for messages.
+      files: as listed.
+      settings: of the data set. Under its default name, a manifest need not be there, and may be manifest.parquet; so too
+        under any name of data that is not `labelled`.
+
+    Raises:
+      UserError: another one is asked for and is not there, or it can't be read for its suffix or where it leads to.
+    """
+    name = settings.manifest
+    if name not in files and (name == _DEFAULT or not settings.labelled):
+        if _DEFAULT in files:
+            return _DEFAULT
+        if _OTHER_DEFAULT not in files:
+            return None
+        name = _OTHER_DEFAULT
+    if not name.lower().endswith((".csv", ".parquet")):
+        raise UserError(f"data.manifest: {name} must end in .csv or .parquet")
+    if name not in files:
+        raise UserError(f"{folder}: no manifest {name}; correct data.manifest, or leave it out if there is none")
+    if files[name].reason:
+        raise UserError(f"{folder}/{name}: {files[name].reason}")
+    return name
+
+
+def read_manifest(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+    """Reads a manifest.
+
+    Args:
+      folder: the data folder.
+      name: path of the manifest in it; the files that it names are relative to its own folder.
+      files: as listed.
+      settings: of the data set. Where it is not `labelled`, the label is optional, and other columns than it, the path and
+        the group don't count.
+
+    Returns:
+      A row a line. Set aside are those without a label, and those whose file must not be opened.
+
+    Raises:
+      UserError: a column, a value or a file is missing or wrong.
+    """
+    table = _open_table(folder, name)
+    columns = settings.columns
+    labelled = settings.labelled
+    _check_columns(table, columns, labelled)
+    roles = _ROLES if labelled else _UNLABELLED_ROLES
+    where = {
+        role: table.columns.index(name) for role, name in columns.by_role.items() if role in roles and name in table.columns
+    }
+    converters = _converters(table, columns) if labelled else []
+    multi_label = settings.multi_label
+    base = posixpath.dirname(name)
+    labels: dict[str, tuple[str, ...]] = {}
+    numbers: dict[str, int] = {}
+    lines = []
+    for number, values in table.lines:
+        written = _text(values[where["path"]]).removeprefix("./")
+        if not written or "\0" in written:
+            raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
+        path = written if written in files and not base else _path_in(folder, base, written)
+        if path in numbers:
+            raise UserError(
+                f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
+            )
+        numbers[path] = number
+        text = _text(values[where["label"]]) if "label" in where else ""
+        if text not in labels:
+            labels[text] = split_label(text) if multi_label else ((text,) if text else ())
+        given = _text(values[where["split"]]) if "split" in where else ""
+        split = SPLIT_NAMES.get(given.lower(), "")
+        if "split" in where and not split:
+            raise UserError(f"{table.name}: {table.unit} {number} has the split {given or '(none)'}; use train, eval or test")
+        group = _text(values[where["group"]]) if "group" in where else ""
+        meta = _meta(values, number, converters, table) if converters else None
+        lines.append((path, labels[text], group or path, split, meta))
+
+    elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
+    rows, missing = [], []
+    for path, label, group, split, meta in lines:
+        file = files.get(path) or elsewhere.get(path)
+        if not file:
+            missing.append(path)
+            continue
+        reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
+        rows.append(Row(path, label, group, "" if reason else split, meta or NO_META, reason, file.size))
+    if missing:
+        raise UserError(
+            f"{table.name}: {len(missing)} of {len(lines)} files are missing, the first in {table.unit} "
+            f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
+            f"{table.unit}s"
+        )
+    return rows
+
+
+def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> dict[str, File]:
+    """The files that a manifest names and that a listing of the folder does not have, those that exist."""
+    table = _open_table(folder, name)
+    if settings.columns.path not in table.columns:
+        return {}
+    where = table.columns.index(settings.columns.path)
+    base = posixpath.dirname(name)
+    paths = {_path_in(folder, base, _text(values[where])) for _, values in table.lines}
+    return listing.look_up(folder, sorted(paths - files.keys()), settings.allow_links)
+
+
+def _path_in(folder: str, base: str, written: str) -> str:
+    """A path as the listing has it if it is in the data folder; else as written, without needless dots."""
+    if listing.is_remote(written):
+        return written.removeprefix(folder.rstrip("/") + "/")
+    if not os.path.isabs(written):
+        return posixpath.normpath(posixpath.join(base, written))
+    path = os.path.normpath(written)
+    if not listing.is_remote(folder):
+        for root in (os.path.abspath(folder), os.path.realpath(folder)):
+            if path.startswith(root + "/"):
+                return path.removeprefix(root + "/")
+    return path
+
+
+def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
+    found = table.columns
+    if repeated := next((column for column in found if found.count(column) > 1), None):
+        raise UserError(f"{table.name}: two columns are called {repeated}; rename one of them")
+    wanted = [
+        (f"{name} for the {role}", name, f"data.columns.{role}")
+        for role, name in columns.by_role.items()
+        # A group and a split column are optional under their default names.
+        if (labelled or role in ("path", "group")) and not (role in ("group", "split") and name == role)
+    ]
+    wanted += [(column, column, "data.columns.types") for column in columns.types if labelled]
+    for text, column, key in wanted:
+        if column not in found:
+            near = difflib.get_close_matches(column, found, n=1)
+            hint = f"; is it {near[0]}?" if near else "."
+            raise UserError(
+                f"{table.name}: no column {text}, found {', '.join(found) or 'none'}{hint} Set {key} or add the column"
+            )
+
+
+def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
+    """(name, position, conversion) of each column without a role; a conversion gives None for a missing number."""
+    roles = set(columns.by_role.values())
+    types = columns.types
+    known: dict[str, str] = {}  # one string a value, however many lines
+
+    def text(value: Any) -> str:
+        return known.setdefault(found := _text(value), found)
+
+    def as_it_is(value: Any) -> str | int | float | None:
+        return _integer(value) if isinstance(value, int) else _real(value) if isinstance(value, float) else text(value)
+
+    kinds = {"text": text, "integer": _integer, "real": _real}
+    return [
+        (name, position, kinds[types[name]] if name in types else as_it_is)
+        for position, name in enumerate(table.columns)
+        if name not in roles
+    ]
+
+
+def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Callable[[Any], Any]]], table: _Table) -> Meta:
+    meta: Meta = {}
+    for name, position, convert in converters:
+        try:
+            value = convert(values[position])
+        except ValueError as error:
+            raise UserError(
+                f"{table.name}: {table.unit} {number} has {values[position]!r} as {name}, which is {error}; "
+                f"mend it, or change data.columns.types"
+            ) from error
+        if value is not None:
+            meta[name] = value
+    return meta
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else "" if value is None or value != value else str(value)
+
+
+def _integer(value: Any) -> int | None:
+    text = _text(value)
+    try:
+        number = int(text) if text else 0
+    except ValueError as error:
+        raise ValueError("no integer") from error
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("beyond 64 bits")
+    return number if text else None
+
+
+def _real(value: Any) -> float | None:
+    text = _text(value)
+    try:
+        number = float(text) if text else 0.0
+    except ValueError as error:
+        raise ValueError("no number") from error
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number if text else None
+
+
+def _open_table(folder: str, name: str) -> _Table:
+    path = listing.join(folder, name)
+    with listing.open_file(path) as file:
+        content = file.read()
+    return _open_parquet(path, content) if name.lower().endswith(".parquet") else _open_csv(path, content)
+
+
+def _open_csv(name: str, content: bytes) -> _Table:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+
+    def lines() -> Iterator[tuple[int, list[Any]]]:
+        try:
+            for values in reader:
+                if not values:
+                    continue
+                if len(values) != len(columns):
+                    raise UserError(
+                        f"{name}: line {reader.line_num} needs one value for each of {len(columns)} columns, "
+                        f"and has {len(values)}; mend or remove it"
+                    )
+                yield reader.line_num, values
+        except csv.Error as error:
+            raise UserError(f"{name}: line {reader.line_num}: {error}; look for a quote that is not closed") from error
+
+    try:
+        columns = next(reader, [])
+    except csv.Error as error:
+        raise UserError(f"{name}: line 1: {error}; look for a quote that is not closed") from error
+    return _Table(name, columns, lines(), "line")
+
+
+def _open_parquet(name: str, content: bytes) -> _Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except pa.ArrowException as error:
+        raise UserError(f"{name}: no Parquet file that can be read ({error})") from error
+    values = []
+    for column, kind in zip(table.columns, table.schema.types, strict=True):
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values.append([math.nan if value is None else value for value in column.to_pylist()])
+            continue
+        try:
+            values.append(column.cast(pa.string()).to_pylist())
+        except pa.ArrowException:  # lists, structures
+            values.append([None if value is None else str(value) for value in column.to_pylist()])
+    return _Table(name, table.column_names, ((n, list(line)) for n, line in enumerate(zip(*values, strict=True), 1)), "row")

@@ -1,0 +1,355 @@
+"""The data set in TFRecord files of tf.Example, by itself or as a prepared TensorFlow Datasets directory.
+
+Works without TensorFlow and tensorflow_datasets.
+"""
+
+import gzip
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, BinaryIO, Final
+
+import google_crc32c
+import pyarrow as pa
+from apache_beam.io.filesystems import FileSystems
+
+from base.errors import UserError
+from images.dataset import listing
+from images.dataset.listing import File
+from images.dataset.row import NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.reason import Reason
+from images.settings import SourceSettings
+from models import features
+
+_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|-\d{5}-of-\d{5})(\.gz)?$")
+_TFDS_SPLIT: Final = re.compile(r"-([^-]+)\.tfrecord-\d{5}-of-\d{5}$")
+_TFDS_INFO: Final = "dataset_info.json"
+_TFDS_FEATURES: Final = "features.json"
+_LONGEST: Final = 2**31  # bytes; no tf.Example is longer
+_PIECE: Final = 2**24  # bytes
+_GZIP: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a record has what.
+
+    Attributes:
+      images: features that may hold the encoded image, the first that is there counts.
+      labels: likewise, for the label or labels, as text or as number.
+      names: of the classes by number; None: the numbers are the names.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    names: tuple[str, ...] | None = None
+
+
+def is_record_file(path: str) -> bool:
+    """Whether the name is that of a TFRecord file: `x.tfrecord`, `x.tfrecords.gz`, `x-00000-of-00010`."""
+    return _RECORD_FILE.search(path) is not None
+
+
+def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+    """Reads labels, groups and splits out of all TFRecord files of a data folder.
+
+    The split comes from a feature named as `data.columns.split`; else from names such as `train-00000-of-00010`,
+    `digits-test.tfrecord` or `validation/x.tfrecord`, if all files have one, and not all the same.
+
+    Args:
+      folder: the data folder.
+      files: as listed, with one TFRecord file or more.
+      settings: of the data set. Features that are named in `columns.types` become the rows' meta, where it is `labelled`.
+
+    Returns:
+      A row a record. Set aside are damaged records, those without an image or of an unknown class number, and files beside
+      the TFRecord files. Of a TensorFlow Datasets directory, splits other than train, validation and test are left out.
+
+    Raises:
+      UserError: the directory's description, or a value, can't be used.
+    """
+    prepared = _TFDS_INFO in files and _TFDS_FEATURES in files
+    labelled = settings.labelled
+    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings.columns.label)
+    paths = [path for path in files if is_record_file(path)]
+    splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
+    if prepared and labelled:
+        paths = [path for path in paths if path in splits]
+    if not labelled or len(splits) < len(paths) or len(set(splits.values())) < 2:
+        splits = {}
+    rows = []
+    for path, file in files.items():
+        if path in paths or is_record_file(path):
+            continue
+        if not (prepared and path.endswith((".json", ".txt"))):
+            rows.append(Row(path, (), path, "", reason=file.reason or "not a TFRecord file", size=file.size))
+    for path in paths:
+        if files[path].reason:
+            rows.append(Row(path, (), path, "", reason=files[path].reason))
+        else:
+            rows += _rows_of_file(folder, path, splits.get(path, ""), layout, settings)
+    if any(not row.split for row in rows if not row.reason):
+        rows = [replace(row, split="") for row in rows]
+    return rows
+
+
+def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tuple[bytes, str]]:
+    """The encoded images of one TFRecord file, in one pass if the numbers rise.
+
+    Args:
+      folder: the data folder.
+      path: of the TFRecord file in it.
+      numbers: positions of the records, from 0.
+
+    Yields:
+      For each number the image and "", or nothing and the reason why there is none.
+    """
+    prepared = all(_exists(folder, name) for name in (_TFDS_INFO, _TFDS_FEATURES))
+    layout = _tfds_layout(folder, labelled=False) if prepared else _layout("")
+    records: Iterator[tuple[int, bytes, str]] = iter(())
+    position, record, reason = -1, b"", ""
+    for number in numbers:
+        if number < position or position == -1:
+            records = _numbered(listing.join(folder, path))
+            position = -1
+        while position < number:
+            try:
+                position, record, reason = next(records)
+            except StopIteration:
+                position, record, reason = number, b"", reason or "the file has no such record any more"
+        try:
+            yield (b"", reason) if reason else (_image(_parse(record), layout), "")
+        except ValueError as error:
+            yield b"", error.args[0]
+
+
+def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: SourceSettings) -> Iterator[Row]:
+    for number, record, reason in _numbered(listing.join(folder, path)):
+        row = Row(path, (), "", split, record=number)
+        if not reason:
+            try:
+                example = _parse(record)
+                row = _filled(row, example, layout, settings)
+            except ValueError as error:
+                reason = error.args[0]
+        yield replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason)
+
+
+def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> Row:
+    columns = settings.columns
+    size = len(_image_scalar(example, layout).as_buffer())
+    labelled = settings.labelled
+    texts = _labels(example, layout, labelled)
+    if settings.multi_label:
+        labels = split_label(features.LABEL_SEPARATOR.join(texts))
+    else:
+        labels = (features.LABEL_SEPARATOR.join(texts),) if texts else ()
+    given = "".join(_texts(example, columns.split)) if labelled else ""
+    if given and given.lower() not in SPLIT_NAMES:
+        raise UserError(f"{row.name} has the split {given}; use train, eval or test")
+    group = "".join(_texts(example, columns.group))
+    meta: Meta = {}
+    for name, kind in columns.types.items() if labelled else ():
+        for value in _values(example, name)[:1]:
+            try:
+                text = _decoded(value)
+                meta[name] = text if kind == "text" else int(text) if kind == "integer" else float(text)
+            except ValueError as error:
+                raise UserError(f"{row.name} has {value!r} as {name}, which is no {kind}; change data.columns.types") from error
+    split = SPLIT_NAMES.get(given.lower(), row.split)
+    return replace(row, labels=labels, group=group, split=split, meta=meta or NO_META, size=size)
+
+
+# Records
+
+
+def _numbered(path: str) -> Iterator[tuple[int, bytes, str]]:
+    """(number, record, "") or (number, b"", reason); nothing comes after what can't be passed over."""
+    number = -1
+    try:
+        with listing.open_file(path) as raw:
+            for number, (record, reason) in enumerate(_framed(_decompressed(raw))):
+                yield number, record, reason
+    except (OSError, EOFError, zlib.error) as error:
+        yield number + 1, b"", Reason("unreadable from here on", str(error))
+
+
+def _decompressed(raw: BinaryIO) -> BinaryIO:
+    """By content, for TensorFlow's writers leave the name to their user."""
+    header = raw.read(12)
+    raw.seek(0)
+    if header.startswith(_GZIP) and not _is_length(header):
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    return raw
+
+
+def _is_length(header: bytes) -> bool:
+    return len(header) == 12 and struct.unpack("<I", header[8:])[0] == _masked_crc(header[:8])
+
+
+def _masked_crc(content: bytes) -> int:
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _framed(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
+    """Records as tensorflow/core/lib/io/record_writer.h lays them out: length, its checksum, bytes, their checksum."""
+    while header := file.read(12):
+        if not _is_length(header):
+            yield b"", Reason("damaged from here on", "no TFRecord")
+            return
+        (length,) = struct.unpack("<Q", header[:8])
+        content = _read(file, length + 4) if length < _LONGEST else b""
+        if len(content) < length + 4:
+            yield b"", Reason("damaged from here on", "truncated")
+            return
+        record = content[:-4]
+        damaged = struct.unpack("<I", content[-4:])[0] != _masked_crc(record)
+        yield (b"", Reason("damaged", "wrong checksum")) if damaged else (record, "")
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """In pieces, for a length is but a claim, and memory would be reserved for all of it."""
+    pieces = []
+    while count and (piece := file.read(min(count, _PIECE))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+# tf.Example
+
+
+@cache
+def _decoder() -> Any:
+    from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+    return ExamplesToRecordBatchDecoder()
+
+
+def _parse(record: bytes) -> pa.RecordBatch:
+    """A tf.Example as a table of one row, a column of lists a feature."""
+    try:
+        return _decoder().DecodeBatch([record])
+    except RuntimeError as error:
+        raise ValueError(Reason("damaged", "no tf.Example")) from error
+
+
+def _values(example: pa.RecordBatch, name: str) -> list[Any]:
+    index = example.schema.get_field_index(name)
+    return [] if index < 0 else example.column(index).to_pylist()[0] or []
+
+
+def _decoded(value: Any) -> str:
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError("a label, group or split that is not UTF-8") from error
+
+
+def _texts(example: pa.RecordBatch, name: str) -> list[str]:
+    return [text for value in _values(example, name) if (text := _decoded(value))]
+
+
+def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]:
+    for name in layout.labels:
+        values = _values(example, name)
+        if layout.names is not None and values:
+            unknown = [value for value in values if not 0 <= value < len(layout.names)]
+            if unknown and not needed:
+                return []
+            if unknown:
+                raise ValueError("label missing" if unknown == [-1] else f"no class has the number {unknown[0]}")
+            return [layout.names[value] for value in values]
+        if texts := [text for value in values if (text := _decoded(value))]:
+            return texts
+    return []
+
+
+def _image_scalar(example: pa.RecordBatch, layout: _Layout) -> Any:
+    for name in layout.images:
+        index = example.schema.get_field_index(name)
+        if index >= 0 and pa.types.is_large_binary(example.schema.field(index).type.value_type):
+            values = example.column(index).flatten()
+            if len(values):
+                return values[0]
+    raise ValueError(f"the record has no {layout.images[0]}")
+
+
+def _image(example: pa.RecordBatch, layout: _Layout) -> bytes:
+    return _image_scalar(example, layout).as_py()
+
+
+# Names
+
+
+def _layout(label: str) -> _Layout:
+    """The usual names: of TensorFlow's examples, of this project's, and the column's."""
+    return _Layout(("image/encoded", "image"), ("image/class/text", features.LABEL, "image/class/label", label))
+
+
+def _split_of(path: str) -> str:
+    """The split that a file's name or else its folder's name has as one of its words; "" if none or several."""
+    for part in reversed(path.split("/")[-2:]):
+        found = {SPLIT_NAMES[word] for word in re.split(r"[-_.]", part.lower()) if word in SPLIT_NAMES}
+        if found:
+            return found.pop() if len(found) == 1 else ""
+    return ""
+
+
+def _tfds_split(path: str) -> str:
+    found = _TFDS_SPLIT.search(path)
+    return SPLIT_NAMES.get(found[1].lower(), "") if found else ""
+
+
+def _exists(folder: str, name: str) -> bool:
+    return FileSystems.exists(listing.join(folder, name))
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    with listing.open_file(listing.join(folder, name)) as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise UserError(f"{folder}/{name}: not JSON ({error}); prepare the data set again") from error
+
+
+def _tfds_layout(folder: str, labelled: bool) -> _Layout:
+    """What features.json says, in its present form and in that of before 2022."""
+    kind = _read_json(folder, _TFDS_INFO).get("fileFormat", "tfrecord")
+    if kind != "tfrecord":
+        raise UserError(f"{folder}: a TensorFlow Datasets directory in {kind} files; prepare it with file_format='tfrecord'")
+    found = {"Image": "", "ClassLabel": ""}
+    for name, feature in _tfds_features(_read_json(folder, _TFDS_FEATURES)).items():
+        kind = _tfds_class(feature)
+        if kind == "Sequence":
+            kind = _tfds_class(feature.get("sequence", {}).get("feature", {}))
+        if kind in found and not found[kind]:
+            found[kind] = name
+    for kind, name in found.items():
+        if not name and (labelled or kind == "Image"):
+            raise UserError(f"{folder}/{_TFDS_FEATURES}: no feature of the type {kind}; it takes a data set for classification")
+    image, label = found["Image"], found["ClassLabel"]
+    if not label:
+        return _Layout((image,), ())
+    names_file = f"{label.replace('/', '.')}.labels.txt"
+    if not _exists(folder, names_file):
+        return _Layout((image,), (label,))
+    with listing.open_file(listing.join(folder, names_file)) as file:
+        return _Layout((image,), (label,), tuple(name for line in file.read().decode().splitlines() if (name := line.strip())))
+
+
+def _tfds_class(feature: dict[str, Any]) -> str:
+    return str(feature.get("pythonClassName") or feature.get("type", "")).rpartition(".")[2]
+
+
+def _tfds_features(description: dict[str, Any]) -> dict[str, Any]:
+    content = description.get("featuresDict") or description.get("content") or {}
+    content = json.loads(content) if isinstance(content, str) else content
+    return content.get("features", content)

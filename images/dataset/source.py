@@ -1,0 +1,137 @@
+"""Finds the images of a data folder, their labels, groups and splits, without opening an image.
+
+Imports no TensorFlow, so that a mistake in a data folder is told at once.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from images.dataset import folders, listing, manifest, records
+from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
+from images.dataset.listing import list_files
+from images.dataset.row import LABEL_MISSING, Row
+from images.dataset.spans import Span, find_spans, root_of
+from images.settings import SourceSettings
+
+__all__ = [
+    "Found",
+    "Row",
+    "assign_splits",
+    "find_rows",
+    "fingerprint",
+    "fold_names",
+    "list_files",
+    "read_rows",
+    "root_of",
+    "span_fingerprints",
+    "split_names",
+]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a data folder holds.
+
+    Attributes:
+      rows: a row an image, taken or set aside, one span after the other, in each in an order that is random but the same on
+        every run, so that no later shard holds one class only; those of one TFRecord file follow each other in its order.
+      unlisted: files that are no part of the data set: those that a manifest does not name, or of other splits than train,
+        validation and test of a TensorFlow Datasets directory.
+    """
+
+    rows: list[Row]
+    unlisted: int
+
+
+def fingerprint(folder: str, settings: SourceSettings) -> str:
+    """A digest of all files' names, sizes and times, and of those that a manifest names elsewhere: it changes with the data.
+
+    Args:
+      folder: the data folder.
+      settings: of the data set; `manifest`, `columns` and `allow_links` count.
+
+    Raises:
+      UserError: the folder can't be used.
+    """
+    return hashlib.sha256("".join(span_fingerprints(folder, settings).values()).encode()).hexdigest()
+
+
+def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
+    """The same of each span."""
+    root = root_of(folder)
+    return {span.number: _fingerprint(listing.join(root, span.prefix), settings) for span in find_spans(folder)}
+
+
+def _fingerprint(folder: str, settings: SourceSettings) -> str:
+    files = list_files(folder, settings.allow_links)
+    if name := manifest.find_manifest(folder, files, settings):
+        files |= manifest.files_elsewhere(folder, name, files, settings)
+    digest = hashlib.sha256()
+    for path, file in files.items():
+        digest.update(f"{path}\0{file.size}\0{file.modified}\0{file.reason}\n".encode())
+    return digest.hexdigest()
+
+
+def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
+    """Lists the data set with its splits; see `find_rows` and `assign_splits`."""
+    return assign_splits(folder, find_rows(folder, settings).rows, settings)
+
+
+def find_rows(folder: str, settings: SourceSettings) -> Found:
+    """Lists the data set: by the folder's manifest if it has one, else by its TFRecord files, else by its class folders.
+
+    Args:
+      folder: the data folder, or with `{SPAN}` those of several spans; with a manifest, TFRecord files, class folders
+        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
+      settings: of the data set.
+
+    Returns:
+      The rows, with the splits that the data itself gives.
+
+    Raises:
+      UserError: the folder or the manifest can't be used.
+    """
+    rows: list[Row] = []
+    unlisted = 0
+    for span in find_spans(folder):
+        found = _find_rows(listing.join(root_of(folder), span.prefix), settings)
+        rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
+        unlisted += found.unlisted
+    return Found(sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0)), unlisted)
+
+
+def _in_span(row: Row, span: Span) -> Row:
+    """The row with its path relative to the root of all spans. Groups go across spans."""
+    if listing.is_remote(row.path) or row.path.startswith("/"):
+        return replace(row, span=span.number)
+    moved = replace(row, path=f"{span.prefix}{row.path}", span=span.number)
+    return replace(moved, group=moved.name) if row.group == row.name else moved
+
+
+def _find_rows(folder: str, settings: SourceSettings) -> Found:
+    files = list_files(folder, settings.allow_links)
+    labelled = settings.labelled
+    unlisted = 0
+    if name := manifest.find_manifest(folder, files, settings):
+        rows = manifest.read_manifest(folder, name, files, settings)
+        unlisted = len(files.keys() - {row.path for row in rows} - {name})
+    elif any(records.is_record_file(path) for path in files):
+        rows = records.read_record_files(folder, files, settings)
+        unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
+    else:
+        rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
+    if not labelled:
+        return Found(rows, unlisted)
+    return Found([_judged(row, settings.labels, settings.multi_label) for row in rows], unlisted)
+
+
+def _judged(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:
+    """Sets a row aside that lacks a label or has one that is not known."""
+    if row.reason:
+        return row
+    if not row.labels and not multi_label:
+        return replace(row, split="", reason=LABEL_MISSING)
+    if unknown := [label for label in row.labels if label not in known] if known is not None else None:
+        return replace(row, split="", reason=f"label {unknown[0]} is not in data.labels")
+    return row

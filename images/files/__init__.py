@@ -1,0 +1,1 @@
+"""One image file: read, checked, decoded, brought to pixels that TensorFlow takes."""

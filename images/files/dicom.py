@@ -1,0 +1,163 @@
+"""Frames of a DICOM file, by pydicom."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from images.files.pixels import RejectedImage, as_png_pixels, check_size, windowed
+from images.reason import Reason
+from images.settings import FileSettings
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SIGNATURE: Final = b"DICM"
+SIGNATURE_OFFSET: Final = 128
+
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
+_GREY: Final = ("MONOCHROME1", "MONOCHROME2")
+_PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXEL_DATA_TAG: Final = b"\xe0\x7f\x10\0"
+# Of an enhanced multi-frame image, what a plain one has in its data set stands in these sequences.
+_FRAME_GROUPS: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+
+
+# Remarks on odd files would fill the log.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
+
+
+def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
+    """Decodes the first frame, or all.
+
+    Grey values are rescaled to their unit, such as Hounsfield, and mapped by `settings.intensity`:
+    - type: the file's own VOI LUT or (first) window, else the range of the stored bits; 8 bits.
+    - window: `settings.window`, in the rescaled unit; 8 bits.
+    - percentiles: value + 32768 as 16 bits, for the graph of `models.preprocessing` to map, so that one value is one level in
+      all files. Values with steps below 1, or beyond -32768..32767, are refused.
+    MONOCHROME1, where low is bright, is inverted after that.
+
+    Args:
+      encoded: the file.
+      settings: as of `decoding.normalise`.
+
+    Yields:
+      uint8 [height, width] or [height, width, 3], or uint16 [height, width].
+
+    Raises:
+      RejectedImage: no pixels, too large, of a kind that is not read, or pydicom is not installed. Damage may raise anything.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels.utils import get_nr_frames, iter_pixels, pixel_array
+    except ImportError as error:
+        raise RejectedImage("DICOM needs the extra: pip install fpn-pipeline[dicom]") from error
+    if _DEFLATED in encoded:  # pydicom would inflate it to any size
+        raise RejectedImage("DICOM with a deflated data set is not read")
+    header = pydicom.dcmread(io.BytesIO(encoded))
+    if not any(name in header for name in _PIXELS):
+        # What ends too early, pydicom leaves out.
+        raise RejectedImage(
+            Reason("damaged", "the pixels are cut short") if _PIXEL_DATA_TAG in encoded else "DICOM without pixels"
+        )
+    frames = get_nr_frames(header, warn=False) if settings.pages == "all" else 1
+    check_size(header.Columns, header.Rows, settings.max_pixels, frames)
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        _check_frames(header)
+    try:
+        stored = iter_pixels(header) if frames > 1 else iter([pixel_array(header, index=0)])
+        for index, values in enumerate(stored):
+            yield _levels(values, _of_frame(header, index), settings)
+    except RuntimeError as error:  # what pydicom raises where no decoder is installed, among others
+        syntax = header.file_meta.TransferSyntaxUID
+        if "missing dependencies" in str(error):
+            raise RejectedImage(f"DICOM in {syntax.name} needs another decoder: pip install pylibjpeg[all]") from error
+        raise
+
+
+def _check_frames(header: "Dataset") -> None:
+    """Refuses JPEG and JPEG 2000 frames of other sizes than the header's, by their own headers."""
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels.utils import get_nr_frames
+
+    for frame in generate_frames(header.PixelData, number_of_frames=get_nr_frames(header, warn=False)):
+        try:
+            size = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+        except UnidentifiedImageError:  # of another compression, none of which claims sizes of its own
+            return
+        if size != (header.Columns, header.Rows):
+            raise RejectedImage(
+                Reason("damaged", f"a frame of {size[0]}x{size[1]} in an image of {header.Columns}x{header.Rows}")
+            )
+
+
+def _of_frame(header: "Dataset", index: int) -> "Dataset":
+    """The data set with a frame's own rescaling and window at the top, where pydicom's functions look for them."""
+    groups = [*header.get("SharedFunctionalGroupsSequence", [])[:1]]
+    groups += [*header.get("PerFrameFunctionalGroupsSequence", [])[index : index + 1]]
+    for group in groups:
+        for name in _FRAME_GROUPS:
+            for item in group.get(name, [])[:1]:
+                header.update(item)
+    return header
+
+
+def _levels(values: np.ndarray, header: "Dataset", settings: FileSettings) -> np.ndarray:
+    from pydicom.pixels.processing import apply_color_lut
+
+    kind = header.PhotometricInterpretation
+    if kind in _GREY:
+        levels = _grey_levels(values, header, settings)
+        return np.iinfo(levels.dtype).max - levels if kind == "MONOCHROME1" else levels
+    by_type = replace(settings, intensity="type", window=None)
+    if kind == "PALETTE COLOR":
+        table = apply_color_lut(values, header)
+        return as_png_pixels(table, table.dtype.itemsize * 8, by_type)
+    if values.ndim == 3 and values.shape[-1] == 3:
+        return as_png_pixels(values, header.BitsStored, by_type)
+    raise RejectedImage(f"DICOM with the photometric interpretation {kind}")
+
+
+def _grey_levels(values: np.ndarray, header: "Dataset", settings: FileSettings) -> np.ndarray:
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    if values.dtype.kind == "f" and settings.intensity != "window":
+        raise RejectedImage("pixels of type float, whose range is not known; set image.intensity to window and image.window")
+    rescaled = apply_modality_lut(values, header)
+    if settings.intensity == "window" and settings.window:
+        return windowed(rescaled, *settings.window)
+    if settings.intensity == "percentiles":
+        return _coded(rescaled, abs(float(header.get("RescaleSlope", None) or 1)))
+    low, high = _stored_range(header)
+    if header.get("VOILUTSequence"):
+        table = header.VOILUTSequence[0]
+        return windowed(apply_voi_lut(np.rint(rescaled).astype(np.int32), header), 0, 2 ** table.LUTDescriptor[2] - 1)
+    if "WindowCenter" in header and "WindowWidth" in header:
+        rescaled = apply_voi_lut(rescaled, header)  # stretches the window over the whole range
+    return windowed(rescaled, low, high)
+
+
+def _coded(rescaled: np.ndarray, slope: float) -> np.ndarray:
+    if slope < 1:
+        raise RejectedImage(f"values in steps of {slope:g}; set image.intensity to window and image.window")
+    codes = np.rint(rescaled).astype(np.int64) + 32768
+    if codes.min() < 0 or codes.max() > 65535:
+        raise RejectedImage("values beyond -32768..32767; set image.intensity to window and image.window")
+    return codes.astype(np.uint16)
+
+
+def _stored_range(header: "Dataset") -> tuple[float, float]:
+    """Least and greatest value that the stored bits can have, rescaled."""
+    if header.get("ModalityLUTSequence"):
+        return 0, 2 ** header.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    lowest = -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
+    ends = np.array([lowest, lowest + 2**header.BitsStored - 1], np.float64)
+    if header.get("RescaleSlope") is not None and header.get("RescaleIntercept") is not None:
+        ends = ends * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    return ends.min(), ends.max()

@@ -1,0 +1,119 @@
+"""Pixels of any type as those that a PNG file holds, by the intensity range that the configuration names."""
+
+import re
+
+import numpy as np
+
+from images.reason import Reason, kind_of
+from images.settings import FileSettings
+
+_LONGEST_REASON = 200
+_ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|\b0x[0-9a-f]{6,}")
+
+
+class RejectedImage(Exception):
+    """The file can't be used; the text is the reason, one short line for a table of rejects.
+
+    Attributes:
+      kind: of the reason.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.kind = kind_of(reason)
+        line = " ".join(_ADDRESS.sub("...", reason).split())
+        line = "".join(character if character.isprintable() else "?" for character in line)
+        super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "...")
+
+
+def check_size(width: int, height: int, max_pixels: int, images: int = 1) -> None:
+    """Refuses by the header alone what would take too much memory to decode.
+
+    Raises:
+      RejectedImage: no pixels, or more than `max_pixels` in all images together.
+    """
+    if width < 1 or height < 1 or images < 1:
+        raise RejectedImage(Reason("damaged", f"{width}x{height} pixels"))
+    if width * height * images > max_pixels:
+        size = f"{width}x{height}" + (f" on {images} pages" if images > 1 else "")
+        raise RejectedImage(f"{size} is more than {max_pixels} pixels")
+
+
+def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Maps low..high to 0..255: round(255 (value - low) / (high - low)), clipped. What is no number becomes black.
+
+    Args:
+      values: real or integer, any shape.
+      low: value that becomes 0.
+      high: value that becomes 255, above `low`.
+
+    Returns:
+      uint8, the shape of `values`.
+    """
+    exact = values.dtype.itemsize <= 2 or values.dtype == np.float32  # where float32 has room for every value
+    levels = np.subtract(values, low, dtype=np.float32 if exact else np.float64) * (255 / (high - low))
+    return np.rint(np.nan_to_num(np.clip(levels, 0, 255), nan=0.0)).astype(np.uint8)
+
+
+def as_png_pixels(values: np.ndarray, bits: int, settings: FileSettings, inverted: bool = False) -> np.ndarray:
+    """Brings pixels to 8 bits, or grey to 16, by `settings.intensity`.
+
+    Unsigned pixels of up to 8 bits are spread over 0..255 and nothing else is done to them here. For others:
+    - type: the range of the type: of unsigned pixels 0..2^bits-1, of signed ones of up to 16 bits -2^(bits-1)..2^(bits-1)-1,
+      of floats 0..1. Grey becomes 16 bits, 0..65535; colour 8.
+    - window: unsigned grey of up to 16 bits keeps its values, for the graph of `models.preprocessing` to map the window to
+      0..255; everything else is mapped here, to 8 bits, which the graph leaves alone. Alpha keeps the range of the type.
+    - percentiles: as type, but not for floats.
+
+    Args:
+      values: bool, integer or float, [height, width] grey or [height, width, 2 to 4] grey with alpha, RGB or RGBA.
+      bits: stored bits of a channel.
+      settings: how the file is read.
+      inverted: whether low values are bright. Such pixels are inverted after they were mapped.
+
+    Returns:
+      uint8 of the shape of `values`, or uint16 [height, width]; without alpha where it is not unsigned.
+
+    Raises:
+      RejectedImage: what is black and white is not known.
+    """
+    window = settings.window if settings.intensity == "window" else None
+    unsigned = values.dtype.kind in "bu" and bits <= 16
+    grey = values.ndim == 2
+    if not unsigned and values.ndim == 3 and values.shape[-1] in (2, 4):
+        values = values[..., :-1] if values.shape[-1] == 4 else values[..., 0]
+    if unsigned and bits <= 8:
+        levels = _spread(values, bits, 8)
+    elif window and unsigned and grey and not inverted:
+        levels = values.astype(np.uint16)
+    elif window:
+        levels = windowed(values, *window)
+        if unsigned and not grey and values.shape[-1] in (2, 4):
+            levels[..., -1] = _spread(values[..., -1], bits, 8)
+    else:
+        if values.dtype.kind == "i" and bits <= 16:
+            values = (values.astype(np.int32) + 2 ** (bits - 1)).astype(np.uint16)
+        elif values.dtype.kind == "f" and settings.intensity == "type":
+            values, bits = _from_shares(values), 16
+        elif not unsigned:
+            raise _unknown_range(f"type {values.dtype}")
+        levels = _spread(values, bits, 16 if values.ndim == 2 and bits > 8 else 8)
+    return np.iinfo(levels.dtype).max - levels if inverted else levels
+
+
+def _from_shares(values: np.ndarray) -> np.ndarray:
+    """0..1 to uint16."""
+    if not (values.min() >= 0 and values.max() <= 1):  # also false for what is no number
+        raise _unknown_range(f"type {values.dtype} outside 0..1")
+    return np.rint(values * np.float32(65535)).astype(np.uint16)
+
+
+def _spread(values: np.ndarray, bits: int, wanted: int) -> np.ndarray:
+    """Maps 0..2^bits-1 to the range of 8 or 16 bits, rounded."""
+    dtype = np.uint8 if wanted == 8 else np.uint16
+    if bits == wanted:
+        return values.astype(dtype, copy=False)
+    return np.rint(values.astype(np.float32) * ((2**wanted - 1) / (2**bits - 1))).astype(dtype)
+
+
+def _unknown_range(what: str) -> RejectedImage:
+    return RejectedImage(f"pixels of {what}, whose range is not known; set image.intensity to window and image.window")

@@ -1,0 +1,116 @@
+"""Reads the bytes of images, several files at a time."""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from typing import Final
+
+from images.dataset import listing, records
+from images.dataset.row import Row
+from images.files.decoding import RejectedImage
+from images.reason import Reason
+
+_THREADS: Final = 4
+_REMOTE_THREADS: Final = 16  # they wait for the network
+_BATCH: Final = 16  # files that a thread reads one after the other, at most
+_BATCH_BYTES: Final = 4 * 2**20
+_AHEAD_BYTES: Final = 64 * 2**20  # that wait to be taken, or one batch if that is larger
+_LONGEST: Final = 2**31 - 1  # bytes; no tf.Example is longer
+
+
+def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedImage]:
+    """Reads the images' files, ahead of the one who takes them by 64 MB at most.
+
+    Args:
+      folder: the data folder.
+      rows: of the images; those of one TFRecord file should follow each other in the file's order, which is then read once.
+
+    Yields:
+      For each row, in their order, the file's bytes, or the reason why there are none: unreadable, gone, empty, no regular
+      file, or the row is set aside. A pipe or a device is never waited for.
+    """
+    for (record_file, remote), run in groupby(rows, key=lambda row: _place(folder, row)):
+        if record_file is None:
+            yield from _read_ahead(folder, run, remote)
+            continue
+        for content, reason in records.read_images(folder, record_file, (row.record or 0 for row in run)):
+            yield RejectedImage(reason) if reason else content or RejectedImage("empty file")
+
+
+def _place(folder: str, row: Row) -> tuple[str | None, bool]:
+    """The TFRecord file that a row is in, if any, and whether it is to be read over the network."""
+    remote = listing.is_remote(listing.join(folder, row.path))
+    return row.path if row.record is not None and not row.reason else None, remote
+
+
+def _read_ahead(folder: str, rows: Iterable[Row], remote: bool) -> Iterator[bytes | RejectedImage]:
+    threads = _REMOTE_THREADS if remote else _THREADS
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[tuple[Future[list[bytes | RejectedImage]], int]] = deque()
+    ahead = 0
+    try:
+        for batch, size in _batches(rows, 1 if remote else _BATCH):
+            while waiting and (ahead + size > _AHEAD_BYTES or len(waiting) >= 2 * threads):
+                first, its_size = waiting.popleft()
+                yield from first.result()
+                ahead -= its_size
+            waiting.append((pool.submit(_read_batch, folder, batch), size))
+            ahead += size
+        while waiting:
+            yield from waiting.popleft()[0].result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(rows: Iterable[Row], most: int) -> Iterator[tuple[list[Row], int]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        if batch and (len(batch) >= most or size + row.size > _BATCH_BYTES):
+            yield batch, size
+            batch, size = [], 0
+        batch.append(row)
+        size += row.size
+    if batch:
+        yield batch, size
+
+
+def _read_batch(folder: str, rows: list[Row]) -> list[bytes | RejectedImage]:
+    return [_read(folder, row) for row in rows]
+
+
+def _read(folder: str, row: Row) -> bytes | RejectedImage:
+    if row.reason:
+        return RejectedImage(row.reason)
+    if row.size > _LONGEST:
+        return RejectedImage("larger than 2 GiB")
+    path = listing.join(folder, row.path)
+    try:
+        if listing.is_remote(path):
+            with listing.open_file(path) as file:
+                content = file.read()
+        else:
+            content = _read_local(path)
+    except RejectedImage as reason:
+        return reason
+    except Exception as error:  # each file system has its own
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return RejectedImage(Reason("unreadable", text))
+    return content or RejectedImage("empty file")
+
+
+def _read_local(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else, opening a pipe waits for its other end
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise RejectedImage(Reason("unreadable", "not a regular file"))
+        if found.st_size > _LONGEST:
+            raise RejectedImage("larger than 2 GiB")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""Pages of a TIFF file, by tifffile."""
+
+import io
+import itertools
+import logging
+import math
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from images.files.pixels import RejectedImage, as_png_pixels, check_size
+from images.reason import Reason
+from images.settings import FileSettings
+
+SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# none, LZW, deflate (two numbers), PackBits, Zstandard: the codecs that are told the size to decode to. Others (JPEG, fax) are
+# decoded by Pillow, whose libtiff compares what is inside with the page's header; so is what is neither grey, RGB nor palette.
+_COMPRESSIONS: Final = {1, 5, 8, 32946, 32773, 50000}
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_ASSOCIATED_ALPHA, _ALPHA = 1, 2
+_ORIENTATION: Final = 274
+_MOST_PAGES: Final = 10_000
+_LARGEST_RATIO: Final = 4096  # of pixels to compressed data: LZW's, the highest of the codecs
+_LARGEST_PADDING: Final = 2**24  # pixels of a tile beyond max_pixels
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on damaged files would fill the log
+
+
+def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
+    """Decodes the first page, or all but reduced versions and masks.
+
+    Args:
+      encoded: the file.
+      settings: as of `decoding.normalise`.
+
+    Yields:
+      Pixels as of `pixels.as_png_pixels`, upright.
+
+    Raises:
+      RejectedImage: too large, or of a kind that is not read. Damage may raise anything.
+    """
+    # No vendor's layout: their pages are read as any other's, and some are found by lengthy searches.
+    with tifffile.TiffFile(io.BytesIO(encoded), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
+        chosen = {0: _page(file, 0)} if settings.pages == "first" else _find_pages(file)
+        total = 0
+        for page in chosen.values():
+            check_size(page.imagewidth, page.imagelength, settings.max_pixels)
+            total += page.imagewidth * page.imagelength
+        if total > settings.max_pixels:
+            raise RejectedImage(f"{len(chosen)} pages have more than {settings.max_pixels} pixels")
+        for number, page in chosen.items():
+            yield _decode(page, number, encoded, settings)
+
+
+def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
+    page = file.pages[number]
+    assert isinstance(page, tifffile.TiffPage)
+    return page
+
+
+def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
+    """All pages that are neither a smaller version of another nor a mask, by number."""
+    pages: dict[int, tifffile.TiffPage] = {}
+    offsets: set[int] = set()
+    for number in itertools.count():
+        if number == _MOST_PAGES:
+            raise RejectedImage(f"more than {_MOST_PAGES} pages")
+        try:
+            page = _page(file, number)
+        except IndexError:
+            if _next_page(file, file.pages[number - 1].offset):
+                raise RejectedImage(Reason("damaged", f"page {number + 1} is missing")) from None
+            return pages
+        if page.offset in offsets:
+            raise RejectedImage(Reason("damaged", "the pages lead back to an earlier one"))
+        offsets.add(page.offset)
+        if number == 0 or not (page.is_reduced or page.is_mask):
+            pages[number] = page
+    return pages
+
+
+def _next_page(file: tifffile.TiffFile, offset: int) -> int:
+    """Where the page after the one at `offset` is said to be; 0: nowhere."""
+    file.filehandle.seek(offset)
+    (tags,) = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))
+    file.filehandle.seek(offset + file.tiff.tagnosize + tags * file.tiff.tagsize)
+    return struct.unpack(file.tiff.offsetformat, file.filehandle.read(file.tiff.offsetsize))[0]
+
+
+def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: FileSettings) -> np.ndarray:
+    alpha = page.extrasamples[:1]
+    if (
+        page.compression not in _COMPRESSIONS
+        or page.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE)
+        or alpha == (_ASSOCIATED_ALPHA,)
+    ):
+        return _decode_by_pillow(encoded, number)
+    colours = 3 if page.photometric == _RGB else 1
+    unknown = page.samplesperpixel - colours - (alpha == (_ALPHA,))
+    if unknown < 0 or unknown > (colours == 3):  # of RGB, one channel more is padding
+        raise RejectedImage(f"{page.samplesperpixel} channels of unknown meaning")
+    if page.dtype is None or page.imagedepth != 1 or isinstance(page.bitspersample, tuple):  # of channels that differ in bits
+        raise RejectedImage(f"pixels of {page.bitspersample} bits, which are not read")
+    _check_data(page, len(encoded), settings.max_pixels)
+    stored = page.asarray(squeeze=False, maxworkers=1)  # [planes, 1, height, width, samples]
+    values = np.moveaxis(stored[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+    values = values[..., : colours + (alpha == (_ALPHA,))]
+    if page.photometric == _PALETTE:
+        if page.colormap is None:
+            raise RejectedImage(Reason("damaged", "the palette is missing"))
+        pixels = (page.colormap.T[values[..., 0]] >> 8).astype(np.uint8)
+    else:
+        values = values[..., 0] if values.shape[-1] == 1 else values
+        pixels = as_png_pixels(values, page.bitspersample, settings, inverted=page.photometric == _MIN_IS_WHITE)
+    return _upright(pixels, int(page.tags.valueof(_ORIENTATION, default=1)))
+
+
+def _check_data(page: tifffile.TiffPage, size: int, max_pixels: int) -> None:
+    """Compares what the header promises with the data that is there, before memory is taken for it."""
+    if page.is_tiled and page.tilewidth * page.tilelength > max_pixels + _LARGEST_PADDING:
+        raise RejectedImage(Reason("damaged", f"tiles of {page.tilewidth}x{page.tilelength} pixels"))
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if len(ends) < math.prod(page.chunked) or not all(page.databytecounts):  # tifffile leaves their pixels black
+        raise RejectedImage(Reason("damaged", "strips or tiles are missing"))
+    if max(ends) > size:
+        raise RejectedImage(Reason("damaged", "the file ends before its pixels"))
+    promised = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
+    if promised > sum(page.databytecounts) * (1 if page.compression == 1 else _LARGEST_RATIO):
+        raise RejectedImage(Reason("damaged", "too few data for the pixels"))
+
+
+def _decode_by_pillow(encoded: bytes, number: int) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded), formats=["TIFF"]) as image:
+        image.seek(number)
+        image.load()  # turns it upright
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise RejectedImage(f"pixels of type {image.mode} in a compression that is not read")
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            grey = image.mode == "1"
+            return np.asarray(image.convert("L" if grey else "RGBA" if image.has_transparency_data else "RGB"))
+        return np.asarray(image)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes the orientation of TIFF 6.0, section 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

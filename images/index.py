@@ -1,0 +1,65 @@
+"""The table of everything that was found, taken or set aside: `images.parquet` beside the splits."""
+
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+INDEX_FILE: Final = "images.parquet"
+# {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files,
+#  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
+SUMMARY_FILE = "ingestion.json"
+REJECTED_FILE = "rejected.csv"  # columns path, label, reason
+
+
+class IndexRow(NamedTuple):
+    """One image or unusable file; what could not be found out is None.
+
+    Attributes:
+      path: as `source.Row.name` has it.
+      label: name of the class; of multi-label data the names of all, as "cat|dog".
+      group: rows that share it share a split.
+      split: empty if set aside.
+      reason: why it was set aside; empty if taken.
+      kind: of the reason, "damaged" for "damaged: wrong checksum"; files are counted by it.
+      note: what is odd about the file though it was taken.
+      format: of the original file: jpeg, png, tiff...; empty if unknown.
+      height: pixels.
+      width: pixels.
+      channels: 1 to 4.
+      bytes: size of the original file.
+      mean: these four as in `models.summaries`.
+      std: likewise.
+      saturated: likewise.
+      sharpness: likewise.
+      content_hash: SHA-256 of the original file, hexadecimal.
+      perceptual_hash: as `perceptual_hash` has it; 0 if there is too little in the image to compare.
+    """
+
+    path: str
+    label: str
+    group: str
+    split: str
+    reason: str = ""
+    kind: str = ""
+    note: str = ""
+    format: str = ""
+    height: int | None = None
+    width: int | None = None
+    channels: int | None = None
+    bytes: int = 0
+    mean: float | None = None
+    std: float | None = None
+    saturated: float | None = None
+    sharpness: float | None = None
+    content_hash: str | None = None
+    perceptual_hash: int | None = None
+
+
+_TYPES: Final = {
+    **dict.fromkeys(("height", "width"), pa.int32()),
+    "channels": pa.int8(),
+    "bytes": pa.int64(),
+    **dict.fromkeys(("mean", "std", "saturated", "sharpness"), pa.float32()),
+    "perceptual_hash": pa.uint64(),
+}
+SCHEMA: Final = pa.schema([(name, _TYPES.get(name, pa.string())) for name in IndexRow._fields])

@@ -1,0 +1,260 @@
+"""From the rows of a shard to examples and index rows: reads, checks, decodes once, measures."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from images.dataset.source import Row
+from images.files.decoding import ImageFile, RejectedImage, lacks_end, normalise
+from images.files.perceptual_hash import perceptual_hashes
+from images.files.reading import read_files
+from images.index import IndexRow
+from images.reason import Reason, kind_of
+from images.settings import FileSettings, IngestionSettings
+from models import features
+from models.image_settings import ImageSettings
+from models.preprocessing import to_network_size, with_pixels
+from models.summaries import summarize
+
+os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # a session has threads of its own; read when TensorFlow starts
+_BATCH_FILES, _BATCH_BYTES = 32, 2**20  # what a thread takes at a time, little enough for all to end at about the same time
+_THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
+_File = tuple[Row, bytes | RejectedImage]
+_Loaded = tuple[IndexRow, "Examples | None"]  # None if it is set aside
+Checked = tuple[Row, IndexRow, ImageFile | None]  # likewise
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class Examples(NamedTuple):
+    """One image as serialised tf.Examples.
+
+    Attributes:
+      whole: with the file, for all who read examples.
+      decoded: with the pixels that the network sees in place of the file, so that Transform need not read and decode it;
+        None where ingestion can't know them.
+    """
+
+    whole: bytes
+    decoded: bytes | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What TensorFlow makes of a file.
+
+    Attributes:
+      pixels: uint8 [height, width, channels], as the network sees them.
+      summaries: float32 [4], in the order of features.SUMMARIES.
+      perceptual_hash: of `pixels`.
+    """
+
+    pixels: np.ndarray
+    summaries: np.ndarray
+    perceptual_hash: int
+
+
+class Decoder:
+    """Decodes files as Transform and the exported model do, with the same functions."""
+
+    def __init__(self, image: ImageSettings) -> None:
+        specs = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([len(features.SUMMARIES)], tf.float32))
+
+        def measure(pixels: tf.Tensor, unit: float) -> tuple[tf.Tensor, tf.Tensor]:
+            return to_network_size(pixels, unit, image), summarize(pixels, unit)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+        def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # One at a time: callers decode in several threads, and memory for each is enough.
+            return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)
+
+        function = decode.get_concrete_function()
+        with tf.Graph().as_default() as graph:
+            encoded = tf.compat.v1.placeholder(tf.string, [None])
+            outputs = function(encoded)
+        # An image stays in the thread that asks for it: split among threads, its small operations take longer, not shorter.
+        config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1)
+        self._decode = tf.compat.v1.Session(graph=graph, config=config).make_callable(list(outputs), feed_list=[encoded])
+
+    def decode(self, files: list[bytes]) -> list[Decoded | RejectedImage]:
+        """Decodes files, all of them completely; those that are damaged give the reason."""
+        if not files:
+            return []
+        try:
+            pixels, summaries = self._decode(np.array(files, object))
+        except tf.errors.OpError as error:
+            if len(files) > 1:  # the others of the batch are good, or have reasons of their own
+                return [self.decode([file])[0] for file in files]
+            return [RejectedImage(_damage(files[0], error))]
+        return [Decoded(*found) for found in zip(pixels, summaries, perceptual_hashes(pixels), strict=True)]
+
+
+def _damage(file: bytes, error: tf.errors.OpError) -> Reason:
+    """Why a file can't be decoded, of an operation's message the line that is not about the graph."""
+    if lacks_end(file):
+        return Reason("truncated", "the end of the file is missing")
+    lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
+    return Reason("damaged", lines[-1][:200] if lines else "it can not be decoded")
+
+
+class Loader:
+    """Makes the examples of a worker's shards, with all cores."""
+
+    def __init__(self, folder: str, settings: IngestionSettings) -> None:
+        """`folder` is the data's."""
+        self._folder = folder
+        self._files = settings.files
+        image = settings.image
+        self._range_is_known = image.intensity != "percentiles"  # those are of all images
+        self._decoder = Decoder(image if self._range_is_known else replace(image, intensity="type"))
+
+    def load(self, rows: list[Row]) -> Iterator[_Loaded]:
+        """One result for each image or unusable file; of files with several pages, one for each page."""
+        yield from _load_files(self._folder, rows, lambda row, found: (found, None), self._load_batch)
+
+    def _load_batch(self, files: list[_File]) -> list[_Loaded]:
+        checked = [item for row, content in files for item in _check(row, content, self._files)]
+        decoded = iter(self._decoder.decode([image.encoded for _, _, image in checked if image]))
+        return [self._finish(row, found, image, next(decoded)) if image else (found, None) for row, found, image in checked]
+
+    def _finish(self, row: Row, found: IndexRow, image: ImageFile, decoded: Decoded | RejectedImage) -> _Loaded:
+        if isinstance(decoded, RejectedImage):
+            return found._replace(reason=str(decoded), kind=decoded.kind), None
+        mean, std, saturated, sharpness = decoded.summaries.tolist()
+        found = found._replace(
+            split=row.split,
+            mean=mean,
+            std=std,
+            saturated=saturated,
+            sharpness=sharpness,
+            perceptual_hash=decoded.perceptual_hash,
+        )
+        example = to_example(row, found, image)
+        whole = example.SerializeToString()
+        if not self._range_is_known:
+            return found, Examples(whole, None)
+        example.features.feature[features.ENCODED].bytes_list.value[0] = b""
+        example.features.feature[features.PIXELS].bytes_list.value[0] = decoded.pixels.tobytes()
+        return found, Examples(whole, example.SerializeToString())
+
+
+def read_checked(folder: str, rows: list[Row], settings: FileSettings) -> Iterator[Checked]:
+    """Reads and checks images as `Loader` does, but for what only decoding finds: that is left to the one who decodes.
+
+    Args:
+      folder: the data folder.
+      rows: of the images.
+      settings: as for `decoding.normalise`.
+
+    Yields:
+      As `Loader.load`: those that are set aside already come first.
+    """
+
+    def check_batch(files: list[_File]) -> list[Checked]:
+        return [item for row, content in files for item in _check(row, content, settings)]
+
+    yield from _load_files(folder, rows, lambda row, found: (row, found, None), check_batch)
+
+
+def _load_files(
+    folder: str, rows: list[Row], aside: Callable[[Row, IndexRow], _Out], load: Callable[[list[_File]], list[_Out]]
+) -> Iterator[_Out]:
+    for row in rows:
+        if row.reason:
+            yield aside(row, IndexRow(row.name, row.label, row.group, "", row.reason, kind_of(row.reason), bytes=row.size))
+    wanted = [row for row in rows if not row.reason]
+    files = zip(wanted, read_files(folder, wanted), strict=True)
+    with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
+        for results in _ahead(threads, load, _batches(files)):
+            yield from results
+
+
+def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> list[Checked]:
+    found = IndexRow(row.name, row.label, row.group, "", bytes=row.size)
+    try:
+        if isinstance(content, RejectedImage):
+            raise content
+        found = found._replace(bytes=len(content), content_hash=hashlib.sha256(content).hexdigest())
+        images = normalise(content, row.path, settings)
+    except RejectedImage as reason:
+        return [(row, found._replace(reason=str(reason), kind=reason.kind), None)]
+    return [
+        (
+            row,
+            found._replace(
+                path=f"{row.name}#{image.page}" if image.page else row.name,
+                note=image.note,
+                format=image.original_format,
+                height=image.height,
+                width=image.width,
+                channels=image.channels,
+            ),
+            image,
+        )
+        for image in images
+    ]
+
+
+def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:
+    """One image as the raw features of `models.features`, with the file and without the pixels."""
+    example = tf.train.Example()
+    feature = example.features.feature
+    texts: dict[str, str | bytes] = {
+        features.ENCODED: image.encoded,
+        features.PIXELS: b"",
+        features.FORMAT: image.format,
+        features.FILENAME: found.path,
+        features.GROUP: row.group,
+    }
+    numbers = {
+        features.HEIGHT: image.height,
+        features.WIDTH: image.width,
+        features.CHANNELS: image.channels,
+        features.BYTES: found.bytes,
+        features.ASPECT: image.width / image.height,
+        features.MEAN: found.mean,
+        features.STD: found.std,
+        features.SATURATED: found.saturated,
+        features.SHARPNESS: found.sharpness,
+    }
+    meta = {features.META_PREFIX + column: value for column, value in row.meta.items()}
+    for name, value in (texts | numbers | meta).items():
+        if isinstance(value, int):
+            feature[name].int64_list.value.append(value)
+        elif isinstance(value, float):
+            feature[name].float_list.value.append(value)
+        else:
+            feature[name].bytes_list.value.append(value if isinstance(value, bytes) else str(value).encode())
+    feature[features.LABEL].bytes_list.value.extend(label.encode() for label in row.labels)
+    return example
+
+
+def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
+    batch: list[_File] = []
+    size = 0
+    for row, content in files:
+        batch.append((row, content))
+        size += len(content) if isinstance(content, bytes) else 0
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """`threads.map` that takes an item only when there is somebody to work on it, so that items don't pile up."""
+    running: deque[Future[_Out]] = deque()
+    for item in items:
+        running.append(threads.submit(work, item))
+        if len(running) > _THREADS:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()

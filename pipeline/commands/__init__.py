@@ -1,0 +1,1 @@
+"""What each `fpn` command takes and does, a module for each group of them."""

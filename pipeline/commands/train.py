@@ -1,0 +1,96 @@
+"""Commands that look at data, train and evaluate on this machine."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from base.redirection import quiet_libraries
+from pipeline.commands.options import add_config_arguments
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds run, data, preview, crossval."""
+    run = commands.add_parser("run", help="run the pipeline on this machine")
+    add_config_arguments(run)
+    run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
+    run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
+    run.set_defaults(call=_run)
+
+    data = commands.add_parser("data", help="check the data, and write a page about it")
+    add_config_arguments(data)
+    data.add_argument("--output", type=Path, metavar="DIR", help="as for run, which finds the data checked (output/NAME)")
+    data.add_argument("--html", type=Path, metavar="FILE", help="page to write (data.html in the output folder)")
+    data.set_defaults(call=_data)
+
+    preview = commands.add_parser("preview", help="draw augmented training images as the network sees them")
+    add_config_arguments(preview)
+    preview.add_argument(
+        "--output", type=Path, default=Path("preview.png"), metavar="FILE", help="PNG file to write (preview.png)"
+    )
+    preview.add_argument("--examples", type=int, default=8, metavar="N", help="training images to show, a row each (8)")
+    preview.set_defaults(call=_preview)
+
+    crossval = commands.add_parser("crossval", help="cross-validate by group: test each image once, by a model of the others")
+    add_config_arguments(crossval)
+    crossval.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")
+    crossval.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
+    crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
+    crossval.set_defaults(call=_crossval)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config.loading import load_config
+    from pipeline.local import runner
+    from pipeline.terminal.tables import print_summary
+
+    config = load_config(options.config, options.data, options.overrides)
+    result = runner.run(config, options.output or Path("output") / config.name)
+    print_summary(result, Console(highlight=False, soft_wrap=True))
+    if result.error:
+        print(f"fpn: {result.error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result.summary))
+    return result.status
+
+
+def _data(options: argparse.Namespace) -> int:
+    from pipeline.config.loading import load_config
+    from pipeline.local import runner
+
+    config = load_config(options.config, options.data, options.overrides)
+    output = options.output or Path("output") / config.name
+    page = options.html or output / "data.html"
+    status, error = runner.inspect(config, output, page)
+    print(f"fpn: {error}" if error else page, file=sys.stderr if error else sys.stdout)
+    return status
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from pipeline.config.loading import load_config
+    from pipeline.pages.preview import write_preview
+
+    config = load_config(options.config, options.data, options.overrides)
+    with quiet_libraries():
+        write_preview(config, options.examples, options.output)
+    print(options.output)
+    return 0
+
+
+def _crossval(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config.loading import load_config
+    from pipeline.local import crossval
+    from pipeline.terminal.crossval import print_crossval
+
+    config = load_config(options.config, options.data, options.overrides)
+    result = crossval.run(config, options.output or Path("output") / config.name, options.folds)
+    print_crossval(result, Console(highlight=False))
+    if result.error:
+        print(f"fpn: {result.error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result.summary))
+    return result.status

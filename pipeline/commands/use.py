@@ -1,0 +1,172 @@
+"""Commands that use a pushed model, and those that say which one that is."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from base.errors import UserError
+from base.redirection import quiet_libraries
+from pipeline.serving.options import add_arguments as add_serving_arguments
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds predict, score, explain, push, serve."""
+    predict = commands.add_parser("predict", help="classify image files with a pushed model")
+    predict.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
+    predict.set_defaults(call=_predict)
+
+    score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
+    score.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
+    score.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
+    score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
+    score.add_argument("--batch-size", type=int, metavar="N", help="images a step (score.batch_size)")
+    score.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
+    )
+    score.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+    score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
+    score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
+    score.set_defaults(call=_score)
+
+    explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
+    explain.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
+    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    explain.add_argument(
+        "--output", type=Path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
+    )
+    explain.add_argument("--label", metavar="NAME", help="explain this class instead of the most probable")
+    explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
+    explain.set_defaults(call=_explain)
+
+    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, or register one with MLflow")
+    push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
+    what = push.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="list the versions")
+    what.add_argument("--register", action="store_true", help="register the newest version, or --version, with MLflow")
+    push.add_argument("--version", type=int, metavar="V", help="serve this version again: a copy of it becomes the newest")
+    push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
+    push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
+    push.set_defaults(call=_push)
+
+    serve = commands.add_parser("serve", help="serve a pushed model over HTTP, with a page to try it")
+    add_serving_arguments(serve)
+    serve.set_defaults(call=_serve)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.pushed.prediction import format_answer, predict
+
+    with quiet_libraries():
+        predictions = predict(options.model, options.images)
+    table = Table("image", "label", "probability")
+    for item in predictions:
+        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
+    Console(highlight=False).print(table)
+    if options.json:
+        print(json.dumps({"predictions": predictions}))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config.loading import load_config
+    from pipeline.pushed.scoring import score
+    from pipeline.terminal.tables import print_scores
+
+    folder, overrides = options.data, list(options.overrides)
+    if folder.lower().endswith((".csv", ".parquet")):
+        folder, _, manifest = folder.rpartition("/")
+        folder = folder or "."
+        overrides.append(f"data.manifest={json.dumps(manifest)}")
+    if options.batch_size is not None:
+        overrides.append(f"score.batch_size={options.batch_size}")
+    config = load_config(options.config, folder, overrides)
+    with quiet_libraries() as screen:
+        summary = score(config, options.model, options.output, Console(file=screen), overwrite=options.overwrite)
+    print_scores(summary, Console(highlight=False, soft_wrap=True))
+    if options.json:
+        print(json.dumps(summary))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.pushed.explanation import as_json, explain, format_share, write_overlay
+
+    with quiet_libraries():
+        explanations = [
+            as_json(item, write_overlay(item, options.output)) for item in explain(options.model, options.images, options.label)
+        ]
+    table = Table("image", "label", "probability", *explanations[0]["shares"], "overlay")
+    for item in explanations:
+        shares = [format_share(share) for share in item["shares"].values()]
+        probability = f"{item['probabilities'][item['explained']]:.4f}"
+        table.add_row(item["image"], item["explained"], probability, *shares, Path(item["overlay"]).name)
+    table.columns[0].overflow = "fold"  # a name that is cut short can't be found
+    table.columns[-1].no_wrap = True
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    console.print(f"Overlays in {options.output}; shares are of the evidence for (+) and against (-) the label.")
+    if options.json:
+        print(json.dumps({"explanations": explanations}))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from components.pusher.versions import list_versions, roll_back
+    from pipeline.terminal.runs import render_versions
+
+    if not options.register and options.list == (options.version is not None):
+        raise UserError("push: give --list, --version V or --register")
+    if options.register:
+        return _register(options)
+    if options.list:
+        versions = list_versions(options.to)
+        Console(highlight=False).print(render_versions(versions, options.to))
+        result: dict[str, Any] = {"versions": [asdict(version) for version in versions]}
+    else:
+        made = roll_back(options.to, options.version)
+        print(f"{made.path}: a copy of {options.version}, is served from now on")
+        result = {"version": asdict(made)}
+    if options.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipeline.pushed.registry import register_version
+
+    with quiet_libraries():
+        found = register_version(options.to, options.version, options.config)
+    print(f"{found.uri}: version {found.version} of {found.model}" + ("" if found.created else ", there already"))
+    if options.json:
+        print(json.dumps({"registered": asdict(found)}))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.serving.launch import serve
+
+    serve(options)
+    return 0

@@ -1,0 +1,40 @@
+"""Where models go, and what they answer there."""
+
+from pydantic import Field
+
+from pipeline.config.section import Count, Section
+
+
+class RegistryConfig(Section):
+    """The MLflow model registry that is told of pushed versions."""
+
+    uri: str = Field(description="of the tracking server, such as http://mlflow:5000, or of a local store, as MLflow takes it")
+    model: str | None = Field(None, description="name of the registered model; the pipeline's if not given")
+    python: str | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
+
+
+class PushConfig(Section):
+    """Where blessed models go."""
+
+    path: str | None = Field(
+        None,
+        description="folder of numbered versions, or a URI such as gs://bucket/models; `pushed` in the output if not given",
+    )
+    keep: Count | None = Field(5, description="versions to keep, the newest; null: all")
+    registry: RegistryConfig | None = Field(
+        None,
+        description="MLflow registry in which each pushed version is registered: `uri`, and `model`, its name there; "
+        "see [pushing.md](pushing.md)",
+    )
+
+
+class ScoreConfig(Section):
+    """Images without labels, answered by each blessed model, or by `fpn score`."""
+
+    path: str | None = Field(
+        None, description="folder of images as `data.path`, labelled or not, that each run answers if its model is blessed"
+    )
+    batch_size: Count = Field(64, description="images a step")
+    shard_images: Count = Field(
+        1024, description="images of a file of answers, which `fpn score` writes as a whole or not at all"
+    )

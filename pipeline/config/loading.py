@@ -1,0 +1,79 @@
+"""Reads configurations from YAML files and the command line, and writes them."""
+
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from base.errors import UserError
+from pipeline.config.messages import explain
+from pipeline.config.whole import Config
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def load_config(path: Path | None, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+    """Reads a configuration file.
+
+    Args:
+      path: a YAML file; None for defaults alone, where data is given.
+      data: replaces `data.path`, and a built-in data set with it.
+      overrides: "section.key=value" each, with the value in YAML; later ones win.
+
+    Raises:
+      UserError: the file can't be read, a key is unknown, or a value does not fit.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) if path else {"name": "unnamed"}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8 YAML") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold sections such as `data:` and `model:`")
+    for override in overrides:
+        _apply(override, content)
+    if data is not None:
+        section = content["data"] = content.get("data") or {}
+        if isinstance(section, dict):
+            section["path"] = data
+            section.pop("sample", None)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        place = path or "--set"
+        raise UserError("\n".join(f"{place}: {explain(detail, Config)}" for detail in error.errors()[:2])) from error
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration with all defaults, as a YAML file that `load_config` reads as the same."""
+    return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _apply(override: str, content: dict[str, Any]) -> None:
+    keys, equals, value = override.partition("=")
+    if not equals or not keys:
+        raise UserError(f"--set {override}: write it as section.key=value")
+    *parents, last = keys.split(".")
+    section = content
+    for parent in parents:
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override}: {parent} is a value, not a section")
+    try:
+        section[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        shown = keys if keys == "metadata" else override  # whose value may hold a password
+        raise UserError(f"--set {shown}: the value is not YAML") from error

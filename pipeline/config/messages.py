@@ -1,0 +1,44 @@
+"""What is wrong with a configuration, in one line a mistake."""
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
+    """One line on what is wrong with a key, and the cure.
+
+    Args:
+      detail: an error of pydantic.
+      section: what was validated.
+      within: the key that holds it.
+    """
+    keys = [str(key) for key in detail["loc"]]
+    shown = [within, *keys] if within else keys
+    name = ".".join(shown)
+    if detail["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in _section_at(keys[:-1], section).model_fields.items()]
+        near = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean {'.'.join([*shown[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        return f"{name}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{name}: is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    message = message[0].lower() + message[1:]
+    hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # it may hold a password
+    return f"{name}: {message}" + ("" if hidden else f", is {detail['input']!r}")
+
+
+def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:
+    for key in keys:
+        if key.isdigit():
+            continue
+        annotation = section.model_fields[key].annotation
+        candidates = [annotation, *typing.get_args(annotation)]
+        section = next(item for item in candidates if isinstance(item, type) and not isinstance(item, types.GenericAlias))
+    return section

@@ -1,0 +1,112 @@
+"""The whole configuration, and what its sections ask of each other."""
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
+
+from pipeline.config.beam import BeamConfig
+from pipeline.config.data import DataConfig, ImageConfig
+from pipeline.config.delivery import PushConfig, ScoreConfig
+from pipeline.config.evaluation import CardConfig, CheckConfig, EvaluateConfig
+from pipeline.config.kubeflow import KubeflowConfig
+from pipeline.config.messages import explain
+from pipeline.config.metadata_server import MetadataServer, parse_metadata_server
+from pipeline.config.network import AugmentConfig, ExportConfig, ModelConfig, TrainConfig
+from pipeline.config.section import Section
+from pipeline.config.tuning import TUNED_SECTIONS, RangeConfig, TuneConfig
+
+_NOT_TUNED = {"train.epochs": "a trial has tune.epochs", "train.monitor": "it is what trials are compared by"}
+_LOSS_KEYS = (
+    "train.loss",
+    "train.focal_gamma",
+    "train.label_smoothing",
+    "train.class_weights",
+)  # losses under different ones can't be compared
+
+
+class Config(Section):
+    """The whole configuration of a pipeline."""
+
+    # A version on Kubeflow is named by this and 13 characters more, and 127 are the most that its server takes.
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=114)] = Field(
+        description="of the pipeline: at most 114 lower-case letters, digits and hyphens"
+    )
+    data: DataConfig
+    image: ImageConfig = ImageConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    check: CheckConfig = CheckConfig()
+    push: PushConfig = PushConfig()
+    score: ScoreConfig = ScoreConfig()
+    card: CardConfig = CardConfig()
+    metadata: Annotated[MetadataServer, PlainValidator(parse_metadata_server), PlainSerializer(str)] | None = Field(
+        None,
+        description="database that runs are recorded in, postgresql://user@host:port/database or mysql://...; metadata.sqlite "
+        "in the output folder if not given; see docs/metadata.md",
+    )
+    beam: BeamConfig = BeamConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
+
+    @model_validator(mode="after")
+    def _weights_fit_channels(self) -> "Config":
+        if self.image.channels == 4 and not self.model.backbone.startswith("small_resnet"):
+            raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
+        return self
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> "Config":
+        if self.tune.enabled and not self.tune.space:
+            raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")
+        for key, value in self.tune.space.items():
+            self.tune.space[key] = _tunable(self, key, value)
+        return self
+
+
+def _tunable(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]:
+    """What the Tuner draws a key's values from: choices, each as the key itself would take it, or {"min", "max", "log"}.
+
+    Raises:
+      ValueError: there is no such key, or it can't take these values.
+    """
+    name = f"tune.space.{key}"
+    known = [f"{section}.{item}" for section in TUNED_SECTIONS for item in type(getattr(config, section)).model_fields]
+    known = [item for item in known if item not in _NOT_TUNED]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "it takes keys of train, model and augment"
+        raise ValueError(f"{name}: {_NOT_TUNED.get(key, f'unknown key; {hint}')}")
+    if key in _LOSS_KEYS and config.train.monitor == "loss":
+        raise ValueError(f"{name}: changes what the loss measures; compare trials by train.monitor: accuracy, or f1")
+    if isinstance(value, list):
+        choices = [_checked(config, key, choice) for choice in value]
+    elif isinstance(value, dict):
+        try:
+            range_ = RangeConfig.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain(error.errors()[0], RangeConfig, name)) from error
+        if range_.step is None:
+            return {"min": _checked(config, key, range_.min), "max": _checked(config, key, range_.max), "log": range_.log}
+        choices = [_checked(config, key, choice) for choice in range_.steps()]
+    else:
+        raise ValueError(f"{name}: write a list of choices, or {{min: ..., max: ...}}")
+    if None in choices:
+        raise ValueError(f"{name}: null can't be a choice; write the value that it stands for")
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise ValueError(f"{name}: needs two or more choices, each once")
+    return choices
+
+
+def _checked(config: Config, key: str, choice: Any) -> Any:
+    """A choice as it is in a configuration with it: 1 becomes 1.0 where the key is a float."""
+    section, _, item = key.partition(".")
+    content = config.model_dump(by_alias=True, exclude={"tune"})
+    content[section][item] = choice
+    try:
+        return getattr(getattr(Config.model_validate(content), section), item)
+    except ValidationError as error:
+        raise ValueError(f"tune.space: {explain(error.errors()[0], Config)}") from error

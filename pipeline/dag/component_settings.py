@@ -1,0 +1,143 @@
+"""The configuration's sections as the settings of components. No TensorFlow; what the Evaluator is told is in `evaluation`."""
+
+from dataclasses import replace
+from typing import Any
+
+from components.bulk_inferrer.settings import InferrerSettings
+from components.model_check.settings import CheckSettings
+from components.pusher.settings import PusherSettings
+from evaluation.settings import GroupRule
+from images.settings import FileSettings, IngestionSettings, SourceSettings
+from models.image_settings import ImageSettings, TransformSettings
+from models.packing import unpack
+from models.settings import (
+    AugmentSettings,
+    Choices,
+    ClassifierConfig,
+    NumberRange,
+    TrainerSettings,
+    TrainSettings,
+    TunerSettings,
+)
+from pipeline.config.data import DataConfig, ImageConfig
+from pipeline.config.evaluation import GroupsConfig
+from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
+from pipeline.config.whole import Config
+from pipeline.dag.code_digest import code_digest
+from pipeline.dag.splits import Splits
+
+
+def image_settings(config: ImageConfig) -> ImageSettings:
+    """What the network sees."""
+    return unpack(ImageSettings, config.model_dump())
+
+
+def augment_settings(config: AugmentConfig) -> AugmentSettings:
+    """Random changes to training images."""
+    return unpack(AugmentSettings, config.model_dump())
+
+
+def classifier_config(config: ModelConfig) -> ClassifierConfig:
+    """The network."""
+    return unpack(ClassifierConfig, config.model_dump())
+
+
+def train_settings(config: TrainConfig) -> TrainSettings:
+    """How the network learns."""
+    return unpack(TrainSettings, config.model_dump())
+
+
+def source_settings(config: DataConfig, *, folds: int | None = None, labelled: bool = True) -> SourceSettings:
+    """How the data set is found.
+
+    Args:
+      config: the section.
+      folds: of a cross-validation.
+      labelled: whether it is for training.
+    """
+    return unpack(SourceSettings, {**config.model_dump(), "folds": folds, "labelled": labelled})
+
+
+def file_settings(config: Config) -> FileSettings:
+    """How its files are read."""
+    image = image_settings(config.image)
+    return FileSettings(
+        max_pixels=config.data.max_pixels, pages=config.data.pages, intensity=image.intensity, window=image.window
+    )
+
+
+def ingestion_settings(config: Config, folds: int | None = None) -> IngestionSettings:
+    """How it is taken in."""
+    return unpack(
+        IngestionSettings,
+        {
+            **config.data.model_dump(),
+            "image": config.image.model_dump(),
+            "folds": folds,
+            "labelled": True,
+            "code": code_digest("components.image_example_gen.component"),
+        },
+    )
+
+
+def transform_settings(config: Config) -> TransformSettings:
+    """How raw features become the Trainer's."""
+    return TransformSettings(
+        image=image_settings(config.image),
+        multi_label=config.data.multi_label,
+        code=code_digest("models.preprocessing") + code_digest("components.transform.component"),
+    )
+
+
+def tuner_settings(config: Config) -> TunerSettings:
+    """What the Tuner tries, and on what network."""
+    return TunerSettings(
+        image=image_settings(config.image),
+        augment=augment_settings(config.augment),
+        model=classifier_config(config.model),
+        train=replace(train_settings(config.train), epochs=config.tune.epochs),
+        trials=config.tune.trials,
+        algorithm=config.tune.algorithm,
+        space={key: _candidates(given) for key, given in config.tune.space.items()},
+        code=code_digest("models.tuning"),
+    )
+
+
+def _candidates(given: Any) -> NumberRange | Choices:
+    return unpack(NumberRange, given) if isinstance(given, dict) else tuple(given)
+
+
+def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
+    """What the Trainer trains, and how; `checkpoints` is the folder of unfinished trainings."""
+    return TrainerSettings(
+        image=image_settings(config.image),
+        augment=augment_settings(config.augment),
+        model=classifier_config(config.model),
+        train=train_settings(config.train),
+        test_time_augmentation=config.export.test_time_augmentation,
+        code=code_digest("models.training"),
+        checkpoints=checkpoints,
+    )
+
+
+def check_settings(config: Config, splits: Splits) -> CheckSettings:
+    """What ModelCheck goes by. A network of 16 bits rounds by up to 1 % in other places for batches of other sizes."""
+    given = config.check.max_difference
+    default = 0.02 if config.train.mixed_precision else 1e-5
+    largest = default if given is None else given
+    return unpack(CheckSettings, {**config.check.model_dump(), "max_difference": largest, "splits": splits.test})
+
+
+def pusher_settings(config: Config) -> PusherSettings:
+    """What the Pusher goes by."""
+    return PusherSettings(pipeline=config.name, keep=config.push.keep)
+
+
+def inferrer_settings(config: Config) -> InferrerSettings:
+    """What the BulkInferrer goes by."""
+    return InferrerSettings(batch_size=config.score.batch_size, groups=group_rule(config.evaluate.groups))
+
+
+def group_rule(config: GroupsConfig) -> GroupRule:
+    """How a group is answered."""
+    return unpack(GroupRule, config.model_dump())

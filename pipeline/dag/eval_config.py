@@ -1,0 +1,115 @@
+"""Configuration to what the Evaluator is told: TFMA's EvalConfig, and the settings beside it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from tensorflow_model_analysis.proto import config_pb2
+
+from base.errors import UserError
+from components.model_formats.settings import FormatSettings
+from evaluation.metrics import check_metrics
+from evaluation.settings import EvaluatorSettings, Threshold
+from evaluation.verdicts import check_thresholds, needed_metrics, needed_slices
+from models.packing import unpack
+from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
+from pipeline.config.whole import Config
+from pipeline.dag.splits import Splits
+
+
+def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Sequence[str], *, judged: bool) -> EvaluatorSettings:
+    """The section `evaluate`, with its metrics and slices complete.
+
+    Args:
+      config: the section.
+      multi_label: whether an image can have any number of classes.
+      splits: to measure on.
+      judged: whether the thresholds apply.
+
+    Raises:
+      UserError: a metric is unknown, or a threshold does not fit.
+    """
+    thresholds = _thresholds(config.thresholds)
+    check_thresholds(thresholds, multi_label)
+    names = needed_metrics(config.metrics, thresholds, multi_label)
+    check_metrics(names, multi_label)
+    return unpack(
+        EvaluatorSettings,
+        {
+            **config.model_dump(),
+            "metrics": names,
+            "slices": [*config.slices, *needed_slices(config.slices, thresholds)],
+            "multi_label": multi_label,
+            "splits": splits,
+            "judged": judged,
+        },
+    )
+
+
+def with_thresholds(settings: EvaluatorSettings, thresholds: Any) -> EvaluatorSettings:
+    """The same settings with other thresholds, and the metrics and slices that these need.
+
+    Args:
+      settings: as `evaluation_settings` makes them.
+      thresholds: as in the section `evaluate`, not checked yet.
+
+    Raises:
+      UserError: a threshold is not well formed, or does not fit.
+    """
+    try:
+        checked = TypeAdapter(list[ThresholdConfig]).validate_python(thresholds)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        raise UserError(f"thresholds: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+    changed = _thresholds(checked)
+    check_thresholds(changed, settings.multi_label)
+    slices = needed_slices(settings.slices, changed)
+    return replace(
+        settings,
+        thresholds=changed,
+        metrics=tuple(needed_metrics(settings.metrics, changed, settings.multi_label)),
+        slices=(*settings.slices, *(tuple(features) for features in slices)),
+    )
+
+
+def format_settings(config: Config, splits: Splits) -> FormatSettings:
+    """What ModelFormats is told of the sections `export` and `evaluate`.
+
+    Raises:
+      UserError: a threshold does not fit.
+    """
+    check_thresholds(_thresholds(config.export.thresholds), config.data.multi_label, "export")
+    return unpack(
+        FormatSettings,
+        {
+            **config.export.model_dump(include={"formats", "thresholds"}),
+            **config.evaluate.model_dump(include={"groups", "buckets", "min_slice_size"}),
+            "train": splits.train,
+            "test": splits.test,
+        },
+    )
+
+
+def _thresholds(given: Iterable[ThresholdConfig]) -> tuple[Threshold, ...]:
+    return tuple(unpack(Threshold, threshold.model_dump()) for threshold in given)
+
+
+def build_eval_config(settings: EvaluatorSettings) -> config_pb2.EvalConfig:
+    """TFMA's configuration of what `evaluation_settings` has made; the thresholds are judged beside it.
+
+    TFMA knows no thresholds on slices by two features, on the worst of some slices, or on groups, and with a least slice size
+    it fails all of them as soon as any slice is too small.
+    """
+    settings_of_metrics = {"names": settings.metrics, "multi_label": settings.multi_label, "name": "classification"}
+    metric = config_pb2.MetricConfig(
+        class_name="Classification",
+        module="components.evaluator.tfma_metrics",
+        config=json.dumps(settings_of_metrics),
+    )
+    return config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(prediction_key="probabilities", label_key="image/label")],
+        slicing_specs=[config_pb2.SlicingSpec(feature_keys=keys) for keys in ([], *settings.slices)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[metric])],
+    )

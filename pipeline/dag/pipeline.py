@@ -1,0 +1,257 @@
+"""The DAG, readable from top to bottom."""
+
+from dataclasses import dataclass, fields
+
+import tensorflow_data_validation as tfdv
+import tfx.types.standard_artifacts as artifacts
+from ml_metadata.proto import metadata_store_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import components as tfx_components
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2, transform_pb2
+from tfx.types import Channel
+
+from components.bulk_inferrer.component import BulkInferrer
+from components.earlier_runs.resolvers import LastBlessedBaseline, PreviousStatistics
+from components.evaluator.component import Evaluator
+from components.example_validator.component import ExampleValidator
+from components.image_example_gen.component import ImageExampleGen, ScoreExampleGen
+from components.model_check.component import ModelCheck
+from components.model_formats.component import ModelFormats
+from components.pusher.component import Pusher
+from components.transform.component import Transform
+from models import features
+from models.packing import as_dict
+from pipeline.config.whole import Config
+from pipeline.dag.beam import pipeline_args
+from pipeline.dag.code_digest import code_digest
+from pipeline.dag.component_settings import (
+    check_settings,
+    inferrer_settings,
+    ingestion_settings,
+    pusher_settings,
+    trainer_settings,
+    transform_settings,
+    tuner_settings,
+)
+from pipeline.dag.eval_config import build_eval_config, evaluation_settings, format_settings
+from pipeline.dag.splits import TRAIN_EVAL_TEST, Splits
+
+# Statistics take files and pixels as bytes to be measured, not as values to be counted.
+_OPAQUE_BYTES = schema_pb2.Schema(
+    feature=[
+        schema_pb2.Feature(name=name, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain())
+        for name in (features.ENCODED, features.PIXELS)
+    ]
+)
+
+
+@dataclass(frozen=True)
+class DataNodes:
+    """The components from image files to validated examples, in order."""
+
+    example_gen: BaseNode
+    statistics_gen: tfx_components.StatisticsGen
+    schema_gen: tfx_components.SchemaGen | ImportSchemaGen
+    previous_statistics: Resolver | None
+    example_validator: ExampleValidator
+
+    def in_order(self) -> list[BaseNode]:
+        return [node for item in fields(self) if (node := getattr(self, item.name))]
+
+
+def _data_nodes(config: Config, splits: Splits, state: str | None = None, example_gen: BaseNode | None = None) -> DataNodes:
+    example_gen = example_gen or ImageExampleGen(input_base=config.data.path, settings=ingestion_settings(config, splits.folds))
+    statistics_gen = tfx_components.StatisticsGen(
+        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
+    )
+    if config.data.schema_file:
+        schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
+    else:
+        schema_gen = tfx_components.SchemaGen(statistics=statistics_gen.outputs["statistics"], infer_feature_shape=True)
+    previous_statistics = None
+    if not state:
+        previous_statistics = Resolver(
+            strategy_class=PreviousStatistics,
+            previous=Channel(type=artifacts.ExampleStatistics, producer_component_id=statistics_gen.id),
+            current=statistics_gen.outputs["statistics"],
+            transformed=Channel(type=artifacts.TransformGraph),
+        ).with_id("PreviousStatistics")
+    example_validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        baseline_statistics=previous_statistics.outputs["previous"] if previous_statistics else None,
+        max_drift=config.data.max_drift,
+        max_skew=config.data.max_skew,
+        skew_control=None if splits.folds else "train",  # folds are dealt so that they resemble each other
+        stop_on_anomalies=config.data.stop_on_anomalies,
+        code=code_digest("components.example_validator.component"),
+        state=state,
+    )
+    return DataNodes(example_gen, statistics_gen, schema_gen, previous_statistics, example_validator)
+
+
+def create_data_pipeline(
+    config: Config,
+    *,
+    pipeline_root: str,
+    name: str | None = None,
+    connection: metadata_store_pb2.ConnectionConfig | None = None,
+) -> Pipeline:
+    """The beginning of `create_pipeline`, up to the validator. Each takes from the cache what the other has done.
+
+    Args: see `create_pipeline`.
+    """
+    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST).in_order(), pipeline_root, name, connection)
+
+
+def create_pipeline(
+    config: Config,
+    *,
+    pipeline_root: str,
+    push_folder: str | None,
+    name: str | None = None,
+    connection: metadata_store_pb2.ConnectionConfig | None = None,
+    splits: Splits = TRAIN_EVAL_TEST,
+    state: str | None = None,
+    example_gen: BaseNode | None = None,
+) -> Pipeline:
+    """Chains the components from image files to a pushed model.
+
+    Args:
+      config: the whole configuration.
+      pipeline_root: folder, or URI, for everything that the components put out.
+      push_folder: where blessed models go, each in a folder named by its version number; None to evaluate models without
+        judging and pushing them.
+      name: of the pipeline in the metadata store; the configuration's if not given.
+      connection: to that store; None where the orchestrator keeps one.
+      splits: the usual ones, or folds in their roles.
+      state: folder, or URI, for what outlives a run, where components look for earlier ones; None: they ask the store.
+      example_gen: puts out `examples` in the place of ImageExampleGen, such as TFX's ImportExampleGen: files of tf.Example in
+        `splits`, each with `image/encoded`, `image/label` and `image/filename`, and with `image/group` and `meta/...` as
+        far as there are any. The section `data` then counts for nothing that is about files.
+    """
+    data = _data_nodes(config, splits, state, example_gen)
+    example_gen, schema_gen = data.example_gen, data.schema_gen
+    transform = Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="models.preprocessing.preprocessing_fn",
+        custom_config=as_dict(transform_settings(config)),
+        # The Evaluator reads the test split as the server would: as raw examples.
+        splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(data.example_validator)
+    training_data = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": trainer_pb2.TrainArgs(splits=splits.train),
+        "eval_args": trainer_pb2.EvalArgs(splits=splits.eval),
+    }
+    tuner = None
+    if config.tune.enabled:
+        tuner = tfx_components.Tuner(
+            tuner_fn="models.tuning.tuner_fn",
+            **training_data,
+            custom_config=as_dict(tuner_settings(config)),
+        )
+    trainer = tfx_components.Trainer(
+        run_fn="models.training.run_fn",
+        **training_data,
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        custom_config=as_dict(trainer_settings(config, checkpoints=f"{state or pipeline_root}/checkpoints")),
+    )
+    components = [*data.in_order(), transform, *([tuner] if tuner else []), trainer]
+    baseline = None
+    if push_folder and not state:
+        baseline = Resolver(
+            strategy_class=LastBlessedBaseline,
+            model=Channel(type=artifacts.Model),
+            model_blessing=Channel(type=artifacts.ModelBlessing),
+            infra_blessing=Channel(type=artifacts.InfraBlessing),
+            candidate=trainer.outputs["model"],
+        ).with_id("Baseline")
+        components.append(baseline)
+    settings = evaluation_settings(config.evaluate, config.data.multi_label, splits.test, judged=push_folder is not None)
+    evaluator = Evaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"] if baseline else None,
+        eval_config=build_eval_config(settings),
+        settings=settings,
+        code=code_digest("components.evaluator.component"),
+        state=state if push_folder else None,
+    )
+    components.append(evaluator)
+    if push_folder:
+        check = None
+        if config.check.enabled:
+            check = ModelCheck(
+                model=trainer.outputs["model"],
+                examples=example_gen.outputs["examples"],
+                evaluation=evaluator.outputs["evaluation"],
+                settings=check_settings(config, splits),
+                code=code_digest("components.model_check.component"),
+            )
+            components.append(check)
+        pushed = trainer.outputs["model"]
+        if config.export.formats:
+            model_formats = ModelFormats(
+                examples=example_gen.outputs["examples"],
+                model=trainer.outputs["model"],
+                evaluation=evaluator.outputs["evaluation"],
+                settings=format_settings(config, splits),
+                code=code_digest("components.model_formats.component"),
+            )
+            components.append(model_formats)
+            pushed = model_formats.outputs["exported_model"]
+        pusher = Pusher(
+            model=pushed,
+            model_blessing=evaluator.outputs["blessing"],
+            infra_blessing=check.outputs["infra_blessing"] if check else None,
+            evaluation=evaluator.outputs["evaluation"],
+            examples=example_gen.outputs["examples"],
+            folder=push_folder,
+            settings=pusher_settings(config),
+        )
+        components.append(pusher)
+        if config.score.path:
+            components += _score_nodes(config, config.score.path, trainer, evaluator, check)
+    return _pipeline(config, components, pipeline_root, name, connection)
+
+
+def _score_nodes(
+    config: Config, path: str, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
+) -> list[BaseNode]:
+    """Take in the images of `score.path`, and answer them if the model is good."""
+    unlabelled = ScoreExampleGen(input_base=path, settings=ingestion_settings(config))
+    bulk_inferrer = BulkInferrer(
+        examples=unlabelled.outputs["examples"],
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["infra_blessing"] if check else None,
+        settings=inferrer_settings(config),
+        code=code_digest("components.bulk_inferrer.component"),
+    )
+    return [unlabelled, bulk_inferrer]
+
+
+def _pipeline(
+    config: Config,
+    components: list[BaseNode],
+    pipeline_root: str,
+    name: str | None,
+    connection: metadata_store_pb2.ConnectionConfig | None,
+) -> Pipeline:
+    return Pipeline(
+        pipeline_name=name or config.name,
+        pipeline_root=pipeline_root,
+        components=components,
+        enable_cache=True,
+        metadata_connection_config=connection,
+        beam_pipeline_args=pipeline_args(config.beam),
+    )

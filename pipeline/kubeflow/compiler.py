@@ -1,0 +1,365 @@
+"""Compiles the pipeline to the file that Kubeflow Pipelines (2.x) or Vertex AI Pipelines runs.
+
+TFX's compiler makes the tasks and their connections. What open-source Kubeflow Pipelines needs beyond that is added to its
+result: runtime parameters with defaults, resources, images, the container's own entry point, and the second document with what
+Kubernetes alone knows. Two more tasks tell what is there outside the run, so that the backend's cache notices when it has
+changed: Lookup, the first, of the data and the last statistics, and Baseline, after the training, of the last pushed model.
+"""
+
+import copy
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from base.errors import UserError
+from base.local_files import write_text
+from images.dataset.source import root_of
+from pipeline.config.kubeflow import PodConfig, quantity
+from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
+from pipeline.config.whole import Config
+from pipeline.dag.beam import check_engine_of_containers
+
+Target = Literal["kubeflow", "vertex"]
+COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
+LOOKUP: Final = "Lookup"
+BASELINE: Final = "Baseline"
+# Runtime parameters: their type, the task that takes each, and under which key.
+_RUNTIME_PARAMETERS: Final = {
+    "data_path": ("STRING", "ImageExampleGen", "input_base"),
+    "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
+    "thresholds": ("STRING", "Evaluator", "thresholds"),
+}
+# What is looked up by which task: the task whose key in the cache it is part of, and under which key that takes it.
+_LOOKED_UP: Final = {
+    LOOKUP: {
+        "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
+        "last_statistics": ("ExampleValidator", "last_statistics"),
+    },
+    BASELINE: {"baseline": ("Evaluator", "baseline")},
+}
+_STATE_READERS: Final = ("ExampleValidator", "Evaluator")
+_TRAINING: Final = ("Tuner", "Trainer")
+_SCORE_INGESTION: Final = "ScoreExampleGen"
+_INVOCATION: Final = "{{$}}"  # the launcher puts the ExecutorInput in its place
+
+
+def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> list[str]:
+    """Writes the compiled pipeline. Needs no cluster and no credentials, and opens no data.
+
+    Args:
+      config: the whole configuration.
+      output: file to write: for Kubeflow YAML with two documents; for Vertex AI one YAML document, or a whole PipelineJob if
+        the name ends in .json.
+      target: where it will run.
+
+    Returns:
+      What the user should know of it, a sentence each.
+
+    Raises:
+      UserError: a path is one that containers or Beam's workers can't reach, or the file's name does not fit.
+    """
+    suffixes = (".yaml", ".yml", ".json") if target == "vertex" else (".yaml", ".yml")
+    if output.suffix not in suffixes:
+        raise UserError(f"{output}: give --output a name that ends in {' or '.join(suffixes)}")
+    job = build_job(config, target)
+    if output.suffix == ".json":
+        text = json.dumps(job, indent=2) + "\n"
+    else:
+        documents = [job["pipelineSpec"]]
+        if target == "kubeflow":
+            documents.append({"platforms": {"kubernetes": {"deploymentSpec": {"executors": _platform(config, job)}}}})
+        text = yaml.dump_all(documents, Dumper=_Dumper, allow_unicode=True, width=120)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text)
+    except OSError as error:
+        raise UserError(f"{output}: can't be written ({error.strerror}); give another --output") from error
+    return _notes(config) if target == "kubeflow" else []
+
+
+def _notes(config: Config) -> list[str]:
+    settings = config.kubeflow
+    pods = [settings.pod, *map(settings.pod_of, settings.components)]
+    if any(has_proxy(pod.env, settings.secret_variables) for pod in pods):
+        return [
+            "a proxy is set: NO_PROXY also names the services of the cluster, which Kubeflow's launcher must reach by itself; "
+            "add the host of your own object store to it if that is not behind the proxy"
+        ]
+    return []
+
+
+def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
+    """The compiled pipeline as a PipelineJob in JSON; see `compile_pipeline`."""
+    data_path, state = _data_path(config), state_folder(config)
+    check_engine_of_containers(config.beam, root_of(data_path), config.kubeflow.root)
+    if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
+        raise UserError(f"kubeflow.root: Vertex AI writes to gs:// alone, is {config.kubeflow.root}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # nothing is computed here
+    runner = importlib.import_module("tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner")
+    from components.earlier_runs.state_folder import pushed_folder
+    from pipeline.dag.pipeline import create_pipeline
+
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=config.kubeflow.root,
+        push_folder=config.push.path or pushed_folder(state),
+        state=state,
+    )
+    pipeline.enable_cache = config.kubeflow.cache
+    settings = runner.KubeflowV2DagRunnerConfig(
+        default_image=config.kubeflow.image, default_commands=COMMAND, use_pipeline_spec_2_1=True
+    )
+    job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
+    spec = job["pipelineSpec"]
+    spec["defaultPipelineRoot"] = config.kubeflow.root
+    if target == "kubeflow":
+        _add_lookups(spec, state)
+    else:  # what `state` holds is no part of their keys in the cache
+        for task in _STATE_READERS:
+            spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+    if config.score.path and target == "kubeflow":
+        spec["root"]["dag"]["tasks"][_SCORE_INGESTION]["cachingOptions"] = {}  # none: nobody looks whether images were added
+    _add_parameters(spec, config, data_path)
+    _name_types(spec)
+    for name, component in spec["components"].items():
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        # Containers of different components must differ: of equal ones the backend takes the first one's component for all.
+        container["args"] += ["--component", name]
+        if target == "vertex" or config.beam.runner != "local":
+            container["args"].append("--direct_gcs")
+        _finish_arguments(container, component, config.data.sample if name != _SCORE_INGESTION else None)
+        _finish_driver(container, target)
+        pod = config.kubeflow.pod_of(name)
+        container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
+        container["resources"] = _resources(pod, target)
+        variables = environment(pod.env, config.kubeflow.secret_variables) if target == "kubeflow" else pod.env
+        if variables:
+            container["env"] = [{"name": key, "value": value} for key, value in variables.items()]
+    if target == "kubeflow":
+        _escape_values(spec)
+    values = {name: item["defaultValue"] for name, item in spec["root"]["inputDefinitions"]["parameters"].items()}
+    job["runtimeConfig"] = {"gcsOutputDirectory": config.kubeflow.root, "parameterValues": values}
+    return job
+
+
+def state_folder(config: Config) -> str:
+    """The folder for what outlives a run, `NAME` below `kubeflow.state`.
+
+    Raises:
+      UserError: containers can't reach it, or it goes with them.
+    """
+    settings = config.kubeflow
+    folder = settings.state or (f"{settings.root.rstrip('/')}/state" if settings.root.startswith("gs://") else None)
+    if folder is None:
+        raise UserError(
+            "kubeflow.state: is missing; name a folder on one of kubeflow.volumes, or gs://, for pushed models and checkpoints"
+        )
+    if not folder.startswith("gs://") and not any(_is_below(folder, volume.path) for volume in settings.volumes):
+        known = ", ".join(volume.path for volume in settings.volumes) or "none"
+        raise UserError(f"kubeflow.state: must be on one of kubeflow.volumes ({known}) or gs://, is {folder}")
+    return f"{folder.rstrip('/')}/{config.name}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that begin like a number: the backend takes some for one, such as 1e3, that Python does not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if text[:1] in "+-.0123456789" else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath([os.path.normpath(path), os.path.normpath(folder)]) == os.path.normpath(folder)
+
+
+def _data_path(config: Config) -> str:
+    path = config.data.path
+    if config.data.sample and not _is_reachable(path):  # each container that reads it writes it for itself
+        path = f"/tmp/{path}"
+    weights = config.model.weights
+    needed = {
+        "data.path": path,
+        "data.schema": config.data.schema_file,
+        "model.weights": None if weights in ("none", "imagenet") else weights,
+        "score.path": config.score.path,
+    }
+    for key, value in needed.items():
+        if value and not _is_reachable(value):
+            raise UserError(f"{key}: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {value}")
+    return path
+
+
+def _is_reachable(path: str) -> bool:
+    return "://" in root_of(path) or os.path.isabs(path)
+
+
+def _add_lookups(spec: dict[str, Any], state: str) -> None:
+    """Adds the tasks whose results are parameters of those that depend on what they find."""
+    from components.image_example_gen.executor import unpack_settings
+    from models.packing import pack
+
+    components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
+    ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
+    settings = unpack_settings({key: item["runtimeValue"]["constant"] for key, item in ingestion.items()})
+    kept = {"state": {"runtimeValue": {"constant": state}}}
+    data = {
+        "input_base": {"componentInputParameter": "data_path"},
+        "settings": {"runtimeValue": {"constant": pack(settings)}},
+    }
+    _add_lookup(spec, LOOKUP, {"parameters": {**data, **kept}})
+    model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}
+    _add_lookup(spec, BASELINE, {"parameters": kept, "artifacts": {"model": model}})
+    components[BASELINE]["inputDefinitions"]["artifacts"] = {
+        "model": copy.deepcopy(components["Trainer"]["outputDefinitions"]["artifacts"]["model"])
+    }
+    tasks[BASELINE]["dependentTasks"] = ["Trainer"]
+
+
+def _add_lookup(spec: dict[str, Any], name: str, inputs: dict[str, Any]) -> None:
+    components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
+    label = f"{name}_executor"
+    components[name] = {
+        "executorLabel": label,
+        "inputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in inputs["parameters"]}},
+        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in _LOOKED_UP[name]}},
+    }
+    tasks[name] = {
+        "taskInfo": {"name": name},
+        "componentRef": {"name": name},
+        "cachingOptions": {},  # none: it must look each time
+        "inputs": inputs,
+    }
+    spec["deploymentSpec"]["executors"][label] = {
+        "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", _INVOCATION]}
+    }
+    for output, (task, key) in _LOOKED_UP[name].items():
+        components[task]["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
+        tasks[task]["inputs"]["parameters"][key] = {"taskOutputParameter": {"producerTask": name, "outputParameterKey": output}}
+        tasks[task]["dependentTasks"] = sorted({*tasks[task].get("dependentTasks", []), name})
+
+
+def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> None:
+    """Declares the runtime parameters, which TFX's compiler would leave without their defaults."""
+    thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds]
+    defaults = {"data_path": data_path, "train_epochs": config.train.epochs, "thresholds": json.dumps(thresholds)}
+    declared = {}
+    for name, (kind, task, key) in _RUNTIME_PARAMETERS.items():
+        declared[name] = {"parameterType": kind, "defaultValue": defaults[name]}
+        spec["components"][task]["inputDefinitions"]["parameters"][key] = {"parameterType": kind}
+        spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"][key] = {"componentInputParameter": name}
+    spec["root"]["inputDefinitions"] = {"parameters": declared}
+
+
+def _name_types(spec: dict[str, Any]) -> None:
+    """Artifact types by their titles alone, which is all that kfp's own readers understand."""
+    for component in spec["components"].values():
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for artifact in component.get(side, {}).get("artifacts", {}).values():
+                title = yaml.safe_load(artifact["artifactType"]["instanceSchema"])["title"]
+                artifact["artifactType"] = {"schemaTitle": title, "schemaVersion": "0.0.1"}
+
+
+def _finish_arguments(container: dict[str, Any], component: dict[str, Any], sample: str | None) -> None:
+    """Tells the entry point what the component's inputs are, and about a data set that the pipeline writes by itself."""
+    arguments = container["args"]
+    flag = "--json_serialized_inputs_spec_args"
+    if flag in arguments:
+        arguments[arguments.index(flag) + 1] = json.dumps(component["inputDefinitions"], sort_keys=True)
+    if sample and "input_base" in component.get("inputDefinitions", {}).get("parameters", {}):
+        arguments += ["--sample", sample]
+
+
+def _finish_driver(container: dict[str, Any], target: Target) -> None:
+    """Vertex AI runs the ExampleGen's driver before it asks its cache; Kubeflow Pipelines does not know drivers."""
+    if "lifecycle" not in container:
+        return
+    if target == "kubeflow":
+        del container["lifecycle"]
+    else:
+        container["lifecycle"]["preCacheCheck"] = {"command": [*COMMAND, "--driver"], "args": container["args"]}
+
+
+def _escape_values(spec: dict[str, Any]) -> None:
+    """Keeps values as they are on their way through a container's arguments, in which Kubernetes alters `$$` and `$(NAME)`."""
+    for task in spec["root"]["dag"]["tasks"].values():
+        for parameter in task["inputs"].get("parameters", {}).values():
+            if isinstance(value := parameter.get("runtimeValue", {}).get("constant"), str):
+                parameter["runtimeValue"]["constant"] = escaped(value)
+    for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
+        if isinstance(parameter["defaultValue"], str):
+            parameter["defaultValue"] = escaped(parameter["defaultValue"])
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor["container"]
+        container["args"] = [text if text == _INVOCATION else escaped(text) for text in container["args"]]
+
+
+def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:
+    """In both forms for Kubeflow Pipelines: numbers (of cores, and 10^9 bytes) as older backends read them, and quantities."""
+    resources: dict[str, Any] = {}
+    for bound in ("request", "limit"):
+        cpu, memory = getattr(pod, f"cpu_{bound}"), getattr(pod, f"memory_{bound}")
+        resources[f"cpu{bound.title()}"] = quantity(cpu)
+        resources[f"memory{bound.title()}"] = quantity(memory) / 1e9
+        if target == "kubeflow":
+            resources[f"resourceCpu{bound.title()}"] = cpu
+            resources[f"resourceMemory{bound.title()}"] = memory
+    if pod.gpus:
+        resources["accelerator"] = {"type": pod.gpu_resource, "count": str(pod.gpus)}
+        if target == "kubeflow":
+            resources["accelerator"] |= {"resourceType": pod.gpu_resource, "resourceCount": str(pod.gpus)}
+    return resources
+
+
+def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
+    """By executor, what the second document says: nodes, secrets, volumes."""
+    settings = config.kubeflow
+    executors = {}
+    for name, component in job["pipelineSpec"]["components"].items():
+        pod = settings.pod_of(name)
+        found: dict[str, Any] = {}
+        if pod.node_selector:
+            found["nodeSelector"] = {"labels": pod.node_selector}
+        if pod.tolerations:
+            found["tolerations"] = [{key: value for key, value in item if value} for item in pod.tolerations]
+        found["secretAsEnv"] = [
+            {
+                **_named("secretName", "secretNameParameter", secret.name),
+                "keyToEnv": [{"secretKey": key, "envVar": variable} for variable, key in secret.env.items()],
+            }
+            for secret in settings.secrets
+            if secret.env
+        ]
+        found["secretAsVolume"] = [
+            {**_named("secretName", "secretNameParameter", secret.name), "mountPath": secret.path}
+            for secret in settings.secrets
+            if secret.path
+        ]
+        found["pvcMount"] = [
+            {**_named("constant", "pvcNameParameter", volume.claim), "mountPath": volume.path} for volume in settings.volumes
+        ]
+        if settings.shared_memory and name in _TRAINING:
+            shared = {"volumeName": SHARED_MEMORY.name, "mountPath": SHARED_MEMORY.path, "medium": "Memory"}
+            found["emptyDirMounts"] = [{**shared, "sizeLimit": settings.shared_memory}]
+        if settings.image_pull_policy:
+            found["imagePullPolicy"] = settings.image_pull_policy
+        found["imagePullSecret"] = [
+            _named("secretName", "secretNameParameter", secret) for secret in settings.image_pull_secrets
+        ]
+        executors[component["executorLabel"]] = {key: value for key, value in found.items() if value}
+    return {label: found for label, found in executors.items() if found}
+
+
+def _named(old_key: str, new_key: str, name: str) -> dict[str, Any]:
+    """A name in both forms: as backends before 2.5 read it, and as later ones do."""
+    return {old_key: name, new_key: {"runtimeValue": {"constant": name}}}

@@ -1,0 +1,133 @@
+"""Reads a compiled pipeline: the YAML file that Kubeflow Pipelines runs."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from base.errors import UserError
+from pipeline.config.pods import escaped
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "STRING": (str,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": (bool,),
+    "LIST": (list,),
+    "STRUCT": (dict,),
+}
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A compiled pipeline.
+
+    Attributes:
+      path: the file.
+      name: of the pipeline.
+      version: name of this content: the pipeline's name and 12 hexadecimal digits of the file's SHA-256.
+      types: runtime parameters, each with its type, such as NUMBER_INTEGER.
+      defaults: values of those that have one, with `$` doubled where it was given as it is to be read: Kubernetes halves it.
+      required: names of those that a run must be given.
+      pipeline_root: URI below which all is written; empty where the server's own is taken.
+      tasks: names.
+    """
+
+    path: Path
+    name: str
+    version: str
+    types: dict[str, str]
+    defaults: dict[str, Any]
+    required: list[str]
+    pipeline_root: str
+    tasks: list[str]
+
+    def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
+        """Values of all runtime parameters, as a run must be given them (with `$` doubled in texts).
+
+        Args:
+          overrides: "name=value" each, with the value in YAML; later ones win.
+
+        Raises:
+          UserError: there is no such parameter, the value does not fit, or one has no value.
+        """
+        values = dict(self.defaults)
+        for override in overrides:
+            name, equals, text = override.partition("=")
+            if not equals or name not in self.types:
+                known = ", ".join(sorted(self.types)) or "none"
+                raise UserError(f"--parameter {override}: write it as NAME=VALUE; {self.path} has the parameters: {known}")
+            values[name] = self._parse(name, text)
+        for name in self.required:
+            if name not in values:
+                raise UserError(f"{self.path}: {name} has no default; give --parameter {name}=VALUE")
+        return values
+
+    def _parse(self, name: str, text: str) -> Any:
+        kind = self.types[name]
+        if kind == "STRING":
+            return escaped(text)
+        try:
+            value = yaml.safe_load(text)
+            if kind.startswith("NUMBER") and isinstance(value, str):
+                value = float(value)  # YAML 1.1 reads 1e-3 as text
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"--parameter {name}={text}: must be of type {kind}") from error
+        if not isinstance(value, _TYPES.get(kind, (object,))) or (isinstance(value, bool) and kind != "BOOLEAN"):
+            raise UserError(f"--parameter {name}={text}: must be of type {kind}")
+        return value
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """The YAML documents of a file.
+
+    Raises:
+      UserError: it can't be read, is not YAML, or a document is not a mapping.
+    """
+    try:
+        documents = [item for item in yaml.safe_load_all(path.read_text(encoding="utf-8")) if item is not None]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; compile it with fpn compile") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not documents or not all(isinstance(item, dict) for item in documents):
+        raise UserError(f"{path}: not a compiled pipeline; make one with fpn compile")
+    return documents
+
+
+def read_pipeline_file(path: Path) -> PipelineFile:
+    """Reads what is needed to run a compiled pipeline.
+
+    Raises:
+      UserError: it is no such file.
+    """
+    spec = next((item for item in read_documents(path) if "pipelineInfo" in item), {})
+    try:
+        name = spec["pipelineInfo"]["name"]
+        parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        tasks = spec["root"]["dag"]["tasks"]
+        return PipelineFile(
+            path=path,
+            name=name,
+            version=f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}",
+            types={key: item["parameterType"] for key, item in parameters.items()},
+            defaults={key: _typed(item) for key, item in parameters.items() if "defaultValue" in item},
+            required=[key for key, item in parameters.items() if "defaultValue" not in item and not item.get("isOptional")],
+            pipeline_root=spec.get("defaultPipelineRoot") or "",
+            tasks=[item.get("taskInfo", {}).get("name", key) for key, item in tasks.items()],
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a compiled pipeline; make one with fpn compile") from error
+
+
+def _typed(parameter: dict[str, Any]) -> Any:
+    """A default as its type wants it: the file's numbers are all floats to protocol buffers."""
+    value = parameter["defaultValue"]
+    whole = parameter["parameterType"] == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else json.loads(json.dumps(value))

@@ -1,0 +1,1 @@
+"""The pipeline on this machine: checks first, then runs, cross-validations, looks at the data."""

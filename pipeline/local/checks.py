@@ -1,0 +1,70 @@
+"""Mistakes that are told before anything runs."""
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from base.errors import UserError
+from images.dataset import source
+from models import features
+from pipeline.config.whole import Config
+from pipeline.dag.component_settings import source_settings
+from pipeline.samples.known import SAMPLES
+
+
+def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
+    """Writes the sample data set if it is asked for, and lists the data without opening an image.
+
+    Args:
+      config: the whole configuration.
+      folds: number of folds instead of train, eval and test.
+
+    Raises:
+      UserError: the data, or those of `score.path`, can't be used; or the data does not have a feature to slice by, or the
+        class that groups are judged by.
+    """
+    if config.data.sample:
+        SAMPLES[config.data.sample](Path(config.data.path))
+    rows = source.read_rows(config.data.path, source_settings(config.data, folds=folds))
+    if config.score.path:
+        source.find_rows(config.score.path, source_settings(config.data, labelled=False))
+    _check_slices(config, rows)
+    _check_positive(config.evaluate.groups.positive, rows)
+    return rows
+
+
+def check_weights(config: Config) -> None:
+    from models.backbones import WeightsError, build_backbone
+
+    model, image = config.model, config.image
+    shape = (image.height, image.width, image.channels)
+    try:
+        build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+
+
+def check_formats(config: Config) -> None:
+    if "onnx" in config.export.formats:
+        for package in ("tf2onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(f"export.formats: onnx needs the package {package}; install the project with its extra onnx")
+
+
+def _check_slices(config: Config, rows: list[source.Row]) -> None:
+    columns = dict.fromkeys(column for row in rows for column in row.meta)
+    known = [*features.RAW, *(features.META_PREFIX + column for column in columns)]
+    named = [name for names in config.evaluate.slices for name in names]
+    named += [name for threshold in config.evaluate.thresholds for name in (*threshold.slice, *threshold.worst_of)]
+    named += config.evaluate.buckets
+    for name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known ones: {', '.join(known)}"
+            raise UserError(f"evaluate: no feature {name} to slice by; {hint}")
+
+
+def _check_positive(positive: str | None, rows: list[source.Row]) -> None:
+    labels = {label for row in rows if not row.reason for label in row.labels}
+    if positive is not None and positive not in labels:
+        raise UserError(f"evaluate.groups.positive: no class {positive}; there are {', '.join(sorted(labels)[:10])}")

@@ -1,0 +1,63 @@
+"""LocalDagRunner on a store that several runs share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import ml_metadata as mlmd
+from google.protobuf import message
+from google.protobuf.descriptor import FieldDescriptor
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.compiler import constants
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.orchestration.portable.mlmd import context_lib
+from tfx.proto.orchestration import pipeline_pb2
+
+from components.pusher.run_folder import tell_run_folder
+from pipeline.records.store import MetadataType, Store, register_types
+
+_TYPES = (metadata_store_pb2.ArtifactType, metadata_store_pb2.ExecutionType, metadata_store_pb2.ContextType)
+
+
+class DagRunner(LocalDagRunner):
+    """Names the run, tells its components the run's folder, and makes the types of a server's store before they do."""
+
+    def __init__(self, store: Store, folder: Path):
+        """Creates the runner.
+
+        Args:
+          store: that the run is recorded in.
+          folder: the run's own, absolute.
+        """
+        super().__init__()
+        self._store = store
+        self._folder = folder
+
+    def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
+        """Args: see LocalDagRunner."""
+        name = self._store.new_run_name()
+        runtime_parameter_utils.substitute_runtime_parameter(pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: name})
+        tell_run_folder(pipeline, str(self._folder))
+        if self._store.owner:
+            cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)
+            register_types(self._store.open(), [*_types_in(pipeline), cache])
+        with mock.patch.object(mlmd, "MetadataStore", self._store.kind):  # TFX has no way to give it another
+            super().run_with_ir(pipeline, run_options)
+
+
+def _types_in(content: message.Message) -> Iterator[MetadataType]:
+    """All types that are anywhere in a compiled pipeline."""
+    if isinstance(content, _TYPES):
+        yield content
+        return
+    for descriptor, value in content.ListFields():
+        if descriptor.type != FieldDescriptor.TYPE_MESSAGE:
+            continue
+        if descriptor.message_type.GetOptions().map_entry:
+            items = value.values()
+        else:
+            items = value if descriptor.is_repeated else [value]
+        for item in items:
+            if isinstance(item, message.Message):
+                yield from _types_in(item)

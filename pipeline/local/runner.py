@@ -1,0 +1,152 @@
+"""Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
+
+import csv
+import io
+import json
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from base.errors import UserError
+from base.local_files import write_text
+from base.paths import short_path
+from pipeline.config.delivery import RegistryConfig
+from pipeline.config.whole import Config
+from pipeline.local.checks import read_data
+from pipeline.local.workplace import Workplace, execute, started
+from pipeline.records.notes import NoBaselineNote, NotRegisteredNote, RegisteredNote
+from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
+from pipeline.records.results import RunResult, trial_rows
+from pipeline.terminal.progress import waiting
+
+
+def run(config: Config, output: Path) -> RunResult:
+    """Runs all components, taking from the cache what has not changed.
+
+    Writes below `output`: `metadata.sqlite`, `artifacts/`, `pushed/` (unless `push.path` is given) and
+    `runs/RUN_ID/` with `config.yaml`, `reproduction.json`, `log.txt`, `summary.json`, `report.html`, and `trials.csv` if there
+    was a search.
+
+    Raises:
+      UserError: the data or the configuration can't be used; nothing has run yet.
+    """
+    read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
+    with started("run", config, output) as place:
+        write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
+        result = _run(config, place)
+        write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+        if result.trials:
+            table = io.StringIO()
+            csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
+            write_text(place.folder / "trials.csv", table.getvalue())
+        if result.evaluation:
+            from pipeline.pages.run_page import write_run_page
+
+            with waiting(place.console, "drawing the page"):
+                write_run_page(place.folder, Path(result.summary["report"]))
+        if config.push.registry and result.summary["pushed_model"] and not result.error:
+            _register(result, config.push.registry, place)
+    return result
+
+
+def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
+    """Runs the components up to the ExampleValidator and writes a page about the data.
+
+    It shares the output folder and its cache with `run`. Anomalies don't stop it, for the page is there to show them.
+
+    Args:
+      config: the whole configuration.
+      output: as for `run`.
+      page: the HTML file.
+
+    Returns:
+      Exit status, and why it failed; empty if it did not.
+
+    Raises:
+      UserError: the data or the configuration can't be used; nothing has run yet.
+    """
+    config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
+    read_data(config)
+    with started("data", config, output, with_model=False) as place:
+        write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
+        from pipeline.dag.pipeline import create_data_pipeline
+        from pipeline.pages.data_page import write_data_page
+
+        pipeline = create_data_pipeline(
+            config,
+            pipeline_root=str(place.output / "artifacts"),
+            name=place.store.pipeline_name(config.name),
+            connection=place.store.connection,
+        )
+        ended = execute(pipeline, place)
+        if not ended.error:
+            assert ended.outputs.examples_folder
+            assert ended.outputs.anomalies_folder
+            with waiting(place.console, "drawing the page"):
+                write_data_page(config, Path(ended.outputs.examples_folder), ended.outputs.anomalies_folder, page)
+    return ended.status, ended.error
+
+
+def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> None:
+    """Tells the registry of the pushed model; a failure is told, and takes nothing from the run."""
+    from pipeline.pushed.registry import register_version
+
+    folder, _, number = result.summary["pushed_model"].rpartition("/")
+    try:
+        with waiting(place.console, "registering the model"):
+            found = register_version(folder, int(number), place.folder / CONFIG_FILE)
+        result.summary["registered"] = asdict(found)
+        result.notes.append(RegisteredNote(found.uri, found.model, found.version))
+    except UserError as error:
+        later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
+        result.notes.append(NotRegisteredNote(str(error), later))
+    result.summary["notes"] = [line for note in result.notes for line in note.lines()]
+    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+
+
+def _run(config: Config, place: Workplace) -> RunResult:
+    from pipeline.dag.pipeline import create_pipeline
+
+    pipeline = create_pipeline(
+        config,
+        pipeline_root=str(place.output / "artifacts"),
+        push_folder=config.push.path or str(place.output / "pushed"),
+        name=place.store.pipeline_name(config.name),
+        connection=place.store.connection,
+    )
+    ended = execute(pipeline, place)
+    outputs, evaluation = ended.outputs, ended.evaluation
+    status = ended.status
+    if not ended.error and not outputs.blessed:
+        status = 3
+    summary: dict[str, Any] = {
+        "pipeline": config.name,
+        "run_id": place.run_id,
+        "blessed": None if ended.error else outputs.blessed,
+        "pushed_model": outputs.pushed_model,
+        "scores": outputs.scores,
+        "model": outputs.model,
+        "evaluation": outputs.evaluation,
+        "report": str(place.folder / "report.html") if evaluation else None,
+        "check": outputs.check,
+        "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
+        "examples": outputs.examples,
+        "classes": outputs.classes,
+        "training": outputs.training,
+        "formats": [asdict(item) for item in outputs.formats],
+        "components": ended.components,
+    }
+    notes = list(outputs.notes)
+    if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
+        notes.append(NoBaselineNote())
+    summary["notes"] = [line for note in notes for line in note.lines()]
+    if outputs.trials:
+        best = outputs.trials[0]
+        summary["tuning"] = {
+            "objective": f"eval {config.train.monitor}",
+            "score": best.score,
+            "values": best.values,
+            "trials": len(outputs.trials),
+        }
+    return RunResult(summary, status, place.log, ended.error, evaluation, notes, outputs.trials, outputs.formats)

@@ -1,0 +1,157 @@
+"""Where a run writes, and how its components are run there."""
+
+import contextlib
+import datetime
+import gc
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from base.errors import UserError, user_error
+from base.paths import short_path
+from base.redirection import output_to
+from images.dataset import source
+from pipeline.config.whole import Config
+from pipeline.dag.beam import check_engine
+from pipeline.local.checks import check_formats, check_weights
+from pipeline.local.run_lock import locked
+from pipeline.records.results import Execution, RunOutputs
+from pipeline.records.store import Store, check_store, make_store
+from pipeline.terminal.progress import ProgressDisplay, waiting
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a run writes.
+
+    Attributes:
+      output: absolute folder with `artifacts/`, `metadata.sqlite` (unless the store is on a server) and `runs/`.
+      run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
+      console: the real screen, while the standard streams go to the log.
+      store: that the run is recorded in.
+    """
+
+    output: Path
+    run_id: str
+    console: Console
+    store: Store
+
+    @property
+    def folder(self) -> Path:
+        return self.output / "runs" / self.run_id
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+
+@contextlib.contextmanager
+def started(what: str, config: Config, output: Path, *, with_model: bool = True) -> Iterator[Workplace]:
+    """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
+
+    Args:
+      what: for the heading: "run".
+      config: the whole configuration.
+      output: the folder below which all is written; one run at a time.
+      with_model: whether a model will be built, whose weights are checked first.
+
+    Raises:
+      UserError: the folder can't be made or is in use, the metadata store can't be used, the backbone's weights don't fit, or
+        Beam's engine can't run.
+    """
+    output = output.resolve()
+    others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
+    check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
+    check_store(config.metadata, output)
+    run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    folder = output / "runs" / run_id
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(output, run_id))
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
+        screen = stack.enter_context(output_to(folder / "log.txt"))
+        place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
+        place.console.print(
+            f"[bold]{config.name}[/] {what} {run_id}, log in {short_path(place.log)}", highlight=False, soft_wrap=True
+        )
+        _load(config, place.console, with_model)
+        yield place
+
+
+def _load(config: Config, console: Console, with_model: bool) -> None:
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with waiting(console, "loading TensorFlow and TFX"):
+        for module in ("pipeline.local.dag_runner", "pipeline.dag.pipeline", "evaluation.results"):
+            importlib.import_module(module)
+        from absl import logging as absl_logging
+
+        from pipeline.dag.batch_bytes import bound_batches
+
+        gc.freeze()  # these live as long as the process, and need not be looked through again and again
+        bound_batches()
+    if with_model:
+        check_formats(config)
+    if with_model and config.model.weights != "none":
+        with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
+            check_weights(config)
+    absl_logging.set_verbosity(absl_logging.INFO)
+
+
+def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
+    """Runs a pipeline's components, taking from the cache what has not changed, and reads what they have put out.
+
+    Args:
+      pipeline: as `create_pipeline` makes it.
+      place: where the run writes.
+    """
+    from tfx.dsl.components.common.resolver import Resolver
+
+    from components.model_check.process import start_ahead, stop_ahead
+    from evaluation.results import read_evaluation
+    from pipeline.local.dag_runner import DagRunner
+    from pipeline.records.outputs import read_outputs
+
+    names = [node.id for node in pipeline.components if not isinstance(node, Resolver)]
+    # ModelCheck's process loads TensorFlow while the Evaluator works.
+    display = ProgressDisplay(place.console, names, {"Trainer": start_ahead} if "ModelCheck" in names else {})
+    status, error = 0, ""
+    try:
+        with display:
+            DagRunner(place.store, place.folder).run(pipeline)
+    except (Exception, KeyboardInterrupt) as failure:
+        logging.exception("the run has failed")
+        status, error = _explain(failure, display.running, place.log)
+    finally:
+        stop_ahead()
+
+    try:
+        outputs = read_outputs(place.store)
+    except UserError as lost:  # the server has gone meanwhile
+        status, error, outputs = status or 1, error or str(lost), RunOutputs()
+    evaluation = None
+    if outputs.evaluation:
+        with waiting(place.console, "reading the evaluation"):
+            evaluation = read_evaluation(outputs.evaluation)
+    return Execution(display.components, status, error, outputs, evaluation)
+
+
+def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, str]:
+    """Exit status and message: a UserError somewhere in the chain of causes is told as it is."""
+    if isinstance(failure, KeyboardInterrupt):
+        return 1, f"interrupted in {component}; start again to go on from the last finished component"
+    if told := user_error(failure):
+        return 2, str(told)
+    lines = str(failure).strip().splitlines() or [""]
+    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {short_path(log)}"

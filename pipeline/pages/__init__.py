@@ -1,0 +1,1 @@
+"""HTML pages that need no network: of an evaluation, of the data, of augmented images."""

@@ -1,0 +1,510 @@
+"""One HTML page about a model: the verdict, its metrics slice by slice, what it mistakes for what, and how to make it again."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from components.model_formats.results import read_result
+from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
+from evaluation.metrics import METRICS
+from evaluation.predictions import Predictions
+from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
+from models import features
+from models.calibration import CALIBRATION_BINS
+from pipeline.config.evaluation import CardConfig, CheckConfig
+from pipeline.config.whole import Config
+from pipeline.pages.gallery import Cell, Gallery, choose_by_cell, least_sure, worst_mistakes
+from pipeline.pages.page import write_page
+from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training
+from pipeline.pushed.explanation import format_share
+
+_MOST_MATRIX: Final = 25  # classes of a confusion matrix
+_MOST_PAIRS: Final = 40  # of confused classes
+_MOST_CLASSES: Final = 300  # in the table of classes
+_MOST_CELLS: Final = 4000  # of a table of slices: slices times metrics
+_LARGEST_SCALE: Final = 2  # the Brier score's
+_MOST_CURVES: Final = 10
+_WORST_CURVES: Final = 4  # beside the mean, of more classes than that
+_CARDS: Final = 12  # of mistakes, and of least sure images
+_FLIPS: Final = 12  # pictures, each way
+_OUTCOMES: Final = ("right", "wrongly found", "missed", "rightly not found")  # of count_binary
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What only the run knows; what is empty is left out of the page.
+
+    Attributes:
+      run_id: the time of its start.
+      when: it was, in words.
+      summary: as in `summary.json`: "training", "examples", "classes", "components", "formats".
+      training: rows of `models.callbacks.HISTORY_FILE`.
+      lineage: the run's artifacts and executions, an SVG element.
+      command: that makes the run again.
+      versions: of the packages that matter.
+      digest: of the configuration.
+      notes: what a person should know, a line each: leaks, anomalies.
+    """
+
+    run_id: str = ""
+    when: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    training: Sequence[dict[str, Any]] = ()
+    lineage: str = ""
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The range that bars of a metric are drawn on, and where they begin; at the low end if that is None."""
+
+    low: float
+    high: float
+    start: float | None = None
+
+    def place(self, value: float) -> float:
+        """Where a value lies, in % of the axis; at its end if it is outside."""
+        return round(100 * min(max((value - self.low) / (self.high - self.low), 0), 1), 2)
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A row of a table: what was measured, and of each of the table's metrics the value, or None."""
+
+    name: str
+    images: int
+    groups: int
+    metrics: list[Metric | None]
+    too_small: bool = False
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """Metrics by slice or class.
+
+    Attributes:
+      metrics: names.
+      axes: of each metric.
+      rows: the first of them.
+      all: number of rows that there are.
+      with_groups: whether images share groups.
+    """
+
+    metrics: list[str]
+    axes: list[Axis]
+    rows: list[MetricRow]
+    all: int
+    with_groups: bool
+
+
+def write_evaluation_page(
+    config: Config, evaluation: Path, output: Path, *, model: Path | None = None, context: RunContext
+) -> None:
+    """Writes the page; it needs no other file and no network.
+
+    Args:
+      config: the whole configuration; images are read in `data.path`, and those that are not there are not shown.
+      evaluation: folder of an Evaluator's figures and predictions.
+      output: the HTML file; replaced if there is one.
+      model: the SavedModel, for pictures of what it looks at; none if not given.
+      context: what only the run knows.
+    """
+    found, predictions = read_evaluation(str(evaluation)), Predictions.read(str(evaluation))
+    gallery = Gallery(config, predictions)
+    mistakes = worst_mistakes(predictions, _CARDS)
+    unsure = [item for item in least_sure(predictions, 2 * _CARDS) if item not in mistakes][:_CARDS]
+    cards, no_overlays = gallery.cards([*mistakes, *unsure], model)
+    content = {
+        "config": config,
+        "context": context,
+        "evaluation": found,
+        "overall": found.slices[0],
+        "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
+        "definitions": METRICS,
+        "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
+        "slices": _slice_table(found.overall, found.slices[1:]),
+        "confusion": _confusion(predictions, gallery),
+        "classes": _class_table(predictions, found.slices[0]),
+        "reliability": _reliability(predictions),
+        "curves": _curves(predictions),
+        "training": _training(context.training),
+        "mistakes": cards[: len(mistakes)],
+        "unsure": cards[len(mistakes) :],
+        "no_overlays": no_overlays,
+        "group_matrix": _matrix(np.array(found.group.confusion), found.group.classes)
+        if found.group and found.group.confusion and len(found.group.classes) <= _MOST_MATRIX
+        else None,
+        "differences": _difference_table(found),
+        "flips": _flips(predictions, gallery),
+        "check_rows": _check_rows(context.summary.get("check"), config.check),
+        "formats": [read_result(item) for item in context.summary.get("formats", [])],
+        "data": _data(context.summary),
+        "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
+        "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),
+    }
+    filters: dict[str, Callable[..., Any]] = {
+        "words": _words,
+        "share": format_share,
+        "metric": _text,
+        "interval": _interval,
+        "signed": "{:+.4f}".format,
+        "change": _change,
+    }
+    write_page("evaluation.html", output, content, filters)
+
+
+def _check_rows(check: dict[str, Any] | None, limits: CheckConfig) -> list[tuple[str, str, str]]:
+    """What the check of the exported model has measured: name, value and limit, as texts."""
+    if check is None:
+        return []
+    measured = check["measured"]
+    rows = [
+        (name, f"{measured[key]:.3g} {unit}", f"{limit:g} {unit}" if limit is not None else "")
+        for key, name, unit, limit in (
+            ("load_seconds", "Loading", "s", limits.max_load_seconds),
+            ("first_answer_seconds", "First answer", "s", None),
+            ("latency_p50_ms", "One image, 50 of 100 requests within", "ms", None),
+            ("latency_p99_ms", "One image, 99 of 100 requests within", "ms", limits.max_latency_ms),
+            ("image_ms", "Each image of a batch of 64", "ms", None),
+            ("memory_mb", "Memory of the process, TensorFlow included", "MB", limits.max_memory_mb),
+        )
+        if key in measured
+    ]
+    if check["largest_difference"] is not None:
+        largest = f"{check['largest_difference']:.1e}"
+        rows.append(("Largest difference to a probability of the Evaluator", largest, f"{check['max_difference']:.1e}"))
+    return rows
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _text(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.4f}"
+
+
+def _interval(metric: Metric) -> str:
+    return "" if metric.lower is None or metric.upper is None else f"{metric.lower:.3f} to {metric.upper:.3f}"
+
+
+def _change(difference: Metric, name: str) -> str:
+    """ "better" or "worse" where the interval says so, else ""."""
+    if difference.lower is None or difference.upper is None or difference.lower <= 0 <= difference.upper:
+        return ""
+    return "better" if (difference.lower > 0) == METRICS[name].larger_is_better else "worse"
+
+
+def _ends(metrics: Iterable[Metric]) -> list[float]:
+    """All finite values and bounds."""
+    values = [value for metric in metrics for value in (metric.value, metric.lower, metric.upper)]
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
+    """All that the metric can be; of one that is nearly always far below its bound, up to 1 or the largest value."""
+    definition = METRICS[name]
+    most = definition.most if definition.most <= _LARGEST_SCALE else max(1.0, *_ends(metrics))
+    return Axis(definition.least, most, 0 if definition.least < 0 else None)
+
+
+def _scale(verdict: Verdict) -> Axis:
+    """The part of a threshold's axis around bounds and value."""
+    bounds = [bound for bound in (verdict.lower, verdict.upper) if bound is not None]
+    axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
+    if verdict.against:
+        return axis
+    definition = METRICS[verdict.metric]
+    return Axis(max(axis.low, definition.least), min(axis.high, definition.most))
+
+
+def _around(values: list[float], share: float, start: float | None = None) -> Axis:
+    """From the least to the largest value, and a share of that more on both sides."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = share * (high - low) or 0.05
+    return Axis(low - margin, high + margin, start)
+
+
+def _slice_table(overall: dict[str, Metric], slices: list[Slice]) -> MetricTable:
+    names = list(dict.fromkeys(name for item in slices for name in item.metrics))
+    rows = [
+        MetricRow(item.name, item.examples, item.groups, [item.metrics.get(name) for name in names], item.too_small)
+        for item in slices
+    ]
+    return _table(names, rows, [overall[name].value if name in overall else None for name in names])
+
+
+def _difference_table(evaluation: Evaluation) -> MetricTable:
+    """Of all images first, and then of the slices."""
+    names = list(evaluation.slices[0].comparisons)
+    rows = [
+        MetricRow(
+            item.name,
+            item.examples,
+            item.groups,
+            [item.comparisons[name].difference if name in item.comparisons else None for name in names],
+            item.too_small,
+        )
+        for item in evaluation.slices
+    ]
+    return _table(names, rows, [0.0] * len(names))
+
+
+def _class_table(predictions: Predictions, overall: Slice) -> tuple[MetricTable, list[str]]:
+    """Metrics of each class, and beside each what it is most often taken for; of many classes the worst by the first metric."""
+    names = list(dict.fromkeys(name for metrics in overall.by_class.values() for name in metrics))
+    labels, answers = predictions.labels, predictions.answers()
+    counts = (
+        labels.sum(axis=0) if predictions.multi_label else np.bincount(labels[labels >= 0], minlength=len(predictions.classes))
+    )
+    rows = [
+        MetricRow(name, int(count), 0, [overall.by_class.get(name, {}).get(metric) for metric in names])
+        for name, count in zip(predictions.classes, counts, strict=True)
+    ]
+    taken_for = {}
+    if not predictions.multi_label:
+        confused = count_confusions(labels, answers, len(rows))[: len(rows)].copy()
+        np.fill_diagonal(confused, 0)
+        for row, counts_of_row in zip(rows, confused, strict=True):
+            most = int(counts_of_row.argmax())
+            taken_for[row.name] = f"{predictions.classes[most]} ({counts_of_row[most]:,})" if counts_of_row[most] else ""
+
+    rows = [rows[number] for number in _reading_order(predictions.classes)]
+    if len(rows) > _MOST_CLASSES:
+        rows.sort(key=lambda row: row.metrics[0].value if row.metrics and row.metrics[0] else math.inf)
+    table = MetricTable(names, [Axis(0, 1)] * len(names), rows[:_MOST_CLASSES], len(rows), False)
+    return table, [taken_for.get(row.name, "") for row in table.rows]
+
+
+def _column(rows: list[MetricRow], number: int) -> list[Metric]:
+    return [metric for row in rows if (metric := row.metrics[number])]
+
+
+def _table(names: list[str], rows: list[MetricRow], starts: Sequence[float | None]) -> MetricTable:
+    """A table whose bars begin at these values."""
+    axes = [
+        _around(_ends(_column(rows, number)) + ([] if start is None else [start]), 0.02, start)
+        for number, start in enumerate(starts)
+    ]
+    most = _MOST_CELLS // max(len(names), 1)
+    return MetricTable(names, axes, rows[:most], len(rows), any(row.groups != row.images for row in rows))
+
+
+def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
+    """Counts and rates by class and answer, and of the cells example images.
+
+    Cells are (class, answer), or (class, outcome) of multi-label data. A class past the last is of labels that are unknown.
+    """
+    labels, answers, classes = predictions.labels, predictions.answers(), predictions.classes
+    cells: dict[Cell, np.ndarray] = {}
+    confidence: dict[Cell, np.ndarray] = {}
+    if predictions.multi_label:
+        counts = count_binary(labels, answers)
+        for number in range(len(classes)):
+            of_class = predictions.probabilities[:, number]
+            for outcome, (truth, answer) in enumerate(((1, 1), (0, 1), (1, 0))):
+                rows = np.flatnonzero((labels[:, number] == truth) & (answers[:, number] == answer))
+                cells[number, outcome] = rows
+                confidence[number, outcome] = of_class[rows] if answer else 1 - of_class[rows]
+        is_error = {cell: cell[1] != 0 for cell in cells}
+    else:
+        counts = count_confusions(labels, answers, len(classes))
+        flat = np.where(labels < 0, len(classes), labels) * len(classes) + answers
+        order = np.argsort(flat, kind="stable")
+        filled, starts = np.unique(flat[order], return_index=True)
+        sure = predictions.probabilities.max(axis=1)
+        for cell, rows in zip(filled.tolist(), np.split(order, starts[1:]), strict=True):
+            cells[divmod(cell, len(classes))] = rows
+            confidence[divmod(cell, len(classes))] = sure[rows]
+        is_error = {cell: cell[0] != cell[1] for cell in cells}
+    chosen = choose_by_cell(cells, confidence, is_error)
+    pictures = gallery.pictures(int(row) for rows in chosen.values() for row in rows)
+    shown = {cell: [pictures[row] for row in rows.tolist() if row in pictures] for cell, rows in chosen.items()}
+    named = [*classes, "(unknown class)"]
+    galleries = [
+        {
+            "id": f"cell-{row}-{column}",
+            "title": f"{named[row]}: {_OUTCOMES[column]}"
+            if predictions.multi_label
+            else f"{named[row]} taken for {named[column]}"
+            if row != column
+            else f"{named[row]}, rightly",
+            "images": len(cells[row, column]),
+            "pictures": images,
+        }
+        for (row, column), images in sorted(shown.items())
+        if images
+    ]
+    content: dict[str, Any] = {"galleries": galleries, "outcomes": _OUTCOMES, "matrix": None, "pairs": None, "binary": None}
+    linked = {cell for cell, images in shown.items() if images}
+    if predictions.multi_label:
+        content["binary"] = [
+            (
+                name,
+                [
+                    (f"cell-{number}-{outcome}" if (number, outcome) in linked else "", count)
+                    for outcome, count in enumerate(row)
+                ],
+            )
+            for number, name, row in ((number, classes[number], counts[number].tolist()) for number in _reading_order(classes))
+        ]
+    elif len(classes) <= _MOST_MATRIX:
+        content["matrix"] = _matrix(counts if counts[-1].any() else counts[:-1], named, linked)
+    else:
+        totals = counts.sum(axis=1)
+        pairs = sorted((cell for cell in cells if is_error[cell]), key=lambda cell: -len(cells[cell]))
+        content["pairs"] = [
+            (
+                named[row],
+                named[column],
+                f"cell-{row}-{column}" if (row, column) in linked else "",
+                int(counts[row, column]),
+                counts[row, column] / totals[row],
+            )
+            for row, column in pairs[:_MOST_PAIRS]
+        ]
+        content["all_pairs"] = len(pairs)
+    return content
+
+
+def _matrix(counts: np.ndarray, names: list[str], linked: Iterable[Cell] = ()) -> dict[str, Any]:
+    """Rows of (name, cells), a cell being (count, share of its row, link or "", whether it is right); and columns' names."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    linked = set(linked)
+    height, width = counts.shape
+    order = _reading_order(names[:width])
+    rows = []
+    for row in [*order, *range(width, height)]:
+        cells = [
+            (
+                int(counts[row, column]),
+                shares[row, column],
+                f"cell-{row}-{column}" if (row, column) in linked else "",
+                row == column,
+            )
+            for column in order
+        ]
+        rows.append((names[row], cells))
+    return {"columns": [names[column] for column in order], "rows": rows}
+
+
+def _reading_order(classes: list[str]) -> list[int]:
+    """Positions of the classes, sorted as a person looks for them: the model has them by their frequency."""
+    return sorted(range(len(classes)), key=lambda number: slice_order((("", classes[number]),)))
+
+
+def _reliability(predictions: Predictions) -> dict[str, Any]:
+    measured = measure_reliability(predictions.labels, predictions.probabilities)
+    rows = [
+        (
+            f"{number / CALIBRATION_BINS:.3f} to {(number + 1) / CALIBRATION_BINS:.3f}",
+            int(count),
+            float(confidence),
+            float(right),
+        )
+        for number, (count, confidence, right) in enumerate(
+            zip(measured.counts, measured.confidence, measured.right, strict=True)
+        )
+        if count
+    ]
+    return {"svg": draw_reliability(measured, predictions.multi_label), "rows": rows}
+
+
+def _curves(predictions: Predictions) -> list[dict[str, Any]]:
+    """ROC, then precision and recall."""
+    labels = predictions.labels
+    if not len(labels):
+        return []
+    order = _reading_order(predictions.classes)
+    names = [predictions.classes[number] for number in order]
+    positions = np.argsort(order)
+    labels = labels[:, order] if predictions.multi_label else np.where(labels < 0, -1, positions[labels])
+    roc, precision_recall = trace_curves(labels, predictions.probabilities[:, order], names)
+    return [
+        {
+            "name": name,
+            "score": score,
+            "svg": draw(shown),
+            "legend": [(curve, *curve_style(number)) for number, curve in enumerate(shown)],
+        }
+        for name, score, draw, curves in (
+            ("ROC", "AUC", draw_roc, roc),
+            ("Precision and recall", "average precision", draw_precision_recall, precision_recall),
+        )
+        if (shown := _chosen(curves))
+    ]
+
+
+def _chosen(curves: list[Curve]) -> list[Curve]:
+    """All curves, or of many their mean and the worst."""
+    if len(curves) <= _MOST_CURVES:
+        return curves
+    return [average_curve(curves), *sorted(curves, key=lambda curve: curve.score)[:_WORST_CURVES]]
+
+
+def _training(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """(Metric, plot, splits) of what was measured in training, the loss first."""
+    if not history:
+        return []
+    epochs = [float(row["epoch"]) for row in history]
+    measured = [name for name in history[0] if name != "epoch" and not name.startswith("val_")]
+    plots = []
+    for name in sorted(measured, key=lambda name: (name == "learning_rate", name != "loss")):
+        both = {"train": name, "eval": f"val_{name}"}
+        curves = {split: [float(row[key]) for row in history] for split, key in both.items() if key in history[0]}
+        plots.append((name, draw_training(name, epochs, curves), list(curves) if len(curves) > 1 else []))
+    return plots
+
+
+def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
+    """Images that one of the two models alone has right, with both answers."""
+    if predictions.baseline is None:
+        return []
+    answers = [predictions.answers(), predictions.answers(predictions.baseline)]
+    right = [answer == predictions.labels for answer in answers]
+    if predictions.multi_label:
+        right = [items.all(axis=1) for items in right]
+    now, before = right
+    rows = {"broken": np.flatnonzero(before & ~now)[:_FLIPS], "fixed": np.flatnonzero(now & ~before)[:_FLIPS]}
+    pictures = gallery.pictures(int(row) for chosen in rows.values() for row in chosen)
+
+    def named(answer: Any) -> str:
+        chosen = np.flatnonzero(answer) if predictions.multi_label else [answer]
+        return ", ".join(predictions.classes[number] for number in chosen) or "no class"
+
+    return [
+        {
+            "kind": kind,
+            "pictures": [
+                (*pictures[row], predictions.rows[features.LABEL].iloc[row], *(named(answer[row]) for answer in answers))
+                for row in chosen.tolist()
+                if row in pictures
+            ],
+        }
+        for kind, chosen in rows.items()
+    ]
+
+
+def _data(summary: dict[str, Any]) -> dict[str, Any]:
+    """Images by split, and by class and split, the largest class first."""
+    by_split = summary.get("classes") or {}
+    names = sorted(
+        {name for counts in by_split.values() for name in counts},
+        key=lambda name: (-sum(counts.get(name, 0) for counts in by_split.values()), name),
+    )
+    rows = [(name, [counts.get(name, 0) for counts in by_split.values()]) for name in names]
+    return {
+        "examples": summary.get("examples") or {},
+        "splits": list(by_split),
+        "rows": rows[:_MOST_CLASSES],
+        "all": len(rows),
+        "largest": max((sum(counts) for _, counts in rows), default=1),
+    }

@@ -1,0 +1,61 @@
+"""Histograms of image properties, a line for each split."""
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pipeline.pages.inline_svg import LINES, SERIES, draw_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BINS: Final = 40
+_FEW_VALUES: Final = 12  # of a property with no more values than this, each has a bin of its own
+_LONG_TAIL: Final = 20  # largest value over the median from which the axis is logarithmic
+
+
+def bin_edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Edges of the bins over all values, and whether they are spread logarithmically.
+
+    Args:
+      values: [N], finite, not all the same; zeros count to the first bin of a logarithmic axis.
+    """
+    distinct = np.unique(values)
+    positive = distinct[distinct > 0]
+    if distinct[0] >= 0 and distinct[-1] > _LONG_TAIL * max(float(np.median(values)), positive[0]):
+        return np.geomspace(positive[0], positive[-1], _BINS + 1), True
+    if len(distinct) <= _FEW_VALUES:
+        middles = (distinct[1:] + distinct[:-1]) / 2
+        return np.array([2 * distinct[0] - middles[0], *middles, 2 * distinct[-1] - middles[-1]]), False
+    return np.linspace(distinct[0], distinct[-1], _BINS + 1), False
+
+
+def draw_histogram(values: dict[str, np.ndarray], unit: str, name: str) -> str:
+    """An SVG element: share of each split's images over the bins.
+
+    Args:
+      values: of each split, [N], finite; not all the same.
+      unit: under the axis: "pixels".
+      name: of the property, for screen readers.
+    """
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+    edges, is_logarithmic = bin_edges(np.concatenate(list(values.values())))
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for numbers, colour, line in zip(values.values(), SERIES, LINES, strict=False):
+            counts, _ = np.histogram(np.clip(numbers, edges[0], edges[-1]), edges)
+            axes.stairs(counts / max(len(numbers), 1), edges, color=colour, linestyle=line, linewidth=1.8)
+        if is_logarithmic:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        if unit == "bytes":
+            axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(unit + (", logarithmic" if is_logarithmic else ""))
+        axes.set_ylabel("images")
+
+    return draw_svg(plot, f"{name}: a line for each of {', '.join(values)}; the figures are in the table")

@@ -1,0 +1,44 @@
+"""What the HTML pages have in common: templates, and how figures are written. The pages share `templates/base.html`, too."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from base.local_files import write_text
+
+
+def write_page(
+    template: str, output: Path, content: dict[str, Any], filters: dict[str, Callable[..., Any]] | None = None
+) -> None:
+    """Renders a page that needs no other file and no network.
+
+    Args:
+      template: its file's name.
+      output: the HTML file; replaced if there is one.
+      content: what the template is given; all that is not marked as safe is escaped.
+      filters: more of them than all pages have.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = "{:,}".format
+    environment.filters["size"] = format_size
+    environment.filters["class"] = lambda label: label or "(no class)"
+    environment.filters |= filters or {}
+    write_text(output, environment.get_template(template).render(content))
+
+
+def format_size(size: int) -> str:
+    """1234567 to "1.2 MB"; decimal units."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"

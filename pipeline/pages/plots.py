@@ -1,0 +1,98 @@
+"""The evaluation page's plots."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.diagnostics import Curve, Reliability
+from models.calibration import CALIBRATION_BINS
+from pipeline.pages.inline_svg import LINES, SERIES, TEXT, draw_svg, mark_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SQUARE = (4.4, 4.0)  # inches
+
+
+def draw_reliability(reliability: Reliability, multi_label: bool) -> str:
+    """Share of right answers over their confidence, and below it how many answers there are."""
+
+    def plot(figure: "Figure") -> None:
+        edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+        axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+        axes.plot((0, 1), (0, 1), color=TEXT, linestyle="dotted", linewidth=1, **mark_curve("diagonal"))
+        full = reliability.counts > 0
+        axes.bar(edges[:-1][full], reliability.right[full], 1 / CALIBRATION_BINS, align="edge", color=SERIES[0], alpha=0.35)
+        means = reliability.confidence[full], reliability.right[full]
+        axes.plot(*means, color=SERIES[0], marker="o", markersize=4, linewidth=1.5, **mark_curve("reliability"))
+        axes.set_ylim(0, 1)
+        axes.set_ylabel("share of \u201cyes\u201d" if multi_label else "right")
+        below.bar(edges[:-1], reliability.counts, 1 / CALIBRATION_BINS, align="edge", color=SERIES[8])
+        below.set_ylabel("answers")
+        below.set_xlabel("probability of the class" if multi_label else "confidence")
+        below.set_xlim(0, 1)
+
+    return draw_svg(plot, "Reliability diagram: the figures are in the table below it", _SQUARE)
+
+
+def draw_roc(curves: list[Curve]) -> str:
+    """True positive rate over false positive rate; a line a curve, with the colours and lines of `curve_style`."""
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.plot((0, 1), (0, 1), color=TEXT, linestyle="dotted", linewidth=1, **mark_curve("chance"))
+        _draw_lines(axes, curves)
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("true positive rate (recall)")
+
+    return draw_svg(plot, f"ROC: a curve for each of {', '.join(curve.name for curve in curves)}", _SQUARE)
+
+
+def draw_precision_recall(curves: list[Curve]) -> str:
+    """Precision over recall; a line a curve, with the colours and lines of `curve_style`."""
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        _draw_lines(axes, curves)
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+
+    return draw_svg(plot, f"Precision and recall: a curve for each of {', '.join(curve.name for curve in curves)}", _SQUARE)
+
+
+def curve_style(number: int) -> tuple[int, str]:
+    """Which of the page's series colours a curve has, and its line: solid, dashed or dotted."""
+    return number % len(SERIES), LINES[number % len(LINES)]
+
+
+def draw_training(name: str, epochs: list[float], curves: dict[str, list[float]]) -> str:
+    """A metric over the epochs.
+
+    Args:
+      name: of the metric.
+      epochs: their numbers.
+      curves: of each split, a value an epoch.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        marker = "o" if len(epochs) < 30 else None
+        for (split, values), colour, line in zip(curves.items(), SERIES, LINES, strict=False):
+            axes.plot(
+                epochs, values, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1.8, **mark_curve(split)
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name.replace("_", " "))
+
+    return draw_svg(plot, f"{name.replace('_', ' ')} by epoch: a line for each of {', '.join(curves)}")
+
+
+def _draw_lines(axes: "Axes", curves: list[Curve]) -> None:
+    for number, curve in enumerate(curves):
+        series, line = curve_style(number)
+        axes.plot(curve.x, curve.y, color=SERIES[series], linestyle=line, linewidth=1.8, **mark_curve(curve.name))
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.02)

@@ -1,0 +1,145 @@
+"""Small pictures of a few images, to stand in a page."""
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from images.dataset.row import Row
+from images.files.decoding import RejectedImage, normalise
+from images.files.reading import read_files
+from images.settings import FileSettings
+from models import features
+
+SIDE: Final = 96  # pixels of the longer side; smaller images are enlarged by a whole factor
+_BEHIND_ALPHA: Final = (160, 160, 160, 255)
+_MOST_BYTES: Final = 512 << 20  # of records to read, which bounds time and not memory
+
+
+def thumbnail(encoded: bytes) -> str:
+    """A data URI of a small JPEG.
+
+    16-bit grey is stretched between its own extremes, for a scan often fills a small part of its range.
+
+    Args:
+      encoded: an image file that Pillow reads.
+    """
+    file = Image.open(io.BytesIO(encoded))
+    file.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded at an eighth of its size where that is enough
+    image: Image.Image = file
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.float32)
+        low, high = float(pixels.min()), float(pixels.max())
+        image = Image.fromarray(((pixels - low) * (255 / max(high - low, 1))).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _BEHIND_ALPHA), image)
+    image = image.convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    if (factor := SIDE // max(image.size)) > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return data_uri(image)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A small JPEG as text."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[dict[str, list[tuple[str, str]]], bool]:
+    """The first images of each class in a split's records, which are in random order.
+
+    Reads until all classes are full, or a bounded number of bytes.
+
+    Args:
+      split: folder of TFRecord files.
+      classes: names; an image with several counts for each, one without any for "".
+      images: wanted of each class.
+
+    Returns:
+      Of each class (name of the image, thumbnail), and whether it had to stop before the end.
+    """
+    sheets: dict[str, list[tuple[str, str]]] = {label: [] for label in classes}
+    wanted = len(sheets) * images
+    read = 0
+    for name, labels, encoded in _records(split):
+        short = [sheets[label] for label in labels or [""] if label in sheets and len(sheets[label]) < images]
+        if short:
+            picture = name, thumbnail(encoded)
+            for sheet in short:
+                sheet.append(picture)
+            wanted -= len(short)
+        read += len(encoded)
+        if not wanted or read > _MOST_BYTES:
+            return sheets, bool(wanted)
+    return sheets, False
+
+
+def original(folder: str, name: str, settings: FileSettings) -> str:
+    """The thumbnail of an image in the data folder; "" if it can't be read, or not any more.
+
+    Args:
+      folder, name, settings: as for `read_originals`.
+    """
+    return next((thumbnail(encoded) for _, encoded in read_originals(folder, [name], settings)), "")
+
+
+def read_originals(folder: str, names: Iterable[str], settings: FileSettings) -> Iterator[tuple[str, bytes]]:
+    """Reads images in the data folder again, as ingestion has; leaves out those that can't be read, or not any more.
+
+    Args:
+      folder: the data folder.
+      names: as the index has them: paths, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
+      settings: as for `decoding.normalise`.
+
+    Yields:
+      Names and images in a format that a SavedModel decodes; not in the order of `names`.
+    """
+    wanted = []
+    for name in names:
+        stem, _, page = name.rpartition("#") if re.search(r"#\d+$", name) else (name, "", "0")
+        wanted.append((name, stem, int(page)))
+    records = []
+    for (name, stem, number), content in zip(wanted, read_files(folder, (_row(stem) for _, stem, _ in wanted)), strict=True):
+        if isinstance(content, bytes):
+            if encoded := _decodable(content, stem, number, settings):
+                yield name, encoded
+        elif re.search(r":\d+$", stem):
+            path, _, record = stem.rpartition(":")
+            records.append((path, int(record), name, number))
+    records.sort()  # so that a file is read once
+    rows = (_row(path, record) for path, record, _, _ in records)
+    for (path, _, name, number), content in zip(records, read_files(folder, rows), strict=True):
+        if isinstance(content, bytes) and (encoded := _decodable(content, path, number, settings)):
+            yield name, encoded
+
+
+def _row(path: str, record: int | None = None) -> Row:
+    return Row(path, (), "", "", record=record)
+
+
+def _decodable(content: bytes, name: str, page: int, settings: FileSettings) -> bytes | None:
+    try:
+        return normalise(content, name, replace(settings, pages="all"))[page].encoded
+    except (RejectedImage, IndexError, OSError):
+        return None
+
+
+def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:
+    import tensorflow as tf
+
+    from models.records import read_records
+
+    files = sorted(str(file) for file in split.glob("data_tfrecord-*"))
+    for record in read_records(files).as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        labels = [label.decode() for label in feature[features.LABEL].bytes_list.value]
+        yield feature[features.FILENAME].bytes_list.value[0].decode(), labels, feature[features.ENCODED].bytes_list.value[0]

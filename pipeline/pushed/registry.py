@@ -1,0 +1,181 @@
+"""Tells an MLflow model registry of a pushed version: its files, metrics, signature, and where it comes from."""
+
+import datetime
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from base.errors import UserError
+from components.pusher.versions import Record, Version, fetch, list_versions
+from pipeline.config.delivery import RegistryConfig
+from pipeline.config.loading import load_config
+from pipeline.records.reproduction import CONFIG_FILE, REPRODUCTION_FILE, read_reproduction
+
+ALIAS: Final = "pushed"  # of the version that is the newest in the folder
+_SCRIPT: Final = Path(__file__).with_name("mlflow_registration.py")
+_RUN_FILES: Final = (CONFIG_FILE, REPRODUCTION_FILE, "summary.json", "report.html")
+_LONGEST_REASON: Final = 300  # characters
+_PATIENCE: Final = {  # MLflow's own would try for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Where a version is in the registry.
+
+    Attributes:
+      uri: of the registry.
+      model: name of the registered model.
+      version: MLflow's number.
+      created: False if it was there already.
+    """
+
+    uri: str
+    model: str
+    version: str
+    created: bool
+
+
+def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Registered:
+    """Registers a version. A model whose files are registered under this name already is not registered again.
+
+    Args:
+      version: as `components.pusher.versions` lists it.
+      registry: where to.
+      newest: whether it is the newest version in its folder: then MLflow's alias `pushed` goes to it.
+
+    Raises:
+      UserError: there is no MLflow here, the registry did not answer, or did not take it.
+    """
+    record = version.record
+    if record is None:
+        raise UserError(f"{version.path}: can't be registered, for it was not pushed by this pipeline: run fpn run again")
+    python = _python(registry)
+    model = registry.model or record.pipeline
+    with tempfile.TemporaryDirectory(prefix="fpn-register-") as folder:
+        path = fetch(version.path, folder)
+        request = {"uri": registry.uri, "model": model, "newest": newest, "alias": ALIAS, **_request(version, record, path)}
+        ended = subprocess.run(
+            [python, "-I", str(_SCRIPT)],
+            input=json.dumps(request),
+            env=_PATIENCE | os.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if ended.returncode != 0:
+        reason = (ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"])[-1]
+        if len(reason) > _LONGEST_REASON:  # of a failed connection, the cause comes last, after a long address
+            reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
+        raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({reason})")
+    answer = json.loads(ended.stdout.splitlines()[-1])
+    return Registered(registry.uri, model, answer["version"], answer["created"])
+
+
+def register_version(folder: str, number: int | None, config: Path | None) -> Registered:
+    """`register`, for a version in a folder.
+
+    Args:
+      folder: of the versions.
+      number: of the version; None for the newest.
+      config: file that has `push.registry`; None for the configuration of the version's run.
+
+    Raises:
+      UserError: there is no such version, or no `push.registry`; and as `register`.
+    """
+    versions = {version.number: version for version in list_versions(folder)}
+    if not versions or (number is not None and number not in versions):
+        known = ", ".join(map(str, versions)) or "none"
+        raise UserError(f"{folder}: no version {'' if number is None else number} to register; there are {known}")
+    version = versions[max(versions) if number is None else number]
+    record = version.record or Record()
+    path = config or (Path(record.run_folder, CONFIG_FILE) if record.run_folder else None)
+    registry = load_config(path).push.registry if path and (config or path.is_file()) else None
+    if registry is None:
+        where = path or version.path
+        raise UserError(f"{where}: no push.registry here; give --config FILE that has push.registry: {{uri: ...}}")
+    return register(version, registry, newest=version.number == max(versions))
+
+
+def _request(version: Version, record: Record, path: str) -> dict[str, Any]:
+    """What `mlflow_registration` reads."""
+    folder = Path(record.run_folder) if record.run_folder else None
+    reproduction = read_reproduction(folder) if folder else None
+    metrics = {
+        f"{name}{end}": metric[key]
+        for name, metric in record.metrics.items()
+        for key, end in (("value", ""), ("lower", ".lower"), ("upper", ".upper"))
+        if metric[key] is not None and math.isfinite(metric[key])
+    }
+    tags = {
+        "fpn.digest": record.digest,
+        "fpn.version": str(version.number),
+        "fpn.pushed_to": version.path,
+        "fpn.pipeline": record.pipeline,
+        "fpn.run": record.run,
+        "fpn.data": record.data,
+        "fpn.copy_of": str(record.copy_of or ""),
+        "fpn.code": reproduction.digest["code"] if reproduction else "",
+        "fpn.configuration": reproduction.digest["configuration"] if reproduction else "",
+        "fpn.commit": reproduction.commit if reproduction else "",
+    }
+    commit = tags["fpn.commit"].removesuffix("-dirty")
+    return {
+        "path": path,
+        "experiment": record.pipeline,
+        "run_name": record.run or str(version.number),
+        "time": round(datetime.datetime.fromisoformat(record.time).timestamp() * 1000),
+        "description": f"Version {version.number} of {record.pipeline}, run {record.run or '-'}, pushed {record.time}",
+        "metrics": metrics,
+        "signature": read_signature(path),
+        "tags": {name: value for name, value in tags.items() if value},
+        "run_tags": {"mlflow.source.git.commit": commit} if commit else {},
+        "artifacts": [str(file) for name in _RUN_FILES if folder and (file := folder / name).exists()],
+    }
+
+
+def read_signature(model: str) -> dict[str, dict[str, Any]]:
+    """Inputs and outputs of `serving_default`, read without loading the model.
+
+    Args:
+      model: folder of a SavedModel.
+
+    Returns:
+      {"inputs": {name: [NumPy's name of the type, shape with -1 for any]}, "outputs": likewise}.
+    """
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved_model = saved_model_pb2.SavedModel.FromString(Path(model, "saved_model.pb").read_bytes())
+    signature = saved_model.meta_graphs[0].signature_def["serving_default"]
+
+    def tensors(infos: Any) -> dict[str, Any]:
+        found = {}
+        for name in sorted(infos):
+            kind = tf.dtypes.as_dtype(infos[name].dtype)
+            found[name] = ["str" if kind == tf.string else kind.name, [size.size for size in infos[name].tensor_shape.dim]]
+        return found
+
+    return {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs)}
+
+
+def _python(registry: RegistryConfig) -> str:
+    beside = Path(f"{sys.prefix}-mlflow") / "bin" / "python"
+    if registry.python or beside.exists():
+        python = registry.python or str(beside)
+        if not Path(python).exists():
+            raise UserError(f"push.registry.python: no file {python}; name an interpreter that has MLflow, or run make mlflow")
+        return python
+    if importlib.util.find_spec("mlflow"):
+        return sys.executable
+    raise UserError("push.registry: MLflow is not here; make mlflow gives it an environment of its own")

@@ -1,0 +1,191 @@
+"""Answers all images of a data set with a pushed model: tables in a folder, shard by shard, so that a stopped run goes on."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from base.errors import UserError, user_error
+from components.pusher.versions import model_digest
+from images.dataset import source
+from images.dataset.listing import is_remote
+from images.settings import SourceSettings
+from models.packing import as_dict
+from pipeline.config.whole import Config
+from pipeline.dag.beam import check_engine, pipeline_args
+from pipeline.dag.component_settings import group_rule, source_settings
+from pipeline.pushed.pushed_model import file_settings, find_version
+from pipeline.terminal.progress import waiting
+from storage.stores import check_bucket
+
+SUMMARY_FILE: Final = "summary.json"
+_JOB_FILE: Final = "job.json"  # all that the shards depend on
+_LOCK_FILE: Final = ".lock"
+_WRITTEN: Final = ("scores", "groups.parquet", "rejected.csv", SUMMARY_FILE, _JOB_FILE)
+_DIFFERENCES: Final = {"model": "of another model", "data": "of other data", "settings": "under other settings"}
+
+
+def score(config: Config, model: Path, output: str, console: Console, *, overwrite: bool = False) -> dict[str, Any]:
+    """Answers the images of `config.data.path`.
+
+    Writes below `output`: `scores/` with a Parquet file a shard, `rejected.csv`, `groups.parquet` where groups have several
+    images, and `summary.json`. Shards that are there already, from a run that was stopped, are kept; groups are decided anew.
+
+    Args:
+      config: the sections `data`, `score` and `beam` count, and `evaluate.groups`.
+      model: a SavedModel, or a folder of numbered versions, of which the newest is used.
+      output: folder, local or on one of Beam's file systems.
+      console: for progress.
+      overwrite: delete what the folder holds of an earlier run, and start anew.
+
+    Returns:
+      What `summary.json` holds.
+
+    Raises:
+      UserError: the model, the data or the folder can't be used.
+    """
+    began = time.monotonic()
+    version, data = find_version(model), config.data.path
+    settings = source_settings(config.data, labelled=False)
+    files = file_settings(version, config.data.max_pixels, config.data.pages)
+    check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
+    rows = source.find_rows(data, settings).rows
+    job = {
+        "model": model_digest(str(version)),
+        "data": source.fingerprint(data, settings),
+        "settings": {**_kept(settings), **as_dict(files), "shard_images": config.score.shard_images},
+    }
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    with waiting(console, "loading TensorFlow"):
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from tfx.dsl.io import fileio
+
+        from components.bulk_inferrer.model import is_multi_label, read_classes
+        from components.bulk_inferrer.scores import Tables
+        from components.bulk_inferrer.shards import score_shards
+        from evaluation.groups import describe, position_of
+        from images.shards import make_shards
+    classes, rule = read_classes(str(version)), group_rule(config.evaluate.groups)
+    if rule.rule == "share":
+        position_of(classes, rule.positive)
+    shards = make_shards(rows, config.score.shard_images)
+    tables = Tables(output, classes, is_multi_label(str(version)), len(shards))
+    with _held(output, job, overwrite):
+        missing = [number for number in range(len(shards)) if not fileio.exists(tables.path(number))]
+        with waiting(console, f"answering {sum(len(shards[number]) for number in missing)} images"):
+            options = PipelineOptions(pipeline_args(config.beam))
+            with _told(), beam.Pipeline(options=options) as pipeline:
+                score_shards(
+                    pipeline,
+                    [(number, shards[number]) for number in missing],
+                    source.root_of(data),
+                    files,
+                    str(version),
+                    tables,
+                    config.score.batch_size,
+                )
+        with waiting(console, "counting"):
+            counts = tables.finish(rule)
+        seconds = time.monotonic() - began
+        summary = {
+            "model": str(version),
+            "model_version": version.name,
+            "model_digest": job["model"],
+            "data": data,
+            "output": output,
+            "images": counts.images,
+            "labels": counts.labels,
+            "rejected": sum(counts.rejected.values()),
+            "reasons": counts.rejected,
+            "groups": None
+            if counts.groups is None
+            else {"count": counts.groups, "labels": counts.group_labels, "rule": describe(rule)},
+            "shards": len(shards),
+            "shards_kept": len(shards) - len(missing),
+            "seconds": round(seconds, 2),
+        }
+        _write_json(_in(output, SUMMARY_FILE), summary)
+    if not counts.images:
+        reason = next(iter(counts.rejected), "there are none")
+        raise UserError(f"{data}: no image can be used ({reason}); all are listed in {_in(output, 'rejected.csv')}")
+    return summary
+
+
+def _kept(settings: SourceSettings) -> dict[str, Any]:
+    """What decides which images there are; no split is told apart."""
+    return {name: value for name, value in as_dict(settings).items() if name not in ("splits", "folds")}
+
+
+@contextlib.contextmanager
+def _held(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Makes the folder this job's, and keeps others out of it.
+
+    Raises:
+      UserError: it is something else's.
+    """
+    from tfx.dsl.io import fileio
+
+    try:
+        if is_remote(output):
+            check_bucket(output)
+        fileio.makedirs(output)
+        lock = open(os.devnull if is_remote(output) else _in(output, _LOCK_FILE), "w")  # noqa: SIM115
+    except (OSError, fileio.NotFoundError) as error:
+        raise UserError(f"{output}: can't be written ({error}); give another --output") from error
+    with lock:
+        try:
+            if not is_remote(output):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{output}: another fpn score is writing here; wait for its end, or give another --output"
+            ) from error
+        found = [name for name in _WRITTEN if fileio.exists(_in(output, name))]
+        if found and not overwrite:
+            _check_job(output, job)
+        elif found:
+            for name in found:
+                place = _in(output, name)
+                (fileio.rmtree if fileio.isdir(place) else fileio.remove)(place)
+        _write_json(_in(output, _JOB_FILE), job)
+        yield
+
+
+def _check_job(output: str, job: dict[str, Any]) -> None:
+    from tfx.dsl.io import fileio
+
+    cure = "give another --output, or --overwrite to delete them and start anew"
+    if not fileio.exists(_in(output, _JOB_FILE)):
+        raise UserError(f"{output}: holds files that fpn score has not begun; {cure}")
+    with fileio.open(_in(output, _JOB_FILE)) as file:
+        earlier = json.load(file)
+    if different := [text for key, text in _DIFFERENCES.items() if earlier.get(key) != job[key]]:
+        raise UserError(f"{output}: holds answers {' and '.join(different)}; {cure}")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Lets a UserError out of what Beam puts around it."""
+    try:
+        yield
+    except Exception as failure:
+        if told := user_error(failure):
+            raise told from failure
+        raise
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    from storage.files import replace_file
+
+    replace_file(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+
+def _in(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"

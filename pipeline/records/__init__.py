@@ -1,0 +1,1 @@
+"""What runs leave, and how it is read: the metadata store, outputs, results, lineage, comparison."""

@@ -1,0 +1,127 @@
+"""What the latest run has put out, from ML Metadata."""
+
+import csv
+import json
+import math
+import os
+from dataclasses import asdict
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.io import fileio
+from tfx.utils import path_utils
+
+from base.paths import short_path
+from components.example_validator.executor import read_anomalies
+from components.model_check.results import read_check
+from components.model_formats.results import read_results
+from images.duplicates import DUPLICATES_FILE, describe_duplicates
+from images.index import SUMMARY_FILE
+from images.layout import has_layout
+from models.calibration import CALIBRATION_FILE
+from models.callbacks import HISTORY_FILE
+from pipeline.records.notes import AnomalyNote, DuplicatesNote, Note, OtherExamplesNote
+from pipeline.records.results import RunOutputs, Trial
+from pipeline.records.runs import is_score_ingestion
+from pipeline.records.store import Store
+
+_EXPORTED = "exported_model"  # key of what ModelFormats puts out
+_TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
+
+
+def read_outputs(store: Store) -> RunOutputs:
+    """Reads the outputs of the latest run, be they new or from the cache."""
+    artifacts = _artifacts_of_latest_run(store)
+    examples: dict[str, int] = {}
+    classes: dict[str, dict[str, int]] = {}
+    notes: list[Note] = []
+    if "examples" in artifacts and not has_layout(artifacts["examples"]):
+        notes.append(OtherExamplesNote(short_path(artifacts["examples"].uri)))
+    elif "examples" in artifacts:
+        summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
+        examples = {**summary["images"], "rejected": summary["rejected"]}
+        classes = summary["splits"]
+        table = short_path(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
+        if describe_duplicates(summary["duplicates"], table):
+            notes.append(DuplicatesNote(summary["duplicates"], table))
+    if "anomalies" in artifacts:
+        notes += [AnomalyNote(**asdict(anomaly)) for anomaly in read_anomalies(artifacts["anomalies"].uri)]
+    trials: list[Trial] = []
+    if "tuner_results" in artifacts:
+        with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
+            for record in json.load(file):
+                number, score = int(record.pop("trial_id")) + 1, record.pop("score")
+                trials.append(Trial(number, score, record))
+    check = asdict(read_check(artifacts["infra_blessing"].uri)) if "infra_blessing" in artifacts else None
+    blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
+    blessed = bool(blessing.custom_properties["blessed"].int_value) and (not check or check["passed"]) if blessing else None
+    destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
+    return RunOutputs(
+        examples=examples,
+        classes=classes,
+        examples_folder=artifacts["examples"].uri if "examples" in artifacts else None,
+        notes=notes,
+        training=read_training(artifacts["model_run"].uri) if "model_run" in artifacts else {},
+        anomalies_folder=artifacts["anomalies"].uri if "anomalies" in artifacts else None,
+        model=path_utils.serving_model_path(artifacts["model"].uri) if "model" in artifacts else None,
+        trials=trials,
+        evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
+        check=check,
+        blessed=blessed,
+        pushed_model=destination or None,
+        scores=artifacts["inference_result"].uri if "inference_result" in artifacts and blessed else None,
+        formats=read_results(path_utils.serving_model_path(artifacts[_EXPORTED].uri)) if _EXPORTED in artifacts else [],
+    )
+
+
+def read_training(folder: str) -> dict[str, Any]:
+    """What the Trainer has left beside the model.
+
+    Args:
+      folder: its artifact `model_run`.
+
+    Returns:
+      {"epochs": epochs trained, "best_epoch": the one of least loss on the eval split (from 1), None if all have diverged,
+      "best_loss": that loss, "history": the file with a line an epoch, None if there is none, "calibration": the fields of
+      `models.calibration.Calibration`, None if not calibrated}.
+    """
+    path = os.path.join(folder, HISTORY_FILE)
+    history = csv.DictReader(_read(path).splitlines()) if fileio.exists(path) else []
+    losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
+    finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
+    best, loss = min(finite.items(), key=lambda item: item[1], default=(None, None))
+    calibration = os.path.join(folder, CALIBRATION_FILE)
+    return {
+        "epochs": len(losses),
+        "best_epoch": best,
+        "best_loss": loss,
+        "history": path if losses else None,
+        "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
+    }
+
+
+def _read(path: str) -> str:
+    with fileio.open(path) as file:
+        return file.read()
+
+
+def _artifacts_of_latest_run(place: Store) -> dict[str, metadata_store_pb2.Artifact]:
+    """Output key -> artifact, over all successful executions of the output folder's run that began last."""
+    store = place.open()
+    runs = [context for context in store.get_contexts_by_type("pipeline_run") if place.owns(context.name)]
+    run = max(runs, key=lambda context: context.id, default=None)
+    if run is None:
+        return {}
+    succeeded = {metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED}
+    executions = [
+        item.id
+        for item in store.get_executions_by_context(run.id)
+        if item.last_known_state in succeeded and not is_score_ingestion(item)
+    ]
+    events = [
+        event
+        for event in store.get_events_by_execution_ids(executions)
+        if event.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+    ]
+    artifacts = {item.id: item for item in store.get_artifacts_by_id([event.artifact_id for event in events])}
+    return {event.path.steps[0].key: artifacts[event.artifact_id] for event in events}

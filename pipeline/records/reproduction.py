@@ -1,0 +1,94 @@
+"""What it takes to run a run again: its command, the versions of the packages, digests of configuration and code."""
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from base.local_files import write_text
+from base.paths import short_path
+from pipeline.config.loading import dump_config
+from pipeline.config.whole import Config
+from pipeline.dag.code_digest import project_digest
+
+CONFIG_FILE: Final = "config.yaml"
+REPRODUCTION_FILE: Final = "reproduction.json"
+_PACKAGES: Final = (
+    "fpn-pipeline",
+    "tfx",
+    "tensorflow",
+    "keras",
+    "tensorflow-transform",
+    "tensorflow-data-validation",
+    "tensorflow-model-analysis",
+    "apache-beam",
+    "ml-metadata",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a run was made.
+
+    Attributes:
+      what: "run", "data" or "cross-validation".
+      command: does the same again; its paths are relative to `folder` where they are below it.
+      folder: the working folder, absolute, that the configuration's relative paths start from, too.
+      versions: of Python and of the main packages, by name.
+      digest: SHA-256 of the "configuration" with all defaults, and of the project's "code".
+      commit: of the project's Git checkout, with "-dirty" if files were changed since; empty where it is none.
+    """
+
+    what: str
+    command: str
+    folder: str
+    versions: dict[str, str]
+    digest: dict[str, str]
+    commit: str = ""
+
+
+def write_reproduction(config: Config, folder: Path, what: str, arguments: list[str]) -> Reproduction:
+    """Leaves in a run's folder the whole configuration (`CONFIG_FILE`), and how to run it again (`REPRODUCTION_FILE`).
+
+    Args:
+      config: the whole configuration.
+      folder: of the run.
+      what: the run is.
+      arguments: of the command, beside the configuration: ["crossval", "--folds", "5"].
+    """
+    text = dump_config(config)
+    write_text(folder / CONFIG_FILE, text)
+    command, *rest = arguments
+    reproduction = Reproduction(
+        what=what,
+        command=shlex.join(["fpn", command, "--config", short_path(folder / CONFIG_FILE), *rest]),
+        folder=str(Path.cwd()),
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        digest={"configuration": hashlib.sha256(text.encode()).hexdigest(), "code": project_digest()},
+        commit=_commit(),
+    )
+    write_text(folder / REPRODUCTION_FILE, json.dumps(asdict(reproduction), indent=2) + "\n")
+    return reproduction
+
+
+def read_reproduction(folder: Path) -> Reproduction | None:
+    """What `write_reproduction` has left in a run's folder; None if there is nothing."""
+    path = folder / REPRODUCTION_FILE
+    return Reproduction(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _commit() -> str:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # else Git would look in the folders above
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,354 @@
+"""Configurations that load, and what is said of those that do not."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from base.errors import UserError
+from pipeline.config.loading import load_config
+
+REPOSITORY = Path(__file__).parents[3]
+MINIMAL = {"name": "test", "data": {"path": "images"}}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(content: Any = None, **sections: Any) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump((content or MINIMAL) | sections))
+        return path
+
+    return write
+
+
+def user_error(path: Path, data: str | None = None, overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, data, overrides)
+    text = str(caught.value)
+    assert 1 <= len(text.splitlines()) <= 2
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_configurations_of_the_repository_load(path: Path) -> None:
+    assert load_config(path).name
+
+
+def test_everything_but_name_and_data_has_a_default(write: Any) -> None:
+    config = load_config(write())
+    assert (config.name, config.data.path) == ("test", "images")
+    assert config.data.splits.model_dump() == {"train": 8, "eval": 1, "test": 1, "stratify": False}
+    assert config.data.sample is None
+
+
+def test_the_schema_key_is_read(write: Any) -> None:
+    assert load_config(write(data={"path": "images", "schema": "my.pbtxt"})).data.schema_file == "my.pbtxt"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "near"),
+    [
+        ({"modle": {}}, "modle", "model"),
+        ({"image": {"heigth": 32}}, "image.heigth", "image.height"),
+        ({"data": {"path": "x", "splits": {"trian": 3}}}, "data.splits.trian", "data.splits.train"),
+        ({"data": {"path": "x", "schema_file": "y"}}, "data.schema_file", "data.schema"),
+        (
+            {"evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.5}, {"metric": "loss", "uper": 0.1, "change": 0}]}},
+            "evaluate.thresholds.1.uper",
+            "evaluate.thresholds.1.upper",
+        ),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_one(sections: dict[str, Any], key: str, near: str, write: Any) -> None:
+    path = write(**sections)
+    assert user_error(path) == f"{path}: {key}: unknown key; did you mean {near}?"
+
+
+def test_an_unknown_key_like_no_other_is_told_with_all_known_ones(write: Any) -> None:
+    assert "push.zzz: unknown key; known keys: path" in user_error(write(push={"zzz": 1}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "value"),
+    [
+        ({"image": {"height": "tall"}}, "image.height", "'tall'"),
+        ({"image": {"height": 32.5}}, "image.height", "32.5"),
+        ({"image": {"height": 0}}, "image.height", "0"),
+        ({"image": {"antialias": "yes please"}}, "image.antialias", "'yes please'"),
+        ({"model": {"backbone": "resnet"}}, "model.backbone", "'resnet'"),
+        ({"data": {"path": 3}}, "data.path", "3"),
+        ({"data": {"path": "x", "max_rejected": 1.5}}, "data.max_rejected", "1.5"),
+        ({"train": [1]}, "train", "[1]"),
+        ({"name": "No Spaces"}, "name", "'No Spaces'"),
+        ({"evaluate": {"slices": ["image/label"]}}, "evaluate.slices.0", "'image/label'"),
+        ({"evaluate": {"slices": [["a", "b", "c"]]}}, "evaluate.slices.0", "['a', 'b', 'c']"),
+        ({"evaluate": {"thresholds": []}}, "evaluate.thresholds", "[]"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_with_its_key(sections: dict[str, Any], key: str, value: str, write: Any) -> None:
+    path = write(**sections)
+    text = user_error(path)
+    assert text.startswith(f"{path}: {key}: ")
+    assert text.endswith(f", is {value}")
+
+
+def test_a_key_that_is_no_text_is_told(write: Any) -> None:
+    assert "1: keys should be strings" in user_error(write("name: x\ndata: {path: y}\n1: 2\n"))
+
+
+def test_a_missing_section_is_told(write: Any) -> None:
+    assert user_error(write("name: test")).endswith(": data: is missing")
+
+
+def test_two_lines_tell_the_first_two_of_many_mistakes(write: Any) -> None:
+    text = user_error(write(image={"height": 0, "width": 0, "channels": 2}))
+    assert [line.split(": ")[1] for line in text.splitlines()] == ["image.height", "image.width"]
+
+
+def test_levels_in_the_wrong_order_are_told(write: Any) -> None:
+    assert "min_level (5) must not be above max_level (3)" in user_error(write(model={"min_level": 5, "max_level": 3}))
+
+
+def test_a_threshold_without_a_bound_is_told(write: Any) -> None:
+    text = user_error(write(evaluate={"thresholds": [{"metric": "accuracy"}]}))
+    assert "evaluate.thresholds.0: the threshold on accuracy needs lower, upper or change" in text
+
+
+def test_the_rule_share_needs_a_class(write: Any) -> None:
+    text = user_error(write(evaluate={"groups": {"rule": "share"}}))
+    assert "evaluate.groups: rule share needs a class; set positive" in text
+
+
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [
+        ({"slice": {"meta/a": "1", "meta/b": "2", "meta/c": "3"}}, "can name two slice features, not 3"),
+        ({"slice": {"meta/a": "1"}, "worst_of": ["meta/b"]}, "has both slice and worst_of"),
+        ({"of": "groups", "worst_of": ["meta/b"]}, "of groups takes lower and upper alone"),
+    ],
+)
+def test_a_threshold_that_means_two_things_is_told(threshold: dict, told: str, write: Any) -> None:
+    thresholds = [{"metric": "accuracy", "lower": 0.5, **threshold}]
+    assert told in user_error(write(evaluate={"thresholds": thresholds}))
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenet_v2"])
+def test_four_channels_need_a_backbone_of_our_own(backbone: str, write: Any) -> None:
+    text = user_error(write(image={"channels": 4}, model={"backbone": backbone}))
+    assert f"image.channels is 4, but model.backbone {backbone} takes 1 or 3" in text
+
+
+def test_the_small_backbone_takes_four_channels(write: Any) -> None:
+    assert load_config(write(image={"channels": 4}, model={"backbone": "small_resnet10"})).image.channels == 4
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("image.height=48", "image", "height", 48),
+        ("image.antialias=false", "image", "antialias", False),
+        ("data.max_rejected=0.5", "data", "max_rejected", 0.5),
+        ("data.schema=a=b.pbtxt", "data", "schema_file", "a=b.pbtxt"),
+        ("data.schema=null", "data", "schema_file", None),
+        ("beam.options=[--direct_num_workers=4]", "beam", "options", ["--direct_num_workers=4"]),
+        ("evaluate.slices=[[meta/size], [a, b]]", "evaluate", "slices", [["meta/size"], ["a", "b"]]),
+        ("model.backbone=small_resnet10", "model", "backbone", "small_resnet10"),
+    ],
+)
+def test_an_override_is_typed_by_yaml(override: str, section: str, key: str, value: Any, write: Any) -> None:
+    config = load_config(write(), overrides=[override])
+    assert getattr(getattr(config, section), key) == value
+
+
+def test_an_override_reaches_the_top_and_nested_sections(write: Any) -> None:
+    config = load_config(write(), overrides=["name=other", "data.splits.train=5", "data.columns.label=animal"])
+    assert (config.name, config.data.splits.train, config.data.columns.label) == ("other", 5, "animal")
+    assert config.data.path == "images"
+
+
+def test_the_last_override_wins(write: Any) -> None:
+    assert load_config(write(), overrides=["train.epochs=3", "train.epochs=4"]).train.epochs == 4
+
+
+@pytest.mark.parametrize("value", ["1e-3", "1E-3", "0.001", "1.0e-3"])
+def test_a_small_number_may_be_written_with_an_exponent(value: str, write: Any) -> None:
+    assert load_config(write(), overrides=[f"train.learning_rate={value}"]).train.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("value", ["1e-3x", "e3", "1 000"])
+def test_what_is_no_number_stays_text(value: str, write: Any) -> None:
+    assert f"is '{value}'" in user_error(write(), overrides=(f"train.learning_rate={value}",))
+
+
+def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> None:
+    path = write("name: test\ndata: {path: images}\nimage:\n")
+    assert load_config(path, overrides=["image.height=48"]).image.height == 48
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("image.height", "--set image.height: write it as section.key=value"),
+        ("=3", "--set =3: write it as section.key=value"),
+        ("data.path.deep=3", "--set data.path.deep=3: path is a value, not a section"),
+        ("image.height=[1", "--set image.height=[1: the value is not YAML"),
+        ("image.heigth=3", "image.heigth: unknown key; did you mean image.height?"),
+        ("image.height=tall", "image.height: input should be a valid integer"),
+    ],
+)
+def test_a_bad_override_is_told(override: str, told: str, write: Any) -> None:
+    assert told in user_error(write(), overrides=(override,))
+
+
+# Data
+
+
+def test_the_data_argument_replaces_the_path_and_drops_the_sample(write: Any) -> None:
+    path = write(data={"path": "data/digits", "sample": "digits", "max_rejected": 0.5})
+    assert load_config(path).data.sample == "digits"
+    config = load_config(path, "elsewhere")
+    assert (config.data.path, config.data.sample, config.data.max_rejected) == ("elsewhere", None, 0.5)
+
+
+@pytest.mark.parametrize("content", ["name: test", "name: test\ndata:\n"])
+def test_the_data_argument_can_stand_for_the_section(content: str, write: Any) -> None:
+    assert load_config(write(content), "elsewhere").data.path == "elsewhere"
+
+
+# Files
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    assert user_error(tmp_path / "absent.yaml") == f"{tmp_path / 'absent.yaml'}: No such file or directory"
+
+
+def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+    assert str(tmp_path) in user_error(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["data: [", "name: x\n\tdata: y\n", "a: b: c", "name: !!python/object:os.system x"])
+def test_a_file_that_is_not_yaml_is_told(content: str, write: Any) -> None:
+    path = write(content)
+    assert user_error(path).startswith(f"{path}: not YAML: ")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00n\x00a", b"\x89PNG\r\n\x1a\n\x00", "name: Hände".encode("latin-1")])
+def test_a_file_that_is_not_utf_8_is_told(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    assert user_error(path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
+def test_a_file_without_sections_is_told(content: str, write: Any) -> None:
+    assert "must hold sections such as" in user_error(write(content or "\n"))
+
+
+# The command line
+
+
+def test_importing_the_command_line_imports_no_tensorflow() -> None:
+    code = "import sys, pipeline.cli; print({'tensorflow', 'tfx', 'keras', 'apache_beam'} & sys.modules.keys() or 'none')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "none"
+
+
+def test_help_answers_at_once() -> None:
+    durations = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([Path(sys.executable).with_name("fpn"), "--help"], capture_output=True, text=True, check=True)
+        durations.append(time.perf_counter() - start)
+        assert "predict" in done.stdout
+    assert min(durations) < 0.5
+
+
+def test_a_user_error_ends_the_command_with_one_message_and_status_2(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("fpn"), "run", "--config", tmp_path / "absent.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"fpn: {tmp_path / 'absent.yaml'}: No such file or directory\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# The search space
+
+
+def test_choices_are_what_the_key_would_take(write: Any) -> None:
+    space = {"train.learning_rate": [1, 0.1], "train.optimizer": ["sgd", "adamw"], "train.freeze_batch_norm": [True, False]}
+    loaded = load_config(write(tune={"enabled": True, "space": space})).tune.space
+    assert loaded == space
+    assert [type(choice) for choice in loaded["train.learning_rate"]] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "choices"),
+    [
+        ("augment.rotation", {"min": 0, "max": 0.5, "step": 0.1}, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ("model.num_filters", {"min": 16, "max": 70, "step": 2, "log": True}, [16, 32, 64]),
+        ("train.weight_decay", {"min": 1e-4, "max": 0.1, "step": 10, "log": True}, [1e-4, 1e-3, 0.01, 0.1]),
+        ("train.learning_rate", {"min": 1e-4, "max": 1e-2, "log": True}, {"min": 1e-4, "max": 1e-2, "log": True}),
+        ("model.num_filters", {"min": 16, "max": 70}, {"min": 16, "max": 70, "log": False}),
+    ],
+)
+def test_a_range_with_steps_is_a_list_of_choices(key: str, given: Any, choices: Any, write: Any) -> None:
+    assert load_config(write(tune={"space": {key: given}})).tune.space == {key: choices}
+
+
+def test_an_override_adds_to_the_search_space_or_replaces_a_key_of_it(write: Any) -> None:
+    path = write(tune={"space": {"train.learning_rate": [0.1, 0.2], "train.ema": [0.0, 0.9]}})
+    overrides = ["tune.space.train.learning_rate=[0.3, 0.4]", "tune.space.model.dropout=[0.1, 0.2]"]
+    assert load_config(path, overrides=overrides).tune.space == {
+        "train.learning_rate": [0.3, 0.4],
+        "train.ema": [0.0, 0.9],
+        "model.dropout": [0.1, 0.2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({}, "tune.space: is empty; name what to search"),
+        ({"train.learning_rat": [1, 2]}, "tune.space.train.learning_rat: unknown key; did you mean train.learning_rate?"),
+        ({"image.height": [16, 32]}, "tune.space.image.height: unknown key; "),
+        ({"zzz": [1, 2]}, "tune.space.zzz: unknown key; it takes keys of train, model and augment"),
+        ({"train.epochs": [3, 4]}, "tune.space.train.epochs: a trial has tune.epochs"),
+        ({"train.monitor": ["loss", "f1"]}, "tune.space.train.monitor: it is what trials are compared by"),
+        ({"train.label_smoothing": [0, 0.1]}, "tune.space.train.label_smoothing: changes what the loss measures; "),
+        ({"train.optimizer": ["sgd", "adamm"]}, "tune.space: train.optimizer: input should be 'adamw', "),
+        ({"train.learning_rate": [0.1, -1]}, "tune.space: train.learning_rate: input should be greater than 0, is -1"),
+        ({"model.max_level": [5, 1]}, "tune.space: model: min_level (2) must not be above max_level (1)"),
+        ({"model.num_filters": {"min": 8, "max": 9.5}}, "tune.space: model.num_filters: input should be a valid integer"),
+        ({"model.num_filters": {"min": 8, "max": 16, "step": 0.5}}, "tune.space: model.num_filters: input should be a valid"),
+        ({"train.freeze_batch_norm": {"min": 0, "max": 1}}, "tune.space: train.freeze_batch_norm: input should be a valid"),
+        ({"model.dropout": {"min": 0.5, "max": 0.1}}, "tune.space.model.dropout: min (0.5) must be below max (0.1)"),
+        ({"model.dropout": {"min": 0, "max": 0.1, "log": True}}, "tune.space.model.dropout: with log, min (0) must be above 0"),
+        ({"model.dropout": {"min": 0, "max": 0.1, "step": 0}}, "tune.space.model.dropout: step (0) must be above 0"),
+        ({"model.dropout": {"min": 0, "mx": 0.1}}, "tune.space.model.dropout.max: is missing"),
+        ({"model.dropout": {"min": 0, "max": 1, "stp": 1}}, "stp: unknown key; did you mean tune.space.model.dropout.step?"),
+        ({"model.dropout": 0.5}, "tune.space.model.dropout: write a list of choices, or {min: ..., max: ...}"),
+        ({"model.dropout": [0.5]}, "tune.space.model.dropout: needs two or more choices, each once"),
+        ({"model.dropout": [0, 0.0]}, "tune.space.model.dropout: needs two or more choices, each once"),
+        ({"train.fine_tune_learning_rate": [None, 0.1]}, "tune.space.train.fine_tune_learning_rate: null can't be a choice"),
+    ],
+)
+def test_a_search_space_that_does_not_fit_is_told(space: Any, told: str, write: Any) -> None:
+    path = write(tune={"enabled": True, "space": space})
+    text = user_error(path)
+    assert text.startswith(f"{path}: tune.space")
+    assert told in text
+    assert len(text.splitlines()) == 1
+
+
+def test_the_kind_of_loss_can_be_searched_if_trials_are_compared_by_another_metric(write: Any) -> None:
+    sections = {"train": {"monitor": "accuracy"}, "tune": {"space": {"train.loss": ["focal", "cross_entropy"]}}}
+    assert load_config(write(**sections)).tune.space == {"train.loss": ["focal", "cross_entropy"]}

@@ -1,0 +1,41 @@
+"""Image files reach a pushed model as they reached its training."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from base.errors import UserError
+from models.export import export_image_settings
+from pipeline.config.data import ImageConfig
+from pipeline.dag.component_settings import image_settings
+from pipeline.pushed.pushed_model import read_image
+
+HOUNSFIELD = np.arange(-1000, 1000, 5, dtype=np.int16).reshape(20, 20)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    tifffile.imwrite(tmp_path / "scan.tif", HOUNSFIELD)
+    return tmp_path / "scan.tif"
+
+
+def test_the_window_of_the_training_is_used(scan: Path, tmp_path: Path) -> None:
+    config = ImageConfig(height=8, intensity="window", window=[-500.0, 500.0])
+    export_image_settings(image_settings(config), str(tmp_path))
+    pixels = np.asarray(Image.open(io.BytesIO(read_image(scan, tmp_path))))
+    np.testing.assert_array_equal(pixels, np.round(255 * np.clip((HOUNSFIELD + 500) / 1000, 0, 1)))
+
+
+def test_a_model_that_does_not_say_takes_the_range_of_the_type(scan: Path, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(read_image(scan, tmp_path))))
+    np.testing.assert_array_equal(pixels, HOUNSFIELD.astype(int) + 32768)
+
+
+def test_a_file_that_is_no_image_is_an_error_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(UserError, match=r"notes.txt: not an image"):
+        read_image(tmp_path / "notes.txt", tmp_path)

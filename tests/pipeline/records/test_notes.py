@@ -1,0 +1,32 @@
+"""Notes of a run: records, which become lines where they are shown."""
+
+import pytest
+
+from pipeline.records.notes import (
+    AnomalyNote,
+    DuplicatesNote,
+    LeftOutNote,
+    NoBaselineNote,
+    Note,
+    NotRegisteredNote,
+    OtherExamplesNote,
+    RegisteredNote,
+)
+
+COUNTS = {"exact": 1, "near": 0, "across_classes": 0, "across_splits": 3, "in_train": {}}
+
+
+@pytest.mark.parametrize(
+    ("note", "line"),
+    [
+        (AnomalyNote("eval", "meta/site: north", "Unexpected: value"), "Anomaly: eval: meta/site: north: Unexpected: value"),
+        (DuplicatesNote(COUNTS, "d.csv"), "Leak: 3 images have a duplicate or near duplicate in another split; table d.csv"),
+        (NoBaselineNote(), "No earlier blessed model to compare with: thresholds on the change did not apply"),
+        (OtherExamplesNote("x"), "No counts of images, classes, rejected files and duplicates: x is of another ExampleGen"),
+        (RegisteredNote("http://x", "digits", "3"), "Registered with MLflow at http://x: version 3 of digits"),
+        (NotRegisteredNote("no answer", "fpn push"), "Pushed, but not registered: no answer; later: fpn push"),
+        (LeftOutNote(7), "7 images that the data gives as test were left out"),
+    ],
+)
+def test_a_note_is_shown_as_its_line(note: Note, line: str) -> None:
+    assert note.lines() == [line]

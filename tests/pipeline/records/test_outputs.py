@@ -1,0 +1,96 @@
+"""What the Trainer leaves beside the model, and the lines that tell it."""
+
+import json
+
+import pytest
+
+from images.duplicates import describe_duplicates
+from models.calibration import CALIBRATION_FILE
+from models.callbacks import HISTORY_FILE
+from pipeline.records.outputs import read_training
+from pipeline.terminal.tables import render_training
+
+CALIBRATION = {
+    "temperature": 1.3078,
+    "ece_before": 0.0421,
+    "ece_after": 0.0109,
+    "cross_entropy_before": 0.151,
+    "cross_entropy_after": 0.129,
+    "examples": 230,
+}
+
+
+def write_history(folder, losses):
+    lines = ["epoch,loss,val_loss", *(f"{epoch},0.5,{loss}" for epoch, loss in enumerate(losses, start=1))]
+    (folder / HISTORY_FILE).write_text("\n".join(lines) + "\n")
+
+
+def test_epochs_and_calibration_are_read_and_told(tmp_path):
+    write_history(tmp_path, [0.9, 0.1234, 0.4])
+    (tmp_path / CALIBRATION_FILE).write_text(json.dumps(CALIBRATION))
+    training = read_training(str(tmp_path))
+    assert training == {
+        "epochs": 3,
+        "best_epoch": 2,
+        "best_loss": 0.1234,
+        "history": str(tmp_path / HISTORY_FILE),
+        "calibration": CALIBRATION,
+    }
+    assert render_training(training).plain.splitlines() == [
+        "Trained 3 epochs; best eval loss 0.123 in epoch 2",
+        "Calibration on the eval split: temperature 1.31, expected calibration error 0.042 -> 0.011",
+    ]
+
+
+def test_without_calibration_nothing_is_said_of_it(tmp_path):
+    write_history(tmp_path, [0.9])
+    training = read_training(str(tmp_path))
+    assert training["calibration"] is None
+    assert render_training(training).plain == "Trained 1 epoch; best eval loss 0.900 in epoch 1"
+
+
+@pytest.mark.parametrize(("losses", "best"), [(["nan", 0.7, "inf"], 2), (["nan", "nan"], None)])
+def test_epochs_that_have_diverged_are_not_the_best(tmp_path, losses, best):
+    write_history(tmp_path, losses)
+    assert read_training(str(tmp_path))["best_epoch"] == best
+
+
+def test_nothing_is_told_of_a_run_that_did_not_train():
+    assert render_training({}).plain == ""
+
+
+DUPLICATES = {"exact": 2, "near": 9, "across_classes": 0, "across_splits": 0, "in_train": {"eval": 0, "test": 0}}
+
+
+def test_duplicates_that_do_no_harm_are_not_told():
+    assert describe_duplicates(DUPLICATES, "d.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "lines"),
+    [
+        (
+            {"across_splits": 24, "in_train": {"eval": 0, "test": 12}},
+            [
+                "Leak: images with a duplicate or near duplicate in train: "
+                "12 in test; data.duplicates: group keeps them together; table d.csv"
+            ],
+        ),
+        (
+            {"across_splits": 4, "in_train": {}, "across_classes": 3},
+            [
+                "Leak: 4 images have a duplicate or near duplicate in another split",
+                "Contradiction: 3 images have a duplicate or near duplicate in another class; table d.csv",
+            ],
+        ),
+        (
+            {"grouped": 999, "largest": 500, "moved": 7},
+            [
+                "7 images were moved to the split of a duplicate",
+                "500 images count as one group of duplicates; lower data.near_duplicates if they are not",
+            ],
+        ),
+    ],
+)
+def test_leaks_and_contradictions_are_told_with_the_table_of_all(counts, lines):
+    assert describe_duplicates(DUPLICATES | counts, "d.csv") == lines
