@@ -43,6 +43,12 @@ class FormatResult:
         return [f"could not be converted: {self.error}", *lines] if self.error else lines
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """As a run's summary has it: the verdicts as lines under `failed`, empty if it is shipped."""
+        known = {key: value for key, value in asdict(self).items() if key not in ("verdicts", "error")}
+        return {**known, "failed": self.failed}
+
+    @property
     def shipped(self) -> bool:
         return not self.error and all(verdict.passed for verdict in self.verdicts)
 
@@ -60,9 +66,4 @@ def read_results(model: str) -> list[FormatResult]:
         return []
     with fileio.open(name) as file:
         content: list[dict[str, Any]] = json.loads(file.read())
-    return [read_result(item) for item in content]
-
-
-def read_result(content: dict[str, Any]) -> FormatResult:
-    """A result of its fields, as `dataclasses.asdict` gives them."""
-    return FormatResult(**{**content, "verdicts": [read_verdict(verdict) for verdict in content["verdicts"]]})
+    return [FormatResult(**{**item, "verdicts": [read_verdict(verdict) for verdict in item["verdicts"]]}) for item in content]

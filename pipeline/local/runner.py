@@ -134,7 +134,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "examples": outputs.examples,
         "classes": outputs.classes,
         "training": outputs.training,
-        "formats": [asdict(item) for item in outputs.formats],
+        "formats": [item.summary for item in outputs.formats],
         "components": ended.components,
     }
     notes = list(outputs.notes)

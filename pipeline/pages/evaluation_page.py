@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from components.model_formats.results import read_result
 from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
 from evaluation.metrics import METRICS
 from evaluation.predictions import Predictions
@@ -145,7 +144,7 @@ def write_evaluation_page(
         "differences": _difference_table(found),
         "flips": _flips(predictions, gallery),
         "check_rows": _check_rows(context.summary.get("check"), config.check),
-        "formats": [read_result(item) for item in context.summary.get("formats", [])],
+        "formats": context.summary.get("formats", []),
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
         "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ CONTEXT = RunContext(
         },
         "components": {"Trainer": {"state": "complete", "seconds": 1.5}},
         "formats": [
-            asdict(FormatResult("saved_model", bytes=2_000_000, latency_ms=1.5, metrics={"accuracy": 0.9})),
-            asdict(FormatResult("float16", "model_float16.tflite", 1_000_000, 0.5, {"accuracy": 0.9})),
-            asdict(FormatResult("int8", bytes=500_000, metrics={"accuracy": 0.7}, verdicts=[TOO_BAD])),
-            asdict(FormatResult("onnx", error="no such operation")),
+            FormatResult("saved_model", bytes=2_000_000, latency_ms=1.5, metrics={"accuracy": 0.9}).summary,
+            FormatResult("float16", "model_float16.tflite", 1_000_000, 0.5, {"accuracy": 0.9}).summary,
+            FormatResult("int8", bytes=500_000, metrics={"accuracy": 0.7}, verdicts=[TOO_BAD]).summary,
+            FormatResult("onnx", error="no such operation").summary,
         ],
     },
     training=[
