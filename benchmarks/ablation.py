@@ -1,7 +1,7 @@
 """What do the pyramid and its heads add? Whole runs of every variant, over data sets and seeds.
 
-    .venv/bin/python benchmarks/ablation.py
-    .venv/bin/python benchmarks/ablation.py --data digits digits_quarter --variants none sum --seeds 5
+    .venv/bin/python -m benchmarks.ablation
+    .venv/bin/python -m benchmarks.ablation --data digits digits_quarter --variants none sum --seeds 5
 
 Data sets: `digits` (configs/digits.yaml), `digits_quarter` (the same with a quarter of the training digits) and `sign_digits`
 (configs/sign_digits.yaml; left out where its folder is absent). The runs of a data set differ by `model.fusion_type`,
@@ -26,6 +26,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from base.local_files import new_file, write_text
+from benchmarks.measurement import paragraph
 from images.dataset import source
 from pipeline.config.loading import load_config
 from pipeline.dag.code_digest import code_digest
@@ -48,10 +49,10 @@ class Variant:
 
 VARIANTS = {
     "none": Variant("backbone alone", "none"),
-    "sum": Variant("sum, a head a level", "sum"),
+    "sum": Variant("sum, one head per level", "sum"),
     "sum_shared": Variant("sum, one shared head", "sum", shared_head=True),
-    "concat": Variant("concat, a head a level", "concat"),
-    "bifpn": Variant("bifpn, a head a level", "bifpn"),
+    "concat": Variant("concat, one head per level", "concat"),
+    "bifpn": Variant("bifpn, one head per level", "bifpn"),
 }
 CONFIGS = {
     "digits": Path("configs/digits.yaml"),
@@ -177,13 +178,16 @@ def grouped(results: list[Result]) -> dict[str, dict[str, list[Result]]]:
 
 def tables(results: list[Result]) -> str:
     cores = len(os.sched_getaffinity(0))
+    text = (
+        "The tables show mean and standard deviation over the seeds, on the test split. Within a data set, the runs differ "
+        "only by the variant and the seed. Training seconds are those of the Trainer, on "
+        f"{cores} CPU core{'s' if cores > 1 else ''}, and depend on what else the machine does. Made by "
+        "`benchmarks/ablation.py`, which measures again what has changed."
+    )
     lines = [
         "# Ablation: backbone, pyramid, heads",
         "",
-        "Mean and standard deviation over the seeds, on the test split. Within a data set, the runs differ by the variant and "
-        f"the seed alone. Seconds are of the Trainer, on {cores} CPU core{'s' if cores > 1 else ''}, "
-        "and depend on what else the machine does.",
-        "Made by `benchmarks/ablation.py`, which measures again what has changed.",
+        paragraph(text),
         "",
         "![Test accuracy by variant](images/ablation.png)",
     ]

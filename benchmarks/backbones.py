@@ -1,7 +1,7 @@
 """How large and how fast is the classifier on each backbone? Parameters, multiply-adds, and images a second on this machine.
 
-    .venv/bin/python benchmarks/backbones.py
-    .venv/bin/python benchmarks/backbones.py --backbones resnet50 mobilenet_v2
+    .venv/bin/python -m benchmarks.backbones
+    .venv/bin/python -m benchmarks.backbones --backbones resnet50 mobilenet_v2
 
 Each backbone is measured in a process of its own: the classifier for 10 classes at 224x224x3 with a pyramid (sum, 256 filters)
 over the strides 8 to 32, random weights, batches of 8. After a warm-up, single steps are timed for about three seconds, and the
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from base.local_files import write_text
+from benchmarks.measurement import paragraph
 from models.choices import BackboneName
 from pipeline.dag.code_digest import code_digest
 
@@ -175,11 +176,14 @@ def measure_apart(name: str) -> Result:
 
 def section(results: list[Result]) -> str:
     """The section of docs/model.md."""
+    text = (
+        f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with a pyramid (sum, 256 filters) over the strides "
+        f"{2**FINEST_LEVEL} to 32. The backbone's part is in brackets. Multiply-adds are for one image. Images per second "
+        f"are for batches of {BATCH_SIZE}, on {results[0].machine}. Made by `benchmarks/backbones.py`, which measures again "
+        "what has changed."
+    )
     lines = [
-        f"The classifier for {CLASSES} classes at {SIDE}x{SIDE}x3, with a pyramid (sum, 256 filters) over the strides "
-        f"{2**FINEST_LEVEL} to 32; in brackets the backbone's part. Multiply-adds are of one image. Images a second are of "
-        f"batches of {BATCH_SIZE}, on {results[0].machine}.",
-        "Made by `benchmarks/backbones.py`, which measures again what has changed.",
+        paragraph(text),
         "",
         "| backbone | parameters, millions | multiply-adds, billions | predicted images/s | trained images/s |",
         "| --- | --- | --- | --- | --- |",

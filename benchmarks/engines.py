@@ -32,7 +32,7 @@ from base.local_files import new_folder, write_text
 from benchmarks.backbones import write_section
 from benchmarks.evaluation import DRAWN, NETWORKS, newest, prepare
 from benchmarks.ingestion import KINDS, draw_image, file_name, write_images
-from benchmarks.measurement import PROJECT, machine, table
+from benchmarks.measurement import PROJECT, machine, paragraph, table
 from pipeline.config.beam import BeamConfig
 from pipeline.config.whole import Config
 from pipeline.dag.beam import pipeline_args
@@ -332,16 +332,15 @@ def section(results: dict[str, Any]) -> str:
         "times in memory",
     ]
     text = (
-        f"{images:,} JPEG files of 128x128 pixels in two shards, to 32x32x1; on {results['machine']}. "
-        + (f"Medians of {repeats} runs, the smallest and largest in brackets; " if repeats > 1 else "One run of each; ")
-        + "starting the jobs and workers is part of them.\n"
-        "Made by `benchmarks/engines.py`.\n\n"
-        f"{table(header, rows)}\n"
+        f"The data are {images:,} JPEG files of 128x128 pixels in two shards, resized to 32x32x1; on {results['machine']}. "
+        + (f"Medians of {repeats} runs, with the smallest and largest in brackets. " if repeats > 1 else "One run of each. ")
+        + "The start of the jobs and workers is included. Made by `benchmarks/engines.py`."
     )
+    text = f"{paragraph(text)}\n\n{table(header, rows)}\n"
     notes = [
         f"{ENGINES[name].name}, {ENGINES[name].workers}: not run; {reason}." for name, reason in results["missing"].items()
     ]
-    return text + "".join(f"\n{note}\n" for note in notes)
+    return text + "".join(f"\n{paragraph(note)}\n" for note in notes)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,11 @@ def figures_table(figures: Sequence[Figure]) -> str:
         verdict = "" if figure.bar is None else "met" if figure.is_met else "**missed**"
         rows.append([figure.name, figure.unit, with_spread(figure.values), with_spread(figure.peer), ratio, bar, verdict])
     return table(["what", "unit", "here", "peer", "ratio", "bar", ""], rows)
+
+
+def paragraph(text: str) -> str:
+    """The text in lines of at most 120 columns, as in all pages."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def with_spread(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from base.local_files import write_text
-from benchmarks.measurement import Figure, figures_table, machine
+from benchmarks.measurement import Figure, figures_table, machine, paragraph
 
 TITLES = {
     "start-up": "Start-up",
@@ -56,7 +56,7 @@ def write(docs: Path) -> None:
         if name in stored:
             size = "full size" if stored[name]["full"] else "quick"
             told = f"{stored[name]['machine']}; {stored[name]['date']}, {size}."
-            notes = "".join(f"{figure.name}: {figure.note}.\n\n" for figure in figures[name] if figure.note)
+            notes = "".join(paragraph(f"{figure.name}: {figure.note}.") + "\n\n" for figure in figures[name] if figure.note)
             parts.append(f"## {title}\n\n{told}\n\n{figures_table(figures[name])}\n\n{notes}{pictures.get(name, '')}")
     write_text(path, before + _BEGIN + "".join(parts) + _END + after)
 

@@ -190,7 +190,7 @@ def measure(workload: Workload, repeats: int, in_memory: bool = False) -> list[F
             "s",
             overhead,
             bar=MOST_START_UP,
-            note="the run on a handful, less what the peer trains and exports on it",
+            note="the run on a handful, less the time in which the peer trains and exports on it",
         ),
         Figure(f"{workload.name}: test accuracy", "", accuracy, [ended.result["accuracy"] for ended in peer_all]),
         Figure(

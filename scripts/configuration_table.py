@@ -12,8 +12,9 @@ from pipeline.config.whole import Config
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = """# Configuration
 
-One YAML file a pipeline; an unknown key or a wrong type is an error that names the nearest key. `--set train.epochs=20` changes
-a value for one run. This table is made by `scripts/configuration_table.py` from `pipeline/config`.
+There is one YAML file for each pipeline. An unknown key is an error that names the nearest key, and so is a wrong type.
+`--set train.epochs=20` changes a value for one run. This table is made by `scripts/configuration_table.py` from
+`pipeline/config`.
 
 | key | default | meaning |
 | --- | --- | --- |

