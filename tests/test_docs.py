@@ -8,10 +8,8 @@ import pytest
 from scripts import configuration_table, metrics_table
 
 PROJECT = Path(__file__).parents[1]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
-OTHERS = [path for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (path := PROJECT / name).exists()]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 COLUMNS = 120
-NOT_WRAPPED_YET = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/running.md")
 
 
 def test_the_page_of_the_configuration_is_the_configuration():
@@ -31,10 +29,8 @@ def test_every_local_link_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
-def test_prose_is_wrapped(page, request):
-    if page.relative_to(PROJECT).as_posix() in NOT_WRAPPED_YET:  # strict: who wraps the page takes its name out
-        request.applymarker(pytest.mark.xfail(strict=True, reason="lines of more than 120 columns"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_wrapped(page):
     text = re.sub(r"^```.*?^```$", _blank_lines, page.read_text(), flags=re.M | re.S)
     text = re.sub(r"<!--.*?-->", _blank_lines, text, flags=re.S)
     lines = [f"line {number}: {line}" for number, line in enumerate(text.splitlines(), 1) if _is_too_long(line)]
