@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from images.dataset.source import Row
+from images.file_settings import FileSettings
 from images.files.decoding import ImageFile, RejectedImage, lacks_end, normalise
 from images.files.perceptual_hash import perceptual_hashes
 from images.files.reading import read_files
 from images.index import IndexRow
 from images.reason import Reason, kind_of
-from images.settings import FileSettings, IngestionSettings
+from images.settings import IngestionSettings
 from models import features
 from models.image_settings import ImageSettings
 from models.preprocessing import to_network_size, with_pixels

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from models.image_settings import ImageSettings, Intensity
+from images.file_settings import FileSettings, Pages
+from models.image_settings import ImageSettings
 
 ColumnType = Literal["text", "integer", "real"]
-Pages = Literal["first", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +76,6 @@ class SourceSettings:
     allow_links: bool
     labelled: bool
     folds: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileSettings:
-    """How a file becomes images that TensorFlow reads.
-
-    Attributes:
-      max_pixels: larger files are rejected by their header alone, all pages together.
-      pages: of a file that has several.
-      intensity: what becomes black and white in pixels of more than 8 bits, see `pixels.as_png_pixels`.
-      window: pixel values that do, for intensity window.
-    """
-
-    max_pixels: int
-    pages: Pages
-    intensity: Intensity
-    window: tuple[float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import apache_beam as beam
 from components.bulk_inferrer.model import Image, Model
 from components.bulk_inferrer.scores import Rejected, Tables
 from images.dataset.row import Row
+from images.file_settings import FileSettings
 from images.loading import read_checked
-from images.settings import FileSettings
 from images.shards import pack, unpack
 
 

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from images.file_settings import FileSettings
 from images.files import dicom, tiff
 from images.files.pixels import RejectedImage, as_png_pixels, check_size
 from images.reason import Reason
-from images.settings import FileSettings
 
 __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
 

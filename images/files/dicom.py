@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from images.file_settings import FileSettings
 from images.files.pixels import RejectedImage, as_png_pixels, check_size, windowed
 from images.reason import Reason
-from images.settings import FileSettings
 
 if TYPE_CHECKING:
     from pydicom import Dataset

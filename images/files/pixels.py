@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from images.file_settings import FileSettings
 from images.reason import Reason, kind_of
-from images.settings import FileSettings
 
 _LONGEST_REASON = 200
 _ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>|\b0x[0-9a-f]{6,}")

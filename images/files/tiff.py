@@ -12,9 +12,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from images.file_settings import FileSettings
 from images.files.pixels import RejectedImage, as_png_pixels, check_size
 from images.reason import Reason
-from images.settings import FileSettings
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

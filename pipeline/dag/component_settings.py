@@ -7,7 +7,8 @@ from components.bulk_inferrer.settings import InferrerSettings
 from components.model_check.settings import CheckSettings
 from components.pusher.settings import PusherSettings
 from evaluation.settings import GroupRule
-from images.settings import FileSettings, IngestionSettings, SourceSettings
+from images.file_settings import FileSettings
+from images.settings import IngestionSettings, SourceSettings
 from models.image_settings import ImageSettings, TransformSettings
 from models.packing import unpack
 from models.settings import (

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from images.dataset.row import Row
+from images.file_settings import FileSettings
 from images.files.decoding import RejectedImage, normalise
 from images.files.reading import read_files
-from images.settings import FileSettings
 from models import features
 
 SIDE: Final = 96  # pixels of the longer side; smaller images are enlarged by a whole factor

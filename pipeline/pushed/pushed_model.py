@@ -6,9 +6,8 @@ from typing import Final
 
 from base.errors import UserError
 from components.pusher.versions import version_folders
+from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
-from images.settings import FileSettings, Pages
-from models.packing import unpack
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
 _MAX_PIXELS: Final = 100_000_000
@@ -49,5 +48,8 @@ def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:
       pages: likewise.
     """
     file = folder / _IMAGE_SETTINGS
-    image = json.loads(file.read_text()) if file.exists() else {"intensity": "type", "window": None}
-    return unpack(FileSettings, {**image, "max_pixels": max_pixels, "pages": pages})
+    if not file.exists():
+        return FileSettings(max_pixels=max_pixels, pages=pages, intensity="type", window=None)
+    image = json.loads(file.read_text())
+    window = tuple(image["window"]) if image["window"] else None
+    return FileSettings(max_pixels=max_pixels, pages=pages, intensity=image["intensity"], window=window)

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
-from images.settings import FileSettings
+from images.file_settings import FileSettings
 
 HEIGHT, WIDTH = 19, 30
 MAX_PIXELS = 20_000

@@ -10,9 +10,9 @@ import pytest
 from corpus import GREY, HOUNSFIELD, RGB, dicom, png, save, tiff
 from PIL import Image
 
+from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise, note_on_suffix
 from images.files.pixels import windowed
-from images.settings import FileSettings, Pages
 
 SIZE = RGB.shape[0] * RGB.shape[1]
 
@@ -89,7 +89,7 @@ def test_without_pydicom_the_reason_names_the_extra() -> None:
     program = (
         "import sys; sys.modules['pydicom'] = None\n"
         "from images.files.decoding import normalise, RejectedImage\n"
-        "from images.settings import FileSettings\n"
+        "from images.file_settings import FileSettings\n"
         f"try: normalise(bytes(128) + b'DICM' + bytes(99), '', {settings()})\n"
         "except RejectedImage as reason: print(reason)\n"
         "print([name for name in ('tensorflow', 'tfx') if name in sys.modules])"

@@ -18,9 +18,9 @@ from PIL import Image
 from pyarrow import parquet
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
+from images.file_settings import FileSettings
 from images.index import SCHEMA, IndexRow
 from images.reason import Reason, kind_of
-from images.settings import FileSettings
 from models import features
 from pipeline.config.whole import Config
 from pipeline.pages.data_page import ClassCount, count_classes, describe_balance, write_data_page

@@ -18,7 +18,7 @@ from sklearn import metrics
 from components.model_formats.results import FormatResult
 from evaluation.diagnostics import measure_reliability, trace_curves
 from evaluation.results import Metric, Verdict, read_evaluation, write_evaluation
-from images.settings import FileSettings
+from images.file_settings import FileSettings
 from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 from pipeline.pages.thumbnails import read_originals
 
