@@ -188,7 +188,7 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
     from tfx.orchestration.pipeline import RunOptions
     from tfx.types import channel_utils, standard_artifacts
 
-    from components.evaluator.component import Evaluator
+    from components.evaluator.component import ImageEvaluator
     from components.evaluator.executor import Executor
     from pipeline.dag.eval_config import build_eval_config, evaluation_settings
     from pipeline.dag.pipeline import create_pipeline
@@ -220,7 +220,7 @@ def run_data_side(config: Config, output: Path, model: Path, split: str) -> dict
     exported.uri, evaluation.uri = str(output / "model"), str(output / "evaluation")
     shutil.copytree(model, output / "model" / "Format-Serving")
     settings = evaluation_settings(config.evaluate, False, [split], judged=False)
-    component = Evaluator(
+    component = ImageEvaluator(
         examples=channel_utils.as_channel([examples]),
         model=channel_utils.as_channel([exported]),
         baseline_model=None,

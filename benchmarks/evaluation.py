@@ -104,7 +104,7 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
     from tfx.types import channel_utils, standard_artifacts
 
     from components.evaluator import executor
-    from components.evaluator.component import Evaluator
+    from components.evaluator.component import ImageEvaluator
     from pipeline.config.evaluation import EvaluateConfig
     from pipeline.config.loading import load_config
     from pipeline.dag.eval_config import build_eval_config, evaluation_settings
@@ -122,7 +122,7 @@ def evaluator(output: Path, images: int, work: Path) -> dict[str, float]:
     }
     inputs["examples"][0].split_names = '["test"]'
     settings = evaluation_settings(EvaluateConfig(slices=SLICES, batch_size=BATCH), False, ["test"], judged=True)
-    component = Evaluator(
+    component = ImageEvaluator(
         **{key: channel_utils.as_channel(value) for key, value in inputs.items()},
         eval_config=build_eval_config(settings),
         settings=settings,

@@ -56,108 +56,146 @@ def export_model(
       path: folder to write to.
       temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
     """
-    names = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
-    labels = tf.constant(names)
-    alphabetical = sorted(range(len(names)), key=names.__getitem__)  # as manifests are read
-    transform = transform_output.transform_features_layer()
-    multi_label = is_multi_label(transform_output)
-    raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
-    # Of multi-label data as the schema has it: sparse, unless all images have as many labels.
-    raw_label = raw_spec[features.LABEL] if multi_label else tf.io.FixedLenFeature([1], tf.string)
-
-    def most_probable(probabilities: tf.Tensor) -> tf.Tensor:
-        return tf.gather(labels, tf.argmax(probabilities, axis=-1))
-
-    def predicted_label(probabilities: tf.Tensor) -> tf.Tensor:
-        if not multi_label:
-            return most_probable(probabilities)
-        likely = tf.gather(probabilities, alphabetical, axis=-1) >= 0.5
-        chosen = tf.ragged.boolean_mask(tf.broadcast_to(tf.gather(labels, alphabetical), tf.shape(likely)), likely)
-        return tf.strings.reduce_join(chosen, axis=-1, separator=features.LABEL_SEPARATOR)
-
-    # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def read(encoded: tf.Tensor) -> tf.Tensor:
-        files = encoded[:, tf.newaxis]
-        raw = {features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")}
-        serialized = transform({name: raw[name] for name in raw if name in raw_spec})[features.IMAGE]
-        return parse_images(serialized, classifier.input_shape[1:])
-
-    levels, trunk, head = split(classifier)
-
-    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)], autograph=False)
-    def see(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return trunk(images, training=False)
-
-    def classify(images: tf.Tensor) -> tf.Tensor:
-        maps = see(images)
-        return head([maps[level] for level in levels], training=False)
-
-    @tf.function(input_signature=[tf.TensorSpec(classifier.input_shape, tf.uint8)], autograph=False)
-    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = infer(classify, images, temperature, test_time_augmentation)
-        probabilities = tf.nn.sigmoid(logits) if multi_label else tf.nn.softmax(logits)
-        return {"probabilities": probabilities, "label": predicted_label(probabilities)}
-
-    def parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
-        return tf.io.parse_example(examples, {feature: kind})[feature]
-
-    def on_every_row(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        return tf.repeat(values[tf.newaxis], tf.shape(rows)[0], axis=0)
-
-    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {**answer(read(image_bytes)), "labels": on_every_row(labels, image_bytes)}
-
-    def predict_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": answer(images)["probabilities"]}
-
-    def decode(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"images": read(image_bytes)}
-
-    def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(read(parse(examples, features.ENCODED, tf.io.FixedLenFeature([], tf.string))))
-
-    def explain(image_bytes: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = read(image_bytes)
-        answers = answer(images)
-        explained = tf.where(tf.equal(label, ""), most_probable(answers["probabilities"]), label)
-        same = tf.equal(explained[:, tf.newaxis], labels)
-        tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=-1)), ["label must be empty or one of", labels], len(labels))
-        explanation = explain_maps(see(images), levels, head, tf.argmax(same, axis=-1), multi_label)
-        return {
-            **answers,
-            "labels": on_every_row(labels, images),
-            "explained": explained,
-            "levels": on_every_row(tf.constant(explanation.levels), images),
-            "shares": explanation.shares,
-            "maps": explanation.scaled_maps,
-            "combined": explanation.scaled_combined,
-            "images": images,
-        }
-
-    def transform_labels(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        positions = transform({features.LABEL: parse(examples, features.LABEL, raw_label)})[features.LABEL_INDEX]
-        return {"label": multi_hot(positions, len(labels)) if multi_label else positions}
-
+    endpoints = _Endpoints(classifier, transform_output, temperature, test_time_augmentation)
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
     # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the
     # vocabulary's table.
     archive = keras.export.ExportArchive()
-    archive.track(transform)
+    archive.track(endpoints.transform)
     pixels = tf.TensorSpec(classifier.input_shape, tf.uint8, name="images")
-    archive.add_endpoint("predict_images", predict_images, input_signature=[pixels])
+    archive.add_endpoint("predict_images", endpoints.predict_images, input_signature=[pixels])
     for endpoint, *names in (
-        (serving_default, "image_bytes"),
-        (decode, "image_bytes"),
-        (predict_examples, "examples"),
-        (explain, "image_bytes", "label"),
-        (transform_labels, "examples"),
+        (endpoints.serving_default, "image_bytes"),
+        (endpoints.decode, "image_bytes"),
+        (endpoints.predict_examples, "examples"),
+        (endpoints.explain, "image_bytes", "label"),
+        (endpoints.transform_labels, "examples"),
     ):
         signature = [tf.TensorSpec([None], tf.string, name=name) for name in names]
         archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
     archive.write_out(path, verbose=False)
     compact(path)
     _write_warmup(classifier.input_shape[1:], path)
+
+
+class _Labels:
+    """The classes' names, and which of them a model's probabilities stand for."""
+
+    def __init__(self, transform_output: tft.TFTransformOutput) -> None:
+        names = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
+        self.names = tf.constant(names)
+        self.number = len(names)
+        self.multi_label = is_multi_label(transform_output)
+        self._alphabetical = sorted(range(len(names)), key=names.__getitem__)  # as manifests are read
+
+    def most_probable(self, probabilities: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.names, tf.argmax(probabilities, axis=-1))
+
+    def predicted(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """The most probable; of multi-label data all that are likely, in one text."""
+        if not self.multi_label:
+            return self.most_probable(probabilities)
+        likely = tf.gather(probabilities, self._alphabetical, axis=-1) >= 0.5
+        in_order = tf.broadcast_to(tf.gather(self.names, self._alphabetical), tf.shape(likely))
+        chosen = tf.ragged.boolean_mask(in_order, likely)
+        return tf.strings.reduce_join(chosen, axis=-1, separator=features.LABEL_SEPARATOR)
+
+    def equal(self, labels: tf.Tensor) -> tf.Tensor:
+        """Bool [N, classes], which class each label [N] is; an error where one is none."""
+        same = tf.equal(labels[:, tf.newaxis], self.names)
+        known = tf.reduce_all(tf.reduce_any(same, axis=-1))
+        tf.debugging.Assert(known, ["label must be empty or one of", self.names], self.number)
+        return same
+
+
+class _Endpoints:
+    """The functions behind the signatures, which `export_model` describes; `transform` holds the vocabulary's table."""
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        transform_output: tft.TFTransformOutput,
+        temperature: float,
+        test_time_augmentation: TestTimeAugmentation,
+    ) -> None:
+        self.transform = transform_output.transform_features_layer()
+        self._raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
+        self._labels = _Labels(transform_output)
+        self._levels, self._trunk, self._head = split(classifier)
+        self._image_shape = classifier.input_shape[1:]
+        self._temperature = temperature
+        self._test_time_augmentation = test_time_augmentation
+        # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
+        files, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec(classifier.input_shape, tf.uint8)
+        self._read = tf.function(self._read_files, input_signature=[files], autograph=False)
+        self._see = tf.function(self._find_maps, input_signature=[pixels], autograph=False)
+        self._answer = tf.function(self._answer_images, input_signature=[pixels], autograph=False)
+
+    def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {**self._answer(self._read(image_bytes)), "labels": _on_every_row(self._labels.names, image_bytes)}
+
+    def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": self._answer(images)["probabilities"]}
+
+    def decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": self._read(image_bytes)}
+
+    def predict_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._answer(self._read(_parse(examples, features.ENCODED, tf.io.FixedLenFeature([], tf.string))))
+
+    def explain(self, image_bytes: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = self._read(image_bytes)
+        answers = self._answer(images)
+        explained = tf.where(tf.equal(label, ""), self._labels.most_probable(answers["probabilities"]), label)
+        index = tf.argmax(self._labels.equal(explained), axis=-1)
+        explanation = explain_maps(self._see(images), self._levels, self._head, index, self._labels.multi_label)
+        return {
+            **answers,
+            "labels": _on_every_row(self._labels.names, images),
+            "explained": explained,
+            "levels": _on_every_row(tf.constant(explanation.levels), images),
+            "shares": explanation.shares,
+            "maps": explanation.scaled_maps,
+            "combined": explanation.scaled_combined,
+            "images": images,
+        }
+
+    def transform_labels(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        multi_label = self._labels.multi_label
+        # Of multi-label data as the schema has it: sparse, unless all images have as many labels.
+        kind = self._raw_spec[features.LABEL] if multi_label else tf.io.FixedLenFeature([1], tf.string)
+        positions = self.transform({features.LABEL: _parse(examples, features.LABEL, kind)})[features.LABEL_INDEX]
+        return {"label": multi_hot(positions, self._labels.number) if multi_label else positions}
+
+    def _read_files(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Files to what the network sees."""
+        files = encoded[:, tf.newaxis]
+        raw = {features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")}
+        serialized = self.transform({name: raw[name] for name in raw if name in self._raw_spec})[features.IMAGE]
+        return parse_images(serialized, self._image_shape)
+
+    def _find_maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images to the maps of the pyramid's levels."""
+        return self._trunk(images, training=False)
+
+    def _classify(self, images: tf.Tensor) -> tf.Tensor:
+        """Images to logits."""
+        maps = self._see(images)
+        return self._head([maps[level] for level in self._levels], training=False)
+
+    def _answer_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images to probabilities and predicted labels."""
+        logits = infer(self._classify, images, self._temperature, self._test_time_augmentation)
+        probabilities = tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
+        return {"probabilities": probabilities, "label": self._labels.predicted(probabilities)}
+
+
+def _parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:
+    return tf.io.parse_example(examples, {feature: kind})[feature]
+
+
+def _on_every_row(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    return tf.repeat(values[tf.newaxis], tf.shape(rows)[0], axis=0)
 
 
 def _write_warmup(image_shape: tuple[int, int, int], path: str) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import keras
@@ -180,61 +180,88 @@ def fit(
       One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
-    backbone = model.get_layer("backbone")
-    phases = [(config.epochs, config.learning_rate, True)]
-    if config.frozen_epochs:
-        fine_tune = config.fine_tune_learning_rate or config.learning_rate
-        phases = [(config.frozen_epochs, config.learning_rate, False), (config.epochs, fine_tune, True)]
     if strategy.num_replicas_in_sync > 1:
         if config.accumulate_steps > 1:
             raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
         _synchronise_batch_norm(model)
-
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
+    phases = _phases(config)
     keeper = Keeper(state, config, checkpoints)
-    progress = Progress(sum(epochs for epochs, _, _ in phases), steps_per_epoch)
+    progress = Progress(sum(phase.epochs for phase in phases), steps_per_epoch)
     curves = Curves(state.history, log_dir)
-    for number, (epochs, learning_rate, trains_backbone) in enumerate(phases):
+    for number, phase in enumerate(phases):
         if number < state.phase:
             continue
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
-        backbone.trainable = trains_backbone
-        if config.freeze_batch_norm:
-            for layer in backbone.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
+        _freeze(model.get_layer("backbone"), phase, config)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
-            variables = model.trainable_variables
-            model.compile(
-                optimizer=build_optimizer(learning_rate, epochs * steps_per_epoch, steps_per_epoch, variables, config),
-                loss=build_loss(
-                    config.loss,
-                    focal_gamma=config.focal_gamma,
-                    label_smoothing=config.label_smoothing,
-                    class_weights=class_weights,
-                    multi_label=multi_label,
-                ),
-                metrics=build_metrics(multi_label),
-                jit_compile=config.xla,
-            )
-            model.optimizer.build(variables)
+            _compile(model, phase, steps_per_epoch, config, class_weights, multi_label)
         keeper.restore(model)
         done = len(state.history)
-        if done < state.phase_start + epochs and not state.stopped:
+        if done < state.phase_start + phase.epochs and not state.stopped:
             model.fit(
                 train(done),
                 steps_per_epoch=steps_per_epoch,
                 validation_data=evaluation,
                 initial_epoch=done,
-                epochs=state.phase_start + epochs,
+                epochs=state.phase_start + phase.epochs,
                 callbacks=[keeper, progress, curves],
                 verbose=0,
             )
         keeper.finish(model)
     return state.history
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A part of the training with a learning rate of its own course."""
+
+    epochs: int
+    learning_rate: float
+    trains_backbone: bool
+
+
+def _phases(config: TrainSettings) -> list[_Phase]:
+    if not config.frozen_epochs:
+        return [_Phase(config.epochs, config.learning_rate, True)]
+    fine_tune = config.fine_tune_learning_rate or config.learning_rate
+    return [_Phase(config.frozen_epochs, config.learning_rate, False), _Phase(config.epochs, fine_tune, True)]
+
+
+def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None:
+    """Freezes what the phase does not train, and lets the rest be trained."""
+    backbone.trainable = phase.trains_backbone
+    if config.freeze_batch_norm:
+        for layer in backbone.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+
+
+def _compile(
+    model: keras.Model,
+    phase: _Phase,
+    steps_per_epoch: int,
+    config: TrainSettings,
+    class_weights: list[float] | None,
+    multi_label: bool,
+) -> None:
+    variables = model.trainable_variables
+    model.compile(
+        optimizer=build_optimizer(phase.learning_rate, phase.epochs * steps_per_epoch, steps_per_epoch, variables, config),
+        loss=build_loss(
+            config.loss,
+            focal_gamma=config.focal_gamma,
+            label_smoothing=config.label_smoothing,
+            class_weights=class_weights,
+            multi_label=multi_label,
+        ),
+        metrics=build_metrics(multi_label),
+        jit_compile=config.xla,
+    )
+    model.optimizer.build(variables)
 
 
 def build_batches(

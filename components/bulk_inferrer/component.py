@@ -1,4 +1,4 @@
-"""BulkInferrer: answers the images of ScoreExampleGen, if the model is good."""
+"""ImageBulkInferrer: answers the images of ScoreExampleGen, if the model is good."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from components.bulk_inferrer.settings import InferrerSettings
 from models.packing import pack
 
 
-class BulkInferrerSpec(ComponentSpec):
+class ImageBulkInferrerSpec(ComponentSpec):
     """The stock component's inputs and output; settings that it has no room for."""
 
     PARAMETERS: ClassVar = {
@@ -29,10 +29,10 @@ class BulkInferrerSpec(ComponentSpec):
     }
 
 
-class BulkInferrer(base_beam_component.BaseBeamComponent):
+class ImageBulkInferrer(base_beam_component.BaseBeamComponent):
     """Takes the place of the stock component; see `executor` for what it puts out."""
 
-    SPEC_CLASS = BulkInferrerSpec
+    SPEC_CLASS = ImageBulkInferrerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
     def __init__(
@@ -56,7 +56,7 @@ class BulkInferrer(base_beam_component.BaseBeamComponent):
           code: anything whose change must make the component run again.
         """
         super().__init__(
-            spec=BulkInferrerSpec(
+            spec=ImageBulkInferrerSpec(
                 examples=examples,
                 model=model,
                 model_blessing=model_blessing,

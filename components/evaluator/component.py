@@ -1,4 +1,4 @@
-"""Evaluator: measures a model on the test split, slice by slice, and blesses it if it meets its thresholds."""
+"""ImageEvaluator: measures a model on the test split, slice by slice, and blesses it if it meets its thresholds."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from evaluation.settings import EvaluatorSettings
 from models.packing import pack
 
 
-class EvaluatorSpec(ComponentSpec):
+class ImageEvaluatorSpec(ComponentSpec):
     """The stock component's inputs and outputs; the settings hold what its configuration has no room for."""
 
     PARAMETERS: ClassVar = {
@@ -33,10 +33,10 @@ class EvaluatorSpec(ComponentSpec):
     }
 
 
-class Evaluator(base_beam_component.BaseBeamComponent):
+class ImageEvaluator(base_beam_component.BaseBeamComponent):
     """Takes the place of the stock component; see `executor` for what it puts out."""
 
-    SPEC_CLASS = EvaluatorSpec
+    SPEC_CLASS = ImageEvaluatorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
     def __init__(
@@ -62,7 +62,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
           state: folder that has the last pushed model where there is no channel of it.
         """
         super().__init__(
-            spec=EvaluatorSpec(
+            spec=ImageEvaluatorSpec(
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,

@@ -1,4 +1,4 @@
-"""ExampleValidator: the schema, drift against the previous run, and skew between the splits; can stop the run."""
+"""ImageExampleValidator: the schema, drift against the previous run, and skew between the splits; can stop the run."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from components.example_validator import executor
 
 
-class ExampleValidatorSpec(ComponentSpec):
+class ImageExampleValidatorSpec(ComponentSpec):
     """The stock component's inputs and outputs, and what the comparisons need."""
 
     PARAMETERS: ClassVar = {
@@ -30,14 +30,14 @@ class ExampleValidatorSpec(ComponentSpec):
     OUTPUTS: ClassVar = {standard_component_specs.ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
 
 
-class ExampleValidator(base_component.BaseComponent):
+class ImageExampleValidator(base_component.BaseComponent):
     """Takes the place of the stock component, which has no input for the previous statistics and compares no splits.
 
     The thresholds are written into a copy of the schema, which is kept beside the anomalies. In the schema that Transform and
     the Evaluator read, a changed threshold would have everything computed and trained again.
     """
 
-    SPEC_CLASS = ExampleValidatorSpec
+    SPEC_CLASS = ImageExampleValidatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
     def __init__(
@@ -67,7 +67,7 @@ class ExampleValidator(base_component.BaseComponent):
           state: folder that has the previous statistics where there is no channel of them, and keeps these for the next run.
         """
         super().__init__(
-            spec=ExampleValidatorSpec(
+            spec=ImageExampleValidatorSpec(
                 statistics=statistics,
                 schema=schema,
                 baseline_statistics=baseline_statistics,

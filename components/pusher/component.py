@@ -1,4 +1,4 @@
-"""Pusher: makes a blessed model the newest version in a folder, as a whole or not at all."""
+"""VersionPusher: makes a blessed model the newest version in a folder, as a whole or not at all."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from components.pusher.settings import PusherSettings
 from models.packing import pack
 
 
-class PusherSpec(ComponentSpec):
+class VersionPusherSpec(ComponentSpec):
     """The stock component's inputs and outputs, and what else the version's record tells of."""
 
     PARAMETERS: ClassVar = {
@@ -30,10 +30,10 @@ class PusherSpec(ComponentSpec):
     }
 
 
-class Pusher(base_component.BaseComponent):
+class VersionPusher(base_component.BaseComponent):
     """Takes the place of the stock component, which copies file by file into the folder that servers watch."""
 
-    SPEC_CLASS = PusherSpec
+    SPEC_CLASS = VersionPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
     def __init__(
@@ -59,7 +59,7 @@ class Pusher(base_component.BaseComponent):
           settings: what the versions are of, and how many are kept.
         """
         super().__init__(
-            spec=PusherSpec(
+            spec=VersionPusherSpec(
                 model=model,
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,

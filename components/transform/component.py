@@ -1,4 +1,4 @@
-"""TFX's Transform with an executor that writes the transformed examples faster."""
+"""ImageTransform: TFX's Transform with an executor that writes the transformed examples faster."""
 
 from tfx import components
 from tfx.dsl.components.base import executor_spec
@@ -6,7 +6,7 @@ from tfx.dsl.components.base import executor_spec
 from components.transform import executor
 
 
-class Transform(components.Transform):
+class ImageTransform(components.Transform):
     """Analyses as TFX's Transform does; see `executor` for what it writes."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)

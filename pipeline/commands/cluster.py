@@ -20,17 +20,26 @@ if TYPE_CHECKING:
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds compile, deploy, schedule, lint."""
+    for add in (_add_compile, _add_deploy, _add_schedule, _add_lint):
+        add(commands)
+
+
+def _add_compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     compile_ = commands.add_parser("compile", help="compile the pipeline for Kubeflow Pipelines or Vertex AI")
     add_config_arguments(compile_)
     compile_.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml")
     compile_.add_argument("--target", choices=["kubeflow", "vertex"], default="kubeflow", help="where it will run (kubeflow)")
     compile_.set_defaults(call=_compile)
 
+
+def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     deploy = commands.add_parser("deploy", help="run the pipeline on Kubeflow Pipelines")
     _add_server_arguments(deploy)
     deploy.add_argument("--wait", action="store_true", help="follow the run to its end; exit by its result, 0 or 1")
     deploy.set_defaults(call=_deploy)
 
+
+def _add_schedule(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     schedule = commands.add_parser("schedule", help="let Kubeflow Pipelines run the pipeline again and again")
     _add_server_arguments(schedule)
     schedule.add_argument("--name", metavar="NAME", help="of the schedule, which replaces one of that name (the pipeline's)")
@@ -40,6 +49,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     what.add_argument("--delete", action="store_true", help="delete the schedule")
     schedule.set_defaults(call=_schedule)
 
+
+def _add_lint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     lint = commands.add_parser("lint", help="check a compiled pipeline against the rules of Kubeflow Pipelines")
     lint.add_argument("pipeline", type=Path, metavar="FILE.yaml", help="as fpn compile writes it")
     lint.set_defaults(call=_lint)

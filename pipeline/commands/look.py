@@ -10,11 +10,18 @@ from base.redirection import quiet_libraries
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds runs, report."""
+    for add in (_add_runs, _add_report):
+        add(commands)
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     runs = commands.add_parser("runs", help="list the runs so far")
     runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
     runs.add_argument("--json", action="store_true", help="print all of it as one JSON object on the last line")
     runs.set_defaults(call=_runs)
 
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     report = commands.add_parser("report", help="show a run's evaluation")
     report.add_argument(
         "folder", type=Path, metavar="DIR", help="an output folder (its latest run), a run in it, or a folder of TFMA results"

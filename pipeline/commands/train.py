@@ -11,18 +11,27 @@ from pipeline.commands.options import add_config_arguments
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds run, data, preview, crossval."""
+    for add in (_add_run, _add_data, _add_preview, _add_crossval):
+        add(commands)
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="run the pipeline on this machine")
     add_config_arguments(run)
     run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     run.set_defaults(call=_run)
 
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = commands.add_parser("data", help="check the data, and write a page about it")
     add_config_arguments(data)
     data.add_argument("--output", type=Path, metavar="DIR", help="as for run, which finds the data checked (output/NAME)")
     data.add_argument("--html", type=Path, metavar="FILE", help="page to write (data.html in the output folder)")
     data.set_defaults(call=_data)
 
+
+def _add_preview(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     preview = commands.add_parser("preview", help="draw augmented training images as the network sees them")
     add_config_arguments(preview)
     preview.add_argument(
@@ -31,6 +40,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     preview.add_argument("--examples", type=int, default=8, metavar="N", help="training images to show, a row each (8)")
     preview.set_defaults(call=_preview)
 
+
+def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     crossval = commands.add_parser("crossval", help="cross-validate by group: test each image once, by a model of the others")
     add_config_arguments(crossval)
     crossval.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")

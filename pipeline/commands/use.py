@@ -12,6 +12,11 @@ from pipeline.serving.options import add_arguments as add_serving_arguments
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds predict, score, explain, push, serve."""
+    for add in (_add_predict, _add_score, _add_explain, _add_push, _add_serve):
+        add(commands)
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
     predict.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
@@ -20,6 +25,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
 
+
+def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
     score.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
     score.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
@@ -35,6 +42,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     score.set_defaults(call=_score)
 
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
     explain.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
@@ -47,6 +56,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
     explain.set_defaults(call=_explain)
 
+
+def _add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, or register one with MLflow")
     push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
     what = push.add_mutually_exclusive_group()
@@ -57,6 +68,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     push.set_defaults(call=_push)
 
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     serve = commands.add_parser("serve", help="serve a pushed model over HTTP, with a page to try it")
     add_serving_arguments(serve)
     serve.set_defaults(call=_serve)

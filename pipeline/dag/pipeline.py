@@ -1,6 +1,11 @@
-"""The DAG, readable from top to bottom."""
+"""The DAG, readable from top to bottom.
+
+Components of ours that take the place of TFX's have names of their own, and the stock ones' ids: by these the configuration,
+the metadata store, folders and Kubeflow's tasks name them.
+"""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
@@ -12,17 +17,17 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
-from tfx.types import Channel
+from tfx.types import BaseChannel, Channel
 
-from components.bulk_inferrer.component import BulkInferrer
+from components.bulk_inferrer.component import ImageBulkInferrer
 from components.earlier_runs.resolvers import LastBlessedBaseline, PreviousStatistics
-from components.evaluator.component import Evaluator
-from components.example_validator.component import ExampleValidator
+from components.evaluator.component import ImageEvaluator
+from components.example_validator.component import ImageExampleValidator
 from components.image_example_gen.component import ImageExampleGen, ScoreExampleGen
 from components.model_check.component import ModelCheck
 from components.model_formats.component import ModelFormats
-from components.pusher.component import Pusher
-from components.transform.component import Transform
+from components.pusher.component import VersionPusher
+from components.transform.component import ImageTransform
 from models import features
 from models.packing import as_dict
 from pipeline.config.whole import Config
@@ -57,7 +62,7 @@ class DataNodes:
     statistics_gen: tfx_components.StatisticsGen
     schema_gen: tfx_components.SchemaGen | ImportSchemaGen
     previous_statistics: Resolver | None
-    example_validator: ExampleValidator
+    example_validator: ImageExampleValidator
 
     def in_order(self) -> list[BaseNode]:
         return [node for item in fields(self) if (node := getattr(self, item.name))]
@@ -80,7 +85,7 @@ def _data_nodes(config: Config, splits: Splits, state: str | None = None, exampl
             current=statistics_gen.outputs["statistics"],
             transformed=Channel(type=artifacts.TransformGraph),
         ).with_id("PreviousStatistics")
-    example_validator = ExampleValidator(
+    example_validator = ImageExampleValidator(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],
         baseline_statistics=previous_statistics.outputs["previous"] if previous_statistics else None,
@@ -90,7 +95,7 @@ def _data_nodes(config: Config, splits: Splits, state: str | None = None, exampl
         stop_on_anomalies=config.data.stop_on_anomalies,
         code=code_digest("components.example_validator.component"),
         state=state,
-    )
+    ).with_id("ExampleValidator")
     return DataNodes(example_gen, statistics_gen, schema_gen, previous_statistics, example_validator)
 
 
@@ -135,108 +140,154 @@ def create_pipeline(
         far as there are any. The section `data` then counts for nothing that is about files.
     """
     data = _data_nodes(config, splits, state, example_gen)
-    example_gen, schema_gen = data.example_gen, data.schema_gen
-    transform = Transform(
-        examples=example_gen.outputs["examples"],
-        schema=schema_gen.outputs["schema"],
+    examples = data.example_gen.outputs["examples"]
+    transform = _transform(config, splits, data)
+    training_data = _training_data(transform, splits)
+    tuner = _tuner(config, training_data) if config.tune.enabled else None
+    trainer = _trainer(config, training_data, tuner, checkpoints=f"{state or pipeline_root}/checkpoints")
+    model = trainer.outputs["model"]
+    baseline = _baseline(model) if push_folder and not state else None
+    evaluator = _evaluator(config, splits, examples, model, baseline, state, push_folder)
+    components = [*data.in_order(), transform, tuner, trainer, baseline, evaluator]
+    if push_folder:
+        check = _model_check(config, splits, examples, model, evaluator) if config.check.enabled else None
+        model_formats = _model_formats(config, splits, examples, model, evaluator) if config.export.formats else None
+        pushed = model_formats.outputs["exported_model"] if model_formats else model
+        pusher = _pusher(config, push_folder, examples, pushed, evaluator, check)
+        components += [check, model_formats, pusher]
+        if config.score.path:
+            components += _score_nodes(config, config.score.path, model, evaluator, check)
+    return _pipeline(config, [node for node in components if node], pipeline_root, name, connection)
+
+
+def _transform(config: Config, splits: Splits, data: DataNodes) -> ImageTransform:
+    transform = ImageTransform(
+        examples=data.example_gen.outputs["examples"],
+        schema=data.schema_gen.outputs["schema"],
         preprocessing_fn="models.preprocessing.preprocessing_fn",
         custom_config=as_dict(transform_settings(config)),
         # The Evaluator reads the test split as the server would: as raw examples.
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
         disable_statistics=True,
-    )
+    ).with_id("Transform")
     transform.add_upstream_node(data.example_validator)
-    training_data = {
+    return transform
+
+
+def _training_data(transform: ImageTransform, splits: Splits) -> dict[str, Any]:
+    """What Tuner and Trainer are both given."""
+    return {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
         "train_args": trainer_pb2.TrainArgs(splits=splits.train),
         "eval_args": trainer_pb2.EvalArgs(splits=splits.eval),
     }
-    tuner = None
-    if config.tune.enabled:
-        tuner = tfx_components.Tuner(
-            tuner_fn="models.tuning.tuner_fn",
-            **training_data,
-            custom_config=as_dict(tuner_settings(config)),
-        )
-    trainer = tfx_components.Trainer(
+
+
+def _tuner(config: Config, training_data: dict[str, Any]) -> tfx_components.Tuner:
+    return tfx_components.Tuner(
+        tuner_fn="models.tuning.tuner_fn", **training_data, custom_config=as_dict(tuner_settings(config))
+    )
+
+
+def _trainer(
+    config: Config, training_data: dict[str, Any], tuner: tfx_components.Tuner | None, checkpoints: str
+) -> tfx_components.Trainer:
+    return tfx_components.Trainer(
         run_fn="models.training.run_fn",
         **training_data,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
-        custom_config=as_dict(trainer_settings(config, checkpoints=f"{state or pipeline_root}/checkpoints")),
+        custom_config=as_dict(trainer_settings(config, checkpoints=checkpoints)),
     )
-    components = [*data.in_order(), transform, *([tuner] if tuner else []), trainer]
-    baseline = None
-    if push_folder and not state:
-        baseline = Resolver(
-            strategy_class=LastBlessedBaseline,
-            model=Channel(type=artifacts.Model),
-            model_blessing=Channel(type=artifacts.ModelBlessing),
-            infra_blessing=Channel(type=artifacts.InfraBlessing),
-            candidate=trainer.outputs["model"],
-        ).with_id("Baseline")
-        components.append(baseline)
+
+
+def _baseline(candidate: BaseChannel) -> Resolver:
+    return Resolver(
+        strategy_class=LastBlessedBaseline,
+        model=Channel(type=artifacts.Model),
+        model_blessing=Channel(type=artifacts.ModelBlessing),
+        infra_blessing=Channel(type=artifacts.InfraBlessing),
+        candidate=candidate,
+    ).with_id("Baseline")
+
+
+def _evaluator(
+    config: Config,
+    splits: Splits,
+    examples: BaseChannel,
+    model: BaseChannel,
+    baseline: Resolver | None,
+    state: str | None,
+    push_folder: str | None,
+) -> ImageEvaluator:
     settings = evaluation_settings(config.evaluate, config.data.multi_label, splits.test, judged=push_folder is not None)
-    evaluator = Evaluator(
-        examples=example_gen.outputs["examples"],
-        model=trainer.outputs["model"],
+    return ImageEvaluator(
+        examples=examples,
+        model=model,
         baseline_model=baseline.outputs["model"] if baseline else None,
         eval_config=build_eval_config(settings),
         settings=settings,
         code=code_digest("components.evaluator.component"),
         state=state if push_folder else None,
+    ).with_id("Evaluator")
+
+
+def _model_check(
+    config: Config, splits: Splits, examples: BaseChannel, model: BaseChannel, evaluator: ImageEvaluator
+) -> ModelCheck:
+    return ModelCheck(
+        model=model,
+        examples=examples,
+        evaluation=evaluator.outputs["evaluation"],
+        settings=check_settings(config, splits),
+        code=code_digest("components.model_check.component"),
     )
-    components.append(evaluator)
-    if push_folder:
-        check = None
-        if config.check.enabled:
-            check = ModelCheck(
-                model=trainer.outputs["model"],
-                examples=example_gen.outputs["examples"],
-                evaluation=evaluator.outputs["evaluation"],
-                settings=check_settings(config, splits),
-                code=code_digest("components.model_check.component"),
-            )
-            components.append(check)
-        pushed = trainer.outputs["model"]
-        if config.export.formats:
-            model_formats = ModelFormats(
-                examples=example_gen.outputs["examples"],
-                model=trainer.outputs["model"],
-                evaluation=evaluator.outputs["evaluation"],
-                settings=format_settings(config, splits),
-                code=code_digest("components.model_formats.component"),
-            )
-            components.append(model_formats)
-            pushed = model_formats.outputs["exported_model"]
-        pusher = Pusher(
-            model=pushed,
-            model_blessing=evaluator.outputs["blessing"],
-            infra_blessing=check.outputs["infra_blessing"] if check else None,
-            evaluation=evaluator.outputs["evaluation"],
-            examples=example_gen.outputs["examples"],
-            folder=push_folder,
-            settings=pusher_settings(config),
-        )
-        components.append(pusher)
-        if config.score.path:
-            components += _score_nodes(config, config.score.path, trainer, evaluator, check)
-    return _pipeline(config, components, pipeline_root, name, connection)
+
+
+def _model_formats(
+    config: Config, splits: Splits, examples: BaseChannel, model: BaseChannel, evaluator: ImageEvaluator
+) -> ModelFormats:
+    return ModelFormats(
+        examples=examples,
+        model=model,
+        evaluation=evaluator.outputs["evaluation"],
+        settings=format_settings(config, splits),
+        code=code_digest("components.model_formats.component"),
+    )
+
+
+def _pusher(
+    config: Config,
+    folder: str,
+    examples: BaseChannel,
+    model: BaseChannel,
+    evaluator: ImageEvaluator,
+    check: ModelCheck | None,
+) -> VersionPusher:
+    return VersionPusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["infra_blessing"] if check else None,
+        evaluation=evaluator.outputs["evaluation"],
+        examples=examples,
+        folder=folder,
+        settings=pusher_settings(config),
+    ).with_id("Pusher")
 
 
 def _score_nodes(
-    config: Config, path: str, trainer: tfx_components.Trainer, evaluator: Evaluator, check: ModelCheck | None
+    config: Config, path: str, model: BaseChannel, evaluator: ImageEvaluator, check: ModelCheck | None
 ) -> list[BaseNode]:
     """Take in the images of `score.path`, and answer them if the model is good."""
     unlabelled = ScoreExampleGen(input_base=path, settings=ingestion_settings(config))
-    bulk_inferrer = BulkInferrer(
+    bulk_inferrer = ImageBulkInferrer(
         examples=unlabelled.outputs["examples"],
-        model=trainer.outputs["model"],
+        model=model,
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=check.outputs["infra_blessing"] if check else None,
         settings=inferrer_settings(config),
         code=code_digest("components.bulk_inferrer.component"),
-    )
+    ).with_id("BulkInferrer")
     return [unlabelled, bulk_inferrer]
 
 

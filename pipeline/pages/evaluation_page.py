@@ -1,7 +1,7 @@
 """One HTML page about a model: the verdict, its metrics slice by slice, what it mistakes for what, and how to make it again."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -297,87 +297,132 @@ def _table(names: list[str], rows: list[MetricRow], starts: Sequence[float | Non
     return MetricTable(names, axes, rows[:most], len(rows), any(row.groups != row.images for row in rows))
 
 
-def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
-    """Counts and rates by class and answer, and of the cells example images.
+@dataclass(frozen=True)
+class ConfusionCells:
+    """Images by class and answer.
 
     Cells are (class, answer), or (class, outcome) of multi-label data. A class past the last is of labels that are unknown.
+
+    Attributes:
+      counts: int [classes + 1, answers], or [classes, outcomes].
+      rows: of the predictions, by cell.
+      confidence: of their answers.
+      is_error: whether a cell holds mistakes.
     """
-    labels, answers, classes = predictions.labels, predictions.answers(), predictions.classes
-    cells: dict[Cell, np.ndarray] = {}
-    confidence: dict[Cell, np.ndarray] = {}
-    if predictions.multi_label:
-        counts = count_binary(labels, answers)
-        for number in range(len(classes)):
-            of_class = predictions.probabilities[:, number]
-            for outcome, (truth, answer) in enumerate(((1, 1), (0, 1), (1, 0))):
-                rows = np.flatnonzero((labels[:, number] == truth) & (answers[:, number] == answer))
-                cells[number, outcome] = rows
-                confidence[number, outcome] = of_class[rows] if answer else 1 - of_class[rows]
-        is_error = {cell: cell[1] != 0 for cell in cells}
-    else:
-        counts = count_confusions(labels, answers, len(classes))
-        flat = np.where(labels < 0, len(classes), labels) * len(classes) + answers
-        order = np.argsort(flat, kind="stable")
-        filled, starts = np.unique(flat[order], return_index=True)
-        sure = predictions.probabilities.max(axis=1)
-        for cell, rows in zip(filled.tolist(), np.split(order, starts[1:]), strict=True):
-            cells[divmod(cell, len(classes))] = rows
-            confidence[divmod(cell, len(classes))] = sure[rows]
-        is_error = {cell: cell[0] != cell[1] for cell in cells}
-    chosen = choose_by_cell(cells, confidence, is_error)
-    pictures = gallery.pictures(int(row) for rows in chosen.values() for row in rows)
-    shown = {cell: [pictures[row] for row in rows.tolist() if row in pictures] for cell, rows in chosen.items()}
+
+    counts: np.ndarray
+    rows: dict[Cell, np.ndarray]
+    confidence: dict[Cell, np.ndarray]
+    is_error: dict[Cell, bool]
+
+
+def _confusion(predictions: Predictions, gallery: Gallery) -> dict[str, Any]:
+    """Counts and rates by class and answer, and of the cells example images."""
+    classes = predictions.classes
     named = [*classes, "(unknown class)"]
+    cells = _cells_by_outcome(predictions) if predictions.multi_label else _cells_by_answer(predictions)
+    shown = _example_pictures(cells, gallery)
     galleries = [
         {
-            "id": f"cell-{row}-{column}",
-            "title": f"{named[row]}: {_OUTCOMES[column]}"
-            if predictions.multi_label
-            else f"{named[row]} taken for {named[column]}"
-            if row != column
-            else f"{named[row]}, rightly",
-            "images": len(cells[row, column]),
-            "pictures": images,
+            "id": _anchor(cell),
+            "title": _cell_title(cell, named, predictions.multi_label),
+            "images": len(cells.rows[cell]),
+            "pictures": pictures,
         }
-        for (row, column), images in sorted(shown.items())
-        if images
+        for cell, pictures in sorted(shown.items())
     ]
     content: dict[str, Any] = {"galleries": galleries, "outcomes": _OUTCOMES, "matrix": None, "pairs": None, "binary": None}
-    linked = {cell for cell, images in shown.items() if images}
     if predictions.multi_label:
-        content["binary"] = [
-            (
-                name,
-                [
-                    (f"cell-{number}-{outcome}" if (number, outcome) in linked else "", count)
-                    for outcome, count in enumerate(row)
-                ],
-            )
-            for number, name, row in ((number, classes[number], counts[number].tolist()) for number in _reading_order(classes))
-        ]
+        content["binary"] = _outcome_rows(cells.counts, classes, shown)
     elif len(classes) <= _MOST_MATRIX:
-        content["matrix"] = _matrix(counts if counts[-1].any() else counts[:-1], named, linked)
+        counts = cells.counts
+        content["matrix"] = _matrix(counts if counts[-1].any() else counts[:-1], named, shown)
     else:
-        totals = counts.sum(axis=1)
-        pairs = sorted((cell for cell in cells if is_error[cell]), key=lambda cell: -len(cells[cell]))
-        content["pairs"] = [
-            (
-                named[row],
-                named[column],
-                f"cell-{row}-{column}" if (row, column) in linked else "",
-                int(counts[row, column]),
-                counts[row, column] / totals[row],
-            )
-            for row, column in pairs[:_MOST_PAIRS]
-        ]
-        content["all_pairs"] = len(pairs)
+        content["pairs"] = _confused_pairs(cells, named, shown)
+        content["all_pairs"] = sum(cells.is_error.values())
     return content
 
 
-def _matrix(counts: np.ndarray, names: list[str], linked: Iterable[Cell] = ()) -> dict[str, Any]:
+def _cells_by_outcome(predictions: Predictions) -> ConfusionCells:
+    """Of multi-label data; what is rightly not found, which is most, has no cell."""
+    labels, answers = predictions.labels, predictions.answers()
+    rows: dict[Cell, np.ndarray] = {}
+    confidence: dict[Cell, np.ndarray] = {}
+    for number in range(len(predictions.classes)):
+        of_class = predictions.probabilities[:, number]
+        for outcome, (truth, answer) in enumerate(((1, 1), (0, 1), (1, 0))):
+            found = np.flatnonzero((labels[:, number] == truth) & (answers[:, number] == answer))
+            rows[number, outcome] = found
+            confidence[number, outcome] = of_class[found] if answer else 1 - of_class[found]
+    return ConfusionCells(count_binary(labels, answers), rows, confidence, {cell: cell[1] != 0 for cell in rows})
+
+
+def _cells_by_answer(predictions: Predictions) -> ConfusionCells:
+    """Of data with one label an image."""
+    labels, answers, number = predictions.labels, predictions.answers(), len(predictions.classes)
+    flat = np.where(labels < 0, number, labels) * number + answers
+    order = np.argsort(flat, kind="stable")
+    filled, starts = np.unique(flat[order], return_index=True)
+    cells = [divmod(cell, number) for cell in filled.tolist()]
+    rows = dict(zip(cells, np.split(order, starts[1:]), strict=True))
+    sure = predictions.probabilities.max(axis=1)
+    confidence = {cell: sure[found] for cell, found in rows.items()}
+    return ConfusionCells(
+        count_confusions(labels, answers, number), rows, confidence, {cell: cell[0] != cell[1] for cell in rows}
+    )
+
+
+def _example_pictures(cells: ConfusionCells, gallery: Gallery) -> dict[Cell, list[tuple[str, str]]]:
+    """Some images of each cell; cells of which none can be shown are left out."""
+    chosen = choose_by_cell(cells.rows, cells.confidence, cells.is_error)
+    pictures = gallery.pictures(int(row) for rows in chosen.values() for row in rows)
+    shown = {cell: [pictures[row] for row in rows.tolist() if row in pictures] for cell, rows in chosen.items()}
+    return {cell: images for cell, images in shown.items() if images}
+
+
+def _anchor(cell: Cell) -> str:
+    return f"cell-{cell[0]}-{cell[1]}"
+
+
+def _link(cell: Cell, linked: Container[Cell]) -> str:
+    """The anchor of the cell's images; "" if none are shown."""
+    return _anchor(cell) if cell in linked else ""
+
+
+def _cell_title(cell: Cell, names: list[str], multi_label: bool) -> str:
+    row, column = cell
+    if multi_label:
+        return f"{names[row]}: {_OUTCOMES[column]}"
+    return f"{names[row]}, rightly" if row == column else f"{names[row]} taken for {names[column]}"
+
+
+def _outcome_rows(counts: np.ndarray, classes: list[str], linked: Container[Cell]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Rows of (class, cells), a cell being (link or "", count)."""
+    return [
+        (classes[number], [(_link((number, outcome), linked), count) for outcome, count in enumerate(counts[number].tolist())])
+        for number in _reading_order(classes)
+    ]
+
+
+def _confused_pairs(cells: ConfusionCells, names: list[str], linked: Container[Cell]) -> list[tuple[str, str, str, int, float]]:
+    """The largest errors: class, answer, link or "", count, and share of the class."""
+    totals = cells.counts.sum(axis=1)
+    pairs = sorted((cell for cell, wrong in cells.is_error.items() if wrong), key=lambda cell: -len(cells.rows[cell]))
+    return [
+        (
+            names[row],
+            names[column],
+            _link((row, column), linked),
+            int(cells.counts[row, column]),
+            cells.counts[row, column] / totals[row],
+        )
+        for row, column in pairs[:_MOST_PAIRS]
+    ]
+
+
+def _matrix(counts: np.ndarray, names: list[str], linked: Container[Cell] = ()) -> dict[str, Any]:
     """Rows of (name, cells), a cell being (count, share of its row, link or "", whether it is right); and columns' names."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    linked = set(linked)
     height, width = counts.shape
     order = _reading_order(names[:width])
     rows = []
@@ -386,7 +431,7 @@ def _matrix(counts: np.ndarray, names: list[str], linked: Iterable[Cell] = ()) -
             (
                 int(counts[row, column]),
                 shares[row, column],
-                f"cell-{row}-{column}" if (row, column) in linked else "",
+                _link((row, column), linked),
                 row == column,
             )
             for column in order

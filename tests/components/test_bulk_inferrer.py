@@ -11,7 +11,7 @@ from pyarrow import parquet
 from tfx.types import artifact_utils, channel_utils, standard_artifacts
 
 from components.bulk_inferrer import scores
-from components.bulk_inferrer.component import BulkInferrer
+from components.bulk_inferrer.component import ImageBulkInferrer
 from components.bulk_inferrer.executor import Executor
 from components.bulk_inferrer.model import Answers, Image
 from components.bulk_inferrer.settings import InferrerSettings
@@ -36,7 +36,7 @@ def infer(exported, place, blessed):
     blessing = make_artifact(standard_artifacts.ModelBlessing, place, "Evaluator", "blessing", 3)
     blessing.set_int_custom_property("blessed", int(blessed))
     inputs = {"examples": [examples], "model": [model], "model_blessing": [blessing]}
-    component = BulkInferrer(
+    component = ImageBulkInferrer(
         **{name: channel_utils.as_channel(found) for name, found in inputs.items()},
         settings=InferrerSettings(batch_size=4, groups=MEAN),
         code="",

@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from tfx.types import channel_utils, standard_artifacts
 
 from components.evaluator import executor
-from components.evaluator.component import Evaluator
+from components.evaluator.component import ImageEvaluator
 from evaluation.predictions import Predictions
 from evaluation.results import read_evaluation
 from models import features
@@ -96,7 +96,7 @@ def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = 
     if not with_baseline:
         del models["baseline_model"]
     settings = evaluation_settings(EvaluateConfig.model_validate(section), False, ["test"], judged=True)
-    component = Evaluator(
+    component = ImageEvaluator(
         examples=channel_utils.as_channel([examples]),
         model=channel_utils.as_channel([models["model"]]),
         eval_config=build_eval_config(settings),

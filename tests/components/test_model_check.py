@@ -19,7 +19,7 @@ from components.model_check.component import ModelCheck
 from components.model_check.results import judge, read_check
 from components.model_check.settings import CheckSettings
 from components.pusher import executor as pusher
-from components.pusher.component import Pusher
+from components.pusher.component import VersionPusher
 from components.pusher.settings import PusherSettings
 from evaluation.predictions import Predictions
 from models import features
@@ -78,7 +78,7 @@ def push(place: Path, model, blessing) -> list[str]:
     target = place / "pushed"
     target.mkdir()
     pushed = make_artifact(standard_artifacts.PushedModel, place, "Pusher", "pushed_model", 1)
-    component = Pusher(
+    component = VersionPusher(
         model=channel_utils.as_channel([model]), folder=str(target), settings=PusherSettings(pipeline="trial", keep=None)
     )
     inputs = {"model": [model], "infra_blessing": [blessing]}
