@@ -7,6 +7,7 @@ from models.image_settings import ImageSettings, Intensity
 
 ColumnType = Literal["text", "integer", "real"]
 Pages = Literal["first", "all"]
+Duplicates = Literal["report", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ class IngestionSettings(SourceSettings):
     pages: Pages
     max_pixels: int
     image: ImageSettings
-    duplicates: Literal["report", "group"]
+    duplicates: Duplicates
     near_duplicates: int
     max_rejected: float
     code: str

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from pipeline.config.choices import ComponentName
 from pipeline.config.pods import SHARED_MEMORY, Mount, volume_errors
 from pipeline.config.section import Section
 
@@ -107,26 +108,6 @@ class VolumeConfig(Section):
 
     claim: ObjectName = Field(description="name of the claim")
     path: Annotated[str, Field(pattern="^/.+")] = Field(description="folder in the containers")
-
-
-ComponentName = Literal[
-    "Lookup",
-    "ImageExampleGen",
-    "StatisticsGen",
-    "SchemaGen",
-    "ImportSchemaGen",
-    "ExampleValidator",
-    "Transform",
-    "Tuner",
-    "Trainer",
-    "Baseline",
-    "Evaluator",
-    "ModelCheck",
-    "ModelFormats",
-    "Pusher",
-    "ScoreExampleGen",
-    "BulkInferrer",
-]
 
 
 class KubeflowConfig(Section):
