@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from evaluation.settings import Counted, IntervalMethod, RuleName
-from pipeline.config.section import Count, Section
+from pipeline.config.section import Count, Positive, Section
 
 
 class ThresholdConfig(Section):
@@ -100,18 +100,12 @@ class CheckConfig(Section):
 
     enabled: bool = Field(True, description="check the exported model before it is pushed; one that fails is not pushed")
     images: Count = Field(64, description="test images that it is asked about")
-    max_difference: Annotated[float, Field(gt=0)] | None = Field(
+    max_difference: Positive | None = Field(
         None,
         description="largest difference between a probability and the Evaluator's; 1e-5, or 0.02 with train.mixed_precision, "
         "if not given",
     )
-    max_load_seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="time that loading may take")
-    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="time in which 99 of 100 requests of one image must be answered"
-    )
-    max_memory_mb: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="10^6 bytes that the process may take, TensorFlow included"
-    )
-    timeout_seconds: Annotated[float, Field(gt=0)] = Field(
-        600.0, description="time after which the check is stopped and failed"
-    )
+    max_load_seconds: Positive | None = Field(None, description="time that loading may take")
+    max_latency_ms: Positive | None = Field(None, description="time in which 99 of 100 requests of one image must be answered")
+    max_memory_mb: Positive | None = Field(None, description="10^6 bytes that the process may take, TensorFlow included")
+    timeout_seconds: Positive = Field(600.0, description="time after which the check is stopped and failed")

@@ -23,7 +23,7 @@ from models.choices import (
     TestTimeAugmentation,
 )
 from pipeline.config.evaluation import ThresholdConfig
-from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.config.section import BelowOne, Count, NotNegative, Positive, Section, Share, WholeNumber
 
 
 class AugmentConfig(Section):
@@ -36,8 +36,8 @@ class AugmentConfig(Section):
     contrast: Share = Field(0.0, description="largest change of contrast, as a share")
     rand_augment: Share = Field(0.0, description="strength of RandAugment, two random operations an image; 0: off")
     erasing: Share = Field(0.0, description="probability of blanking a random rectangle of an image")
-    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of MixUp, which blends pairs of images; 0: off")
-    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of CutMix, which swaps rectangles; 0: off")
+    mixup: NotNegative = Field(0.0, description="alpha of MixUp, which blends pairs of images; 0: off")
+    cutmix: NotNegative = Field(0.0, description="alpha of CutMix, which swaps rectangles; 0: off")
 
 
 Level = Annotated[int, Field(ge=1, le=7)]
@@ -66,7 +66,7 @@ class ModelConfig(Section):
     combine: Combine = Field(
         "mean", description="levels' answers: their mean, a dense layer on them together, or a mean with learned weights"
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share dropped before each head")
+    dropout: BelowOne = Field(0.2, description="share dropped before each head")
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "ModelConfig":
@@ -91,33 +91,31 @@ class TrainConfig(Section):
     """How the network learns."""
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
-    frozen_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs before, with the backbone frozen")
+    frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images a step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
     optimizer: Optimizer = Field("adamw", description="by name")
     learning_rate: Positive = Field(1e-3, description="peak rate of the optimizer")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="decoupled, of all kernels")
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="largest norm of all gradients together; 0: any")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="moving average of the weights, its momentum; 0: off")
+    weight_decay: NotNegative = Field(1e-4, description="decoupled, of all kernels")
+    warmup_epochs: NotNegative = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    clip_norm: NotNegative = Field(0.0, description="largest norm of all gradients together; 0: any")
+    ema: BelowOne = Field(0.0, description="moving average of the weights, its momentum; 0: off")
     loss: LossName = Field("cross_entropy", description="focal weighs down what is right already")
-    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="of the focal loss")
+    focal_gamma: NotNegative = Field(2.0, description="of the focal loss")
     class_weights: ClassWeights = Field(
         "none",
         description="balanced: all classes count alike; in multi-label data, each one's presence and absence do",
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
+    label_smoothing: BelowOne = Field(0.0, description="share of the label spread over all classes")
     monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
     keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")
-    early_stopping: Annotated[int, Field(ge=0)] = Field(
-        0, description="epochs without a better `monitor`; 0: never; keeps the best"
-    )
+    early_stopping: WholeNumber = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
     calibrate: bool = Field(True, description="fit a temperature on the eval split, exported with the model")
     mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
     xla: bool = Field(False, description="compile the training step with XLA")
-    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
+    cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
 
 

@@ -7,11 +7,12 @@ from typing import Final
 from base.errors import UserError
 from components.pusher.versions import version_folders
 from images.files.decoding import RejectedImage, normalise
-from images.settings import FileSettings, Pages
+from images.settings import FileSettings
 from models.packing import unpack
+from pipeline.config.data import DataConfig
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
-_MAX_PIXELS: Final = 100_000_000
+_READING: Final = DataConfig(path="")  # as the configuration has it where nothing is said
 
 
 def find_version(model: Path) -> Path:
@@ -33,21 +34,20 @@ def read_image(image: Path, folder: Path) -> bytes:
       UserError: the file can't be read, or is no image.
     """
     try:
-        return normalise(image.read_bytes(), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
+        return normalise(image.read_bytes(), image.name, file_settings(folder, _READING))[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
     except RejectedImage as reason:
         raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
 
 
-def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:
+def file_settings(folder: Path, config: DataConfig) -> FileSettings:
     """How files are read for a SavedModel: with the intensities that it was trained with, by type if it does not say.
 
     Args:
       folder: of the SavedModel.
-      max_pixels: as of `FileSettings`.
-      pages: likewise.
+      config: whose `max_pixels` and `pages` count.
     """
     file = folder / _IMAGE_SETTINGS
     image = json.loads(file.read_text()) if file.exists() else {"intensity": "type", "window": None}
-    return unpack(FileSettings, {**image, "max_pixels": max_pixels, "pages": pages})
+    return unpack(FileSettings, {**config.model_dump(), **image})

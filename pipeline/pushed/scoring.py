@@ -53,7 +53,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     began = time.monotonic()
     version, data = find_version(model), config.data.path
     settings = source_settings(config.data, labelled=False)
-    files = file_settings(version, config.data.max_pixels, config.data.pages)
+    files = file_settings(version, config.data)
     check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
     rows = source.find_rows(data, settings).rows
     job = {
