@@ -32,8 +32,9 @@ from scipy import special
 
 from evaluation.metrics import METRICS, Floats, Integers, Measurement
 from evaluation.results import Comparison, Metric
+from evaluation.settings import IntervalMethod
 
-METHODS: Final = {
+METHODS: Final[dict[IntervalMethod, str]] = {
     "jackknife": "95 % intervals by a jackknife over groups",
     "poisson_bootstrap": "95 % intervals by a Poisson bootstrap over groups",
     "none": "no intervals",

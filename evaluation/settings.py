@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Counted = Literal["images", "groups"]
+RuleName = Literal["mean", "max", "vote", "share"]
+IntervalMethod = Literal["jackknife", "poisson_bootstrap", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
@@ -24,7 +28,7 @@ class Threshold:
     change: float | None
     slice: dict[str, str]
     worst_of: tuple[str, ...]
-    of: Literal["images", "groups"]
+    of: Counted
 
     @property
     def features(self) -> list[str]:
@@ -41,7 +45,7 @@ class GroupRule:
       positive: of rule `share`: the class.
     """
 
-    rule: Literal["mean", "max", "vote", "share"]
+    rule: RuleName
     share: float
     positive: str | None
 
@@ -69,7 +73,7 @@ class EvaluatorSettings:
     slices: tuple[tuple[str, ...], ...]
     buckets: dict[str, tuple[float, ...]]
     min_slice_size: int
-    confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"]
+    confidence_intervals: IntervalMethod
     groups: GroupRule
     max_shortcut: float
     batch_size: int

@@ -7,6 +7,7 @@ from images.file_settings import FileSettings, Pages
 from models.image_settings import ImageSettings
 
 ColumnType = Literal["text", "integer", "real"]
+Duplicates = Literal["report", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class IngestionSettings(SourceSettings):
     pages: Pages
     max_pixels: int
     image: ImageSettings
-    duplicates: Literal["report", "group"]
+    duplicates: Duplicates
     near_duplicates: int
     max_rejected: float
     code: str

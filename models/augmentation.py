@@ -13,8 +13,9 @@ import scipy.stats
 import tensorflow as tf
 
 from models.affine import affine_transform
+from models.choices import Flip
 from models.rand_augment import colours, rand_augment, with_alpha_of
-from models.settings import AugmentSettings, Flip
+from models.settings import AugmentSettings
 
 # Images uint8 [N, height, width, channels] and labels float32 [N, classes] to the same.
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

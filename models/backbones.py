@@ -12,7 +12,7 @@ from typing import Final
 import keras
 import numpy as np
 
-from models.settings import GreyInput
+from models.choices import BackboneName, GreyInput
 
 
 class WeightsError(ValueError):
@@ -183,7 +183,7 @@ def _densenet(build: Callable[..., keras.Model], c4: int, c5: int) -> Backbone:
 
 
 _APPLICATIONS: Final = keras.applications
-BACKBONES: Final[dict[str, Backbone]] = {
+BACKBONES: Final[dict[BackboneName, Backbone]] = {
     "small_resnet10": _small_resnet(16, (1, 1, 1, 1)),
     "small_resnet18": _small_resnet(32, (2, 2, 2, 2)),
     "small_resnet34": _small_resnet(32, (3, 4, 6, 3)),
@@ -269,7 +269,7 @@ def check_strides(features: tuple[Feature, ...]) -> None:
 
 
 def build_backbone(
-    name: str,
+    name: BackboneName,
     weights: str,
     input_shape: tuple[int | None, int | None, int],
     min_level: int,

@@ -1,4 +1,7 @@
-"""Names that configurations and code share. Imports nothing, so that reading a configuration takes no TensorFlow."""
+"""Names that the configuration and the network share. Imports nothing, so that reading a configuration takes no TensorFlow.
+
+What the network sees has its names in `models.image_settings`: ingestion does not depend on those of the training.
+"""
 
 from typing import Literal
 
@@ -30,3 +33,20 @@ BackboneName = Literal[
     "densenet201",
     "xception",
 ]
+Flip = Literal["none", "horizontal", "vertical", "both"]
+GreyInput = Literal["repeat", "sum"]
+CoarseLevels = Literal["conv", "pool"]
+FusionType = Literal["sum", "concat", "bifpn"]
+FusionOrNone = Literal[FusionType, "none"]
+Norm = Literal["none", "batch", "group"]
+Activation = Literal["none", "relu", "silu", "gelu"]
+Pooling = Literal["average", "max", "attention"]
+Combine = Literal["mean", "concat", "learned"]
+Optimizer = Literal["adamw", "adam", "nadam", "sgd", "lamb", "lion", "muon"]
+LossName = Literal["cross_entropy", "focal"]
+ClassWeights = Literal["none", "balanced"]
+Monitor = Literal["loss", "accuracy", "f1"]
+Keep = Literal["last", "best"]
+TestTimeAugmentation = Literal["none", "flip", "shift", "flip_shift"]
+Algorithm = Literal["random", "bayesian"]
+Format = Literal["float16", "int8", "onnx"]

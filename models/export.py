@@ -10,13 +10,13 @@ import tensorflow_transform as tft
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from models import features
+from models.choices import TestTimeAugmentation
 from models.compaction import compact
 from models.gradcam import explain_maps, split
 from models.image_settings import ImageSettings
 from models.inference import infer
 from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
-from models.settings import TestTimeAugmentation
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from models.settings import Format
+from models.choices import Format
 
 FILES: Final[dict[Format, str]] = {
     "float16": "model_float16.tflite",

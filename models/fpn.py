@@ -1,12 +1,13 @@
 """The Feature Pyramid Network (Lin et al. 2016, arXiv:1612.03144) and the image classifier on it."""
 
 import math
-from typing import Any
+from typing import Any, Final, get_args
 
 import keras
 
 from models.backbones import build_backbone
-from models.settings import Activation, ClassifierConfig, CoarseLevels, FusionType, Norm
+from models.choices import Activation, CoarseLevels, FusionType, Norm, Pooling
+from models.settings import ClassifierConfig
 
 _EPSILON = 1e-4  # of the weighted fusion (arXiv:1911.09070, section 3.3)
 
@@ -122,12 +123,13 @@ class FeaturePyramid(keras.layers.Layer):
         super().__init__(**kwargs)
         if min_level > max_level:
             raise ValueError(f"min_level {min_level} is above max_level {max_level}")
-        for name, value, known in (
-            ("fusion_type", fusion_type, ("sum", "concat", "bifpn")),
-            ("coarse_levels", coarse_levels, ("conv", "pool")),
-            ("norm", norm, ("none", "batch", "group")),
-            ("activation", activation, ("none", "relu", "silu", "gelu")),
+        for name, value, choice in (
+            ("fusion_type", fusion_type, FusionType),
+            ("coarse_levels", coarse_levels, CoarseLevels),
+            ("norm", norm, Norm),
+            ("activation", activation, Activation),
         ):
+            known = get_args(choice)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, is {value}")
         self.min_level = min_level
@@ -288,7 +290,7 @@ class AttentionPooling(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
 
-_POOLING = {
+_POOLING: Final[dict[Pooling, type[keras.layers.Layer]]] = {
     "average": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
     "attention": AttentionPooling,

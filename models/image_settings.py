@@ -6,6 +6,7 @@ Apart from `models.settings`, so that what is told to the training is no part of
 from dataclasses import dataclass
 from typing import Literal
 
+Channels = Literal[1, 3, 4]
 Resize = Literal["stretch", "letterbox", "crop"]
 Intensity = Literal["type", "window", "percentiles"]
 
@@ -27,7 +28,7 @@ class ImageSettings:
 
     height: int
     width: int
-    channels: int
+    channels: Channels
     resize: Resize
     antialias: bool
     intensity: Intensity

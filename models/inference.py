@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import keras
 
-from models.settings import TestTimeAugmentation
+from models.choices import TestTimeAugmentation
 
 _SHIFT: Final = 0.04  # of height and width
 

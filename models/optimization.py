@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.settings import LossName, TrainSettings
+from models.choices import LossName
+from models.settings import TrainSettings
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

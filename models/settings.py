@@ -4,26 +4,26 @@ Imports no TensorFlow, so that whoever fills them in need not wait for it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
+from models.choices import (
+    Activation,
+    Algorithm,
+    BackboneName,
+    ClassWeights,
+    CoarseLevels,
+    Combine,
+    Flip,
+    FusionOrNone,
+    GreyInput,
+    Keep,
+    LossName,
+    Monitor,
+    Norm,
+    Optimizer,
+    Pooling,
+    TestTimeAugmentation,
+)
 from models.image_settings import ImageSettings
-
-Flip = Literal["none", "horizontal", "vertical", "both"]
-GreyInput = Literal["repeat", "sum"]
-CoarseLevels = Literal["conv", "pool"]
-FusionType = Literal["sum", "concat", "bifpn"]
-Norm = Literal["none", "batch", "group"]
-Activation = Literal["none", "relu", "silu", "gelu"]
-Pooling = Literal["average", "max", "attention"]
-Combine = Literal["mean", "concat", "learned"]
-Optimizer = Literal["adamw", "adam", "nadam", "sgd", "lamb", "lion", "muon"]
-LossName = Literal["cross_entropy", "focal"]
-ClassWeights = Literal["none", "balanced"]
-Monitor = Literal["loss", "accuracy", "f1"]
-Keep = Literal["last", "best"]
-TestTimeAugmentation = Literal["none", "flip", "shift", "flip_shift"]
-Algorithm = Literal["random", "bayesian"]
-Format = Literal["float16", "int8", "onnx"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +78,14 @@ class ClassifierConfig:
       dropout: share of the pooled features that training drops before each head, 0..1.
     """
 
-    backbone: str
+    backbone: BackboneName
     weights: str
     grey_input: GreyInput
     min_level: int
     max_level: int
     coarse_levels: CoarseLevels
     num_filters: int
-    fusion_type: FusionType | Literal["none"]
+    fusion_type: FusionOrNone
     bifpn_repeats: int
     separable: bool
     norm: Norm

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from typing import Final
 
 import keras
 import keras_tuner
@@ -11,6 +12,7 @@ from keras_tuner.engine.trial import Trial
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from models.choices import Algorithm
 from models.packing import unpack
 from models.settings import NumberRange, SearchSpace, TunerSettings
 from models.training import log as training_log
@@ -19,7 +21,7 @@ from models.training import train_model, with_hyperparameters
 # INFO has a line for each trial; it carries `progress` as the records of `models.training` do.
 log = logging.getLogger(__name__)
 
-_ORACLES = {
+_ORACLES: Final[dict[Algorithm, type[keras_tuner.Oracle]]] = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
 }

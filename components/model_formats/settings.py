@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from evaluation.settings import GroupRule, Threshold
-from models.settings import Format
+from models.choices import Format
 
 
 @dataclass(frozen=True, kw_only=True)

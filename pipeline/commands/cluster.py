@@ -7,11 +7,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from base.errors import UserError
 from base.redirection import quiet_libraries
 from pipeline.commands.options import add_config_arguments
+from pipeline.config.choices import Target
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Backend
@@ -28,7 +29,7 @@ def _add_compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     compile_ = commands.add_parser("compile", help="compile the pipeline for Kubeflow Pipelines or Vertex AI")
     add_config_arguments(compile_)
     compile_.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml")
-    compile_.add_argument("--target", choices=["kubeflow", "vertex"], default="kubeflow", help="where it will run (kubeflow)")
+    compile_.add_argument("--target", choices=get_args(Target), default="kubeflow", help="where it will run (kubeflow)")
     compile_.set_defaults(call=_compile)
 
 

@@ -7,7 +7,11 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Count, Section
 
-_BEAM_KEYS: dict[str, tuple[str, ...]] = {  # key of `beam` -> the runners that take it
+Runner = Literal["local", "flink", "spark", "dataflow", "portable"]
+FlinkVersion = Literal["1.19", "1.20", "2.0", "2.1", "2.2"]
+Environment = Literal["loopback", "docker", "external"]
+
+_BEAM_KEYS: dict[str, tuple[Runner, ...]] = {  # key of `beam` -> the runners that take it
     "job_endpoint": ("flink", "spark", "portable"),
     "flink_master": ("flink",),
     "flink_version": ("flink",),
@@ -31,7 +35,7 @@ _BucketPath = Annotated[str, Field(pattern=r"^gs://[^/]+")]
 class BeamConfig(Section):
     """What runs the Beam pipelines of the data components."""
 
-    runner: Literal["local", "flink", "spark", "dataflow", "portable"] = Field(
+    runner: Runner = Field(
         "local", description="local: in the components' own process; or the engine, see [scaling.md](scaling.md)"
     )
     job_endpoint: _HostPort | None = Field(
@@ -40,7 +44,7 @@ class BeamConfig(Section):
     flink_master: _HostPort | None = Field(
         None, description="HOST:PORT of the Flink cluster's REST interface; an embedded cluster if not given"
     )
-    flink_version: Literal["1.19", "1.20", "2.0", "2.1", "2.2"] = Field("1.20", description="of the Flink cluster")
+    flink_version: FlinkVersion = Field("1.20", description="of the Flink cluster")
     parallelism: Count | None = Field(
         None, description="parts that Flink works on at a time; the cluster's default if not given"
     )
@@ -50,7 +54,7 @@ class BeamConfig(Section):
     job_server_jar: str | None = Field(
         None, description="Beam's job server for Flink or Spark; Beam fetches the one of its own version if not given"
     )
-    environment: Literal["loopback", "docker", "external"] | None = Field(
+    environment: Environment | None = Field(
         None,
         description="where workers run. loopback: in the component's process; docker: in containers of `sdk_container_image`; "
         "external: in the pool of workers at `worker_address`. loopback if not given and engine and component share a machine",

@@ -1,9 +1,13 @@
 """Where the images are, how they are taken in, and what the network sees of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from images.file_settings import Pages
+from images.settings import ColumnType, Duplicates
+from models.image_settings import Channels, Intensity, Resize
+from pipeline.config.choices import SampleName
 from pipeline.config.section import Count, Positive, Range, Section, Share
 
 
@@ -23,7 +27,7 @@ class ColumnsConfig(Section):
     label: str = Field("label", description="column with the name of the class")
     group: str = Field("group", description="column with what must not be spread over splits, such as the patient (optional)")
     split: str = Field("split", description="column with train, eval or test (optional)")
-    types: dict[str, Literal["text", "integer", "real"]] = Field(
+    types: dict[str, ColumnType] = Field(
         {}, description="types of other columns, by name; text if not given (a Parquet manifest has types of its own)"
     )
 
@@ -35,9 +39,7 @@ class DataConfig(Section):
         description="folder of class folders, of train/eval/test folders of these, with a manifest, of TFRecord files or of a "
         "prepared TensorFlow Datasets directory; with {SPAN} in it, one such folder a span"
     )
-    sample: Literal["digits", "fashion_mnist"] | None = Field(
-        None, description="known data set to write to `path` if it is not there"
-    )
+    sample: SampleName | None = Field(None, description="known data set to write to `path` if it is not there")
     multi_label: bool = Field(
         False, description="an image may have several classes, written `one|two` in the manifest, or none"
     )
@@ -45,9 +47,9 @@ class DataConfig(Section):
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")
-    pages: Literal["first", "all"] = Field("first", description="of a multi-page TIFF: its first page, or each as an image")
+    pages: Pages = Field("first", description="of a multi-page TIFF: its first page, or each as an image")
     allow_links: bool = Field(False, description="follow symbolic links and manifest paths that lead out of the data folder")
-    duplicates: Literal["report", "group"] = Field(
+    duplicates: Duplicates = Field(
         "report",
         description="group: duplicates count as one group and so share a split, for another pass over the files; those that "
         "the data puts into several go to test, else eval",
@@ -75,10 +77,10 @@ class ImageConfig(Section):
 
     height: Count = Field(224, description="pixels")
     width: Count = Field(224, description="pixels")
-    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 RGB, 4 RGBA")
-    resize: Literal["stretch", "letterbox", "crop"] = Field("stretch", description="how another aspect ratio is made to fit")
+    channels: Channels = Field(3, description="1 grey, 3 RGB, 4 RGBA")
+    resize: Resize = Field("stretch", description="how another aspect ratio is made to fit")
     antialias: bool = Field(True, description="filter before making images smaller")
-    intensity: Literal["type", "window", "percentiles"] = Field(
+    intensity: Intensity = Field(
         "type",
         description="what becomes black and white: the ends of the pixel type's range (of a DICOM file: of its own window), "
         "those of `window`, or `percentiles` of the training split's pixels",

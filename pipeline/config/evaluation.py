@@ -1,10 +1,11 @@
 """How a model is measured, judged, described and checked."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.section import Count, Section
+from evaluation.settings import Counted, IntervalMethod, RuleName
+from pipeline.config.section import Count, Positive, Section
 
 
 class ThresholdConfig(Section):
@@ -21,7 +22,7 @@ class ThresholdConfig(Section):
     worst_of: list[str] = Field(
         [], max_length=2, description="one or two features: holds for the worst of their slices; not beside `slice`"
     )
-    of: Literal["images", "groups"] = Field("images", description="whether images count, or groups by `evaluate.groups`")
+    of: Counted = Field("images", description="whether images count, or groups by `evaluate.groups`")
 
     @model_validator(mode="after")
     def _is_clear(self) -> "ThresholdConfig":
@@ -45,7 +46,7 @@ def _one_or_two(features: list[str]) -> list[str]:
 class GroupsConfig(Section):
     """How the images of a group (a patient, a product, a video) give one answer."""
 
-    rule: Literal["mean", "max", "vote", "share"] = Field(
+    rule: RuleName = Field(
         "mean",
         description="mean or largest of the images' probabilities, the answer of most images, or `positive` if a share says so",
     )
@@ -70,7 +71,7 @@ class EvaluateConfig(Section):
         {}, description="of features that are numbers, the edges between their slices; quartiles if not given"
     )
     min_slice_size: Count = Field(10, description="images that a slice needs to be measured")
-    confidence_intervals: Literal["jackknife", "poisson_bootstrap", "none"] = Field(
+    confidence_intervals: IntervalMethod = Field(
         "jackknife", description="how the 95 % intervals are computed, by leaving out or drawing whole groups"
     )
     groups: GroupsConfig = Field(GroupsConfig(), description="how groups are answered, where the data has any")
@@ -99,18 +100,12 @@ class CheckConfig(Section):
 
     enabled: bool = Field(True, description="check the exported model before it is pushed; one that fails is not pushed")
     images: Count = Field(64, description="test images that it is asked about")
-    max_difference: Annotated[float, Field(gt=0)] | None = Field(
+    max_difference: Positive | None = Field(
         None,
         description="largest difference between a probability and the Evaluator's; 1e-5, or 0.02 with train.mixed_precision, "
         "if not given",
     )
-    max_load_seconds: Annotated[float, Field(gt=0)] | None = Field(None, description="time that loading may take")
-    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="time in which 99 of 100 requests of one image must be answered"
-    )
-    max_memory_mb: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="10^6 bytes that the process may take, TensorFlow included"
-    )
-    timeout_seconds: Annotated[float, Field(gt=0)] = Field(
-        600.0, description="time after which the check is stopped and failed"
-    )
+    max_load_seconds: Positive | None = Field(None, description="time that loading may take")
+    max_latency_ms: Positive | None = Field(None, description="time in which 99 of 100 requests of one image must be answered")
+    max_memory_mb: Positive | None = Field(None, description="10^6 bytes that the process may take, TensorFlow included")
+    timeout_seconds: Positive = Field(600.0, description="time after which the check is stopped and failed")

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from pipeline.config.choices import ComponentName
 from pipeline.config.pods import SHARED_MEMORY, Mount, volume_errors
-from pipeline.config.section import Section
+from pipeline.config.section import Section, WholeNumber
 
 
 def _as_text(value: Any) -> Any:
@@ -25,6 +26,9 @@ def quantity(text: str) -> float:
     return float(number) * _UNITS[text[len(number) :]]
 
 
+TolerationOperator = Literal["Equal", "Exists"]
+TaintEffect = Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"]
+ImagePullPolicy = Literal["Always", "IfNotPresent", "Never"]
 VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a claim or a secret in Kubernetes
 
@@ -33,9 +37,9 @@ class TolerationConfig(Section):
     """A taint of nodes on which pods may run all the same."""
 
     key: str = Field("", description="of the taint; any if not given")
-    operator: Literal["Equal", "Exists"] = Field("Equal", description="how the value is compared")
+    operator: TolerationOperator = Field("Equal", description="how the value is compared")
     value: str = Field("", description="of the taint")
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="of the taint; any if not given")
+    effect: TaintEffect = Field("", description="of the taint; any if not given")
 
     @model_validator(mode="after")
     def _is_one_of_kubernetes(self) -> "TolerationConfig":
@@ -53,7 +57,7 @@ class PodConfig(Section):
     cpu_limit: Cpu = Field("4", description="cores at most")
     memory_request: Memory = Field("4Gi", description="memory that a node must have free")
     memory_limit: Memory = Field("8Gi", description="memory at most")
-    gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs; with any, the container is made of `kubeflow.gpu_image`")
+    gpus: WholeNumber = Field(0, description="GPUs; with any, the container is made of `kubeflow.gpu_image`")
     gpu_resource: str = Field(
         "nvidia.com/gpu", description="name of the GPUs' resource; on Vertex AI, of the accelerator's type"
     )
@@ -81,7 +85,7 @@ class OwnPodConfig(Section):
     cpu_limit: Cpu | None = None
     memory_request: Memory | None = None
     memory_limit: Memory | None = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
+    gpus: WholeNumber | None = None
     gpu_resource: str | None = None
     node_selector: dict[str, str] | None = None
     tolerations: list[TolerationConfig] | None = None
@@ -109,26 +113,6 @@ class VolumeConfig(Section):
     path: Annotated[str, Field(pattern="^/.+")] = Field(description="folder in the containers")
 
 
-ComponentName = Literal[
-    "Lookup",
-    "ImageExampleGen",
-    "StatisticsGen",
-    "SchemaGen",
-    "ImportSchemaGen",
-    "ExampleValidator",
-    "Transform",
-    "Tuner",
-    "Trainer",
-    "Baseline",
-    "Evaluator",
-    "ModelCheck",
-    "ModelFormats",
-    "Pusher",
-    "ScoreExampleGen",
-    "BulkInferrer",
-]
-
-
 class KubeflowConfig(Section):
     """Where and how the pipeline runs on Kubeflow Pipelines."""
 
@@ -150,9 +134,7 @@ class KubeflowConfig(Section):
     secrets: list[SecretConfig] = Field([], description="secrets for all containers: name, and env: {VARIABLE: key} or path")
     volumes: list[VolumeConfig] = Field([], description="persistent volume claims for all containers: claim and path")
     shared_memory: Memory | None = Field("1Gi", description="of the Trainer and the Tuner, part of their memory limit")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
-        None, description="when nodes fetch the image; by its tag if not given"
-    )
+    image_pull_policy: ImagePullPolicy | None = Field(None, description="when nodes fetch the image; by its tag if not given")
     image_pull_secrets: list[ObjectName] = Field([], description="secrets with access to the registry of the image")
 
     def pod_of(self, component: str) -> PodConfig:

@@ -1,26 +1,43 @@
 """The network, how it learns, and what is exported."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from models.choices import BackboneName
+from models.choices import (
+    Activation,
+    BackboneName,
+    ClassWeights,
+    CoarseLevels,
+    Combine,
+    Flip,
+    Format,
+    FusionOrNone,
+    GreyInput,
+    Keep,
+    LossName,
+    Monitor,
+    Norm,
+    Optimizer,
+    Pooling,
+    TestTimeAugmentation,
+)
 from pipeline.config.evaluation import ThresholdConfig
-from pipeline.config.section import Count, Positive, Section, Share
+from pipeline.config.section import BelowOne, Count, NotNegative, Positive, Section, Share, WholeNumber
 
 
 class AugmentConfig(Section):
     """Random changes to training images; off for evaluation and serving."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = Field("none", description="mirror at random")
+    flip: Flip = Field("none", description="mirror at random")
     shift: Share = Field(0.0, description="largest shift, as a share of height and width")
     zoom: Share = Field(0.0, description="largest zoom in or out, as a share")
     rotation: Share = Field(0.0, description="largest rotation, as a share of a full turn")
     contrast: Share = Field(0.0, description="largest change of contrast, as a share")
     rand_augment: Share = Field(0.0, description="strength of RandAugment, two random operations an image; 0: off")
     erasing: Share = Field(0.0, description="probability of blanking a random rectangle of an image")
-    mixup: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of MixUp, which blends pairs of images; 0: off")
-    cutmix: Annotated[float, Field(ge=0)] = Field(0.0, description="alpha of CutMix, which swaps rectangles; 0: off")
+    mixup: NotNegative = Field(0.0, description="alpha of MixUp, which blends pairs of images; 0: off")
+    cutmix: NotNegative = Field(0.0, description="alpha of CutMix, which swaps rectangles; 0: off")
 
 
 Level = Annotated[int, Field(ge=1, le=7)]
@@ -31,29 +48,25 @@ class ModelConfig(Section):
 
     backbone: BackboneName = Field("resnet50", description="network that gives the maps C1..C5")
     weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
-    grey_input: Literal["repeat", "sum"] = Field(
+    grey_input: GreyInput = Field(
         "repeat",
         description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",
     )
     min_level: Level = Field(2, description="finest level, of stride 2^min_level")
     max_level: Level = Field(5, description="coarsest level; beyond the backbone's last map, levels are made from it")
-    coarse_levels: Literal["conv", "pool"] = Field("conv", description="how levels beyond the backbone's last map are made")
+    coarse_levels: CoarseLevels = Field("conv", description="how levels beyond the backbone's last map are made")
     num_filters: Count = Field(256, description="channels of the pyramid")
-    fusion_type: Literal["sum", "concat", "bifpn", "none"] = Field(
-        "sum", description="how levels merge; none leaves the pyramid out"
-    )
+    fusion_type: FusionOrNone = Field("sum", description="how levels merge; none leaves the pyramid out")
     bifpn_repeats: Count = Field(3, description="rounds of a bifpn, each down and up again")
     separable: bool = Field(False, description="depthwise separable convolutions in the pyramid")
-    norm: Literal["none", "batch", "group"] = Field("none", description="normalisation after the pyramid's convolutions")
-    activation: Literal["none", "relu", "silu", "gelu"] = Field(
-        "none", description="non-linearity after the pyramid's last convolutions"
-    )
+    norm: Norm = Field("none", description="normalisation after the pyramid's convolutions")
+    activation: Activation = Field("none", description="non-linearity after the pyramid's last convolutions")
     shared_head: bool = Field(False, description="one head for all levels instead of one a level")
-    pooling: Literal["average", "max", "attention"] = Field("average", description="how a level's map becomes a vector")
-    combine: Literal["mean", "concat", "learned"] = Field(
+    pooling: Pooling = Field("average", description="how a level's map becomes a vector")
+    combine: Combine = Field(
         "mean", description="levels' answers: their mean, a dense layer on them together, or a mean with learned weights"
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share dropped before each head")
+    dropout: BelowOne = Field(0.2, description="share dropped before each head")
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "ModelConfig":
@@ -78,46 +91,42 @@ class TrainConfig(Section):
     """How the network learns."""
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
-    frozen_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs before, with the backbone frozen")
+    frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images a step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
-    optimizer: Literal["adamw", "adam", "nadam", "sgd", "lamb", "lion", "muon"] = Field("adamw", description="by name")
+    optimizer: Optimizer = Field("adamw", description="by name")
     learning_rate: Positive = Field(1e-3, description="peak rate of the optimizer")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="decoupled, of all kernels")
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
-    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="largest norm of all gradients together; 0: any")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="moving average of the weights, its momentum; 0: off")
-    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="focal weighs down what is right already")
-    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="of the focal loss")
-    class_weights: Literal["none", "balanced"] = Field(
+    weight_decay: NotNegative = Field(1e-4, description="decoupled, of all kernels")
+    warmup_epochs: NotNegative = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    clip_norm: NotNegative = Field(0.0, description="largest norm of all gradients together; 0: any")
+    ema: BelowOne = Field(0.0, description="moving average of the weights, its momentum; 0: off")
+    loss: LossName = Field("cross_entropy", description="focal weighs down what is right already")
+    focal_gamma: NotNegative = Field(2.0, description="of the focal loss")
+    class_weights: ClassWeights = Field(
         "none",
         description="balanced: all classes count alike; in multi-label data, each one's presence and absence do",
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of the label spread over all classes")
-    monitor: Literal["loss", "accuracy", "f1"] = Field(
-        "loss", description="metric of the eval split that picks epochs; f1: macro"
-    )
-    keep: Literal["last", "best"] = Field("last", description="the epoch whose weights are exported; best by `monitor`")
-    early_stopping: Annotated[int, Field(ge=0)] = Field(
-        0, description="epochs without a better `monitor`; 0: never; keeps the best"
-    )
+    label_smoothing: BelowOne = Field(0.0, description="share of the label spread over all classes")
+    monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
+    keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")
+    early_stopping: WholeNumber = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
     calibrate: bool = Field(True, description="fit a temperature on the eval split, exported with the model")
     mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
     xla: bool = Field(False, description="compile the training step with XLA")
-    cache_gb: Annotated[float, Field(ge=0)] = Field(2.0, description="largest decoded training set to keep in memory")
+    cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
 
 
 class ExportConfig(Section):
     """What the exported model does beyond the network."""
 
-    test_time_augmentation: Literal["none", "flip", "shift", "flip_shift"] = Field(
+    test_time_augmentation: TestTimeAugmentation = Field(
         "none",
         description="views of an image whose answers the exported model averages, at 2, 5 or 10 times the work and memory",
     )
-    formats: list[Literal["float16", "int8", "onnx"]] = Field(
+    formats: list[Format] = Field(
         [], description="other formats to ship beside the SavedModel: LiteRT (TFLite) of 16 or 8 bits, ONNX; see docs/export.md"
     )
     thresholds: list[ThresholdConfig] = Field(

@@ -1,10 +1,11 @@
 """The search for hyperparameters."""
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from models.choices import Algorithm
 from pipeline.config.section import Count, Section
 
 
@@ -44,7 +45,7 @@ class TuneConfig(Section):
     enabled: bool = Field(False, description="search before training")
     trials: Count = Field(10, description="sets of values to try; fewer if the space has fewer")
     epochs: Count = Field(3, description="`train.epochs` of a trial; frozen epochs come before, as ever")
-    algorithm: Literal["random", "bayesian"] = Field(
+    algorithm: Algorithm = Field(
         "random", description="bayesian: a Gaussian process proposes, once three times as many trials as keys are known"
     )
     space: dict[str, Any] = Field(

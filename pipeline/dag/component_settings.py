@@ -1,6 +1,5 @@
 """The configuration's sections as the settings of components. No TensorFlow; what the Evaluator is told is in `evaluation`."""
 
-from dataclasses import replace
 from typing import Any
 
 from components.bulk_inferrer.settings import InferrerSettings
@@ -11,15 +10,7 @@ from images.file_settings import FileSettings
 from images.settings import IngestionSettings, SourceSettings
 from models.image_settings import ImageSettings, TransformSettings
 from models.packing import unpack
-from models.settings import (
-    AugmentSettings,
-    Choices,
-    ClassifierConfig,
-    NumberRange,
-    TrainerSettings,
-    TrainSettings,
-    TunerSettings,
-)
+from models.settings import AugmentSettings, ClassifierConfig, TrainerSettings, TrainSettings, TunerSettings
 from pipeline.config.data import DataConfig, ImageConfig
 from pipeline.config.evaluation import GroupsConfig
 from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
@@ -61,10 +52,7 @@ def source_settings(config: DataConfig, *, folds: int | None = None, labelled: b
 
 def file_settings(config: Config) -> FileSettings:
     """How its files are read."""
-    image = image_settings(config.image)
-    return FileSettings(
-        max_pixels=config.data.max_pixels, pages=config.data.pages, intensity=image.intensity, window=image.window
-    )
+    return unpack(FileSettings, {**config.data.model_dump(), **config.image.model_dump()})
 
 
 def ingestion_settings(config: Config, folds: int | None = None) -> IngestionSettings:
@@ -92,40 +80,25 @@ def transform_settings(config: Config) -> TransformSettings:
 
 def tuner_settings(config: Config) -> TunerSettings:
     """What the Tuner tries, and on what network."""
-    return TunerSettings(
-        image=image_settings(config.image),
-        augment=augment_settings(config.augment),
-        model=classifier_config(config.model),
-        train=replace(train_settings(config.train), epochs=config.tune.epochs),
-        trials=config.tune.trials,
-        algorithm=config.tune.algorithm,
-        space={key: _candidates(given) for key, given in config.tune.space.items()},
-        code=code_digest("models.tuning"),
-    )
-
-
-def _candidates(given: Any) -> NumberRange | Choices:
-    return unpack(NumberRange, given) if isinstance(given, dict) else tuple(given)
+    training = _training(config)
+    training["train"]["epochs"] = config.tune.epochs
+    return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": code_digest("models.tuning")})
 
 
 def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
     """What the Trainer trains, and how; `checkpoints` is the folder of unfinished trainings."""
-    return TrainerSettings(
-        image=image_settings(config.image),
-        augment=augment_settings(config.augment),
-        model=classifier_config(config.model),
-        train=train_settings(config.train),
-        test_time_augmentation=config.export.test_time_augmentation,
-        code=code_digest("models.training"),
-        checkpoints=checkpoints,
-    )
+    own = {"code": code_digest("models.training"), "checkpoints": checkpoints}
+    return unpack(TrainerSettings, {**_training(config), **config.export.model_dump(), **own})
+
+
+def _training(config: Config) -> dict[str, dict[str, Any]]:
+    return config.model_dump(include={"image", "augment", "model", "train"})
 
 
 def check_settings(config: Config, splits: Splits) -> CheckSettings:
     """What ModelCheck goes by. A network of 16 bits rounds by up to 1 % in other places for batches of other sizes."""
     given = config.check.max_difference
-    default = 0.02 if config.train.mixed_precision else 1e-5
-    largest = default if given is None else given
+    largest = given if given is not None else 0.02 if config.train.mixed_precision else 1e-5
     return unpack(CheckSettings, {**config.check.model_dump(), "max_difference": largest, "splits": splits.test})
 
 

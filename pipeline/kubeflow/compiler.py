@@ -11,39 +11,39 @@ import importlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import yaml
 
 from base.errors import UserError
 from base.local_files import write_text
 from images.dataset.source import root_of
+from pipeline.config.choices import ComponentName, Target
 from pipeline.config.kubeflow import PodConfig, quantity
 from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine_of_containers
 
-Target = Literal["kubeflow", "vertex"]
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
-LOOKUP: Final = "Lookup"
-BASELINE: Final = "Baseline"
+LOOKUP: Final[ComponentName] = "Lookup"
+BASELINE: Final[ComponentName] = "Baseline"
 # Runtime parameters: their type, the task that takes each, and under which key.
-_RUNTIME_PARAMETERS: Final = {
+_RUNTIME_PARAMETERS: Final[dict[str, tuple[str, ComponentName, str]]] = {
     "data_path": ("STRING", "ImageExampleGen", "input_base"),
     "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
     "thresholds": ("STRING", "Evaluator", "thresholds"),
 }
 # What is looked up by which task: the task whose key in the cache it is part of, and under which key that takes it.
-_LOOKED_UP: Final = {
+_LOOKED_UP: Final[dict[ComponentName, dict[str, tuple[ComponentName, str]]]] = {
     LOOKUP: {
         "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
         "last_statistics": ("ExampleValidator", "last_statistics"),
     },
     BASELINE: {"baseline": ("Evaluator", "baseline")},
 }
-_STATE_READERS: Final = ("ExampleValidator", "Evaluator")
-_TRAINING: Final = ("Tuner", "Trainer")
-_SCORE_INGESTION: Final = "ScoreExampleGen"
+_STATE_READERS: Final[tuple[ComponentName, ...]] = ("ExampleValidator", "Evaluator")
+_TRAINING: Final[tuple[ComponentName, ...]] = ("Tuner", "Trainer")
+_SCORE_INGESTION: Final[ComponentName] = "ScoreExampleGen"
 _INVOCATION: Final = "{{$}}"  # the launcher puts the ExecutorInput in its place
 
 
@@ -226,7 +226,7 @@ def _add_lookups(spec: dict[str, Any], state: str) -> None:
     tasks[BASELINE]["dependentTasks"] = ["Trainer"]
 
 
-def _add_lookup(spec: dict[str, Any], name: str, inputs: dict[str, Any]) -> None:
+def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any]) -> None:
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     label = f"{name}_executor"
     components[name] = {

@@ -1,0 +1,24 @@
+"""Names that the configuration and the pipeline share; those of the network, the images and the evaluation are with these."""
+
+from typing import Literal
+
+SampleName = Literal["digits", "fashion_mnist"]
+Target = Literal["kubeflow", "vertex"]  # what a compiled pipeline is for
+ComponentName = Literal[
+    "Lookup",
+    "ImageExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Tuner",
+    "Trainer",
+    "Baseline",
+    "Evaluator",
+    "ModelCheck",
+    "ModelFormats",
+    "Pusher",
+    "ScoreExampleGen",
+    "BulkInferrer",
+]
