@@ -1,13 +1,14 @@
 """How a data set is listed, read and taken in: records without defaults, which are the configuration's to have."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from images.file_settings import FileSettings, Pages
 from models.image_settings import ImageSettings
 
 ColumnType = Literal["text", "integer", "real"]
 Duplicates = Literal["report", "group"]
+MANIFEST: Final = "manifest.csv"  # if no other is asked for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,9 @@ from base.errors import UserError
 from images.dataset import listing
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
-from images.settings import Columns, SourceSettings
+from images.settings import MANIFEST, Columns, SourceSettings
 
-_DEFAULT: Final = "manifest.csv"
-_OTHER_DEFAULT: Final = "manifest.parquet"
+_OTHER: Final = "manifest.parquet"
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # of data that is not for training
 
@@ -52,12 +51,12 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
       UserError: another one is asked for and is not there, or it can't be read for its suffix or where it leads to.
     """
     name = settings.manifest
-    if name not in files and (name == _DEFAULT or not settings.labelled):
-        if _DEFAULT in files:
-            return _DEFAULT
-        if _OTHER_DEFAULT not in files:
+    if name not in files and (name == MANIFEST or not settings.labelled):
+        if MANIFEST in files:
+            return MANIFEST
+        if _OTHER not in files:
             return None
-        name = _OTHER_DEFAULT
+        name = _OTHER
     if not name.lower().endswith((".csv", ".parquet")):
         raise UserError(f"data.manifest: {name} must end in .csv or .parquet")
     if name not in files:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from images.file_settings import Pages
-from images.settings import ColumnType, Duplicates
+from images.settings import MANIFEST, ColumnType, Duplicates
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
 from pipeline.config.section import Count, Positive, Range, Section, Share
@@ -43,7 +43,7 @@ class DataConfig(Section):
     multi_label: bool = Field(
         False, description="an image may have several classes, written `one|two` in the manifest, or none"
     )
-    manifest: str = Field("manifest.csv", description="name of the manifest in the folder, .csv or .parquet")
+    manifest: str = Field(MANIFEST, description="name of the manifest in the folder, .csv or .parquet")
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")
