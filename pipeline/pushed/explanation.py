@@ -136,7 +136,7 @@ def draw(explanation: Explanation) -> Image.Image:
 
 
 def write_overlay(explanation: Explanation, folder: Path) -> Path:
-    """Draws an explanation into a PNG file text like the image; returns its path.
+    """Draws an explanation into a PNG file named like the image; returns its path.
 
     Explaining the same image again replaces its file. An image of the same name from elsewhere, or another class of the same
     image, gets a file name with a number at the end.

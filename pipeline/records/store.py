@@ -171,7 +171,7 @@ def _check_reachable(server: MetadataServer) -> None:
 def _captured_output() -> Iterator[Path]:
     """Redirects what the client libraries print to a file; PostgreSQL gives its reasons only there."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "output_file.txt"
+        path = Path(folder) / "output.txt"
         with output_to(path):
             yield path
 
