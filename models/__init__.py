@@ -1,1 +1,1 @@
-"""The network and its data contract. Imports none of the project's other packages, so that it can be taken alone."""
+"""The network and its data contract. Imports none of the project's other packages, so that it can be used without them."""

@@ -4,13 +4,13 @@ import tensorflow as tf
 
 
 def affine_transform(images: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
-    """Moves pixels by bilinear interpolation; beyond its edges an image goes on as its own mirror image (dcba|abcd|dcba).
+    """Moves pixels by bilinear interpolation; beyond its edges an image continues as its mirror image (dcba|abcd|dcba).
 
-    Of elementwise operations and gathers alone, so that XLA makes one loop of it.
+    It consists only of elementwise operations and gathers, so that XLA compiles it into one loop.
 
     Args:
       images: float32 [N, height, width, channels].
-      matrices: float32 [N, 2, 3]; (x, y) of the input = matrix * (x, y, 1) of the output, in pixels from the image's centre,
+      matrices: float32 [N, 2, 3]; (x, y) in the input = matrix * (x, y, 1) in the output, in pixels from the image's centre,
         x to the right and y down.
 
     Returns:
@@ -39,7 +39,7 @@ def _from_centre(length: int) -> tf.Tensor:
 
 
 def _neighbours(place: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The two pixels around each place [N, h, w], mirrored into 0..length-1, and how far it is from the first, [N, h, w, 1]."""
+    """The two pixels around each place [N, h, w], mirrored into 0..length-1, and its distance to the first, [N, h, w, 1]."""
     place = tf.math.floormod(place + 0.5, 2.0 * length)
     place = tf.clip_by_value(tf.minimum(place, 2.0 * length - place) - 0.5, 0.0, length - 1.0)
     first = tf.floor(place)

@@ -1,7 +1,8 @@
 """Random changes to training images; evaluation and serving never see them.
 
-Written with TensorFlow's elementwise operations and compiled by XLA, which fuses them into a few loops over the pixels: in the
-`map` of a data set several times as fast as a chain of Keras' layers, with one interpolation and one rounding for all changes.
+Written with TensorFlow's elementwise operations and compiled by XLA, which fuses them into a few loops over the pixels. In the
+`map` of a data set this is several times as fast as a chain of Keras layers, with one interpolation and one rounding for all
+changes together.
 """
 
 import math
@@ -17,10 +18,10 @@ from models.choices import Flip
 from models.rand_augment import colours, rand_augment, with_alpha_of
 from models.settings import AugmentSettings
 
-# Images uint8 [N, height, width, channels] and labels float32 [N, classes] to the same.
+# From images uint8 [N, height, width, channels] and labels float32 [N, classes] to the same shapes and types.
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-_ERASED_AREA: Final = (0.02, 0.33)  # of the image, as the paper has it, like the next
+_ERASED_AREA: Final = (0.02, 0.33)  # share of the image, from the paper, as is the next
 _ERASED_ASPECT_RATIO: Final = (0.3, 1 / 0.3)
 _QUANTILES: Final = 4096
 
@@ -29,15 +30,15 @@ def build_augmentation(config: AugmentSettings, seed: int) -> Augmentation:
     """Makes a function over batches, to run inside tf.data.
 
     Each image of a batch has its own random numbers. They depend on `seed` and on all pixels of the batch in their order: a
-    shuffled data set is changed anew in every epoch, and the same seed and order give the same stream in every process, however
-    many batches are worked on at a time.
+    shuffled data set is changed differently in every epoch, and the same seed and order give the same stream in every process,
+    no matter how many batches are computed in parallel.
 
     Args:
-      config: which changes, and how strong.
-      seed: of the random numbers.
+      config: the changes to make, and how strong they are.
+      seed: seed of the random numbers.
 
     Returns:
-      A function from (uint8 [N, height, width, channels], float32 [N, classes]) to the same, whose label rows keep their sums.
+      A function from (uint8 [N, height, width, channels], float32 [N, classes]) to the same; label rows keep their sums.
     """
     moves = bool(config.shift or config.zoom or config.rotation)
     mixes = bool(config.mixup or config.cutmix)
@@ -81,18 +82,18 @@ def build_augmentation(config: AugmentSettings, seed: int) -> Augmentation:
 
 
 def _batch_seed(images: tf.Tensor, seed: int) -> tf.Tensor:
-    """int32 [2] from all pixels and the seed. A counter instead would depend on which of parallel batches comes first."""
+    """int32 [2] from all pixels and the seed. A counter would depend on which of several parallel batches comes first."""
     digest = tf.fingerprint(tf.reshape(tf.fingerprint(images), [1, -1]))
     return tf.random.fold_in(tf.bitcast(tf.reshape(digest, [2, 4]), tf.int32), seed % 2**31)
 
 
 def _uniform(count: tf.Tensor, columns: int, seed: tf.Tensor, low: float = 0.0, high: float = 1.0) -> list[tf.Tensor]:
-    """Independent random numbers, `columns` times float32 [N]."""
+    """Independent random numbers: a list of `columns` tensors float32 [N]."""
     return tf.unstack(tf.random.stateless_uniform([columns, count], seed, low, high))
 
 
 def _for_pixels(values: tf.Tensor) -> tf.Tensor:
-    """[N] to [N, 1, 1, 1]."""
+    """Reshapes [N] to [N, 1, 1, 1]."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
@@ -108,7 +109,7 @@ def _flip(x: tf.Tensor, flip: Flip, seed: tf.Tensor) -> tf.Tensor:
 def _random_matrices(
     count: tf.Tensor, size: tuple[int, int], shift: float, zoom: float, rotation: float, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Matrices [N, 2, 3] of `affine_transform`: first rotated and magnified about the centre, then shifted."""
+    """Matrices [N, 2, 3] for `affine_transform`, which rotate and magnify about the centre, then shift."""
     height, width = size
     right, down, turn, power = _uniform(count, 4, seed, -1.0, 1.0)
     right, down = right * shift * width, down * shift * height
@@ -128,12 +129,12 @@ def _contrast(x: tf.Tensor, contrast: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _rectangles(size: tuple[int, int], centre: list[tf.Tensor], sides: list[tf.Tensor]) -> tf.Tensor:
-    """Which pixels lie in a rectangle.
+    """A mask of the pixels that lie in a rectangle.
 
     Args:
       size: (height, width).
       centre: (y, x), float32 [N] each, as shares of height and width.
-      sides: (height, width) likewise; what lies outside of the image is cut off.
+      sides: (height, width), float32 [N] each, as shares likewise; what lies outside the image is cut off.
 
     Returns:
       bool [N, height, width, 1].
@@ -150,7 +151,7 @@ def _erase(x: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
     y_place, x_place, area, ratio, draw, *colour = _uniform(count, 5 + channels, seed)
     area = _ERASED_AREA[0] + area * (_ERASED_AREA[1] - _ERASED_AREA[0])
     low, high = (math.log(value) for value in _ERASED_ASPECT_RATIO)
-    ratio = tf.exp(low + ratio * (high - low))  # height by width, in pixels
+    ratio = tf.exp(low + ratio * (high - low))  # height over width, in pixels
     height, width = x.shape[1:3]
     sides = [
         tf.minimum(tf.sqrt(area * ratio * width / height), 1.0),
@@ -163,7 +164,7 @@ def _erase(x: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _beta_quantiles(alpha: float) -> np.ndarray:
-    """float32 [_QUANTILES] that stand for Beta(alpha, alpha): one of them at random is as good as a draw."""
+    """Quantiles of Beta(alpha, alpha), float32 [_QUANTILES]: choosing one at random is as good as a draw."""
     if not alpha:
         return np.zeros(0, np.float32)
     return scipy.stats.beta.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, alpha, alpha).astype(np.float32)
@@ -179,7 +180,7 @@ def _neighbour(rows: tf.Tensor) -> tf.Tensor:
 
 def _mixup(x: tf.Tensor, labels: tf.Tensor, shares: np.ndarray, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     drawn = _draw(shares, tf.shape(x)[0], seed)
-    # The distribution is symmetric, so the larger part can be the image's own: each image then dominates one mixture a batch.
+    # The distribution is symmetric, so the larger part can be the image's own: each image then dominates one mixture per batch.
     own = tf.maximum(drawn, 1 - drawn)
     mixed = _for_pixels(own) * x + _for_pixels(1 - own) * _neighbour(x)
     return mixed, own[:, tf.newaxis] * labels + (1 - own[:, tf.newaxis]) * _neighbour(labels)
@@ -190,6 +191,6 @@ def _cutmix(x: tf.Tensor, labels: tf.Tensor, shares: np.ndarray, seed: tf.Tensor
     count = tf.shape(x)[0]
     side = tf.sqrt(1 - _draw(shares, count, seeds[0]))
     pasted = _rectangles(x.shape[1:3], _uniform(count, 2, seeds[1]), [side, side])
-    # The share of what really was pasted: the rectangle may reach beyond the image.
+    # The share that was really pasted: the rectangle may reach beyond the image.
     other = tf.reduce_mean(tf.cast(pasted, tf.float32), [1, 2])
     return tf.where(pasted, _neighbour(x), x), (1 - other) * labels + other * _neighbour(labels)

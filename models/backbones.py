@@ -1,4 +1,4 @@
-"""Backbones: networks that turn an image into feature maps of strides 2, 4, 8, 16 and 32.
+"""Backbones: networks that turn an image into feature maps with strides 2, 4, 8, 16 and 32.
 
 C_l is the output of the last block of the stage whose stride is 2^l (Lin et al. 2016, arXiv:1612.03144, section 3).
 """
@@ -16,7 +16,7 @@ from models.choices import BackboneName, GreyInput
 
 
 class WeightsError(ValueError):
-    """The weights can't be had, or belong to another network; the text names the file and the cure."""
+    """The weights can't be loaded, or belong to another network; the text names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Feature:
     """One map of a backbone.
 
     Attributes:
-      layer: the layer that puts it out; None for the network's own output, which some networks leave unnamed.
-      channels: of the map.
-      stride: how many input pixels one of its cells stands for, along each axis.
+      layer: name of the layer whose output it is; None for the network's own output, which has no name in some networks.
+      channels: number of channels.
+      stride: number of input pixels that one cell stands for, along each axis.
     """
 
     layer: str | None
@@ -41,7 +41,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The input that weights were trained with: (x - mean) / std of each channel of an RGB image in 0..255.
+    """The input that weights were trained with: (x - mean) / std for each channel of an RGB image, 0..255.
 
     Attributes:
       mean: red, green, blue.
@@ -56,13 +56,13 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Backbone:
-    """How to build a backbone, what its maps are called, and the input that it was trained with.
+    """How to build a backbone, the names of its maps, and the input that it was trained with.
 
     Attributes:
       build: takes the scaled input and the weights (None or "imagenet"), returns the network without its top.
       features: the maps, finest first; each has twice the stride of the one before.
-      scaling: what the weights expect of three channels; None for a network without pretrained weights, which takes any
-        number of channels and is given the data set's own channel means and variances.
+      scaling: the scaling that the weights expect, for three channels; None for a network without pretrained weights, which
+        takes any number of channels and is scaled with the data set's own channel means and variances.
     """
 
     build: Callable[[keras.KerasTensor, str | None], keras.Model]
@@ -70,7 +70,7 @@ class Backbone:
     scaling: Scaling | None
 
 
-# Of the batch statistics: small data sets have few steps, in which Keras' 0.99 would not get from its start to the data.
+# Momentum of the batch statistics. Small data sets have few steps: with Keras' 0.99 the statistics would not reach the data's.
 _MOMENTUM: Final = 0.9
 
 _SYMMETRIC: Final = Scaling((127.5,) * 3, (127.5,) * 3)  # -1..1
@@ -95,18 +95,18 @@ def _residual_block(x: keras.KerasTensor, filters: int, stride: int, name: str) 
 
 
 def _small_resnet(width: int, blocks: tuple[int, ...]) -> Backbone:
-    """A residual network for small images: its stem keeps the full resolution, its stages halve it one by one.
+    """A residual network for small images: its stem keeps the full resolution, and each stage halves it.
 
     Args:
-      width: filters of the first stage; each later one has twice those of the one before. Stage l has stride 2^l.
-      blocks: number of residual blocks of each stage.
+      width: filters of the first stage; each later stage has twice as many as the one before. Stage l has stride 2^l.
+      blocks: number of residual blocks in each stage.
     """
 
     def build(x: keras.KerasTensor, weights: str | None) -> keras.Model:
         if weights is not None:
             raise ValueError("there are no pretrained weights of the small residual networks")
         inputs = keras.utils.get_source_inputs(x)
-        # No batch normalisation: the input is normalised already, and at full resolution it is half of a step's time on CPUs.
+        # No batch normalisation: the input is normalised already, and at full resolution it would take half of a step on CPUs.
         x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="stem_conv")(x)
         for stage, count in enumerate(blocks, start=1):
             for block in range(1, count + 1):
@@ -127,10 +127,11 @@ def _application(
     """A network of keras.applications.
 
     Args:
-      build: its function.
-      scaling: what its weights expect.
+      build: the function that makes the network.
+      scaling: the scaling that its weights expect.
       *taps: layer and channels of C2, C3, C4 and C5.
-      scales_itself: whether it has the scaling inside, to be left out: it differs with the number of channels there.
+      scales_itself: whether the network contains its scaling, which is then switched off: it differs with the number of
+        channels.
     """
     options = {"include_preprocessing": False} if scales_itself else {}
 
@@ -153,7 +154,7 @@ def _resnet(build: Callable[..., keras.Model], blocks3: int, blocks4: int) -> Ba
 
 
 def _resnet_v2(build: Callable[..., keras.Model], blocks3: int, blocks4: int) -> Backbone:
-    # The last block of a stage strides already, so the stage's own map is what this block takes in.
+    # The last block of a stage already halves the size, so the stage's map is the input of this block.
     return _application(
         build,
         _SYMMETRIC,
@@ -246,7 +247,7 @@ BACKBONES: Final[dict[BackboneName, Backbone]] = {
     "densenet121": _densenet(_APPLICATIONS.DenseNet121, 1024, 1024),
     "densenet169": _densenet(_APPLICATIONS.DenseNet169, 1280, 1664),
     "densenet201": _densenet(_APPLICATIONS.DenseNet201, 1792, 1920),
-    # The sums at the ends of its blocks have no names of their own; these are what the next blocks make of them, their ReLU.
+    # The sums at the ends of the blocks have no names of their own; these are the ReLUs of them that begin the next blocks.
     "xception": _application(
         _APPLICATIONS.Xception,
         _SYMMETRIC,
@@ -279,25 +280,25 @@ def build_backbone(
     channel_mean: list[float] | None = None,
     channel_variance: list[float] | None = None,
 ) -> keras.Model:
-    """Builds a backbone, with its input scaling inside, that gives its maps by level.
+    """Builds a backbone that contains its input scaling, and gives its maps by level.
 
     Args:
       name: a key of `BACKBONES`.
       weights: "none", "imagenet" (downloaded by Keras on first use), or the path of a file that
         `keras.Model.save_weights` wrote for this network without its top.
       input_shape: (height, width, channels). Networks with pretrained weights take 3 channels, or 1.
-      min_level: the finest map to give, of stride 2^min_level.
-      max_level: the coarsest; what the network computes beyond it is left out. May be above the network's coarsest level.
-      grey_input: how a network of three channels takes one: the channel is repeated, or the first kernel is summed over
-        its input channels. Both give the same maps; the sum computes less.
+      min_level: the finest map to give, with stride 2^min_level.
+      max_level: the coarsest map to give; layers beyond it are left out. May be above the network's coarsest level.
+      grey_input: how a network for three channels takes one channel: the channel is repeated, or the first kernel is summed
+        over its input channels. Both give the same maps; the sum needs less computation.
       channel_mean: mean of each channel, 0..255, for networks without a scaling of their own; 0 if not given.
-      channel_variance: the variance likewise; 1 if not given.
+      channel_variance: variance of each channel, for the same networks; 1 if not given.
 
     Returns:
       A model from float [N, height, width, channels] in 0..255 to {"C2": [N, height/4, width/4, c2], "C3": ...}.
 
     Raises:
-      WeightsError: the weights can't be had, or belong to another network.
+      WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
     backbone = BACKBONES[name]
@@ -364,11 +365,12 @@ def _sum_first_kernel(
     inputs: keras.KerasTensor,
     weights: str,
 ) -> keras.Model:
-    """The network on one channel, with the first kernel summed over the three that it was trained with.
+    """The network for one channel, with the first kernel summed over the three channels that it was trained with.
 
-    With k_c, mu_c, s_c the kernel, mean and deviation of channel c, and m, s their averages, the scaled channel
-    z = (x - m) / s takes sum_c k_c s / s_c. Where the means differ, sum_c k_c (m - mu_c) / s_c acts on a channel of ones,
-    not on a bias: the zeros around the image, which stand for the means, must not get it.
+    Let k_c, mu_c, s_c be the kernel, mean and deviation of channel c, and m, s the averages of the latter two. The kernel for
+    the scaled channel z = (x - m) / s is sum_c k_c s / s_c. If the means differ, there is a second channel of ones with the
+    kernel sum_c k_c (m - mu_c) / s_c. A bias would be wrong: the zeros around the image, which stand for the means, must not
+    get it.
     """
     colour = _load(name, build, keras.Input((*inputs.shape[1:3], 3)), weights)
     mean, std = np.asarray(scaling.mean), np.asarray(scaling.std)

@@ -1,10 +1,10 @@
 """Calibration: probabilities that say how often an answer is right.
 
 One scalar, the temperature, divides all logits (Guo et al. 2017, arXiv:1706.04599, section 4.2). It changes how sure the model
-is and never which class it takes for the most probable.
+is, but never which class is the most probable.
 
-Throughout, logits are float [N, classes] and labels float [N, classes]: one-hot, or multi-hot for multi-label models, whose
-classes are as many yes-or-no decisions of their own (sigmoid instead of softmax).
+Throughout, logits are float [N, classes] and labels float [N, classes]: one-hot, or multi-hot for multi-label models, where
+each class is a yes-or-no decision of its own (sigmoid instead of softmax).
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ Integers = NDArray[np.integer]
 
 TEMPERATURES: Final = (0.05, 20.0)  # least and largest
 CALIBRATION_BINS: Final = 15
-CALIBRATION_FILE: Final = "calibration.json"  # in the Trainer's model_run; the fields of `Calibration`
+CALIBRATION_FILE: Final = "calibration.json"  # file in the Trainer's model_run with the fields of `Calibration`
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted temperature and what it does, both measured on the split that it was fitted on.
+    """A fitted temperature and its effect, measured on the split that it was fitted on.
 
     Attributes:
-      temperature: what the logits are divided by; above 1 the model was too sure.
-      ece_before: expected calibration error without it, 0..1.
-      ece_after: with it.
-      cross_entropy_before: mean over the examples, in nats, without it.
-      cross_entropy_after: with it.
-      examples: with a known label.
+      temperature: divisor of the logits; above 1 if the model was too sure.
+      ece_before: expected calibration error without the temperature, 0..1.
+      ece_after: expected calibration error with it.
+      cross_entropy_before: mean cross-entropy over the examples, in nats, without the temperature.
+      cross_entropy_after: mean cross-entropy with it.
+      examples: number of examples with a known label.
     """
 
     temperature: float
@@ -44,7 +44,7 @@ class Calibration:
 
 
 def calibrate(logits: Floats, labels: Floats, multi_label: bool = False) -> Calibration:
-    """Fits the temperature and measures what it does; examples of unknown class (one-hot labels all 0) are left out.
+    """Fits the temperature and measures its effect; examples of unknown class (one-hot labels all 0) are left out.
 
     Raises:
       ValueError: no example is left, or logits are not finite.
@@ -65,13 +65,13 @@ def calibrate(logits: Floats, labels: Floats, multi_label: bool = False) -> Cali
 
 
 def fit_temperature(logits: Floats, labels: Floats, multi_label: bool = False) -> float:
-    """The temperature of least cross-entropy within `TEMPERATURES`, held back where it would make the model surer.
+    """The temperature of least cross-entropy within `TEMPERATURES`, limited where it would make the model surer.
 
-    Where next to all examples are right, the cross-entropy falls on and on as the temperature falls, and its minimum promises
-    a certainty that so few examples can't show: the first error among new ones would cost without bound. So a temperature
-    below 1 is at least the one that also gives one more example, of which nothing is known, its due (all classes equally
-    right: the labels are mixed with 1/(N + 1) of the uniform distribution, in the spirit of Platt 1999, "Probabilistic outputs
-    for support vector machines", section 2.2). The cross-entropy on these examples never rises.
+    If nearly all examples are right, the cross-entropy falls without end as the temperature falls. Its minimum then promises a
+    certainty that so few examples can't prove: the first error among new examples would cost without bound. So a temperature
+    below 1 has a lower limit: the best temperature if there were one more example, of which nothing is known and for which all
+    classes are equally right. That is, the labels are mixed with 1/(N + 1) of the uniform distribution, in the spirit of Platt
+    1999, "Probabilistic outputs for support vector machines", section 2.2. The cross-entropy on the given examples never rises.
 
     Raises:
       ValueError: there are no examples, or logits are not finite.
@@ -85,7 +85,7 @@ def fit_temperature(logits: Floats, labels: Floats, multi_label: bool = False) -
         def loss(temperature: float) -> float:
             return cross_entropy(logits / temperature, targets, multi_label)
 
-        # Convex in 1/T, so it has one minimum in log T as well; where it is flat, 1 does as well as any.
+        # The loss is convex in 1/T, so it has one minimum in log T as well; where it is flat, 1 is as good as any value.
         bounds = tuple(np.log(TEMPERATURES))
         found = optimize.minimize_scalar(
             lambda log: loss(np.exp(log)), bounds=bounds, method="bounded", options={"xatol": 1e-6}
@@ -98,13 +98,13 @@ def fit_temperature(logits: Floats, labels: Floats, multi_label: bool = False) -
 
 
 def probabilities(logits: Floats, multi_label: bool = False) -> Floats:
-    """Softmax over the classes, or a sigmoid of each: float64 [N, classes]."""
+    """Softmax over the classes, or for multi-label models the sigmoid of each class: float64 [N, classes]."""
     logits = logits.astype(np.float64)
     return special.expit(logits) if multi_label else special.softmax(logits, axis=-1)
 
 
 def cross_entropy(logits: Floats, labels: Floats, multi_label: bool = False) -> float:
-    """Mean over the examples, in nats; of multi-label decisions the mean over all of them, as Keras has both."""
+    """Mean over the examples, in nats; for multi-label models, mean over all decisions. Both are Keras' definitions."""
     logits = logits.astype(np.float64)
     if multi_label:
         return float((np.logaddexp(0.0, logits) - labels * logits).mean())
@@ -114,15 +114,15 @@ def cross_entropy(logits: Floats, labels: Floats, multi_label: bool = False) -> 
 def expected_calibration_error(probabilities: Floats, labels: Floats | Integers) -> float:
     """Mean distance between how sure the model is and how often it is right (Naeini et al. 2015; Guo et al. 2017, eq. 3).
 
-    Each bin's distance between mean confidence and share of right answers counts by its number of answers.
+    The distance between mean confidence and share of right answers is weighted with the number of answers in each bin.
 
-    Args: as of `calibration_bins`.
+    Args: as for `calibration_bins`.
 
     Returns:
       0 (perfect) to 1.
     """
     index, confidence, right = calibration_bins(probabilities, labels)
-    # count * |mean confidence - mean right| is the distance of the two sums.
+    # count * |mean confidence - mean right| is the distance between the two sums.
     return float(np.abs(np.bincount(index, confidence - right, CALIBRATION_BINS)).sum() / len(index))
 
 
@@ -130,16 +130,16 @@ def calibration_bins(probabilities: Floats, labels: Floats | Integers) -> tuple[
     """Puts answers into bins of equal width by their confidence.
 
     For classes that exclude each other, an answer is an example's most probable class with its probability. For multi-label
-    models every class of every example is one, with the probability of "yes" as its confidence and the share of "yes" in the
-    place of right answers.
+    models, every class of every example is an answer: its confidence is the probability of "yes", and it counts as right if
+    "yes" is true.
 
     Args:
       probabilities: float [N, classes], 0..1.
-      labels: int [N], positions in the classes; of multi-label models [N, classes], 0 or 1.
+      labels: int [N], positions in the classes; for multi-label models [N, classes], 0 or 1.
 
     Returns:
-      Of each answer its bin, from 0, its confidence and whether it is right, 0 or 1. The first bin takes both its ends, the
-      others each their upper end.
+      For each answer its bin, from 0, its confidence, and whether it is right, 0 or 1. The first bin includes both of its
+      ends, each other bin its upper end.
     """
     if labels.ndim > 1:
         confidence, right = probabilities.ravel(), labels.ravel()

@@ -1,4 +1,4 @@
-"""What happens around each epoch of training: best weights and checkpoints kept, curves written, progress told."""
+"""Callbacks around each epoch of training: keep the best weights and checkpoints, write curves, report progress."""
 
 import csv
 import logging
@@ -16,14 +16,17 @@ from models.checkpoints import Checkpoint, save_checkpoint
 from models.files import replaced
 from models.settings import TrainSettings
 
-HISTORY_FILE: Final = "history.csv"  # in the folder of the curves: a row an epoch
+HISTORY_FILE: Final = "history.csv"  # in the folder of the curves: one row per epoch
 
-# INFO has a line for each epoch, DEBUG one about every second; both carry `progress` (see Progress) for a display.
+# INFO has one line per epoch, DEBUG about one per second; both carry `progress` (see Progress) for a display.
 log = logging.getLogger(__name__)
 
 
 class Keeper(keras.callbacks.Callback):
-    """Ends every epoch: has the averaged weights measured, keeps the best, stops when it gets no better, saves a checkpoint."""
+    """At every epoch's end, keeps the best weights, stops the phase if it gets no better, and saves a checkpoint.
+
+    With averaged weights, it puts these into the model for the measurement on the eval split.
+    """
 
     def __init__(self, state: Checkpoint, config: TrainSettings, folder: str | None) -> None:
         super().__init__()
@@ -37,14 +40,14 @@ class Keeper(keras.callbacks.Callback):
         self._raw: list[np.ndarray] = []
 
     def restore(self, model: keras.Model) -> None:
-        """Puts the checkpoint that was found, if any, into the model and its optimizer."""
+        """Restores the model and its optimizer from the checkpoint, if one was found."""
         if self._state.model:
             _assign(model.variables, self._state.model)
             _assign(model.optimizer.variables, self._state.optimizer)
             self._state.model, self._state.optimizer = [], []
 
     def finish(self, model: keras.Model) -> None:
-        """Leaves in the model the weights that the phase is to end with."""
+        """Puts the weights that the phase must end with into the model."""
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if self._keeps_best:
             _assign(model.variables, self._state.best)
@@ -85,7 +88,7 @@ def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
 
 
 class Curves(keras.callbacks.Callback):
-    """Writes the history: `history.csv`, and events for TensorBoard."""
+    """Writes the history to `history.csv` and to events for TensorBoard."""
 
     def __init__(self, history: list[dict[str, float]], folder: str) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class Curves(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Logs how far training is; records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
+    """Logs how far training is; log records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
 
     def __init__(self, epochs: int, steps_per_epoch: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an interrupted training needs to go on: one file, replaced as a whole after every epoch.
+"""What an interrupted training needs to continue: one file, replaced as a whole after every epoch.
 
 All paths go through `tf.io.gfile`, so they may be on this machine or in an object store such as GCS.
 """
@@ -26,24 +26,24 @@ class Checkpoint:
     phase: int = 0  # position in the list of phases
     phase_start: int = 0  # epochs before this phase
     stopped: bool = False  # whether early stopping has ended the phase
-    history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch
     best_epoch: int = 0  # position in the history of the epoch whose weights are in `best`
-    model: list[np.ndarray] = field(default_factory=list)  # all variables, states of random numbers among them
+    model: list[np.ndarray] = field(default_factory=list)  # all variables, including the states of random numbers
     optimizer: list[np.ndarray] = field(default_factory=list)  # all variables
-    best: list[np.ndarray] = field(default_factory=list)  # as `model`, of the best epoch; empty where it is not asked for
+    best: list[np.ndarray] = field(default_factory=list)  # as `model`, from the best epoch; empty if it is not kept
 
 
 _ARRAYS = ("model", "optimizer", "best")
 
 
 def checkpoint_folder(root: str, **key: Any) -> str:
-    """A folder below `root` for the training that `key` tells apart: its data, its code and its configuration."""
+    """The folder below `root` for the training that `key` identifies: by its data, its code and its configuration."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
     return os.path.join(root, digest[:24])
 
 
 def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
-    """Replaces the folder's checkpoint; killed at any instant, it leaves either the old one or the new one, whole."""
+    """Replaces the folder's checkpoint; if killed at any moment, either the old or the new one is there, complete."""
     state = {name: value for name, value in vars(checkpoint).items() if name not in _ARRAYS}
     arrays = {f"{name}/{index}": array for name in _ARRAYS for index, array in enumerate(getattr(checkpoint, name))}
     tf.io.gfile.makedirs(folder)
@@ -54,7 +54,7 @@ def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: str) -> Checkpoint | None:
-    """The folder's checkpoint, None where there is none."""
+    """Reads the folder's checkpoint; None if there is none."""
     path = os.path.join(folder, _FILE)
     if not tf.io.gfile.exists(path):
         return None

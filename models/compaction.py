@@ -1,4 +1,4 @@
-"""A SavedModel's graph in fewer bytes: of a small network it would else be half of the whole."""
+"""Makes the graph of a SavedModel smaller: for a small network it would otherwise be half of all bytes."""
 
 import os
 from typing import Final
@@ -9,15 +9,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from models.files import replaced
 
-_HINTS: Final = ("_output_shapes", "_class")  # what shape inference finds by itself; what wants to be on one device
+_HINTS: Final = ("_output_shapes", "_class")  # results of shape inference; nodes that must be on one device
 
 
 def compact(path: str) -> None:
-    """Shortens a SavedModel in place: what its functions compute, and all names that callers see, stay as they are.
+    """Shortens a SavedModel in place; its results and all names that callers see stay the same.
 
-    Inside of functions nodes get names such as "n2f", equal constants become one, and hints of shapes and of the Python
-    code's variables are left out. Names and signatures of the functions, arguments of the signatures and the names of
-    variables are kept.
+    Inside functions, nodes get names such as "n2f", equal constants are merged, and hints about shapes and about variables of
+    the Python code are removed. Names and signatures of functions, arguments of signatures and names of variables are kept.
 
     Args:
       path: folder of the SavedModel.
@@ -49,15 +48,15 @@ def _compact_function(function: function_pb2.FunctionDef) -> None:
         attributes.attr.pop("_user_specified_name", None)
     for node in function.node_def:
         node.name = names[node.name]
-        node.input[:] = [_renamed(item, names) for item in node.input]
+        node.input[:] = [_rename(item, names) for item in node.input]
     for output, item in list(function.ret.items()):
-        function.ret[output] = _renamed(item, names)
+        function.ret[output] = _rename(item, names)
     for output, item in list(function.control_ret.items()):
         function.control_ret[output] = names[item]
 
 
 def _merge_constants(function: function_pb2.FunctionDef) -> None:
-    """Keeps the first of equal constants; of those that wait for other nodes all, and of those that these wait for."""
+    """Keeps the first of equal constants, but all constants with control dependencies: both ends of one are kept."""
     waited_for = {item[1:] for node in function.node_def for item in node.input if item.startswith("^")}
     waited_for |= set(function.control_ret.values())
     first: dict[bytes, str] = {}
@@ -77,13 +76,13 @@ def _merge_constants(function: function_pb2.FunctionDef) -> None:
     del function.node_def[:]
     function.node_def.extend(copies)
     for node in function.node_def:
-        node.input[:] = [_renamed(item, replaced) for item in node.input]
+        node.input[:] = [_rename(item, replaced) for item in node.input]
     for output, item in list(function.ret.items()):
-        function.ret[output] = _renamed(item, replaced)
+        function.ret[output] = _rename(item, replaced)
 
 
-def _renamed(item: str, names: dict[str, str]) -> str:
-    """A reference inside of a function: "node:output:index", "argument" or "^node"."""
+def _rename(item: str, names: dict[str, str]) -> str:
+    """Renames a reference inside a function: "node:output:index", "argument" or "^node"."""
     mark = "^" if item.startswith("^") else ""
     name, separator, output = item.removeprefix("^").partition(":")
     return mark + names.get(name, name) + separator + output

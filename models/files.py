@@ -1,4 +1,4 @@
-"""Files on any file system that are there as a whole or not at all."""
+"""Writes files on any file system so that they are there as a whole or not at all."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ import tensorflow as tf
 
 @contextlib.contextmanager
 def replaced(path: str, files: Any = tf.io.gfile) -> Iterator[str]:
-    """Gives a hidden name in the same folder; the file that is written there takes its own name at the end.
+    """Yields a hidden path in the same folder; at the end, the file written there is renamed to `path`.
 
-    Where an exception ends it, what was there stays, and the unfinished file is removed.
+    After an exception, the old file stays, and the unfinished file is removed.
 
     Args:
       path: local, or on one of the file systems.
-      files: what has `rename`, `exists` and `remove`: TensorFlow's file systems, or TFX's `fileio`, which knows s3://, too.
+      files: module with `rename`, `exists` and `remove`: TensorFlow's `gfile`, or TFX's `fileio`, which knows s3://, too.
     """
     folder, name = os.path.split(path)
     unfinished = os.path.join(folder, f".{name}")

@@ -1,7 +1,7 @@
 """The network of an exported model in other formats, for devices and servers without TensorFlow: LiteRT (TFLite) and ONNX.
 
-They take what the network takes, uint8 pixels [N, height, width, channels], and give probabilities. Image files are decoded and
-resized outside; the SavedModel's signature `decode` is the measure of how.
+They take what the network takes, uint8 pixels [N, height, width, channels], and give probabilities. Image files must be decoded
+and resized outside, exactly as the SavedModel's signature `decode` does it.
 """
 
 import logging
@@ -22,7 +22,7 @@ FILES: Final[dict[Format, str]] = {
     "onnx": "model.onnx",
 }
 SIGNATURE: Final = "predict_images"
-_OPSET: Final = 18  # of ONNX; what ONNX Runtime from 1.14 on reads
+_OPSET: Final = 18  # of ONNX; ONNX Runtime 1.14 and later read it
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -30,21 +30,21 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) -> bytes:
     """Converts a SavedModel's network.
 
-    * float16: LiteRT, weights of half precision; what is computed is up to the device.
-    * int8: LiteRT, weights and activations of 8 bits, their ranges from `representative`. What has no such operation is
-      computed in float32; pixels and probabilities are as in the other formats.
-    * onnx: in full precision.
+    * float16: LiteRT with weights of half precision; the device decides the precision of computations.
+    * int8: LiteRT with weights and activations of 8 bits, whose ranges come from `representative`. Operations that have no such
+      form are computed in float32; pixels and probabilities are as in the other formats.
+    * onnx: ONNX in full precision.
 
     Args:
       path: folder of the SavedModel, as `models.export` writes it.
       kind: the format.
-      representative: for int8, images as the network sees them, uint8 [height, width, channels] each; some hundred.
+      representative: for int8, some hundred images as the network sees them, uint8 [height, width, channels] each.
 
     Returns:
       The file's content.
 
     Raises:
-      ImportError: onnx is asked for, and its packages are not installed.
+      ImportError: the format is onnx, and its packages are not installed.
     """
     loaded = tf.saved_model.load(path)
     frozen = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
@@ -93,15 +93,15 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 
 
 def load(content: bytes, kind: Format, threads: int) -> Predict:
-    """What answers by a file that `convert` has made: from uint8 [N, height, width, channels] to float32 [N, classes].
+    """Loads a file that `convert` has made, as a function from uint8 [N, height, width, channels] to float32 [N, classes].
 
     Args:
-      content: of the file.
-      kind: its format.
-      threads: of the processor, at most.
+      content: content of the file.
+      kind: format of the file.
+      threads: largest number of CPU threads.
 
     Raises:
-      ImportError: onnx is asked for, and ONNX Runtime is not installed.
+      ImportError: the format is onnx, and ONNX Runtime is not installed.
     """
     if kind == "onnx":
         import onnxruntime
@@ -111,7 +111,7 @@ def load(content: bytes, kind: Format, threads: int) -> Predict:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return lambda images: session.run(["probabilities"], {"images": images})[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LiteRT's interpreter has another home; TensorFlow 2.21 still has it
+        warnings.simplefilter("ignore")  # LiteRT's interpreter is moving to another package; TensorFlow 2.21 still has it
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
     predict = interpreter.get_signature_runner(SIGNATURE)
     return lambda images: predict(images=images)["probabilities"]

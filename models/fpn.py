@@ -1,4 +1,4 @@
-"""The Feature Pyramid Network (Lin et al. 2016, arXiv:1612.03144) and the image classifier on it."""
+"""The Feature Pyramid Network (Lin et al. 2016, arXiv:1612.03144) and an image classifier with it."""
 
 import math
 from typing import Any, Final, get_args
@@ -19,8 +19,8 @@ def _cut(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
 def _upsample(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
     """Nearest upsampling by 2 to a given size: [N, h, w, c] to [N, *size, c], where size is 2h-1, 2h or 2h+1 (w likewise).
 
-    Backbones round odd sizes up or down, so the finer map may lack or exceed the double by one. Row i shows row i // 2, the
-    last one again where there is none. Unlike a resize operation, its gradient compiles under XLA.
+    Backbones round odd sizes up or down, so the finer map may be one smaller or larger than the double. Row i of the result is
+    row i // 2, or the last row if there is no such row. Unlike that of a resize operation, the gradient compiles under XLA.
     """
     for axis in (1, 2):
         last = x[:, -1:] if axis == 1 else x[:, :, -1:]
@@ -76,18 +76,19 @@ class LearnedMean(_WeightedMean):
 class FeaturePyramid(keras.layers.Layer):
     """Merges a backbone's maps, so that every level sees both detail and context.
 
-    Each map passes a 1x1 lateral convolution to `num_filters` channels. Then, by `fusion_type`:
+    A 1x1 lateral convolution brings each map to `num_filters` channels. Then, depending on `fusion_type`:
 
-    - "sum" (arXiv:1612.03144, section 3): from coarse to fine, the merged map is upsampled (nearest) to the lateral's own
-      size and added to it; a 3x3 convolution on each merged map lessens the aliasing of the upsampling.
-    - "concat": likewise, but lateral and upsampled map are stacked and brought back to `num_filters` by a learned 1x1
-      convolution (of which the sum is the special case of two stacked identities).
-    - "bifpn" (arXiv:1911.09070, section 3): `bifpn_repeats` rounds, each from coarse to fine and then from fine to coarse;
-      every node is a weighted mean (see `WeightedFusion`) of the round's input, the node before (upsampled, or pooled) and
-      on the way back the node of the way there, followed by the activation and a 3x3 convolution.
+    - "sum" (arXiv:1612.03144, section 3): from coarse to fine, the merged map is upsampled (nearest) to the size of the next
+      lateral and added to it; a 3x3 convolution on each merged map lessens the aliasing of the upsampling.
+    - "concat": likewise, but lateral and upsampled map are stacked, and a learned 1x1 convolution brings them back to
+      `num_filters` channels (the sum is the special case of two stacked identities).
+    - "bifpn" (arXiv:1911.09070, section 3): `bifpn_repeats` rounds, each first from coarse to fine and then from fine to
+      coarse. Every node is a weighted mean (see `WeightedFusion`) of the round's input, of the node before it (upsampled or
+      pooled) and, from fine to coarse, of the same level's node from the first direction; the activation and a 3x3 convolution
+      follow.
 
-    Levels beyond the coarsest input are made from the level before, by a 3x3 convolution of stride 2 (after a ReLU from the
-    second on: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them too.
+    Levels beyond the coarsest input are made from the level before, by a 3x3 convolution of stride 2 (from the second of them
+    on after a ReLU: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them, too.
 
     >>> pyramid = FeaturePyramid(min_level=2, max_level=4, num_filters=64)
     >>> maps = pyramid({"C2": ops.ones((1, 56, 56, 24)), "C3": ops.ones((1, 28, 28, 32)), "C4": ops.ones((1, 14, 14, 96))})
@@ -95,11 +96,11 @@ class FeaturePyramid(keras.layers.Layer):
     {'P2': (1, 56, 56, 64), 'P3': (1, 28, 28, 64), 'P4': (1, 14, 14, 64)}
 
     Args:
-      min_level: the finest level, of stride 2^min_level.
+      min_level: the finest level, with stride 2^min_level.
       max_level: the coarsest level.
       num_filters: channels of every merged and every output map.
       fusion_type: "sum", "concat" or "bifpn".
-      coarse_levels: "conv" or "pool", how levels beyond the coarsest input are made.
+      coarse_levels: how levels beyond the coarsest input are made: "conv" or "pool".
       bifpn_repeats: rounds of a bifpn.
       separable: whether 3x3 convolutions are depthwise separable.
       norm: "none", "batch" or "group", after every convolution.
@@ -188,7 +189,7 @@ class FeaturePyramid(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: dict[str, keras.KerasTensor], training: bool | None = None) -> dict[str, keras.KerasTensor]:
-        """{"C2": [N, H/4, W/4, c2], ...} to {"P2": [N, H/4, W/4, num_filters], ...}; any size of maps."""
+        """From {"C2": [N, H/4, W/4, c2], ...} to {"P2": [N, H/4, W/4, num_filters], ...}; the maps may have any size."""
         laterals = {level: self.lateral[f"C{level}"](inputs[f"C{level}"], training=training) for level in self._given}
         if self.fusion_type == "bifpn":
             maps = self._with_coarse_levels(laterals, training)
@@ -271,8 +272,8 @@ class FeaturePyramid(keras.layers.Layer):
 class AttentionPooling(keras.layers.Layer):
     """Mean over positions with learned weights: [N, h, w, c] to [N, c].
 
-    The weights are the softmax over all positions of a linear score of each position's channels (the attention of
-    arXiv:1802.04712, equation 7 to 8, with a linear score); at the start, all positions weigh the same.
+    The weights are a softmax over all positions. Each position's score is linear in its channels (the attention of
+    arXiv:1802.04712, equations 7 and 8, with a linear score). At the start, all positions have the same weight.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -305,14 +306,14 @@ def build_classifier(
     channel_mean: list[float],
     channel_variance: list[float],
 ) -> keras.Model:
-    """Builds the classifier: scaling, backbone, pyramid, a head on every level, and the levels' answers combined.
+    """Builds the classifier: scaling, backbone, pyramid, a head on every level, and the combination of the levels' answers.
 
     Args:
       config: the network.
       image_shape: (height, width, channels).
       num_classes: two or more.
-      channel_mean: mean of each channel over the training split, 0..255; used by backbones without a scaling of their own.
-      channel_variance: the variance likewise.
+      channel_mean: mean of each channel over the training split, 0..255; only for backbones without a scaling of their own.
+      channel_variance: variance of each channel, likewise.
 
     Returns:
       A model from uint8 [N, *image_shape] to logits float32 [N, num_classes].
@@ -344,7 +345,7 @@ def build_classifier(
         )(maps)
 
     if config.activation == "none":
-        # Without this non-linearity pyramid, pooling and head would be one linear map of the backbone's pooled features.
+        # Without this non-linearity, pyramid, pooling and head would be one linear map of the backbone's pooled features.
         # Grad-CAM (`models.gradcam`) looks for these layers by name.
         maps = {name: keras.layers.ReLU(name=f"relu_{name}")(level) for name, level in maps.items()}
 
@@ -352,7 +353,7 @@ def build_classifier(
         # The logits stay float32 under mixed precision: softmax and loss need the range.
         logits = keras.layers.Dense(num_classes, dtype="float32")
         sequence = keras.Sequential([_POOLING[config.pooling](), keras.layers.Dropout(config.dropout), logits], name=name)
-        sequence.build((None, None, None, channels))  # of any size, as a head that is shared must take
+        sequence.build((None, None, None, channels))  # of any size, because a shared head gets maps of all sizes
         return sequence
 
     if config.shared_head:

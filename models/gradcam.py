@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): where on each level of the pyramid the evidence for a class lies."""
+"""Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): where the evidence for a class lies on each level of the pyramid."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,11 @@ class GradCam:
 
     Attributes:
       levels: names of the explained maps, finest first: ("P3", "P4", "P5"), or ("C5",) without a pyramid.
-      class_index: int64 [N], the class that is explained.
+      class_index: int64 [N], the explained class of each image.
       maps: {level: float32 [N, h_level, w_level]}, the paper's L (equations 1 and 2), 0 and above.
-      combined: float32 [N, h, w], all levels together at the size of the finest, 0 and above, in units of the logit: were no
-        cell negative, its mean would be the levels' joint contribution to the logit.
-      contributions: float32 [N, levels], what each level adds to the logit's lead over the mean logit; of
+      combined: float32 [N, h, w], all levels together at the size of the finest, 0 and above, in units of the logit: if no
+        cell were negative, the mean of this map would be the levels' joint contribution to the logit.
+      contributions: float32 [N, levels], what each level adds to the difference between the logit and the mean logit; for
         multi-label models, to the logit.
     """
 
@@ -29,22 +29,22 @@ class GradCam:
 
     @property
     def shares(self) -> tf.Tensor:
-        """float32 [N, levels]: contribution_l / sum over levels of |contribution|; negative where a level argues against."""
+        """float32 [N, levels]: contribution_l / sum over levels of |contribution|; negative if a level argues against it."""
         return tf.math.divide_no_nan(self.contributions, tf.reduce_sum(tf.abs(self.contributions), axis=-1, keepdims=True))
 
     @property
     def scaled_maps(self) -> tf.Tensor:
         """float32 [N, levels, h, w], 0..1: the maps as densities (see `explain_maps`) at the finest level's size.
 
-        The largest value over all levels of an image is 1, so that levels can be compared; all is 0 where nothing argues for
-        the class.
+        The largest value over all levels of an image is 1, so that levels can be compared; all values are 0 if nothing argues
+        for the class.
         """
         size = tf.shape(self.combined)[1:]
         return _to_unit(tf.stack([_upsample(_density(self.maps[level]), size) for level in self.levels], axis=1))
 
     @property
     def scaled_combined(self) -> tf.Tensor:
-        """float32 [N, h, w], 0..1: `combined` over its largest value in each image."""
+        """float32 [N, h, w], 0..1: `combined` divided by its largest value in each image."""
         return _to_unit(self.combined)
 
 
@@ -63,23 +63,23 @@ def explain_maps(
       S_ij    = sum_k alpha_k A_ijk
       L       = ReLU(S)                             equation 2
 
-    A is what the level's pooling sees: where the head begins with a ReLU, its output, because what a ReLU holds back has no
-    part in the answer.
+    A is what the level's pooling sees. If the head begins with a ReLU, A is the ReLU's output, because what a ReLU holds back
+    has no part in the answer.
 
-    `combined` treats the channels of all levels as those of one map. A cell of a coarse level stands for many of a finer one,
-    so levels are added as densities: combined = ReLU(sum_l upsample(h_l w_l S_l)), bilinear, to the size of the finest. With
-    average pooling the mean of a level's density h_l w_l S_l is what the level adds to y_c, for each alpha_k is then W_kc /
-    (h w); so in the combined map each level has the weight that it has in the answer.
+    `combined` treats the channels of all levels as those of one map. A cell of a coarse level stands for many cells of a finer
+    one, so levels are added as densities: combined = ReLU(sum_l upsample(h_l w_l S_l)), upsampled bilinearly to the size of the
+    finest level. With average pooling, each alpha_k is W_kc / (h w), so that the mean of a level's density h_l w_l S_l is what
+    the level adds to y_c. Thus each level has the same weight in the combined map as in the answer.
 
-    The contribution of a level is gradient times activation, sum_ijk A_ijk dz/dA_ijk, of z = y_c - mean over classes of y:
-    softmax ignores what all logits have in common. A sigmoid does not: of multi-label models, z = y_c. Where the head is
-    piecewise linear (average or max pooling) the contributions and the biases' part add up to z exactly; with attention
-    pooling to first order.
+    The contribution of a level is gradient times activation, sum_ijk A_ijk dz/dA_ijk, for z = y_c - mean over classes of y,
+    because softmax ignores what all logits have in common. A sigmoid does not, so for multi-label models z = y_c. If the head
+    is piecewise linear (average or max pooling), the contributions and the part of the biases add up to z exactly; with
+    attention pooling they do so to first order.
 
     Args:
-      found: the levels' maps, as the first part of `split` gives them.
-      levels: their names, as `split` gives them, and so `head`.
-      head: from these maps to the logits [N, classes].
+      found: the levels' maps, as the first model that `split` returns gives them.
+      levels: names of the levels, from `split`.
+      head: the second model that `split` returns, from these maps to the logits [N, classes].
       class_index: integer [N], the class to explain for each image; the most probable if not given.
       multi_label: whether the logits pass sigmoids, instead of one softmax.
     """
@@ -91,7 +91,7 @@ def explain_maps(
             class_index = tf.argmax(logits, axis=-1)
         logit = tf.gather(logits, class_index, axis=1, batch_dims=1)
         lead = logit if multi_label else logit - tf.reduce_mean(logits, axis=-1)
-    # Examples do not depend on each other at inference, so the gradient of the batch's sum holds each example's own.
+    # At inference, examples do not depend on each other, so the gradient of the batch's sum holds the gradient of each example.
     gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(logit, maps)]
     lead_gradients = [tf.cast(gradient, tf.float32) for gradient in tape.gradient(lead, maps)]
     maps = [tf.cast(level, tf.float32) for level in maps]
@@ -112,13 +112,13 @@ def explain_maps(
 
 
 def split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model]:
-    """The levels' names, the part from images to their maps, and the part from there (a list) to the logits.
+    """Splits a model in two: returns the levels' names, the part from images to maps, and the part from maps to logits.
 
-    The model is functional, from images to logits, with a layer "pyramid" that puts out a dict of maps, or else with a layer
-    "backbone" that puts out a dict of one map.
+    The second part takes a list of maps. The model is functional, from images to logits, and has a layer "pyramid" whose output
+    is a dict of maps, or else a layer "backbone" whose output is a dict with one map.
 
-    Both parts share the model's layers. Gradients are thus taken of the second part alone: whether the layers before are
-    frozen plays no role, and no backward pass through them is built.
+    Both parts share the model's layers. Gradients are taken only of the second part: it does not matter whether the layers
+    before it are frozen, and no backward pass through them is built.
     """
     source = "pyramid" if any(layer.name == "pyramid" for layer in model.layers) else "backbone"
     maps: dict[str, keras.KerasTensor] = {}
@@ -131,7 +131,7 @@ def split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model
             maps[layer.name.removeprefix("relu_")] = outputs
         return outputs
 
-    # Of the bare network: a compiled model's copy would be compiled too, which a graph that is being traced doesn't allow.
+    # Copies the bare network: a copy of a compiled model would be compiled too, which is not possible while a graph is traced.
     network = keras.Model(model.input, model.output)
     copy = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
     levels = tuple(sorted(maps))
@@ -140,15 +140,15 @@ def split(model: keras.Model) -> tuple[tuple[str, ...], keras.Model, keras.Model
 
 
 def _density(values: tf.Tensor) -> tf.Tensor:
-    """[N, h, w], an amount in each cell, to the amount per image area."""
+    """Turns an amount in each cell, [N, h, w], into the amount per image area."""
     return values * tf.cast(tf.reduce_prod(tf.shape(values)[1:]), values.dtype)
 
 
 def _upsample(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[N, h, w] to [N, *size], bilinear; whole multiples keep the mean."""
+    """Upsamples [N, h, w] to [N, *size] bilinearly; whole multiples keep the mean."""
     return tf.image.resize(values[..., tf.newaxis], size)[..., 0]
 
 
 def _to_unit(values: tf.Tensor) -> tf.Tensor:
-    """Divides each image's values, 0 and above, by their largest."""
+    """Divides each image's values, 0 and above, by the largest of them."""
     return tf.math.divide_no_nan(values, tf.reduce_max(values, axis=range(1, values.shape.rank), keepdims=True))

@@ -1,6 +1,6 @@
-"""What the network sees: records without defaults, which are the configuration's to have.
+"""Settings of what the network sees: records without defaults, because only the configuration has defaults.
 
-Apart from `models.settings`, so that what is told to the training is no part of the code that ingestion depends on.
+They are not in `models.settings`, so that the code that ingestion depends on does not include the settings of training.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class ImageSettings:
       height: rows.
       width: columns.
       channels: 1 grey, 3 RGB, 4 RGBA.
-      resize: how another aspect ratio is made to fit, see `preprocessing.resize_image`.
+      resize: how an image with another aspect ratio is made to fit, see `preprocessing.resize_image`.
       antialias: whether to filter before making images smaller.
-      intensity: what becomes black and white, see `preprocessing.to_network_size`.
-      window: pixel values that do, for intensity window.
-      percentiles: of all pixels of the training split, for intensity percentiles.
+      intensity: how the values that become black and white are chosen, see `preprocessing.to_network_size`.
+      window: for intensity "window", the pixel values that become black and white.
+      percentiles: for intensity "percentiles", two percentiles of all pixels of the training split.
     """
 
     height: int
@@ -43,12 +43,12 @@ class ImageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformSettings:
-    """Of `preprocessing.preprocessing_fn`.
+    """Settings of `preprocessing.preprocessing_fn`.
 
     Attributes:
       image: what the network sees.
       multi_label: whether an image can have any number of classes.
-      code: anything whose change must make the component run again.
+      code: a text whose change must make the component run again, such as a digest of code.
     """
 
     image: ImageSettings

@@ -1,4 +1,4 @@
-"""What is exported: the classifier over several views of an image, its answers calibrated."""
+"""The model that is exported: the classifier on several views of an image, with calibrated answers."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,19 +15,19 @@ def build_inference_model(
 ) -> keras.Model:
     """Wraps the classifier, whose weights it shares, for serving.
 
-    The logits of an image are the mean over its views, divided by the temperature; so the probabilities are the normalised
-    geometric mean of those that the views have (of a sigmoid's odds likewise), calibrated. All views of a batch pass the
+    The logits of an image are the mean over its views, divided by the temperature. So the probabilities are the normalised
+    geometric mean of the views' probabilities (for a sigmoid, of its odds), calibrated. All views of a batch go through the
     classifier together, as one larger batch.
 
     Args:
       classifier: from uint8 [N, height, width, channels] to logits float32 [N, classes].
       temperature: above 0; see `models.calibration.fit_temperature`.
-      test_time_augmentation: the views: "none", the image itself; "flip", it and its mirror image, left and right exchanged;
-        "shift", it and its shifts by 4 % to each of the four sides, where what comes in is mirrored; "flip_shift", these five
-        and their mirror images. The classifier has 1, 2, 5 or 10 times the work.
+      test_time_augmentation: the views: "none", the image itself; "flip", the image and its mirror image, left and right
+        exchanged; "shift", the image and its shifts by 4 % to each of the four sides, filled by mirroring at the edge;
+        "flip_shift", these five and their mirror images. The classifier has 1, 2, 5 or 10 times the work.
 
     Returns:
-      A model of the same inputs and outputs; the classifier itself where there is nothing to do.
+      A model with the same inputs and outputs; the classifier itself if there is nothing to do.
     """
     if temperature == 1.0 and test_time_augmentation == "none":
         return classifier
@@ -38,12 +38,13 @@ def build_inference_model(
 def infer(
     classify: Callable[[Any], Any], images: Any, temperature: float = 1.0, test_time_augmentation: TestTimeAugmentation = "none"
 ) -> Any:
-    """The logits of a batch, as `build_inference_model` describes them, by any function from images to logits.
+    """The logits of a batch, as `build_inference_model` describes them, from any function from images to logits.
 
     Args:
       classify: from uint8 [N, height, width, channels] to logits float32 [N, classes].
-      images: likewise; a tensor or a symbolic one.
-      temperature: as in `build_inference_model`, and so `test_time_augmentation`.
+      images: the images, a tensor or a symbolic tensor.
+      temperature: as in `build_inference_model`.
+      test_time_augmentation: as in `build_inference_model`.
     """
     views = [images]
     if "shift" in test_time_augmentation:

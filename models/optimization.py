@@ -1,4 +1,4 @@
-"""What training minimises and how: losses, metrics, the learning rate's course, optimizers by name."""
+"""What training minimises and how: losses, metrics, the learning rate's schedule, optimizers by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,28 +21,28 @@ def build_loss(
     class_weights: list[float] | None = None,
     multi_label: bool = False,
 ) -> Loss:
-    """Makes the loss of one example, from labels and logits; Keras averages it over the batch.
+    """Makes the loss of one example from labels and logits; Keras averages it over the batch.
 
     - cross_entropy: -sum_k t_k log p_k
-    - focal: -sum_k t_k (1 - p_k)^gamma log p_k (Lin et al. 2017, arXiv:1708.02002, equation 4), which weighs down what is
-      right already; the cross-entropy where gamma is 0
+    - focal: -sum_k t_k (1 - p_k)^gamma log p_k (Lin et al. 2017, arXiv:1708.02002, equation 4), which gives less weight to
+      answers that are right already; it equals the cross-entropy if gamma is 0
 
-    with p = softmax(logits) and t = (1 - label_smoothing) y + label_smoothing / classes. Where labels are soft (MixUp), an
-    example's weight is the mean of the class weights by its labels.
+    with p = softmax(logits) and t = (1 - label_smoothing) y + label_smoothing / classes. If labels are soft (MixUp), an
+    example's weight is the mean of the class weights, weighted with its labels.
 
-    Of multi-label models it is the mean over the classes of
+    For multi-label models the loss is the mean over the classes of
 
     - cross_entropy: -(w_k t_k log p_k + (1 - t_k) log(1 - p_k))
     - focal: -(w_k t_k (1 - p_k)^gamma log p_k + (1 - t_k) p_k^gamma log(1 - p_k))
 
-    with p = sigmoid(logits) and t = (1 - label_smoothing) y + label_smoothing / 2; the class weights w count the images that
-    have the class.
+    with p = sigmoid(logits) and t = (1 - label_smoothing) y + label_smoothing / 2; the class weights w apply to the images
+    that have the class.
 
     Args:
       loss: cross_entropy or focal.
-      focal_gamma: of the focal loss, >= 0.
+      focal_gamma: gamma of the focal loss, >= 0.
       label_smoothing: share of each label that is spread over all classes, 0..1.
-      class_weights: one a class; None counts all classes alike.
+      class_weights: one weight per class; None weighs all classes equally.
       multi_label: whether each class is a yes-or-no decision of its own.
 
     Returns:
@@ -54,7 +54,7 @@ def build_loss(
         """-log p, or -(1 - p)^gamma log p."""
         if loss == "cross_entropy":
             return -log_p
-        # The bound keeps the derivative finite where p is 1 and gamma below 1.
+        # The lower bound keeps the derivative finite if p is 1 and gamma is below 1.
         return -log_p * keras.ops.maximum(-keras.ops.expm1(log_p), 1e-7) ** focal_gamma
 
     def of_one_class(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -78,8 +78,8 @@ def build_loss(
 def build_metrics(multi_label: bool = False) -> list[keras.metrics.Metric]:
     """Metrics of labels and logits: `accuracy`, and `f1`, the mean of the classes' F1 scores.
 
-    Of multi-label models the accuracy is the share of right answers among all pairs of an image and a class. There a class
-    is predicted where its probability is above 0.5, and present where its label is (MixUp makes labels soft).
+    For multi-label models, the accuracy is the share of right answers among all pairs of an image and a class. A class is
+    predicted if its probability is above 0.5, and present if its label is above 0.5 (MixUp makes labels soft).
     """
     if multi_label:
         return [keras.metrics.MeanMetricWrapper(_right_answers, name="accuracy"), _MultiLabelF1(average="macro", name="f1")]
@@ -101,20 +101,20 @@ class _MultiLabelF1(keras.metrics.F1Score):
 
 
 def balanced_weights(counts: list[int]) -> list[float]:
-    """N / (K n_k) for each of K classes with n_k of N examples, as scikit-learn's `class_weight="balanced"` has it."""
+    """N / (K n_k) for each of K classes with n_k of N examples, as scikit-learn's `class_weight="balanced"`."""
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
 def positive_weights(counts: list[int], examples: int) -> list[float]:
-    """(N - n_k) / n_k for each class that n_k of N examples have: in sum its presence counts as much as its absence.
+    """(N - n_k) / n_k for each class that n_k of N examples have: in sum, its presence counts as much as its absence.
 
-    A class that all examples have gets 1 / N, for 0 would leave nothing to learn from.
+    A class that all examples have gets 1 / N, because a weight of 0 would leave nothing to learn from.
     """
     return [max(examples - count, 1) / count for count in counts]
 
 
 def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Rises linearly from 0 over `warmup_steps`, then falls along a cosine to 0 at `steps` (arXiv:1608.03983)."""
+    """A rate that rises linearly from 0 over `warmup_steps`, then falls as a cosine to 0 at `steps` (arXiv:1608.03983)."""
     warmup_steps = min(warmup_steps, steps - 1)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -129,20 +129,19 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer with its schedule, weight decay, clipping, averaging and accumulation.
 
-    Steps are batches. Keras' schedules count batches too, also where gradients are accumulated (an update then takes the
-    rate of its last batch), and its moving averages move at every batch: with accumulation the momentum is taken to the
-    power 1/accumulate_steps, so that it is `ema` from update to update.
+    Steps are batches. Keras' schedules count batches as well, even if gradients are accumulated (an update then uses the rate
+    of its last batch). Its moving averages change at every batch: with accumulation, the momentum is raised to the power
+    1/accumulate_steps, so that it is `ema` from update to update.
 
-    Weight decay is decoupled (arXiv:1711.05101): each update takes rate * weight_decay * w from each weight w, for all
-    optimizers alike. Biases, scales and offsets of normalisations, and all else that has fewer than two dimensions, are
-    left alone.
+    Weight decay is decoupled (arXiv:1711.05101): with every optimizer, each update subtracts rate * weight_decay * w from each
+    weight w. Biases, scales and offsets of normalisations, and all other variables with fewer than two dimensions do not decay.
 
     Args:
-      learning_rate: the peak.
-      steps: batches until the rate is 0.
-      steps_per_epoch: batches an epoch.
-      variables: the trainable ones, in the order in which the model has them.
-      config: which optimizer, and how.
+      learning_rate: the greatest rate.
+      steps: number of batches until the rate is 0.
+      steps_per_epoch: number of batches per epoch.
+      variables: the trainable variables, in the model's order.
+      config: the optimizer and its settings.
     """
     accumulate = min(config.accumulate_steps, steps)
     decay = config.weight_decay
@@ -161,7 +160,7 @@ def build_optimizer(
 
 
 class _ClipsOverReplicas:
-    """Clips the sum of all replicas' gradients. Keras clips each replica's share before it adds them up."""
+    """Clips the sum of all replicas' gradients; Keras clips each replica's gradients before it adds them up."""
 
     global_clipnorm: float | None
 
@@ -175,13 +174,14 @@ class _ClipsOverReplicas:
 
 
 class _ConvolutionalMuon(keras.optimizers.Muon):
-    """Muon (arXiv:2502.16982) on convolutions too, as matrices [height * width * channels in, channels out].
+    """Muon (arXiv:2502.16982) for convolutions too, as matrices [height * width * channels in, channels out].
 
-    Keras' own takes Adam for them, and Muon for dense kernels: here these are the heads, which the method leaves to Adam.
+    Keras' own Muon uses Adam for convolutions, and Muon for dense kernels. Here the dense kernels are the heads, for which the
+    method uses Adam.
     """
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
-        return len(variable.shape) != 4 or variable.shape[-1] == 1  # the last: a depthwise kernel
+        return len(variable.shape) != 4 or variable.shape[-1] == 1  # 1: a depthwise kernel
 
     def _muon_update_step(self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, m: tf.Variable) -> None:
         self.assign_add(m, gradient + m * (self.momentum - 1))

@@ -1,6 +1,6 @@
-"""Records to JSON and back: how settings travel to where TFX starts a component, which takes text alone.
+"""Converts records to JSON and back, because TFX passes settings to a component only as text.
 
-A record is a frozen dataclass, of which fields may be such records again, tuples, dicts, literals and unions.
+A record is a frozen dataclass whose fields may be other records, tuples, dicts, literals and unions.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def pack(record: "DataclassInstance") -> str:
-    """A record as JSON, the same text for the same values: it is part of what the cache compares."""
+    """A record as JSON; the same values give the same text, because the cache compares it."""
     return json.dumps(dataclasses.asdict(record), sort_keys=True)
 
 
 def as_dict(record: "DataclassInstance") -> dict[str, Any]:
-    """A record, and those in it, as what JSON knows: dicts, lists, text and numbers."""
+    """A record and the records in it as JSON's types: dicts, lists, text and numbers."""
     return json.loads(json.dumps(dataclasses.asdict(record)))
 
 
 def unpack(kind: type[Record], packed: str | Mapping[str, Any]) -> Record:
-    """The record that `pack` or `as_dict` was given, or one of a mapping that has its fields among others.
+    """Makes a record from the result of `pack` or `as_dict`, or from a mapping with its fields and perhaps others.
 
     Raises:
       ValueError: a field is missing, or has another type.

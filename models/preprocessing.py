@@ -1,6 +1,6 @@
 """`preprocessing_fn` of the Transform component: encoded files in, uint8 pixels and label indices out.
 
-The same graph is part of the exported model, so training and serving cannot drift apart.
+The same graph is part of the exported model, so that training and serving always agree.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from models.packing import unpack
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # offset of the bit depth, the 9th byte of the IHDR chunk's data
-_GRID = 64  # rows and columns of an image that its percentiles are taken of, at most
-_QUANTILES = 1000  # parts that the pixels are divided into for percentiles
+_GRID = 64  # rows and columns of an image, at most, that percentiles are computed from
+_QUANTILES = 1000  # number of quantiles of the pixels that percentiles are interpolated from
 
-# Channels wanted -> channels found, minus one -> matrix [4, wanted] over the found channels filled up to four: with zeros,
-# or with an opaque alpha where one is wanted. Luma is ITU-R BT.601, as tf.image.rgb_to_grayscale has it.
+# Channels to produce -> index: channels of the image minus one -> matrix [4, channels to produce]. It applies to the image's
+# channels, padded to four with zeros, or with an opaque alpha if one is produced. Luma is ITU-R BT.601, as in
+# tf.image.rgb_to_grayscale.
 _NONE3, _NONE4 = [0.0] * 3, [0.0] * 4
 _FIRST = [[1.0], [0.0], [0.0], [0.0]]
 _LUMA = [[0.2989], [0.587], [0.114], [0.0]]
@@ -41,10 +42,10 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes one image file.
 
     Args:
-      encoded: scalar string, a PNG, JPEG, BMP or GIF file (of an animation, the first frame).
+      encoded: scalar string, a PNG, JPEG, BMP or GIF file (the first frame of an animation).
 
     Returns:
-      float32 [height, width, 1 to 4], 0..255. 16-bit PNG keeps its precision as fractions.
+      float32 [height, width, 1 to 4], 0..255. The precision of 16-bit PNG is kept as fractions.
     """
     return with_pixels(encoded, lambda pixels, unit: tf.cast(pixels, tf.float32) / unit)
 
@@ -54,11 +55,11 @@ def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> A
 
     Args:
       encoded: as for `decode_image`.
-      use: gets the pixels, uint8 or uint16 [height, width, 1 to 4], and the value that is 1 of 255, which is 1 or 257; gives
-        the same shapes and types for both. Taking integers as they are, it is spared a copy of the image as floats.
+      use: takes the pixels, uint8 or uint16 [height, width, 1 to 4], and the unit, the pixel value that means 1 of 255 (1 or
+        257); must return the same shapes and types for both. As it takes integers, no copy of the image as floats is made.
 
     Returns:
-      What `use` gives.
+      The result of `use`.
     """
     header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 32), tf.uint8, fixed_length=32)
 
@@ -67,7 +68,7 @@ def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> A
 
     return tf.case(
         [
-            # decode_image takes a coarse inverse DCT: wrong by 3 levels in photographs, more in sharp ones, and no faster.
+            # decode_image uses a coarse inverse DCT: wrong by 3 levels in photographs, by more in sharp ones, and no faster.
             (begins_with(_JPEG_SIGNATURE), lambda: use(tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE"), 1.0)),
             (
                 begins_with(_PNG_SIGNATURE) & (header[_PNG_BIT_DEPTH] == 16),
@@ -83,7 +84,7 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
 
     Args:
       image: float32 [height, width, 1 to 4], 0..255.
-      channels: 1 (grey), 3 (RGB) or 4 (RGBA). Alpha is dropped, or added as opaque, where the two differ in it.
+      channels: 1 (grey), 3 (RGB) or 4 (RGBA). If only one of image and result has alpha, it is dropped or added as opaque.
 
     Returns:
       float32 [height, width, channels], 0..255.
@@ -96,7 +97,7 @@ def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
         padded = tf.ensure_shape(tf.pad(image, padding, constant_values=opaque), [None, None, 4])
         return tf.einsum("hwi,io->hwo", padded, tf.gather(tf.constant(_CHANNEL_MATRICES[channels]), found - 1))
 
-    # The shape is told outside: inside of the branch, TensorFlow's optimizer takes it for that of the images of all branches.
+    # The shape is set outside: inside the branch, TensorFlow's optimizer would assume it for the images of all branches.
     return tf.ensure_shape(tf.cond(found == channels, lambda: image, converted), [None, None, channels])
 
 
@@ -127,11 +128,11 @@ def resize_image(image: tf.Tensor, height: int, width: int, resize: Resize, anti
 
 
 def stretch(pixels: tf.Tensor, unit: float, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """Maps low..high to 0..255: 255 (pixel - low) / (high - low), clipped; of alpha, the range of the pixel type.
+    """Maps low..high to 0..255: 255 (pixel - low) / (high - low), clipped; for alpha, low..high is the pixel type's range.
 
     Args:
       pixels: uint8 or uint16 [height, width, 1 to 4].
-      unit: pixel value that is 1 of 255.
+      unit: pixel value that means 1 of 255.
       low: pixel value that becomes 0.
       high: pixel value that becomes 255, above `low`.
 
@@ -145,17 +146,17 @@ def stretch(pixels: tf.Tensor, unit: float, low: tf.Tensor, high: tf.Tensor) -> 
 
 
 def intensity_limits(encoded: tf.Tensor, percentiles: tuple[float, float]) -> tf.Tensor:
-    """Percentiles of the pixels of a whole split (a full pass), between which the network's grey levels lie.
+    """Percentiles of the pixels of a whole split (a full pass), which become the ends of the network's range of grey levels.
 
-    They are of a regular grid of at most 64x64 pixels an image, so that large images do not outweigh small ones by more than
-    that; of colours all channels, of alpha none. The error is at most 0.01 percent of all pixels, in rank.
+    They are computed from a regular grid of at most 64x64 pixels per image, so that large images do not outweigh small ones by
+    more than that; all colour channels count, alpha does not. The error in rank is at most 0.01 percent of all pixels.
 
     Args:
       encoded: string [N], image files.
-      percentiles: two numbers, 0..100, rising.
+      percentiles: two numbers, 0..100, the smaller one first.
 
     Returns:
-      float32 [2], 0..255, the second at least one step of 16 bits above the first.
+      float32 [2], 0..255; the second is at least one step of 16 bits above the first.
     """
     shape = [_GRID, _GRID, 3]
 
@@ -191,7 +192,7 @@ def images_from_files(encoded: tf.Tensor, image: ImageSettings, limits: tf.Tenso
     Args:
       encoded: string [N].
       image: as for `to_network_size`.
-      limits: likewise.
+      limits: as for `to_network_size`.
 
     Returns:
       uint8 [N, height, width, channels].
@@ -204,19 +205,20 @@ def images_from_files(encoded: tf.Tensor, image: ImageSettings, limits: tf.Tenso
 
 
 def to_network_size(pixels: tf.Tensor, unit: float, image: ImageSettings, limits: tf.Tensor | None = None) -> tf.Tensor:
-    """Makes of a decoded image what the network sees.
+    """Turns a decoded image into what the network sees.
 
-    What becomes black and white, and is clipped beyond, before the image is resized, is by `image.intensity`:
+    Before the image is resized, two pixel values become black and white, and values beyond them are clipped. They depend on
+    `image.intensity`:
     - type: the ends of the pixel type's range.
-    - window: in images of 16 bits, the pixel values `window`; in others, as type.
-    - percentiles: `limits`, in all images. As type where they are not given.
+    - window: the pixel values `image.window` in 16-bit images; in other images as for type.
+    - percentiles: `limits`, in all images; as for type if these are not given.
     Alpha always has the range of its type.
 
     Args:
       pixels: uint8 or uint16 [any height, any width, 1 to 4].
-      unit: pixel value that is 1 of 255.
-      image: what the result is to be.
-      limits: float32 [2], low and high of 255, as `intensity_limits` gives them.
+      unit: pixel value that means 1 of 255.
+      image: settings of the result.
+      limits: float32 [2], low and high, 0..255, as `intensity_limits` gives them.
 
     Returns:
       uint8 [height, width, channels].
@@ -225,36 +227,36 @@ def to_network_size(pixels: tf.Tensor, unit: float, image: ImageSettings, limits
         pixels, unit = stretch(pixels, unit, *tf.unstack(tf.constant(image.window, tf.float32))), 1.0
     elif image.intensity == "percentiles" and limits is not None:
         pixels, unit = stretch(pixels, unit, *tf.unstack(limits * unit)), 1.0
-    # The steps from here on are linear, so their order does not matter to the result; resizing first is less work.
+    # The steps from here on are linear, so their order does not change the result; resizing first is less work.
     resized = resize_image(pixels, image.height, image.width, image.resize, image.antialias)
     converted = to_channels(resized if unit == 1.0 else resized / unit, image.channels)
-    # Nothing is beyond 0..255: interpolation and luma are weighted means.
+    # All values are within 0..255, because interpolation and luma are weighted means.
     return tf.ensure_shape(tf.cast(tf.round(converted), tf.uint8), image.shape)
 
 
 def serialize_images(images: tf.Tensor) -> tf.Tensor:
-    """uint8 [N, height, width, channels] to string [N], the pixels row by row: a byte each, not the four of a float."""
+    """Turns uint8 [N, height, width, channels] into string [N], pixels row by row, with one byte per value."""
     size = int(np.prod(images.shape[1:]))
     # The content is the last field of the message, after a header of the tensor's type and shape.
     return tf.strings.substr(tf.map_fn(tf.io.serialize_tensor, images, fn_output_signature=tf.string), -size, size)
 
 
 def parse_images(serialized: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    """string [N], as `serialize_images` writes them, to uint8 [N, *shape]."""
+    """Turns string [N] from `serialize_images` into uint8 [N, *shape]."""
     return tf.reshape(tf.io.decode_raw(serialized, tf.uint8), [-1, *shape])
 
 
 def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of every channel over a whole split (a full pass).
 
-    All images have one size, so the mean of the images' means is the mean over all pixels; only [N, channels] floats
+    All images have the same size, so the mean of the images' means is the mean over all pixels; only [N, channels] floats
     reach the analyzer.
 
     Args:
       images: uint8 [N, height, width, channels].
 
     Returns:
-      Two float32 [channels]: mean 0..255, variance.
+      Two tensors float32 [channels]: the mean, 0..255, and the variance.
     """
 
     def first_two_moments(image: tf.Tensor) -> tf.Tensor:
@@ -269,21 +271,21 @@ def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def multi_hot(positions: tf.SparseTensor, num_classes: int) -> tf.Tensor:
-    """Positions of labels in the vocabulary to vectors with a one at each.
+    """Turns positions of labels in the vocabulary into vectors that have a one at each position.
 
     Args:
       positions: int64 [N, any number], -1 for a label that is not in the vocabulary.
       num_classes: size of the vocabulary.
 
     Returns:
-      float32 [N, num_classes]; all zeros where there is no label, or none that is known.
+      float32 [N, num_classes]; a row is all zeros if it has no label, or no known one.
     """
     dense = tf.sparse.to_dense(positions, default_value=-1)
     return tf.cast(tf.reduce_any(tf.one_hot(dense, num_classes, on_value=True, off_value=False), axis=1), tf.float32)
 
 
 def is_multi_label(transform_output: tft.TFTransformOutput) -> bool:
-    """Whether the transformed label has any number of values, by the schema that Transform has written."""
+    """Whether the transformed label can have any number of values, according to the schema that Transform has written."""
     return isinstance(transform_output.transformed_feature_spec()[features.LABEL_INDEX], tf.io.VarLenFeature)
 
 
@@ -291,9 +293,9 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     """Transforms raw features into what the Trainer reads; see `models.features` for both.
 
     Args:
-      inputs: the raw features, each [N, 1]; of multi-label data the label is sparse, unless all images have as many. Without
-        `image/pixels`, which other ExampleGens than ImageExampleGen do not write, all images are decoded.
-      custom_config: `TransformSettings`, as `packing.as_dict` has them.
+      inputs: the raw features, each [N, 1]; for multi-label data the label is sparse, unless all images have equally many
+        labels. Without `image/pixels`, which only ImageExampleGen writes, all images are decoded.
+      custom_config: `TransformSettings`, in the form of `packing.as_dict`.
 
     Returns:
       The transformed features.
@@ -303,7 +305,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     files = tf.reshape(inputs[features.ENCODED], [-1])
     limits = intensity_limits(files, image.percentiles) if image.intensity == "percentiles" else None
     if features.PIXELS in inputs:
-        # Ingestion has decoded the images of a run already, with the same functions; what a server gets it has not.
+        # Ingestion has already decoded the images of a run, with the same functions, but not the images that a server gets.
         pixels = tf.reshape(inputs[features.PIXELS], [-1])
         serialized = tf.cond(
             tf.reduce_any(tf.equal(pixels, "")),

@@ -1,7 +1,7 @@
-"""RandAugment (Cubuk et al. 2019, arXiv:1909.13719): for each image a few operations out of fourteen, of one strength.
+"""RandAugment (Cubuk et al. 2019, arXiv:1909.13719): for each image a few of fourteen operations, with the same strength.
 
-Operations and largest magnitudes are those of torchvision. `keras.layers.RandAugment` is not used: it draws the operations
-once for a whole batch, computes all of them, and shifts in one direction only.
+Operations and largest magnitudes are those of torchvision. `keras.layers.RandAugment` is not used, because it draws the
+operations once for a whole batch, computes all of them, and shifts in one direction only.
 """
 
 import math
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from models.affine import affine_transform
 
-# From an image float32 [height, width, channels], 0..255, and a magnitude -1..1 to such an image, not yet clipped.
+# From an image float32 [height, width, channels], 0..255, and a magnitude, -1..1, to such an image, not yet clipped.
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _LARGEST_SHEAR: Final = 0.3
@@ -26,10 +26,10 @@ def rand_augment(images: tf.Tensor, strength: float, seed: tf.Tensor, num_operat
     """Changes each image by its own random operations, one after the other.
 
     Args:
-      images: float32 [N, height, width, channels], 0..255; grey, RGB or RGBA, of which geometry alone changes the alpha.
+      images: float32 [N, height, width, channels], 0..255; grey, RGB or RGBA; only geometric operations change the alpha.
       strength: 0..1, the share of each operation's largest magnitude; 0.3 is the usual 9 of 30.
       seed: int32 [2].
-      num_operations: for each image, with repetition.
+      num_operations: number of operations for each image, drawn with repetition.
 
     Returns:
       float32 [N, height, width, channels], 0..255.
@@ -54,43 +54,43 @@ def _operate(image: tf.Tensor, drawn: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
 
 
 def colours(image: tf.Tensor) -> tf.Tensor:
-    """All channels but the alpha of an RGBA image."""
+    """All channels except the alpha of an RGBA image."""
     return image[..., :3]
 
 
 def with_alpha_of(image: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
-    """Changed colours with the alpha that the image has, if it has one."""
+    """Changed colours together with the alpha of the image, if it has one."""
     return tf.concat([changed, image[..., 3:]], axis=-1)
 
 
-def _moved(image: tf.Tensor, matrix: list[list[tf.Tensor | float]]) -> tf.Tensor:
+def _transform(image: tf.Tensor, matrix: list[list[tf.Tensor | float]]) -> tf.Tensor:
     matrices = tf.stack([tf.stack([tf.convert_to_tensor(value, tf.float32) for value in row]) for row in matrix])
     return affine_transform(image[tf.newaxis], matrices[tf.newaxis])[0]
 
 
 def _shear_x(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [[1.0, _LARGEST_SHEAR * magnitude, 0.0], [0.0, 1.0, 0.0]])
+    return _transform(image, [[1.0, _LARGEST_SHEAR * magnitude, 0.0], [0.0, 1.0, 0.0]])
 
 
 def _shear_y(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [[1.0, 0.0, 0.0], [_LARGEST_SHEAR * magnitude, 1.0, 0.0]])
+    return _transform(image, [[1.0, 0.0, 0.0], [_LARGEST_SHEAR * magnitude, 1.0, 0.0]])
 
 
 def _translate_x(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [[1.0, 0.0, _LARGEST_SHIFT * magnitude * image.shape[1]], [0.0, 1.0, 0.0]])
+    return _transform(image, [[1.0, 0.0, _LARGEST_SHIFT * magnitude * image.shape[1]], [0.0, 1.0, 0.0]])
 
 
 def _translate_y(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [[1.0, 0.0, 0.0], [0.0, 1.0, _LARGEST_SHIFT * magnitude * image.shape[0]]])
+    return _transform(image, [[1.0, 0.0, 0.0], [0.0, 1.0, _LARGEST_SHIFT * magnitude * image.shape[0]]])
 
 
 def _rotate(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     cos, sin = tf.cos(_LARGEST_ANGLE * magnitude), tf.sin(_LARGEST_ANGLE * magnitude)
-    return _moved(image, [[cos, sin, 0.0], [-sin, cos, 0.0]])
+    return _transform(image, [[cos, sin, 0.0], [-sin, cos, 0.0]])
 
 
 def _away_from(reference: tf.Tensor, image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    """Magnitudes above 0 exaggerate the difference from the reference, those below lessen it."""
+    """Changes the difference from the reference: magnitudes above 0 increase it, magnitudes below 0 reduce it."""
     return reference + (image - reference) * (1 + _LARGEST_BLEND * magnitude)
 
 
@@ -129,7 +129,7 @@ def _auto_contrast(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
 
 
 def _equalize(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    """Each level becomes the share of a channel's pixels below or at it, stretched so that the darkest becomes 0."""
+    """Each level becomes the share of the channel's pixels at or below it, stretched so that the darkest becomes 0."""
     del magnitude
     channels = image.shape[-1]
     level = tf.cast(tf.round(image), tf.int32) + 256 * tf.range(channels)
@@ -142,7 +142,7 @@ def _equalize(image: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    """Luma (ITU-R BT.601) of RGB, grey as it is; [height, width, 1]."""
+    """Luma (ITU-R BT.601) of RGB, or grey unchanged; [height, width, 1]."""
     return tf.reduce_sum(image * [0.299, 0.587, 0.114], axis=-1, keepdims=True) if image.shape[-1] == 3 else image
 
 

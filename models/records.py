@@ -1,14 +1,14 @@
-"""TFRecord files read one record after the other."""
+"""Reads TFRecord files one record after the other."""
 
 import tensorflow as tf
 
 
 def read_records(files: str | list[str]) -> tf.data.Dataset:
-    """Strings, the records of the files in their order.
+    """A data set of strings, the records of the files in their order.
 
-    Files whose names end in ".gz" are compressed, as those of TFX's own ExampleGens are.
-    Nothing of it is tuned while it runs: tf.data's thread for that can let an iterator's end wait for two seconds, which with
-    many short files is most of the time.
+    Files whose names end with ".gz" are compressed, as are those of TFX's own ExampleGens.
+    tf.data's autotuning is off: its thread can delay the end of an iterator by two seconds, which is most of the time if there
+    are many short files.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -1,6 +1,6 @@
-"""What the network and its training are told: records without defaults, which are the configuration's to have.
+"""Settings of the network and its training: records without defaults, because only the configuration has defaults.
 
-Imports no TensorFlow, so that whoever fills them in need not wait for it.
+Imports no TensorFlow, so that code that makes these records need not wait for it.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class AugmentSettings:
 
     Attributes:
       flip: each direction with probability 1/2.
-      shift: largest shift, as a share of height and width; what comes in is mirrored.
+      shift: largest shift, as a share of height and width; the gap is filled by mirroring at the edge.
       zoom: largest magnification or reduction, as a share: 1 / (1 + zoom) to 1 + zoom times as large.
       rotation: largest rotation to either side, as a share of a full turn.
       contrast: largest change of the contrast, as a share.
@@ -41,7 +41,7 @@ class AugmentSettings:
       mixup: alpha of MixUp (arXiv:1710.09412): each image is blended with its neighbour in the (shuffled) batch, the labels
         in the same proportion, which is drawn from Beta(alpha, alpha).
       cutmix: alpha of CutMix (arXiv:1905.04899): a rectangle is taken from the neighbour, labels in proportion to the area.
-        With `mixup` too, each batch takes one of the two at random.
+        If `mixup` is on as well, each batch gets one of the two at random.
     """
 
     flip: Flip
@@ -65,14 +65,14 @@ class ClassifierConfig:
       grey_input: as in `build_backbone`.
       min_level: the pyramid's finest level.
       max_level: the coarsest level.
-      coarse_levels: as in `FeaturePyramid`, and so `num_filters`, `bifpn_repeats`, `separable`, `norm` and `activation`.
+      coarse_levels: as in `FeaturePyramid`.
       num_filters: channels of the pyramid.
       fusion_type: as in `FeaturePyramid`; "none" leaves the pyramid out and puts one head on the map C<max_level>.
       bifpn_repeats: rounds of a bifpn.
       separable: whether the pyramid's 3x3 convolutions are depthwise separable.
-      norm: of the pyramid.
-      activation: of the pyramid.
-      shared_head: one head for all levels, instead of one a level.
+      norm: the pyramid's normalisation, as in `FeaturePyramid`.
+      activation: the pyramid's activation, as in `FeaturePyramid`.
+      shared_head: whether all levels share one head, instead of one head per level.
       pooling: how a level's map becomes a vector: the mean or the maximum of each channel, or `AttentionPooling`.
       combine: how the levels' logits become the answer: their mean, a dense layer on all of them, or `LearnedMean`.
       dropout: share of the pooled features that training drops before each head, 0..1.
@@ -98,7 +98,7 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How the network learns: the section `train` of the configuration, which says what each means."""
+    """How the network learns; the section `train` of the configuration describes each field."""
 
     epochs: int
     frozen_epochs: int
@@ -128,7 +128,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """All that one training goes by, the Trainer's or that of one of the Tuner's trials."""
+    """All settings of one training: the Trainer's, or that of one of the Tuner's trials."""
 
     image: ImageSettings
     augment: AugmentSettings
@@ -138,12 +138,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings(TrainingSettings):
-    """Of `training.run_fn`.
+    """Settings of `training.run_fn`.
 
     Attributes:
-      test_time_augmentation: views whose answers the exported model averages.
-      code: anything whose change must make the component run again.
-      checkpoints: folder below which an interrupted training is found again.
+      test_time_augmentation: the views whose answers the exported model averages, as in `inference.build_inference_model`.
+      code: a text whose change must make the component run again, such as a digest of code.
+      checkpoints: folder below which interrupted trainings have their checkpoints.
     """
 
     test_time_augmentation: TestTimeAugmentation
@@ -153,10 +153,10 @@ class TrainerSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NumberRange:
-    """Where the Tuner takes a number from, both ends included: whole numbers if `min` is one.
+    """The range that the Tuner takes a number from, including both ends; whole numbers if `min` is one.
 
     Attributes:
-      log: whether each order of magnitude is as likely as any other.
+      log: whether all orders of magnitude are equally likely.
     """
 
     min: int | float
@@ -170,13 +170,13 @@ SearchSpace = dict[str, NumberRange | Choices]  # by "section.key"
 
 @dataclass(frozen=True, kw_only=True)
 class TunerSettings(TrainingSettings):
-    """Of `tuning.tuner_fn`.
+    """Settings of `tuning.tuner_fn`.
 
     Attributes:
-      trials: their largest number.
-      algorithm: how the next values are found.
-      space: see `tuning.search_space`.
-      code: anything whose change must make the component run again.
+      trials: largest number of trials.
+      algorithm: how the values of the next trial are found.
+      space: the search space, see `tuning.search_space`.
+      code: a text whose change must make the component run again, such as a digest of code.
     """
 
     trials: int

@@ -1,32 +1,32 @@
-"""What can be said of an image in a few numbers, from some of its rows."""
+"""Summaries of an image in a few numbers, computed from some of its rows."""
 
 from typing import Final
 
 import tensorflow as tf
 
-_ROWS: Final = 32  # at most: of a large image they say as much as all
-_LUMA: Final = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as models.preprocessing has it
+_ROWS: Final = 32  # at most: in a large image they say as much as all rows
+_LUMA: Final = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in models.preprocessing
 
 
 def summarize(pixels: tf.Tensor, unit: float) -> tf.Tensor:
-    """Summaries of one decoded image, alpha left aside.
+    """Summaries of one decoded image, without its alpha.
 
-    They are of the rows whose number is a multiple of ceil(height / 32), which of images up to 32 rows are all.
+    They are computed from the rows whose number is a multiple of ceil(height / 32): all rows, if there are at most 32.
 
-    - mean: of the grey level (luma), 0..1.
+    - mean: mean of the grey level (luma), 0..1.
     - std: standard deviation of the grey level, 0..0.5.
-    - saturated: share of values, of all channels, at either end of the pixel type's range, 0..1.
-    - sharpness: standard deviation of the grey level's Laplacian (the sum of the four neighbours less four times the pixel, the
-      image being continued by its border), 0..4; the smaller, the more blurred.
+    - saturated: share of the values of all channels that are at an end of the pixel type's range, 0..1.
+    - sharpness: standard deviation of the grey level's Laplacian (the sum of the four neighbours minus four times the pixel;
+      beyond the border, the border pixels are repeated), 0..4; a blurred image has a small value.
 
     Args:
       pixels: uint8 or uint16 [height, width, 1 to 4].
-      unit: pixel value that is 1 of 255.
+      unit: pixel value that means 1 of 255.
 
     Returns:
       float32 [4], in the order of features.SUMMARIES.
     """
-    # This runs for every image: few operations, each on all that there is for it.
+    # This runs for every image: it has few operations, and each works on all values at once.
     height, _, channels = tf.unstack(tf.shape(pixels))
     white = 255.0 * unit
     rows = tf.range(0, height, (height + _ROWS - 1) // _ROWS)

@@ -1,4 +1,4 @@
-"""`tuner_fn` of the Tuner component: searches for hyperparameters by training for a few epochs with each set of them."""
+"""`tuner_fn` of the Tuner component: searches for hyperparameters by training a few epochs with each set of values."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ from models.settings import NumberRange, SearchSpace, TunerSettings
 from models.training import log as training_log
 from models.training import train_model, with_hyperparameters
 
-# INFO has a line for each trial; it carries `progress` as the records of `models.training` do.
+# INFO has one line per trial, which carries `progress` as the records of `models.training` do.
 log = logging.getLogger(__name__)
 
 _ORACLES: Final[dict[Algorithm, type[keras_tuner.Oracle]]] = {
@@ -28,14 +28,14 @@ _ORACLES: Final[dict[Algorithm, type[keras_tuner.Oracle]]] = {
 
 
 class TuningError(ValueError):
-    """No trial has come to a result."""
+    """No trial has given a result."""
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Sets up the search.
 
     Args:
-      fn_args: with `TunerSettings` as `custom_config`. The oracle draws from the seed `train.seed`.
+      fn_args: with `TunerSettings` as `custom_config`. The oracle's random numbers have the seed `train.seed`.
     """
     config = unpack(TunerSettings, fn_args.custom_config)
     monitor = config.train.monitor
@@ -43,14 +43,14 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
         objective=keras_tuner.Objective(monitor, "min" if monitor == "loss" else "max"),
         max_trials=config.trials,
         hyperparameters=search_space(config.space),
-        seed=config.train.seed % 2**31 + 1,  # KerasTuner takes 0 for no seed at all
-        max_consecutive_failed_trials=config.trials + 1,  # Search itself ends with an error if all have failed
+        seed=config.train.seed % 2**31 + 1,  # KerasTuner takes 0 as no seed
+        max_consecutive_failed_trials=config.trials + 1,  # instead, Search raises an error if all have failed
     )
     return TunerFnResult(tuner=Search(oracle, fn_args, config), fit_kwargs={})
 
 
 def search_space(space: SearchSpace) -> keras_tuner.HyperParameters:
-    """KerasTuner's form of a search space.
+    """Converts a search space to KerasTuner's form.
 
     Args:
       space: for each "section.key" choices of one type, or a range.
@@ -61,14 +61,14 @@ def search_space(space: SearchSpace) -> keras_tuner.HyperParameters:
             number = parameters.Int if isinstance(given.min, int) else parameters.Float
             number(name, given.min, given.max, sampling="log" if given.log else "linear")
         elif isinstance(given[0], bool):
-            parameters.Boolean(name)  # a Choice would turn them into 0 and 1
+            parameters.Boolean(name)  # a Choice would turn booleans into 0 and 1
         else:
             parameters.Choice(name, list(given))
     return parameters
 
 
 class Search(BaseTuner):
-    """Trains as the Trainer does, once for each set of values that the oracle gives; a trial that fails does not end it."""
+    """Trains as the Trainer does, once for each set of values from the oracle; a failed trial does not end the search."""
 
     def __init__(self, oracle: keras_tuner.Oracle, fn_args: FnArgs, config: TunerSettings) -> None:
         super().__init__(oracle, directory=fn_args.working_dir, project_name="search", overwrite=True)
@@ -76,7 +76,7 @@ class Search(BaseTuner):
         self._config = config
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
-        """Trains, and gives the objective's value on the eval split for the weights that the Trainer would export.
+        """Trains; returns the objective's value on the eval split, for the weights that the Trainer would export.
 
         Raises:
           ValueError: the value is not finite.
@@ -84,7 +84,7 @@ class Search(BaseTuner):
         config = with_hyperparameters(self._config, trial.hyperparameters.values)
         objective = self.oracle.objective.name
         in_search = _InSearch(len(self.oracle.end_order), self.oracle.max_trials, self._best())
-        keras.utils.clear_session()  # the last trial's model, which was in use until its end
+        keras.utils.clear_session()  # frees the last trial's model, which was in use until the trial's end
         training_log.addFilter(in_search)
         try:
             log_dir = os.path.join(self.get_trial_dir(trial.trial_id), "logs")
@@ -116,13 +116,13 @@ class Search(BaseTuner):
             raise TuningError(f"all {len(trials)} trials have failed, the first with {reason}")
 
     def _best(self) -> str:
-        """What is best so far, to be shown; empty before the first result."""
+        """The best result so far as text for a display; empty before the first result."""
         scores = [trial.score for trial in self.oracle.get_best_trials() if trial.score is not None]
         return f"  best eval {self.oracle.objective.name} {scores[0]:.3f}" if scores else ""
 
 
 class _InSearch(logging.Filter):
-    """Turns how far one training is into how far the search is; epochs are of interest to a display alone."""
+    """Turns the progress of one training into that of the search; epochs are only for a display, so their level is DEBUG."""
 
     def __init__(self, ended: int, trials: int, best: str) -> None:
         super().__init__()

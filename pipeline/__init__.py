@@ -1,1 +1,1 @@
-"""What runs, and where: configuration, the DAG, its runners, what runs leave, and the `fpn` command (cli.py)."""
+"""What runs, and where: configuration, the DAG, its runners, the records of runs, and the `fpn` command (cli.py)."""

@@ -14,7 +14,8 @@ from pipeline.commands import cluster, look, train, use
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 3 not blessed, 2 bad usage or input, 1 anything else."""
     options = _parser().parse_args(arguments)
-    gc.set_threshold(50_000, 20, 20)  # TensorFlow and TFX make so many objects that collecting takes a tenth of the start-up
+    # With Python's thresholds, collecting the many objects of TensorFlow and TFX takes a tenth of the start-up.
+    gc.set_threshold(50_000, 20, 20)
     try:
         return options.call(options)
     except UserError as error:
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_and_exit() -> None:
-    """`main` as a process, which ends at once: to free what TensorFlow and TFX have made, object by object, takes a second."""
+    """Runs `main` and ends the process at once: freeing all objects of TensorFlow and TFX would take a second."""
     status = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()

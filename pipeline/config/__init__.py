@@ -1,1 +1,1 @@
-"""The typed configuration, a module for each group of sections; loading.py reads it from YAML."""
+"""The typed configuration, one module for each group of sections; loading.py reads it from YAML."""

@@ -110,7 +110,7 @@ class BeamConfig(Section):
 
     @property
     def engine_is_here(self) -> bool:
-        """Whether the engine runs on the machine that the components run on."""
+        """Whether the engine runs on the same machine as the components."""
         if self.runner == "local":
             return True
         if self.runner == "dataflow":
@@ -126,7 +126,7 @@ class BeamConfig(Section):
 
 
 def is_here(address: str | None) -> bool:
-    """Whether HOST:PORT is of this machine, as it is if none is given."""
+    """Whether HOST:PORT is an address of this machine; True for None."""
     if address is None:
         return True
     host = re.sub("^https?://", "", address).partition(":")[0]

@@ -1,4 +1,4 @@
-"""Where the images are, how they are taken in, and what the network sees of them."""
+"""Where the images are, how they are ingested, and what the network sees of them."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from pipeline.config.section import Count, Positive, Range, Section, Share
 
 
 class SplitsConfig(Section):
-    """Hash buckets of each split; a split's share is its buckets over the sum of all."""
+    """Number of hash buckets of each split; a split's share is its number over the sum of all."""
 
     train: Count = Field(8, description="hash buckets of the split that fits the model")
     eval: Count = Field(1, description="hash buckets of the split that stops training early")
@@ -33,7 +33,7 @@ class ColumnsConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the images are and how they are taken in."""
+    """Where the images are and how they are ingested."""
 
     path: str = Field(
         description="folder of class folders, of train/eval/test folders of these, with a manifest, of TFRecord files or of a "

@@ -6,7 +6,7 @@ from pipeline.config.section import Count, Section
 
 
 class RegistryConfig(Section):
-    """The MLflow model registry that is told of pushed versions."""
+    """The MLflow model registry that pushed versions are registered with."""
 
     uri: str = Field(description="of the tracking server, such as http://mlflow:5000, or of a local store, as MLflow takes it")
     model: str | None = Field(None, description="name of the registered model; the pipeline's if not given")
@@ -29,7 +29,7 @@ class PushConfig(Section):
 
 
 class ScoreConfig(Section):
-    """Images without labels, answered by each blessed model, or by `fpn score`."""
+    """Images without labels, which each blessed model or `fpn score` classifies."""
 
     path: str | None = Field(
         None, description="folder of images as `data.path`, labelled or not, that each run answers if its model is blessed"

@@ -9,7 +9,7 @@ from pipeline.config.section import Count, Positive, Section
 
 
 class ThresholdConfig(Section):
-    """A bound on a metric that a model must keep to be blessed."""
+    """A bound on a metric, which a model must meet to be blessed."""
 
     metric: str = Field(description="name, as in docs/evaluation.md; computed though `evaluate.metrics` does not list it")
     lower: float | None = Field(None, description="value must be at least this")
@@ -85,7 +85,7 @@ class EvaluateConfig(Section):
 
 
 class CardConfig(Section):
-    """What the model card says and no program can know."""
+    """What the model card says, but no program can know."""
 
     intended_use: str = Field("", description="what the model is for, and for whom")
     out_of_scope: str = Field("", description="what it must not be used for")
@@ -96,7 +96,7 @@ class CardConfig(Section):
 
 
 class CheckConfig(Section):
-    """The exported model, asked as a server would ask it, before it is pushed."""
+    """A check of the exported model before it is pushed: it is called as a server would call it."""
 
     enabled: bool = Field(True, description="check the exported model before it is pushed; one that fails is not pushed")
     images: Count = Field(64, description="test images that it is asked about")

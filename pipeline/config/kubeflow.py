@@ -21,7 +21,7 @@ _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10
 
 
 def quantity(text: str) -> float:
-    """A quantity of Kubernetes as a number: "500m" is 0.5 cores, "2Gi" is 2**31 bytes."""
+    """A Kubernetes quantity as a number: "500m" is 0.5 cores, "2Gi" is 2**31 bytes."""
     number = text.rstrip("mkMGTi")
     return float(number) * _UNITS[text[len(number) :]]
 
@@ -30,11 +30,11 @@ TolerationOperator = Literal["Equal", "Exists"]
 TaintEffect = Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"]
 ImagePullPolicy = Literal["Always", "IfNotPresent", "Never"]
 VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # of a claim or a secret in Kubernetes
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # a claim's or a secret's
 
 
 class TolerationConfig(Section):
-    """A taint of nodes on which pods may run all the same."""
+    """A taint of nodes; pods may run on these nodes all the same."""
 
     key: str = Field("", description="of the taint; any if not given")
     operator: TolerationOperator = Field("Equal", description="how the value is compared")
@@ -79,7 +79,7 @@ class PodConfig(Section):
 
 
 class OwnPodConfig(Section):
-    """The same of one component, as far as it differs."""
+    """What one component's container gets, as far as it differs from `pod`."""
 
     cpu_request: Cpu | None = None
     cpu_limit: Cpu | None = None
@@ -93,7 +93,7 @@ class OwnPodConfig(Section):
 
 
 class SecretConfig(Section):
-    """A secret of the cluster, in environment variables, or as files."""
+    """A secret of the cluster, given to containers in environment variables or as files."""
 
     name: ObjectName = Field(description="of the secret")
     env: dict[VariableName, str] = Field({}, description="environment variables, each with the key in the secret that it takes")
@@ -138,10 +138,10 @@ class KubeflowConfig(Section):
     image_pull_secrets: list[ObjectName] = Field([], description="secrets with access to the registry of the image")
 
     def pod_of(self, component: str) -> PodConfig:
-        """What a component's container gets: `pod`, and over it the component's own.
+        """What a component's container gets: the values of `pod`, replaced by the component's own where there are any.
 
         Raises:
-          ValueError: they don't fit together.
+          ValueError: the values don't fit together.
         """
         own = self.components.get(component)  # type: ignore[call-overload]
         if own is None:
@@ -156,7 +156,7 @@ class KubeflowConfig(Section):
 
     @model_validator(mode="after")
     def _pods_are_valid(self) -> "KubeflowConfig":
-        """Refuses what Kubernetes would refuse when a pod starts."""
+        """Rejects what Kubernetes would reject when a pod starts."""
         mounts = [Mount("claim", volume.claim, volume.path) for volume in self.volumes]
         mounts += [Mount("secret", secret.name, secret.path) for secret in self.secrets if secret.path]
         if self.shared_memory:

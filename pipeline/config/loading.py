@@ -24,9 +24,9 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
     """Reads a configuration file.
 
     Args:
-      path: a YAML file; None for defaults alone, where data is given.
-      data: replaces `data.path`, and a built-in data set with it.
-      overrides: "section.key=value" each, with the value in YAML; later ones win.
+      path: a YAML file; None for the defaults, if `data` is given.
+      data: replaces `data.path`; a built-in data set (`data.sample`) is then not used.
+      overrides: texts "section.key=value" with the value in YAML; later ones win.
 
     Raises:
       UserError: the file can't be read, a key is unknown, or a value does not fit.
@@ -56,7 +56,7 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
 
 
 def dump_config(config: Config) -> str:
-    """The whole configuration with all defaults, as a YAML file that `load_config` reads as the same."""
+    """The whole configuration with all defaults, as YAML text; `load_config` reads it as the same configuration."""
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -75,5 +75,5 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     try:
         section[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
-        shown = keys if keys == "metadata" else override  # whose value may hold a password
+        shown = keys if keys == "metadata" else override  # the value may hold a password
         raise UserError(f"--set {shown}: the value is not YAML") from error

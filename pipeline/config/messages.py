@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line a mistake."""
+"""What is wrong with a configuration, one line per mistake."""
 
 import difflib
 import types
@@ -9,12 +9,12 @@ from pydantic import BaseModel
 
 
 def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
-    """One line on what is wrong with a key, and the cure.
+    """One line that says what is wrong with a key, and how to correct it.
 
     Args:
-      detail: an error of pydantic.
-      section: what was validated.
-      within: the key that holds it.
+      detail: one of pydantic's errors.
+      section: the section that was validated.
+      within: the key that holds this section; "" for the whole configuration.
     """
     keys = [str(key) for key in detail["loc"]]
     shown = [within, *keys] if within else keys
@@ -30,7 +30,7 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     if not name:
         return message
     message = message[0].lower() + message[1:]
-    hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # it may hold a password
+    hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # the value may hold a password
     return f"{name}: {message}" + ("" if hidden else f", is {detail['input']!r}")
 
 

@@ -6,22 +6,22 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306}
 _OPTIONS: Final = {"postgresql": ("sslmode",), "mysql": ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_cipher")}
-_SSL_MODES: Final = ("disable", "allow", "prefer")  # what ML Metadata's PostgreSQL client, made without TLS, can do
+_SSL_MODES: Final = ("disable", "allow", "prefer")  # the modes of ML Metadata's PostgreSQL client, which is built without TLS
 _QUOTE: Final = "write special characters of user and password as %XX (@ is %40, / is %2F, : is %3A)"
 
 
 @dataclass(frozen=True)
 class MetadataServer:
-    """A database on a server. As text it is a URL without the password.
+    """A database on a server; `str` gives its URL without the password.
 
     Attributes:
       system: "postgresql" or "mysql" (MariaDB, too).
       host: name or address.
-      port: of TCP.
-      user: of the database.
-      database: its name.
-      options: of the connection, such as {"sslmode": "disable"}.
-      password: if the URL has one; it is in no text that is made of this object.
+      port: TCP port.
+      user: name of the database's user.
+      database: name of the database.
+      options: options of the connection, such as {"sslmode": "disable"}.
+      password: the URL's password, if it has one; no text made from this object contains it.
     """
 
     system: str
@@ -39,10 +39,10 @@ class MetadataServer:
 
 
 def parse_metadata_server(value: Any) -> MetadataServer:
-    """Reads `postgresql://user:password@host:port/database?option=value`, or `mysql://...`; port and password may be left out.
+    """Reads `postgresql://user:password@host:port/database?option=value`, or `mysql://...`; port and password are optional.
 
     Raises:
-      ValueError: it can't be used. The text never has the value in it, which may hold a password.
+      ValueError: the URL can't be used. The message never contains the value, which may hold a password.
     """
     if isinstance(value, MetadataServer):
         return value
@@ -54,7 +54,7 @@ def parse_metadata_server(value: Any) -> MetadataServer:
     try:
         url = urlsplit(value)
         port = url.port
-    except ValueError as error:  # whose text may have a part of the password
+    except ValueError as error:  # its text may contain a part of the password
         raise ValueError(f"host or port can't be read; {_QUOTE}") from error
     database = unquote(url.path.removeprefix("/"))
     if "/" in url.path.removeprefix("/") or url.fragment:

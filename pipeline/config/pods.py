@@ -1,4 +1,4 @@
-"""What Kubernetes makes of a container's values, and which names it refuses for a pod's volumes."""
+"""How Kubernetes changes the values of a container, and which names it refuses for a pod's volumes."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-# Volumes that Kubeflow Pipelines (2.17) and Argo put into each pod, and the folders that these are mounted at.
+# Volumes that Kubeflow Pipelines (2.17) and Argo put into each pod, and the folders where they are mounted.
 _RESERVED_NAMES: Final = frozenset(
     f"{name}-scratch" for name in ("dot-cache", "dot-config", "dot-local", "gcs", "minio", "s3")
 ) | {"kfp-launcher", "tmp-dir-argo", "var-run-argo"}
@@ -15,7 +15,7 @@ _RESERVED_PATHS: Final = frozenset(
     ["/.cache", "/.config", "/.local", "/gcs", "/kfp-launcher", "/minio", "/s3", "/var/run/argo"]
 )
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-# The launcher talks to the services of Kubeflow, in which the object store is, too, and to Kubernetes' API by its address.
+# The launcher talks to Kubeflow's services, of which the object store is one, and to Kubernetes' API by its address.
 _CLUSTER: Final = (
     "localhost",
     "127.0.0.1",
@@ -36,8 +36,8 @@ class Mount:
 
     Attributes:
       kind: "claim", "secret", "folder" (an empty one) or "config map".
-      name: of what is mounted, which is the volume's name, too.
-      path: where in the container.
+      name: name of what is mounted; it is the volume's name, too.
+      path: where it is mounted in the container.
     """
 
     kind: str
@@ -45,15 +45,15 @@ class Mount:
     path: str
 
 
-SHARED_MEMORY: Final = Mount("folder", "shared-memory", "/dev/shm")  # of the Trainer and the Tuner
+SHARED_MEMORY: Final = Mount("folder", "shared-memory", "/dev/shm")  # for the Trainer and the Tuner
 
 
 def volume_errors(mounts: Iterable[Mount]) -> list[str]:
-    """Why Kubernetes would refuse a pod with these volumes, a sentence per reason; nothing if it takes them.
+    """Why Kubernetes would refuse a pod with these volumes, one sentence per reason; empty if it accepts them.
 
-    Kubeflow Pipelines names a pod's volume after the claim or the secret. A volume's name is a DNS label, which is narrower
-    than a claim's name, and a pod merges volumes by name. So one claim may be at several paths, but not a claim and a secret
-    of one name. Mounts are merged by path.
+    Kubeflow Pipelines names a pod's volume after the claim or the secret. A volume's name must be a DNS label, which allows
+    less than a claim's name does. A pod merges volumes by name: one claim may be at several paths, but a claim and a secret
+    must not have the same name. Mounts are merged by path.
     """
     mounts = list(mounts)
     errors = []
@@ -81,19 +81,19 @@ def volume_errors(mounts: Iterable[Mount]) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """A text that Kubernetes puts into a container as it was: of its `$$` it makes `$`, and it fills in `$(NAME)`."""
+    """Escapes a text, so that it arrives unchanged: Kubernetes turns `$$` into `$`, and replaces `$(NAME)`."""
     return text.replace("$", "$$")
 
 
 def environment(variables: dict[str, str], secret_variables: Collection[str] = ()) -> dict[str, str]:
-    """A pod's variables as its specification must have them.
+    """A pod's environment variables in the form that its specification needs.
 
-    A proxy holds for the launcher as well, which runs in the same container and must reach the services of the cluster by
-    itself. So wherever there is a proxy, `NO_PROXY` names them, besides what it is given.
+    A proxy applies to the launcher as well, which runs in the same container and must reach the cluster's services without
+    it. So if there is a proxy, these services are added to `NO_PROXY`.
 
     Args:
-      variables: as the container is to see them.
-      secret_variables: names of those that it gets from secrets.
+      variables: the variables that the container is to see.
+      secret_variables: names of the variables that it gets from secrets.
     """
     found = {name: escaped(value) for name, value in variables.items()}
     if has_proxy(variables, secret_variables):

@@ -10,7 +10,7 @@ from pipeline.config.section import Count, Section
 
 
 class RangeConfig(Section):
-    """Where the Tuner takes a number from."""
+    """The range that the Tuner takes a number from."""
 
     min: int | float
     max: int | float
@@ -28,7 +28,7 @@ class RangeConfig(Section):
         return self
 
     def steps(self) -> list[int | float]:
-        """The values from min to max, `step` apart: a difference, or with log a factor."""
+        """The values from min to max in steps of `step`, which is a difference, or with log a factor."""
         assert self.step is not None
         if self.log:
             count = math.floor(math.log(self.max / self.min, self.step) + 1e-9) + 1
@@ -40,7 +40,7 @@ class RangeConfig(Section):
 
 
 class TuneConfig(Section):
-    """A search for hyperparameters before the training, which then takes the best."""
+    """A search for hyperparameters before the training, which then uses the best ones."""
 
     enabled: bool = Field(False, description="search before training")
     trials: Count = Field(10, description="sets of values to try; fewer if the space has fewer")
@@ -57,7 +57,7 @@ class TuneConfig(Section):
     @field_validator("space", mode="before")
     @classmethod
     def _flat(cls, space: Any) -> Any:
-        """`--set tune.space.train.learning_rate=...` nests what a file writes with dots."""
+        """Flattens nested keys: `--set tune.space.train.learning_rate=...` nests what a file writes with dots."""
         if not isinstance(space, dict):
             return space
         flat: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""The whole configuration, and what its sections ask of each other."""
+"""The whole configuration, and the rules between its sections."""
 
 import difflib
 from typing import Annotated, Any
@@ -22,13 +22,13 @@ _LOSS_KEYS = (
     "train.focal_gamma",
     "train.label_smoothing",
     "train.class_weights",
-)  # losses under different ones can't be compared
+)  # losses under different values of these keys can't be compared
 
 
 class Config(Section):
     """The whole configuration of a pipeline."""
 
-    # A version on Kubeflow is named by this and 13 characters more, and 127 are the most that its server takes.
+    # The name of a version on Kubeflow is this name and 13 more characters; its server takes 127 at most.
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=114)] = Field(
         description="of the pipeline: at most 114 lower-case letters, digits and hyphens"
     )
@@ -63,15 +63,15 @@ class Config(Section):
         if self.tune.enabled and not self.tune.space:
             raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")
         for key, value in self.tune.space.items():
-            self.tune.space[key] = _tunable(self, key, value)
+            self.tune.space[key] = _search_values(self, key, value)
         return self
 
 
-def _tunable(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]:
-    """What the Tuner draws a key's values from: choices, each as the key itself would take it, or {"min", "max", "log"}.
+def _search_values(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]:
+    """What the Tuner draws a key's values from: choices, converted to the key's own type, or {"min", "max", "log"}.
 
     Raises:
-      ValueError: there is no such key, or it can't take these values.
+      ValueError: there is no such key, or the key can't take these values.
     """
     name = f"tune.space.{key}"
     known = [f"{section}.{item}" for section in TUNED_SECTIONS for item in type(getattr(config, section)).model_fields]
@@ -83,15 +83,19 @@ def _tunable(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]
     if key in _LOSS_KEYS and config.train.monitor == "loss":
         raise ValueError(f"{name}: changes what the loss measures; compare trials by train.monitor: accuracy, or f1")
     if isinstance(value, list):
-        choices = [_checked(config, key, choice) for choice in value]
+        choices = [_parse_choice(config, key, choice) for choice in value]
     elif isinstance(value, dict):
         try:
             range_ = RangeConfig.model_validate(value)
         except ValidationError as error:
             raise ValueError(explain(error.errors()[0], RangeConfig, name)) from error
         if range_.step is None:
-            return {"min": _checked(config, key, range_.min), "max": _checked(config, key, range_.max), "log": range_.log}
-        choices = [_checked(config, key, choice) for choice in range_.steps()]
+            return {
+                "min": _parse_choice(config, key, range_.min),
+                "max": _parse_choice(config, key, range_.max),
+                "log": range_.log,
+            }
+        choices = [_parse_choice(config, key, choice) for choice in range_.steps()]
     else:
         raise ValueError(f"{name}: write a list of choices, or {{min: ..., max: ...}}")
     if None in choices:
@@ -101,8 +105,8 @@ def _tunable(config: Config, key: str, value: Any) -> list[Any] | dict[str, Any]
     return choices
 
 
-def _checked(config: Config, key: str, choice: Any) -> Any:
-    """A choice as it is in a configuration with it: 1 becomes 1.0 where the key is a float."""
+def _parse_choice(config: Config, key: str, choice: Any) -> Any:
+    """A choice as the configuration would hold it: 1 becomes 1.0 if the key is a float."""
     section, _, item = key.partition(".")
     content = config.model_dump(by_alias=True, exclude={"tune"})
     content[section][item] = choice

@@ -1,1 +1,1 @@
-"""The DAG, readable from top to bottom in pipeline.py, and what its nodes are given."""
+"""The DAG, readable from top to bottom in pipeline.py, and the settings of its nodes."""

@@ -1,4 +1,4 @@
-"""How much of the data TFX's components take at a time."""
+"""How much data TFX's components take at a time."""
 
 from typing import Final
 
@@ -9,10 +9,9 @@ _BYTES: Final = 2**22
 
 
 def bound_batches() -> None:
-    """Batches of records end at 4 MiB instead of at 1,000 records, which of large images would be gigabytes.
+    """Ends batches of records at 4 MiB instead of at 1,000 records, which would be gigabytes of large images.
 
-    To be called before a pipeline is built. TFX's own bound in bytes is 20 MiB, of which Transform holds half a dozen copies at
-    once.
+    Call it before a pipeline is built. TFX's own bound is 20 MiB, and Transform holds half a dozen copies of a batch at once.
     """
     flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
     batch_util._TARGET_BATCH_BYTES_SIZE = _BYTES

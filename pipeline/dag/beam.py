@@ -1,4 +1,4 @@
-"""The configuration's section `beam` as Apache Beam's options, and what an engine needs before anything starts."""
+"""The configuration's section `beam` as Apache Beam's options, and checks of an engine before anything starts."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from base.errors import UserError
 from pipeline.config.beam import BeamConfig, is_here
 
-# Naming an image, also where there are no containers, keeps every Beam component from packing all of TFX for the workers.
+# Without the name of an image, every Beam component would pack all of TFX for the workers, even if there are no containers.
 _NO_IMAGE = "--sdk_container_image=none"
 
 
@@ -17,7 +17,7 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
         # Not Beam's default runner, which first tries to fetch a binary.
         return ["--runner=FnApiRunner", _NO_IMAGE, *beam.options]
     if beam.runner == "dataflow":
-        arguments = _given(
+        arguments = _options(
             runner="DataflowRunner",
             project=beam.project,
             region=beam.region,
@@ -28,7 +28,7 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
         )
         return [*arguments, *beam.options]
     image = beam.sdk_container_image
-    arguments = _given(
+    arguments = _options(
         runner={"flink": "FlinkRunner", "spark": "SparkRunner", "portable": "PortableRunner"}[beam.runner],
         job_endpoint=beam.job_endpoint,
         environment_type=(beam.environment or "loopback").upper(),
@@ -36,18 +36,18 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
         setup_file=_absolute(beam.setup_file),
     )
     if beam.runner == "flink":
-        arguments += _given(
+        arguments += _options(
             flink_version=beam.flink_version,
             flink_master=beam.flink_master,
             parallelism=beam.parallelism,
             flink_job_server_jar=_absolute(beam.job_server_jar),
         )
     if beam.runner == "spark":
-        arguments += _given(spark_master_url=beam.spark_master, spark_job_server_jar=_absolute(beam.job_server_jar))
+        arguments += _options(spark_master_url=beam.spark_master, spark_job_server_jar=_absolute(beam.job_server_jar))
     return [*arguments, f"--sdk_container_image={image}" if image else _NO_IMAGE, *beam.options]
 
 
-def _given(**values: str | int | None) -> list[str]:
+def _options(**values: str | int | None) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
@@ -60,7 +60,7 @@ def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
 
     Args:
       beam: the configuration's section.
-      paths: what workers read or write, by what a person set it with ("data.path").
+      paths: what workers read or write, by the setting that gives it ("data.path").
 
     Raises:
       UserError: a file or Java is missing, or workers can't reach a path.
@@ -82,17 +82,17 @@ def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
 
 
 def check_engine_of_containers(beam: BeamConfig, data_path: str, root: str) -> None:
-    """Finds what would stop the engine of a pipeline whose components are containers, where that pipeline is compiled.
+    """Finds, while a pipeline of containers is compiled, what would stop its Beam engine.
 
-    Java and Beam's job server must be in the image, which can't be known here.
+    Java and Beam's job server must be in the image; this can't be checked here.
 
     Args:
       beam: the configuration's section.
-      data_path: what workers read, as a container sees it.
-      root: URI for what they write.
+      data_path: path of what workers read, as a container sees it.
+      root: URI below which they write.
 
     Raises:
-      UserError: an address or a file is of the machine that compiles, or workers can't reach a path.
+      UserError: an address or a file belongs to the machine that compiles, or workers can't reach a path.
     """
     if beam.runner == "local":
         return

@@ -1,4 +1,4 @@
-"""A digest of the project's code that a step uses, so that changed code runs again instead of coming from the cache."""
+"""A digest of the project's code that a step uses: if the code has changed, the step runs instead of using the cache."""
 
 import ast
 import hashlib
@@ -9,7 +9,7 @@ _PACKAGES = ("base", "models", "storage", "images", "evaluation", "components", 
 
 
 def code_digest(module: str) -> str:
-    """SHA-256 over the source of a module and of everything of this project that it imports, directly or not.
+    """SHA-256 over the source of a module and of all modules of this project that it imports, directly or not.
 
     Args:
       module: dotted name, such as "models.training".
@@ -25,7 +25,7 @@ def code_digest(module: str) -> str:
         except ModuleNotFoundError:
             spec = None
         if spec is None or spec.origin is None:
-            continue  # not a module but a name in one
+            continue  # not a module, but a name in one
         sources[name] = Path(spec.origin).read_bytes()
         for node in ast.walk(ast.parse(sources[name])):
             if isinstance(node, ast.Import):
@@ -36,7 +36,7 @@ def code_digest(module: str) -> str:
 
 
 def project_digest() -> str:
-    """SHA-256 over the source of all of the project's packages, to tell whether two runs were made by the same code."""
+    """SHA-256 over the source of all the project's packages, to tell whether the same code made two runs."""
     root = Path(__file__).parents[2]
     return _digest(
         {str(path.relative_to(root)): path.read_bytes() for package in _PACKAGES for path in (root / package).rglob("*.py")}

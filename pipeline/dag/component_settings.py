@@ -1,4 +1,4 @@
-"""The configuration's sections as the settings of components. No TensorFlow; what the Evaluator is told is in `evaluation`."""
+"""The configuration's sections as the settings of components, without TensorFlow. For the Evaluator see `eval_config`."""
 
 from typing import Any
 
@@ -43,20 +43,20 @@ def source_settings(config: DataConfig, *, folds: int | None = None, labelled: b
     """How the data set is found.
 
     Args:
-      config: the section.
-      folds: of a cross-validation.
-      labelled: whether it is for training.
+      config: the section `data`.
+      folds: number of folds of a cross-validation; None for the usual splits.
+      labelled: whether the images have labels, as those for training do.
     """
     return unpack(SourceSettings, {**config.model_dump(), "folds": folds, "labelled": labelled})
 
 
 def file_settings(config: Config) -> FileSettings:
-    """How its files are read."""
+    """How the data set's files are read."""
     return unpack(FileSettings, {**config.data.model_dump(), **config.image.model_dump()})
 
 
 def ingestion_settings(config: Config, folds: int | None = None) -> IngestionSettings:
-    """How it is taken in."""
+    """How the data set is ingested."""
     return unpack(
         IngestionSettings,
         {
@@ -96,22 +96,25 @@ def _training(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def check_settings(config: Config, splits: Splits) -> CheckSettings:
-    """What ModelCheck goes by. A network of 16 bits rounds by up to 1 % in other places for batches of other sizes."""
+    """Settings of ModelCheck; by default, a network of 16 bits may differ more.
+
+    It rounds differently in batches of different sizes, so that its answers to the same image differ by up to 1 %.
+    """
     given = config.check.max_difference
     largest = given if given is not None else 0.02 if config.train.mixed_precision else 1e-5
     return unpack(CheckSettings, {**config.check.model_dump(), "max_difference": largest, "splits": splits.test})
 
 
 def pusher_settings(config: Config) -> PusherSettings:
-    """What the Pusher goes by."""
+    """Settings of the Pusher."""
     return PusherSettings(pipeline=config.name, keep=config.push.keep)
 
 
 def inferrer_settings(config: Config) -> InferrerSettings:
-    """What the BulkInferrer goes by."""
+    """Settings of the BulkInferrer."""
     return InferrerSettings(batch_size=config.score.batch_size, groups=group_rule(config.evaluate.groups))
 
 
 def group_rule(config: GroupsConfig) -> GroupRule:
-    """How a group is answered."""
+    """How the images of a group give one answer."""
     return unpack(GroupRule, config.model_dump())

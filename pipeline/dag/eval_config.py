@@ -1,4 +1,4 @@
-"""Configuration to what the Evaluator is told: TFMA's EvalConfig, and the settings beside it."""
+"""Turns the configuration into the Evaluator's settings: TFMA's EvalConfig, and what goes beside it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,12 +20,12 @@ from pipeline.dag.splits import Splits
 
 
 def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Sequence[str], *, judged: bool) -> EvaluatorSettings:
-    """The section `evaluate`, with its metrics and slices complete.
+    """The Evaluator's settings from the section `evaluate`, with complete lists of metrics and slices.
 
     Args:
-      config: the section.
+      config: the section `evaluate`.
       multi_label: whether an image can have any number of classes.
-      splits: to measure on.
+      splits: the splits to measure on.
       judged: whether the thresholds apply.
 
     Raises:
@@ -75,7 +75,7 @@ def with_thresholds(settings: EvaluatorSettings, thresholds: Any) -> EvaluatorSe
 
 
 def format_settings(config: Config, splits: Splits) -> FormatSettings:
-    """What ModelFormats is told of the sections `export` and `evaluate`.
+    """Settings of ModelFormats from the sections `export` and `evaluate`.
 
     Raises:
       UserError: a threshold does not fit.
@@ -97,10 +97,10 @@ def _thresholds(given: Iterable[ThresholdConfig]) -> tuple[Threshold, ...]:
 
 
 def build_eval_config(settings: EvaluatorSettings) -> config_pb2.EvalConfig:
-    """TFMA's configuration of what `evaluation_settings` has made; the thresholds are judged beside it.
+    """TFMA's configuration for settings that `evaluation_settings` has made, without the thresholds.
 
-    TFMA knows no thresholds on slices by two features, on the worst of some slices, or on groups, and with a least slice size
-    it fails all of them as soon as any slice is too small.
+    The thresholds are judged outside of TFMA. It knows none on slices by two features, on the worst of some slices, or on
+    groups, and with a least slice size all of its thresholds fail as soon as any slice is too small.
     """
     settings_of_metrics = {"names": settings.metrics, "multi_label": settings.multi_label, "name": "classification"}
     metric = config_pb2.MetricConfig(

@@ -1,4 +1,4 @@
-"""Which of the ingested splits a run trains and tests on."""
+"""The ingested splits that a run trains, watches and tests on."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ class Splits:
     """The ingested splits in their roles: the model is fitted on `train`, watched on `eval` and evaluated on `test`.
 
     Attributes:
-      folds: number of folds that ingestion makes instead of train, eval and test; None for these.
+      folds: number of folds that ingestion makes instead of train, eval and test; None if it makes these three.
     """
 
     train: tuple[str, ...]
@@ -24,11 +24,13 @@ TRAIN_EVAL_TEST: Final = Splits(("train",), ("eval",), ("test",))
 
 
 def fold_splits(number: int, folds: int) -> Splits:
-    """The roles in one run of a cross-validation: the fold tests, the next one (the first after the last) watches.
+    """Roles of the folds in one run of a cross-validation.
+
+    The given fold is `test`, the next one `eval` (after the last comes the first), and all others are `train`.
 
     Args:
-      number: of the fold that tests, 1 to `folds`.
-      folds: 3 or more.
+      number: number of the fold to test on, 1 to `folds`.
+      folds: number of folds, 3 or more.
     """
     names = source.fold_names(folds)
     test, watched = names[number - 1], names[number % folds]

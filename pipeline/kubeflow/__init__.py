@@ -1,1 +1,1 @@
-"""The pipeline on Kubeflow Pipelines: compiler, checks, the server's client, what containers start."""
+"""The pipeline on Kubeflow Pipelines: compiler, checks, the server's client, the containers' entry point."""

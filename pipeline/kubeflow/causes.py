@@ -1,4 +1,4 @@
-"""Why a run on Kubeflow Pipelines has failed: what the server says of its tasks, or else the end of their logs."""
+"""Why a run on Kubeflow Pipelines has failed: what the server says about its tasks, or else the end of their logs."""
 
 import base64
 import contextlib
@@ -12,13 +12,13 @@ from urllib.parse import quote
 import kfp_server_api
 import urllib3
 
-_LINES: Final = 20  # of a cause
-_LINE: Final = 500  # characters
-_TAIL: Final = 64 * 1024  # bytes of a log that are kept
+_LINES: Final = 20  # of a cause, at most
+_LINE: Final = 500  # characters of a line, at most
+_TAIL: Final = 64 * 1024  # bytes kept from the end of a log
 _LOG: Final = 256 * 1024 * 1024  # bytes: a larger log is not read to its end
 _CHUNK: Final = 64 * 1024
 _FAILED: Final = "FAILED"
-_ARTIFACTS: Final = ("executor-logs", "executor-logs-0", "main-logs")  # of the launcher, and of Argo
+_ARTIFACTS: Final = ("executor-logs", "executor-logs-0", "main-logs")  # logs of the launcher, and of Argo
 _EXECUTOR: Final = re.compile(r"executor(\(\d+\))?")
 _POD: Final = re.compile(r"(?P<workflow>.+?)-(?:retry-)?system-[a-z-]+-(?P<hash>\d+)")
 _NODE: Final = re.compile(r"(?P<workflow>.+)-(?P<hash>\d+)")
@@ -35,7 +35,7 @@ class Failure:
     Attributes:
       task: its name; "" for the run as a whole.
       cause: one line, or the last lines of its log; "" if the server gives none.
-      pod: where its log may be; "" if the server does not tell.
+      pod: name of the pod that may have its log; "" if the server does not say.
     """
 
     task: str
@@ -44,21 +44,21 @@ class Failure:
 
 
 def find_failures(run: Any, tasks: list[str], api: kfp_server_api.ApiClient, namespace: str | None) -> list[Failure]:
-    """The failed tasks of a run that has ended, each with its cause.
+    """Finds the failed tasks of a run that has ended, each with its cause.
 
-    A task's own error comes first, then the last error in its history, then its log. Of a log of which nothing but the words of
-    the launcher follow a line `fpn: MESSAGE`, the message is the cause; of others, the last lines are.
+    The cause is a task's own error, or else the last error in its history, or else it comes from the task's log: the message of
+    a line `fpn: MESSAGE` if only lines of the launcher follow it, otherwise the log's last lines.
 
     Args:
-      run: the server's answer.
-      tasks: names of the pipeline's tasks; the server has helpers of its own beside them.
+      run: the server's answer about the run.
+      tasks: names of the pipeline's tasks; the server adds helper tasks of its own.
       api: the connection to the server.
-      namespace: of the run's pods, where the server serves several users.
+      namespace: namespace of the run's pods, if the server serves several users.
     """
     details = (run.run_details and run.run_details.task_details) or []
     failed = {name: (_message(parts), parts) for name, parts in _failed_parts(details, tasks).items()}
     logs: dict[str, str] = {}
-    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):  # the server is away: what it has said must do
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):  # the server is gone: what it has said so far must do
         for name, (message, parts) in failed.items():
             if not message or _SAYS_LITTLE.search(message):
                 logs[name] = _cause_of_log(_read_log(api, run.run_id, namespace, parts))
@@ -71,7 +71,7 @@ def find_failures(run: Any, tasks: list[str], api: kfp_server_api.ApiClient, nam
 
 
 def describe(failures: list[Failure], url: str, namespace: str | None) -> str:
-    """Failures for the screen; the last sentence says where to look if there are causes that the server does not give."""
+    """Failures as text for the screen; if the server does not give all causes, the last sentence says where to look."""
     shown = []
     for failure in failures:
         if "\n" in failure.cause:
@@ -90,10 +90,10 @@ def describe(failures: list[Failure], url: str, namespace: str | None) -> str:
 
 
 def _failed_parts(details: list[Any], tasks: list[str]) -> dict[str, list[Any]]:
-    """By name, a failed task with what has failed inside it: the outermost first, the innermost last.
+    """Failed tasks by name, each as a list of the task and what has failed inside it, from the outermost to the innermost.
 
-    For a task X the server has an `X-driver`, an `X`, and within the latter an `executor`. It does not always tell which
-    executor is within which task. Where no task has failed, what has failed around them counts.
+    For a task X the server has an `X-driver`, an `X`, and inside `X` an `executor`. It does not always say which executor is
+    inside which task. If none of the pipeline's tasks has failed, other failed drivers and failed parts with a message count.
     """
     failed = [item for item in details if item.state == _FAILED]
     roots = [item for item in failed if (item.display_name or "").removesuffix("-driver") in tasks]
@@ -107,7 +107,7 @@ def _failed_parts(details: list[Any], tasks: list[str]) -> dict[str, list[Any]]:
 
 
 def _chains(task: Any, failed: list[Any], above: list[Any]) -> list[list[Any]]:
-    """The ways from a failed task down to the innermost failed ones."""
+    """All paths from a failed task down to the innermost failed ones."""
     chain = [*above, task]
     below = [item for item in failed if _is_child(item, task) and all(item is not other for other in chain)]
     return [way for item in below for way in _chains(item, failed, chain)] or [chain]
@@ -130,7 +130,7 @@ def _name(chain: list[Any]) -> str:
 
 
 def _message(parts: list[Any]) -> str:
-    """What the server says of a failure, the innermost part first; "" if nothing."""
+    """The server's message about a failure, from the innermost part that has one; "" if there is none."""
     for part in reversed(parts):
         for error in (part.error, *(status.error for status in reversed(part.state_history or []))):
             if error and (lines := _clean_lines(error.message or "")):
@@ -141,8 +141,8 @@ def _message(parts: list[Any]) -> str:
 def _pods(parts: list[Any]) -> list[str]:
     """Names of a task's pods, the likeliest first.
 
-    What the server gives as a child's pod is the node of Argo, WORKFLOW-HASH; the pod is WORKFLOW-system-container-impl-HASH.
-    The children of an executor or a driver are left out: they are the tasks that come after it.
+    As a child's pod, the server gives Argo's node, WORKFLOW-HASH; the pod is WORKFLOW-system-container-impl-HASH. Children of
+    an executor or a driver are left out: these are the tasks that come after it.
     """
     given = [part.pod_name for part in reversed(parts)]
     for part in reversed(parts):
@@ -159,16 +159,16 @@ def _pods(parts: list[Any]) -> list[str]:
 
 
 def _node(pod: str) -> str:
-    """The node of Argo for a pod."""
+    """Name of Argo's node for a pod."""
     match = _POD.fullmatch(pod)
     return f"{match['workflow']}-{match['hash']}" if match else pod
 
 
 def _read_log(api: kfp_server_api.ApiClient, run_id: str, namespace: str | None, parts: list[Any]) -> bytes:
-    """The end of a task's log from the first place that has it; empty if none has.
+    """Reads the end of a task's log from the first place that has the log; empty if none has.
 
-    The places are the API's route for the log of a pod, live or archived; that of the pages' server, which does not pass on the
-    former; and the API's route for artifacts.
+    The places are the API's route for the log of a pod, live or archived; the route of the web pages' server, which does not
+    forward the API's route; and the API's route for artifacts.
     """
     pods = _pods(parts)
     nodes = f"runs/{quote(run_id, safe='')}/nodes"
@@ -185,7 +185,7 @@ def _read_log(api: kfp_server_api.ApiClient, run_id: str, namespace: str | None,
 
 
 def _read(api: kfp_server_api.ApiClient, path: str, query: dict[str, str] | None = None, *, wrapped: bool = False) -> bytes:
-    """The end of what is at a path; empty if nothing is there, or a page or something binary."""
+    """The end of the text at a path; empty if nothing is there, or only an HTML page or binary data."""
     try:
         answer = api.call_api(
             path,
@@ -202,18 +202,18 @@ def _read(api: kfp_server_api.ApiClient, path: str, query: dict[str, str] | None
         if kind.startswith("text/html") or (wrapped and not kind.startswith("application/json")):
             return b""
         chunks = answer.stream(_CHUNK)
-        return _tail(_unwrapped(chunks) if wrapped else chunks)
+        return _tail(_decode_artifact(chunks) if wrapped else chunks)
     except ValueError:
         return b""
     finally:
         answer.close()
 
 
-def _unwrapped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of an artifact, which comes as {"data": "BASE64"}.
+def _decode_artifact(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Decodes the content of an artifact, which comes as {"data": "BASE64"}.
 
     Raises:
-      ValueError: it does not.
+      ValueError: the answer has another form.
     """
     rest = b""
     inside = False
@@ -259,12 +259,12 @@ def _cause_of_log(log: bytes) -> str:
 
 
 def _clean_lines(text: str) -> list[str]:
-    """Lines that are not empty, each as it was last to be seen: a progress bar writes its line over and over."""
-    seen = [line.rstrip("\r").rpartition("\r")[2] for line in _ESCAPE_SEQUENCE.sub("", text).split("\n")]
-    return [line.rstrip()[:_LINE] for line in map(_visible, seen) if line.strip()]
+    """The lines that are not empty, each in its last state: a progress bar overwrites its line again and again."""
+    last_states = [line.rstrip("\r").rpartition("\r")[2] for line in _ESCAPE_SEQUENCE.sub("", text).split("\n")]
+    return [line.rstrip()[:_LINE] for line in map(_visible, last_states) if line.strip()]
 
 
 def _visible(text: str) -> str:
-    """A text without what steers a terminal."""
+    """A text without the control characters of a terminal."""
     text = _ESCAPE_SEQUENCE.sub("", text).expandtabs(4)
     return "".join(character for character in text if unicodedata.category(character) not in _INVISIBLE)

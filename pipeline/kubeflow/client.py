@@ -26,8 +26,8 @@ from pipeline.kubeflow.file import PipelineFile
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 SUCCEEDED = "SUCCEEDED"
 _ENDED = {SUCCEEDED: "green", "SKIPPED": "yellow", "FAILED": "red", "CANCELED": "red"}
-_TIMEOUT = (10, 120)  # seconds to connect, and for an answer
-_PATIENCE = 600.0  # seconds without an answer after which waiting is given up
+_TIMEOUT = (10, 120)  # seconds to connect, and to wait for an answer
+_PATIENCE = 600.0  # seconds without an answer after which `follow` gives up
 _PAGE = 100
 _FULL_DISK = re.compile(
     r"no space left|disk (is )?full|table .* is full|storage ?full|minimum free drive|insufficient storage|quota exceeded", re.I
@@ -36,13 +36,13 @@ _FULL_DISK = re.compile(
 
 @dataclass(frozen=True)
 class Version:
-    """A pipeline's version on the server.
+    """A version of a pipeline on the server.
 
     Attributes:
-      pipeline_id: of the pipeline.
-      version_id: of the version.
-      name: of the version.
-      uploaded: False if the server had it.
+      pipeline_id: id of the pipeline.
+      version_id: id of the version.
+      name: name of the version.
+      uploaded: False if the server had the version already.
     """
 
     pipeline_id: str
@@ -64,9 +64,9 @@ class Progress:
     """How far a run is.
 
     Attributes:
-      state: SUCCEEDED, FAILED, CANCELED, SKIPPED; RUNNING and others before the end.
+      state: SUCCEEDED, FAILED, CANCELED or SKIPPED at the end; RUNNING and others before.
       tasks: state of each task that has begun.
-      errors: why tasks have failed, by task; "" for the run as a whole. Those without a known cause are left out.
+      errors: cause of each failed task by its name, "" being the run as a whole; tasks without a known cause are left out.
     """
 
     state: str = "PENDING"
@@ -75,7 +75,7 @@ class Progress:
 
 
 class Backend:
-    """Kubeflow Pipelines at an address. Its methods raise UserError for all that goes wrong on the way to it or there."""
+    """Kubeflow Pipelines at an address. Its methods raise UserError for everything that goes wrong on the way or there."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class Backend:
         in_cluster: bool = False,
         ca_file: Path | None = None,
     ) -> None:
-        """Asks the server whether it is there, is new enough and lets us in.
+        """Connects, and checks that the server answers, is new enough and accepts the credentials.
 
         Args:
-          endpoint: its address, "https://..." or "http://..."; None in a cluster: the usual service.
-          namespace: a user's, where the server serves several.
+          endpoint: the server's address, "https://..." or "http://..."; in a cluster, None stands for the usual service.
+          namespace: the user's namespace, if the server serves several users.
           token_file: file with a bearer token, read again for each request.
-          in_cluster: the token is the one that Kubernetes mounts for pipelines, if it does.
+          in_cluster: whether to use the token that Kubernetes mounts for pipelines, if there is one.
           ca_file: certificates (PEM) to trust instead of the public ones.
         """
         endpoint = endpoint or (IN_CLUSTER if in_cluster else None)
@@ -104,12 +104,12 @@ class Backend:
             raise UserError("--token-file and --in-cluster: give one of them")
         if in_cluster:
             mounted = Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH))
-            token_file = mounted if mounted.exists() else None  # a cluster of a single user asks for none
+            token_file = mounted if mounted.exists() else None  # a cluster for a single user needs none
         for option, file in (("--token-file", token_file), ("--ca-file", ca_file)):
             _check_readable(option, file)
         self._endpoint = endpoint.rstrip("/")
-        with self._explained(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that the server must be 2.0: what we check
+        with self._user_errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "the server must be 2.0": we check that
             self._client = _Client(
                 host=self._endpoint,
                 credentials=ServiceAccountTokenVolumeCredentials(str(token_file)) if token_file else None,
@@ -117,7 +117,7 @@ class Backend:
             )
             several = self._client.get_kfp_healthz().multi_user
         if several:
-            namespace = namespace or self._client.get_user_namespace()  # a pod's own
+            namespace = namespace or self._client.get_user_namespace()  # the pod's own namespace
         if several and not namespace:
             raise UserError("--namespace is missing: this Kubeflow Pipelines serves several users, each in a namespace")
         if namespace and not several:
@@ -126,16 +126,18 @@ class Backend:
         self._client.set_user_namespace(namespace or "")
 
     def upload(self, file: PipelineFile) -> Version:
-        """Makes a file a version of its pipeline, unless the server has it; creates the pipeline the first time."""
-        with self._explained("uploading the pipeline"):
-            pipelines = self._all("pipelines", self._client.list_pipelines, filter=_named(file.name), namespace=self._namespace)
+        """Uploads a file as a version of its pipeline, unless the server has it; creates the pipeline the first time."""
+        with self._user_errors("uploading the pipeline"):
+            pipelines = self._all(
+                "pipelines", self._client.list_pipelines, filter=_by_name(file.name), namespace=self._namespace
+            )
             if pipelines:
                 pipeline_id = pipelines[0].pipeline_id
             else:
                 pipeline = kfp_server_api.V2beta1Pipeline(display_name=file.name, namespace=self._namespace)
                 pipeline_id = self._client.pipelines.pipeline_service_create_pipeline(pipeline).pipeline_id
             versions = self._all(
-                "pipeline_versions", self._client.list_pipeline_versions, pipeline_id=pipeline_id, filter=_named(file.version)
+                "pipeline_versions", self._client.list_pipeline_versions, pipeline_id=pipeline_id, filter=_by_name(file.version)
             )
             if versions:
                 return Version(pipeline_id, versions[0].pipeline_version_id, file.version, uploaded=False)
@@ -146,12 +148,12 @@ class Backend:
         """Starts a run.
 
         Args:
-          version: what to run.
-          file: the same, as a file.
+          version: the version to run.
+          file: the file that was uploaded as this version.
           experiment: name of the group of runs; made if it is not there.
-          values: of all runtime parameters.
+          values: values of all runtime parameters.
         """
-        with self._explained("starting the run"):
+        with self._user_errors("starting the run"):
             run = self._client.run_pipeline(
                 self._client.create_experiment(experiment).experiment_id,
                 f"{file.name} {datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -163,13 +165,13 @@ class Backend:
         return Run(run.run_id, f"{self._pages()}/#/runs/details/{run.run_id}")
 
     def follow(self, run: Run, tasks: list[str], console: Console, interval: float = 5.0) -> Progress:
-        """Waits for a run's end and shows each change; kfp's own waiting never ends for a run that was cancelled.
+        """Waits for a run's end and shows each change; kfp's own wait never ends if the run was cancelled.
 
         Args:
           run: the run.
-          tasks: whose states are shown; the server has helpers of its own beside them.
+          tasks: names of the tasks whose states are shown; the server adds helper tasks of its own.
           console: the screen.
-          interval: seconds between two looks.
+          interval: seconds between two requests.
         """
         progress = Progress()
         width = max(map(len, tasks), default=0)
@@ -188,11 +190,11 @@ class Backend:
                 if task.display_name in tasks and task.state and progress.tasks.get(task.display_name) != task.state:
                     progress.tasks[task.display_name] = task.state
                     seconds = (task.end_time - task.start_time).total_seconds() if _has_ended(task) else None
-                    shown = f"{task.display_name:<{width}}  {_coloured(task.state)}"
+                    shown = f"{task.display_name:<{width}}  {_colour_state(task.state)}"
                     console.print(shown if seconds is None else f"{shown} {seconds:.0f} s", highlight=False)
             if answer.state and answer.state != progress.state:
                 progress.state = answer.state
-                console.print(f"{'run':<{width}}  {_coloured(answer.state)}", highlight=False)
+                console.print(f"{'run':<{width}}  {_colour_state(answer.state)}", highlight=False)
             if progress.state in _ENDED:
                 if progress.state != SUCCEEDED:
                     progress.errors = self._tell_failures(answer, run, tasks, console)
@@ -218,18 +220,18 @@ class Backend:
         cron: str | None = None,
         interval: int | None = None,
     ) -> tuple[str, int]:
-        """Creates a recurring run, then deletes older ones of the same name: a new one that is refused leaves them alone.
+        """Creates a recurring run, then deletes older ones of the same name; these stay if the server refuses the new one.
 
         Args:
           version, file, experiment, values: as for `start`.
-          name: of the recurring run.
-          cron: six fields, seconds first; or
+          name: name of the recurring run.
+          cron: the times to start at, six fields, seconds first; or else
           interval: seconds between two starts.
 
         Returns:
-          Its id, and how many it has replaced.
+          The id of the recurring run, and the number of older ones that it replaces.
         """
-        with self._explained("scheduling"):
+        with self._user_errors("scheduling"):
             older = self._recurring(name)
             created = self._client.create_recurring_run(
                 self._client.create_experiment(experiment).experiment_id,
@@ -248,20 +250,20 @@ class Backend:
         return created.recurring_run_id, len(older)
 
     def unschedule(self, name: str) -> int:
-        """Deletes the recurring runs of a name; returns how many there were."""
-        with self._explained("deleting the recurring run"):
+        """Deletes the recurring runs of a name; returns their number."""
+        with self._user_errors("deleting the recurring run"):
             found = self._recurring(name)
             for recurring_run_id in found:
                 self._client.delete_recurring_run(recurring_run_id)
         return len(found)
 
     def _recurring(self, name: str) -> list[str]:
-        runs = self._all("recurring_runs", self._client.list_recurring_runs, filter=_named(name), namespace=self._namespace)
+        runs = self._all("recurring_runs", self._client.list_recurring_runs, filter=_by_name(name), namespace=self._namespace)
         return [run.recurring_run_id for run in runs]
 
     @staticmethod
     def _all(key: str, call: Callable[..., Any], **arguments: Any) -> list[Any]:
-        """All pages of a list."""
+        """The items of all pages of a list."""
         found: list[Any] = []
         token = ""
         while True:
@@ -275,8 +277,8 @@ class Backend:
         return os.environ.get("KF_PIPELINES_UI_ENDPOINT", self._endpoint).rstrip("/")
 
     @contextlib.contextmanager
-    def _explained(self, what: str = "") -> Iterator[None]:
-        """Turns what the client raises into a UserError, and keeps what it prints off the screen."""
+    def _user_errors(self, what: str = "") -> Iterator[None]:
+        """Turns the client's exceptions into UserErrors, and keeps what the client prints off the screen."""
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
@@ -305,14 +307,17 @@ class Backend:
 
 
 class _Client(kfp.Client):
-    """kfp's client, which by itself tries a wrong address for 25 s, waits for answers without end, and keeps the namespace in a
-    file of the home folder."""
+    """kfp's client with time limits, which keeps the namespace in memory.
+
+    By itself, kfp's client tries a wrong address for 25 s, waits for answers without end, and writes the namespace into a file
+    in the home folder.
+    """
 
     _health: Any = None
 
     @property
     def connection(self) -> kfp_server_api.ApiClient:
-        """For routes that kfp has no method for."""
+        """The connection, for routes that kfp has no method for."""
         return self._healthz_api.api_client
 
     def _load_config(self, *arguments: Any, **named: Any) -> Any:
@@ -321,11 +326,15 @@ class _Client(kfp.Client):
         return config
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """Called by the constructor, or else first."""
+        """The server's health, which says whether it serves several users; requested once, before any other request.
+
+        Raises:
+          UserError: there is no Kubeflow Pipelines of 2.0 or later at the address.
+        """
         if self._health is None:
             api = self.connection
             send = api.rest_client.request
-            # Without this, kfp's own methods have no way to give a time limit.
+            # kfp's own methods have no parameter for a time limit.
             api.rest_client.request = lambda *args, **named: send(*args, **{**named, "_request_timeout": _TIMEOUT})
             try:
                 self._health = kfp_server_api.V2beta1GetHealthzResponse(multi_user=self._ask("v2beta1")["multi_user"])
@@ -360,7 +369,7 @@ class _Client(kfp.Client):
 
 
 class _NotTheApi(Exception):
-    """A server answers, but not with JSON."""
+    """A server that is not the API answers: its answer is not JSON."""
 
 
 def _check_readable(option: str, file: Path | None) -> None:
@@ -376,10 +385,10 @@ def _check_readable(option: str, file: Path | None) -> None:
 
 
 def check_cron(cron: str) -> str:
-    """A schedule with seconds first, as Kubeflow reads it; five fields, the usual form, start at second 0.
+    """A schedule in the form that Kubeflow reads, with seconds first; the usual form of five fields gets second 0.
 
     Raises:
-      UserError: it is neither.
+      UserError: the text has neither form.
     """
     fields = cron.split()
     if len(fields) == 1 and re.fullmatch(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly)", cron):
@@ -393,33 +402,33 @@ def check_cron(cron: str) -> str:
     return " ".join(fields)
 
 
-def _named(name: str) -> str:
-    """A filter of lists, as the server's `filter.proto` has it."""
+def _by_name(name: str) -> str:
+    """The filter that makes a list hold only this name, in the form of the server's `filter.proto`."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
 
 def _explain_answer(error: kfp_server_api.ApiException) -> str:
-    """What an answer that is an error means, and the cure."""
-    said = _message(error)
+    """What an error answer means, and what to do about it."""
+    message = _message(error)
     status = error.status
     if status == 401:
         return "the credentials are refused (401); give a fresh token by --token-file, or in a cluster mount one for pipelines"
     if status == 403:
-        return f"not allowed (403){_after(said)}; check --namespace, and the rights of the token's account there"
-    if status == 507 or _FULL_DISK.search(said):
+        return f"not allowed (403){_suffix(message)}; check --namespace, and the rights of the token's account there"
+    if status == 507 or _FULL_DISK.search(message):
         return (
-            f"the server's disk is full ({status}){_after(said)}; delete old runs and artifacts, or enlarge the volume of its "
-            "database or object store"
+            f"the server's disk is full ({status}){_suffix(message)}; delete old runs and artifacts, or enlarge the volume of "
+            "its database or object store"
         )
     if status == 404:
-        return f"not found (404){_after(said)}; check --endpoint, and whether the server is 2.0 or later"
+        return f"not found (404){_suffix(message)}; check --endpoint, and whether the server is 2.0 or later"
     if status == 413:
         return "the pipeline is too large for the server (413); raise the limit of the proxy in front of it"
     if status == 429:
         return "the server is asked too often (429); try again later"
     if status and status >= 500:
-        return f"the server failed ({status}){_after(said)}; look at the log of ml-pipeline, or try again"
-    return f"refused ({status or error.reason}){_after(said)}"
+        return f"the server failed ({status}){_suffix(message)}; look at the log of ml-pipeline, or try again"
+    return f"refused ({status or error.reason}){_suffix(message)}"
 
 
 def _message(error: kfp_server_api.ApiException) -> str:
@@ -432,16 +441,16 @@ def _message(error: kfp_server_api.ApiException) -> str:
     return "" if str(body).lstrip().startswith("<") else str(body)
 
 
-def _after(said: str) -> str:
-    return f": {_first_line(said)}" if said else ""
+def _suffix(message: str) -> str:
+    return f": {_first_line(message)}" if message else ""
 
 
-def _first_line(said: Any) -> str:
-    return " ".join(str(said).split())[:300]
+def _first_line(message: Any) -> str:
+    return " ".join(str(message).split())[:300]
 
 
 def _is_lasting(error: Exception) -> bool:
-    """Whether asking again is of no use."""
+    """Whether it is useless to ask again."""
     return isinstance(error, kfp_server_api.ApiException) and 400 <= (error.status or 0) < 500 and error.status != 429
 
 
@@ -449,6 +458,6 @@ def _has_ended(task: Any) -> bool:
     return bool(task.state in _ENDED and task.start_time and task.end_time and task.end_time > task.start_time)
 
 
-def _coloured(state: str) -> str:
+def _colour_state(state: str) -> str:
     colour = _ENDED.get(state)
     return f"[{colour}]{state.lower()}[/]" if colour else state.lower()

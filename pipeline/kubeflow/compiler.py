@@ -1,9 +1,10 @@
-"""Compiles the pipeline to the file that Kubeflow Pipelines (2.x) or Vertex AI Pipelines runs.
+"""Compiles the pipeline into the file that Kubeflow Pipelines (2.x) or Vertex AI Pipelines runs.
 
-TFX's compiler makes the tasks and their connections. What open-source Kubeflow Pipelines needs beyond that is added to its
-result: runtime parameters with defaults, resources, images, the container's own entry point, and the second document with what
-Kubernetes alone knows. Two more tasks tell what is there outside the run, so that the backend's cache notices when it has
-changed: Lookup, the first, of the data and the last statistics, and Baseline, after the training, of the last pushed model.
+TFX's compiler makes the tasks and their connections. This module adds what open-source Kubeflow Pipelines needs beyond that:
+runtime parameters with defaults, resources, images, the container's own entry point, and the second document with settings
+that only Kubernetes has. It also adds two tasks that report what exists outside the run, so that the backend's cache notices
+changes there: Lookup, the first task, reports the data and the last statistics; Baseline, after the training, reports the last
+pushed model.
 """
 
 import copy
@@ -27,13 +28,13 @@ from pipeline.dag.beam import check_engine_of_containers
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
 LOOKUP: Final[ComponentName] = "Lookup"
 BASELINE: Final[ComponentName] = "Baseline"
-# Runtime parameters: their type, the task that takes each, and under which key.
+# Runtime parameter -> its type, the task that takes it, and the key of the task's input.
 _RUNTIME_PARAMETERS: Final[dict[str, tuple[str, ComponentName, str]]] = {
     "data_path": ("STRING", "ImageExampleGen", "input_base"),
     "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
     "thresholds": ("STRING", "Evaluator", "thresholds"),
 }
-# What is looked up by which task: the task whose key in the cache it is part of, and under which key that takes it.
+# Task that looks up -> its outputs: the task that takes each one, where it is part of the cache key, and the key of the input.
 _LOOKED_UP: Final[dict[ComponentName, dict[str, tuple[ComponentName, str]]]] = {
     LOOKUP: {
         "data_fingerprint": ("ImageExampleGen", "input_fingerprint"),
@@ -52,15 +53,15 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
 
     Args:
       config: the whole configuration.
-      output: file to write: for Kubeflow YAML with two documents; for Vertex AI one YAML document, or a whole PipelineJob if
-        the name ends in .json.
+      output: file to write: for Kubeflow, YAML with two documents; for Vertex AI, one YAML document, or a whole PipelineJob if
+        the name ends with .json.
       target: where it will run.
 
     Returns:
-      What the user should know of it, a sentence each.
+      What the user should know about the compiled pipeline, as sentences.
 
     Raises:
-      UserError: a path is one that containers or Beam's workers can't reach, or the file's name does not fit.
+      UserError: containers or Beam's workers can't reach a path, or the file's name does not fit.
     """
     suffixes = (".yaml", ".yml", ".json") if target == "vertex" else (".yaml", ".yml")
     if output.suffix not in suffixes:
@@ -119,16 +120,16 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     spec["defaultPipelineRoot"] = config.kubeflow.root
     if target == "kubeflow":
         _add_lookups(spec, state)
-    else:  # what `state` holds is no part of their keys in the cache
+    else:  # the content of `state` is not part of their cache keys
         for task in _STATE_READERS:
             spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
     if config.score.path and target == "kubeflow":
-        spec["root"]["dag"]["tasks"][_SCORE_INGESTION]["cachingOptions"] = {}  # none: nobody looks whether images were added
+        spec["root"]["dag"]["tasks"][_SCORE_INGESTION]["cachingOptions"] = {}  # no cache: nothing notices new images
     _add_parameters(spec, config, data_path)
     _name_types(spec)
     for name, component in spec["components"].items():
         container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-        # Containers of different components must differ: of equal ones the backend takes the first one's component for all.
+        # The backend knows a component by its container: if two are equal, it takes the first component for both.
         container["args"] += ["--component", name]
         if target == "vertex" or config.beam.runner != "local":
             container["args"].append("--direct_gcs")
@@ -148,10 +149,10 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
 
 
 def state_folder(config: Config) -> str:
-    """The folder for what outlives a run, `NAME` below `kubeflow.state`.
+    """The folder for what must outlive a run: `NAME` below `kubeflow.state`.
 
     Raises:
-      UserError: containers can't reach it, or it goes with them.
+      UserError: containers can't reach the folder, or it disappears with them.
     """
     settings = config.kubeflow
     folder = settings.state or (f"{settings.root.rstrip('/')}/state" if settings.root.startswith("gs://") else None)
@@ -166,7 +167,7 @@ def state_folder(config: Config) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that begin like a number: the backend takes some for one, such as 1e3, that Python does not."""
+    """Quotes texts that begin like a number: the backend reads some of them, such as 1e3, as numbers, but Python does not."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -185,7 +186,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _data_path(config: Config) -> str:
     path = config.data.path
-    if config.data.sample and not _is_reachable(path):  # each container that reads it writes it for itself
+    if config.data.sample and not _is_reachable(path):  # each container that reads the data set first writes it
         path = f"/tmp/{path}"
     weights = config.model.weights
     needed = {
@@ -205,21 +206,21 @@ def _is_reachable(path: str) -> bool:
 
 
 def _add_lookups(spec: dict[str, Any], state: str) -> None:
-    """Adds the tasks whose results are parameters of those that depend on what they find."""
+    """Adds the tasks Lookup and Baseline, and passes their outputs to the tasks that depend on what they find."""
     from components.image_example_gen.executor import unpack_settings
     from models.packing import pack
 
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
     settings = unpack_settings({key: item["runtimeValue"]["constant"] for key, item in ingestion.items()})
-    kept = {"state": {"runtimeValue": {"constant": state}}}
+    state_input = {"state": {"runtimeValue": {"constant": state}}}
     data = {
         "input_base": {"componentInputParameter": "data_path"},
         "settings": {"runtimeValue": {"constant": pack(settings)}},
     }
-    _add_lookup(spec, LOOKUP, {"parameters": {**data, **kept}})
+    _add_lookup(spec, LOOKUP, {"parameters": {**data, **state_input}})
     model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}
-    _add_lookup(spec, BASELINE, {"parameters": kept, "artifacts": {"model": model}})
+    _add_lookup(spec, BASELINE, {"parameters": state_input, "artifacts": {"model": model}})
     components[BASELINE]["inputDefinitions"]["artifacts"] = {
         "model": copy.deepcopy(components["Trainer"]["outputDefinitions"]["artifacts"]["model"])
     }
@@ -237,7 +238,7 @@ def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any
     tasks[name] = {
         "taskInfo": {"name": name},
         "componentRef": {"name": name},
-        "cachingOptions": {},  # none: it must look each time
+        "cachingOptions": {},  # no cache: it must look each time
         "inputs": inputs,
     }
     spec["deploymentSpec"]["executors"][label] = {
@@ -250,7 +251,7 @@ def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any
 
 
 def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> None:
-    """Declares the runtime parameters, which TFX's compiler would leave without their defaults."""
+    """Declares the runtime parameters; TFX's compiler would declare them without defaults."""
     thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds]
     defaults = {"data_path": data_path, "train_epochs": config.train.epochs, "thresholds": json.dumps(thresholds)}
     declared = {}
@@ -262,7 +263,7 @@ def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> Non
 
 
 def _name_types(spec: dict[str, Any]) -> None:
-    """Artifact types by their titles alone, which is all that kfp's own readers understand."""
+    """Gives artifact types by title, the only form that kfp's own readers understand."""
     for component in spec["components"].values():
         for side in ("inputDefinitions", "outputDefinitions"):
             for artifact in component.get(side, {}).get("artifacts", {}).values():
@@ -271,7 +272,7 @@ def _name_types(spec: dict[str, Any]) -> None:
 
 
 def _finish_arguments(container: dict[str, Any], component: dict[str, Any], sample: str | None) -> None:
-    """Tells the entry point what the component's inputs are, and about a data set that the pipeline writes by itself."""
+    """Gives the entry point the component's inputs, and the name of a data set that the pipeline writes by itself."""
     arguments = container["args"]
     flag = "--json_serialized_inputs_spec_args"
     if flag in arguments:
@@ -281,7 +282,7 @@ def _finish_arguments(container: dict[str, Any], component: dict[str, Any], samp
 
 
 def _finish_driver(container: dict[str, Any], target: Target) -> None:
-    """Vertex AI runs the ExampleGen's driver before it asks its cache; Kubeflow Pipelines does not know drivers."""
+    """Sets up the ExampleGen's driver, which Vertex AI runs before it asks its cache; Kubeflow Pipelines has no drivers."""
     if "lifecycle" not in container:
         return
     if target == "kubeflow":
@@ -291,7 +292,7 @@ def _finish_driver(container: dict[str, Any], target: Target) -> None:
 
 
 def _escape_values(spec: dict[str, Any]) -> None:
-    """Keeps values as they are on their way through a container's arguments, in which Kubernetes alters `$$` and `$(NAME)`."""
+    """Escapes values in the containers' arguments, where Kubernetes would change `$$` and `$(NAME)`."""
     for task in spec["root"]["dag"]["tasks"].values():
         for parameter in task["inputs"].get("parameters", {}).values():
             if isinstance(value := parameter.get("runtimeValue", {}).get("constant"), str):
@@ -305,7 +306,10 @@ def _escape_values(spec: dict[str, Any]) -> None:
 
 
 def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:
-    """In both forms for Kubeflow Pipelines: numbers (of cores, and 10^9 bytes) as older backends read them, and quantities."""
+    """Resources of a container: as numbers (of cores, and of 10^9 bytes), and for Kubeflow Pipelines also as quantities.
+
+    Older backends of Kubeflow Pipelines read the numbers.
+    """
     resources: dict[str, Any] = {}
     for bound in ("request", "limit"):
         cpu, memory = getattr(pod, f"cpu_{bound}"), getattr(pod, f"memory_{bound}")
@@ -322,7 +326,7 @@ def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:
 
 
 def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
-    """By executor, what the second document says: nodes, secrets, volumes."""
+    """The second document's settings by executor: nodes, secrets, volumes."""
     settings = config.kubeflow
     executors = {}
     for name, component in job["pipelineSpec"]["components"].items():
@@ -334,19 +338,19 @@ def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
             found["tolerations"] = [{key: value for key, value in item if value} for item in pod.tolerations]
         found["secretAsEnv"] = [
             {
-                **_named("secretName", "secretNameParameter", secret.name),
+                **_names("secretName", "secretNameParameter", secret.name),
                 "keyToEnv": [{"secretKey": key, "envVar": variable} for variable, key in secret.env.items()],
             }
             for secret in settings.secrets
             if secret.env
         ]
         found["secretAsVolume"] = [
-            {**_named("secretName", "secretNameParameter", secret.name), "mountPath": secret.path}
+            {**_names("secretName", "secretNameParameter", secret.name), "mountPath": secret.path}
             for secret in settings.secrets
             if secret.path
         ]
         found["pvcMount"] = [
-            {**_named("constant", "pvcNameParameter", volume.claim), "mountPath": volume.path} for volume in settings.volumes
+            {**_names("constant", "pvcNameParameter", volume.claim), "mountPath": volume.path} for volume in settings.volumes
         ]
         if settings.shared_memory and name in _TRAINING:
             shared = {"volumeName": SHARED_MEMORY.name, "mountPath": SHARED_MEMORY.path, "medium": "Memory"}
@@ -354,12 +358,12 @@ def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
         if settings.image_pull_policy:
             found["imagePullPolicy"] = settings.image_pull_policy
         found["imagePullSecret"] = [
-            _named("secretName", "secretNameParameter", secret) for secret in settings.image_pull_secrets
+            _names("secretName", "secretNameParameter", secret) for secret in settings.image_pull_secrets
         ]
         executors[component["executorLabel"]] = {key: value for key, value in found.items() if value}
     return {label: found for label, found in executors.items() if found}
 
 
-def _named(old_key: str, new_key: str, name: str) -> dict[str, Any]:
-    """A name in both forms: as backends before 2.5 read it, and as later ones do."""
+def _names(old_key: str, new_key: str, name: str) -> dict[str, Any]:
+    """A name in two forms: the old key is for backends before 2.5, the new key for later ones."""
     return {old_key: name, new_key: {"runtimeValue": {"constant": name}}}

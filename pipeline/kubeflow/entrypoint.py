@@ -1,8 +1,8 @@
-"""What a container of Kubeflow or Vertex AI Pipelines starts: prepares what TFX's entry point can't take, and runs it.
+"""Entry point of the containers on Kubeflow or Vertex AI Pipelines: converts what TFX's entry point can't read, and runs it.
 
-The launcher of open-source Kubeflow Pipelines says nothing of the types of inputs, adds an output for the log, and keeps local
-copies of what is on s3://, minio:// and gs://, below /s3, /minio and /gcs. Components work on these copies. On Vertex AI, and
-where a Beam engine's workers run elsewhere, they read and write gs:// itself (`--direct_gcs`).
+The launcher of open-source Kubeflow Pipelines does not pass the types of inputs, adds an output for the log, and keeps local
+copies of s3://, minio:// and gs:// below /s3, /minio and /gcs. Components work on these copies. On Vertex AI, and if a Beam
+engine's workers run elsewhere, they read and write gs:// itself (`--direct_gcs`).
 """
 
 import argparse
@@ -23,7 +23,11 @@ _LOCAL: Final = {"s3://": "s3/", "minio://": "minio/", "gs://": "gcs/"}  # schem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one task; returns the exit status: 0 done, 2 bad input, told on the last line of the log, 1 anything else."""
+    """Runs one task.
+
+    Returns:
+      Exit status: 0 done, 2 bad input, which the last line of the log explains, 1 anything else.
+    """
     options, beam_options = _parser().parse_known_args(arguments)
     try:
         if options.lookup:
@@ -33,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _execute(options, beam_options)
     except Exception as failure:
-        told = user_error(failure)
-        if told is None:
+        cause = user_error(failure)
+        if cause is None:
             traceback.print_exc()
             return 1
-        print(f"fpn: {' '.join(str(told).splitlines())}", file=sys.stderr, flush=True)
+        print(f"fpn: {' '.join(str(cause).splitlines())}", file=sys.stderr, flush=True)
         return 2
     return 0
 
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _look_up(options: argparse.Namespace) -> None:
-    """Writes each result into the file of its output parameter."""
+    """Looks up what is there before the run, and writes each result into the file of its output parameter."""
     from tfx.utils import path_utils
 
     from components.earlier_runs.state_folder import last_digest, last_pushed
@@ -88,9 +92,9 @@ def _look_up(options: argparse.Namespace) -> None:
 
 
 def _drive_only(options: argparse.Namespace) -> None:
-    """As Vertex AI wants it: the driver's findings as an ExecutorOutput."""
+    """Runs the driver only, and writes its result as an ExecutorOutput, as Vertex AI needs it."""
     invocation = json.loads(options.json_serialized_invocation_args)
-    found = _driven(_parameters(invocation), options.sample)
+    found = _run_driver(_parameters(invocation), options.sample)
     _write_output(invocation["outputs"]["outputFile"], {"parameterValues": found})
 
 
@@ -107,7 +111,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
     work = _prepare(invocation, inputs_spec, locations)
     parameters = invocation["inputs"].setdefault("parameterValues", {})
     if "input_base" in parameters:
-        found = _driven(parameters, options.sample)
+        found = _run_driver(parameters, options.sample)
         parameters.update(found)
         (examples,) = invocation["outputs"]["artifacts"]["examples"]["artifacts"]
         examples["metadata"] = {key: found[key] for key in ("span", "input_fingerprint")}
@@ -129,7 +133,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
 
 
 class _Locations:
-    """URIs of the backend to paths that TensorFlow and Beam can use, and back."""
+    """Converts the backend's URIs to paths that TensorFlow and Beam can use, and back."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._folders = {
@@ -145,7 +149,7 @@ class _Locations:
         return uri
 
     def remote(self, value: Any) -> Any:
-        """The same value with URIs for local paths, however deep these are in it."""
+        """The value with URIs in place of local paths, however deep inside of it these are."""
         if isinstance(value, dict):
             return {key: self.remote(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -158,10 +162,10 @@ class _Locations:
 
 
 def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations: _Locations) -> str:
-    """Makes of an ExecutorInput what TFX's entry point takes.
+    """Changes an ExecutorInput in place, so that TFX's entry point can read it.
 
     Returns:
-      Folder for temporary files, which remote workers can reach if they can reach the outputs.
+      Folder for temporary files; remote workers can reach it if they can reach the outputs.
     """
     from tfx.dsl.io import fileio
 
@@ -177,12 +181,12 @@ def _prepare(invocation: dict[str, Any], inputs_spec: dict[str, Any], locations:
         artifact["uri"] = locations.local(artifact["uri"])
         fileio.makedirs(artifact["uri"])
     work = os.path.join(os.path.dirname(written[0]["uri"]), ".work")
-    outputs["outputFile"] = os.path.join(work, "executor_output.json")  # TFX makes its temporary folder beside it
+    outputs["outputFile"] = os.path.join(work, "executor_output.json")  # TFX makes its temporary folder beside this file
     return work
 
 
 def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
-    """Puts those that are a part of something larger where the executors look for them; drops those that are for the cache."""
+    """Moves runtime parameters into the settings that they belong to; drops those that only the cache needs."""
     from models.packing import pack, unpack
 
     for name in ("last_statistics", "baseline"):
@@ -209,8 +213,8 @@ def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
         parameters["eval_config"] = proto_utils.proto_to_json(build_eval_config(settings))
 
 
-def _driven(parameters: dict[str, Any], sample: str | None) -> dict[str, Any]:
-    """What the ExampleGen's driver adds to its parameters: the fingerprint of the data."""
+def _run_driver(parameters: dict[str, Any], sample: str | None) -> dict[str, Any]:
+    """The parameters that the ExampleGen's driver adds, such as the fingerprint of the data."""
     from components.image_example_gen.driver import Driver
 
     _write_sample(sample, parameters["input_base"])
@@ -225,7 +229,7 @@ def _write_sample(sample: str | None, folder: str) -> None:
 
     SAMPLES[sample](Path(folder))
     for path in Path(folder).rglob("*"):
-        os.utime(path, (0, 0))  # the same fingerprint in every container
+        os.utime(path, (0, 0))  # for the same fingerprint in every container
 
 
 def _finish(outputs: dict[str, Any], work: str, output_file: str, locations: _Locations) -> None:
@@ -243,7 +247,7 @@ def _finish(outputs: dict[str, Any], work: str, output_file: str, locations: _Lo
     if work.startswith("gs://"):
         from storage.files import remove_markers
 
-        remove_markers(os.path.dirname(work))  # the launcher of a task that takes these outputs would download them as files
+        remove_markers(os.path.dirname(work))  # the next task's launcher would download them as files
 
 
 def _write_output(path: str, output: dict[str, Any]) -> None:

@@ -28,13 +28,13 @@ class PipelineFile:
 
     Attributes:
       path: the file.
-      name: of the pipeline.
-      version: name of this content: the pipeline's name and 12 hexadecimal digits of the file's SHA-256.
-      types: runtime parameters, each with its type, such as NUMBER_INTEGER.
-      defaults: values of those that have one, with `$` doubled where it was given as it is to be read: Kubernetes halves it.
-      required: names of those that a run must be given.
-      pipeline_root: URI below which all is written; empty where the server's own is taken.
-      tasks: names.
+      name: name of the pipeline.
+      version: name of this version: the pipeline's name and 12 hexadecimal digits of the file's SHA-256.
+      types: type of each runtime parameter, such as NUMBER_INTEGER.
+      defaults: defaults of the runtime parameters that have one. In texts each `$` is doubled, because Kubernetes halves it.
+      required: names of the parameters that a run must be given.
+      pipeline_root: URI below which everything is written; empty if the server's own is used.
+      tasks: names of the tasks.
     """
 
     path: Path
@@ -47,13 +47,13 @@ class PipelineFile:
     tasks: list[str]
 
     def values(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
-        """Values of all runtime parameters, as a run must be given them (with `$` doubled in texts).
+        """Values of all runtime parameters in the form that a run needs (with `$` doubled in texts).
 
         Args:
-          overrides: "name=value" each, with the value in YAML; later ones win.
+          overrides: texts "name=value" with the value in YAML; later ones win.
 
         Raises:
-          UserError: there is no such parameter, the value does not fit, or one has no value.
+          UserError: there is no such parameter, a value does not fit, or a parameter has no value.
         """
         values = dict(self.defaults)
         for override in overrides:
@@ -83,10 +83,10 @@ class PipelineFile:
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """The YAML documents of a file.
+    """Reads the YAML documents of a file.
 
     Raises:
-      UserError: it can't be read, is not YAML, or a document is not a mapping.
+      UserError: the file can't be read, is not YAML, or has a document that is not a mapping.
     """
     try:
         documents = [item for item in yaml.safe_load_all(path.read_text(encoding="utf-8")) if item is not None]
@@ -105,7 +105,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
     """Reads what is needed to run a compiled pipeline.
 
     Raises:
-      UserError: it is no such file.
+      UserError: the file is not a compiled pipeline.
     """
     spec = next((item for item in read_documents(path) if "pipelineInfo" in item), {})
     try:
@@ -117,7 +117,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
             name=name,
             version=f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}",
             types={key: item["parameterType"] for key, item in parameters.items()},
-            defaults={key: _typed(item) for key, item in parameters.items() if "defaultValue" in item},
+            defaults={key: _default(item) for key, item in parameters.items() if "defaultValue" in item},
             required=[key for key, item in parameters.items() if "defaultValue" not in item and not item.get("isOptional")],
             pipeline_root=spec.get("defaultPipelineRoot") or "",
             tasks=[item.get("taskInfo", {}).get("name", key) for key, item in tasks.items()],
@@ -126,8 +126,8 @@ def read_pipeline_file(path: Path) -> PipelineFile:
         raise UserError(f"{path}: not a compiled pipeline; make one with fpn compile") from error
 
 
-def _typed(parameter: dict[str, Any]) -> Any:
-    """A default as its type wants it: the file's numbers are all floats to protocol buffers."""
+def _default(parameter: dict[str, Any]) -> Any:
+    """A parameter's default, converted to the parameter's type: protocol buffers make all numbers floats."""
     value = parameter["defaultValue"]
     whole = parameter["parameterType"] == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
     return int(value) if whole else json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Checks a compiled pipeline against the rules of Kubeflow Pipelines' backend, many of which it tells only as tasks start."""
+"""Checks a compiled pipeline against the rules of Kubeflow Pipelines' backend, which reports many only when tasks start."""
 
 import graphlib
 import re
@@ -14,13 +14,13 @@ from pipeline.config.pods import Mount, volume_errors
 from pipeline.kubeflow.file import read_documents
 
 _PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_LONGEST_NAME = 114  # a version's name is 13 characters longer, and the server takes 127
+_LONGEST_NAME = 114  # a version's name is 13 characters longer, and the server takes 127 at most
 _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _SCHEMA_TITLE = re.compile(r"[A-Za-z]\w*\.[A-Z]\w*")
 _ROOT_URI = re.compile(r"(s3|minio|gs)://[^/\s]+\S*")
 _PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(parameters|artifacts)\[['\"]([^'\"]+)['\"]\]")
 _TYPE = pipeline_spec_pb2.ParameterType
-_KINDS = {  # of google.protobuf.Value, by the type of a parameter
+_KINDS = {  # type of a parameter -> kind of google.protobuf.Value
     _TYPE.NUMBER_DOUBLE: "number_value",
     _TYPE.NUMBER_INTEGER: "number_value",
     _TYPE.STRING: "string_value",
@@ -35,8 +35,8 @@ class Breach:
     """A rule that the file breaks.
 
     Attributes:
-      rule: its name.
-      place: where, as the keys of the file: "root.dag.tasks.Trainer".
+      rule: name of the rule.
+      place: keys in the file that lead to the place, such as "root.dag.tasks.Trainer".
       message: what is wrong, and what would be right.
     """
 
@@ -49,10 +49,10 @@ class Breach:
 
 
 def lint(path: Path) -> list[Breach]:
-    """All breaches in a compiled pipeline; none if the backend would take it.
+    """All breaches in a compiled pipeline; none if the backend would accept it.
 
     Raises:
-      UserError: the file can't be read, or is no YAML.
+      UserError: the file can't be read, or is not YAML.
     """
     documents = read_documents(path)
     if any("pipelineSpec" in item or "pipeline_spec" in item for item in documents):
@@ -79,7 +79,7 @@ def lint(path: Path) -> list[Breach]:
 
 
 def _parse(content: dict[str, Any], message: Any, place: str) -> tuple[Any, list[Breach]]:
-    """The message, as far as it can be read, and what a strict reader says of it."""
+    """Parses a protocol buffer as far as it can be read, and returns with it the breaches that a strict reader finds."""
     try:
         return json_format.ParseDict(content, message), []
     except json_format.ParseError as error:
@@ -112,8 +112,8 @@ class _Checker:
             self._add("pipeline-name", "pipelineInfo.name", message)
         root = spec.default_pipeline_root
         if not _ROOT_URI.fullmatch(root):
-            said = f"is {root!r}" if root else "is missing"
-            self._add("pipeline-root", "defaultPipelineRoot", f"{said}; set it to a URI such as s3://bucket/folder")
+            fault = f"is {root!r}" if root else "is missing"
+            self._add("pipeline-root", "defaultPipelineRoot", f"{fault}; set it to a URI such as s3://bucket/folder")
         if spec.root.WhichOneof("implementation") != "dag":
             self._add("root", "root", "has no dag of tasks")
         else:
@@ -160,7 +160,7 @@ class _Checker:
             self._add("cycle", f"{place}.dag.tasks.{cycle[-1]}", f"needs itself: {' needs '.join(reversed(cycle))}")
 
     def _check_task(self, place: str, task: Any, tasks: Any, parent: Any) -> set[str]:
-        """Returns the tasks that it needs and that exist."""
+        """Returns the existing tasks that this task needs."""
         needed = set(task.dependent_tasks)
         for name in task.dependent_tasks:
             if name not in tasks:
@@ -253,8 +253,8 @@ class _Checker:
     def _check_type(self, place: str, artifact_type: Any) -> None:
         if not _SCHEMA_TITLE.fullmatch(artifact_type.schema_title):
             kind = artifact_type.WhichOneof("kind")
-            said = f"is {artifact_type.schema_title!r}" if kind == "schema_title" else f"{kind or 'nothing'} is given instead"
-            self._add("artifact-type", place, f"needs a schemaTitle such as tfx.Model; {said}")
+            fault = f"is {artifact_type.schema_title!r}" if kind == "schema_title" else f"{kind or 'nothing'} is given instead"
+            self._add("artifact-type", place, f"needs a schemaTitle such as tfx.Model; {fault}")
 
     def _check_placeholders(self, place: str, component: Any, executor: Any) -> None:
         container = executor.container
@@ -282,7 +282,7 @@ class _Checker:
             self._add("executor", place, f"is {known.get(kind, 'empty')}; it must be a container or an importer")
 
     def _check_containers_differ(self) -> None:
-        """Since version 2.3 the backend knows a component by its container, so equal ones are one component to it."""
+        """Since version 2.3 the backend knows a component by its container: equal containers are one component to it."""
         first: dict[bytes, str] = {}
         for name, component in sorted(self._spec.components.items()):
             executor = self._deployment.executors.get(component.executor_label)
@@ -340,12 +340,12 @@ class _Checker:
 
 
 def _are_alike(component: Any, other: Any) -> bool:
-    """Whether two components with equal containers may stand for each other."""
+    """Whether two components with equal containers may replace each other."""
     return component.input_definitions == other.input_definitions and component.output_definitions == other.output_definitions
 
 
 def _mounts(config: Any) -> list[Mount]:
-    """What a pod mounts by names that are written in the file; others are known when it starts."""
+    """A pod's mounts whose names are in the file; other names are known only when the pod starts."""
     named = [
         *(("claim", item.constant or _constant(item.pvc_name_parameter), item.mount_path) for item in config.pvc_mount),
         *(

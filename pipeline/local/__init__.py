@@ -1,1 +1,1 @@
-"""The pipeline on this machine: checks first, then runs, cross-validations, looks at the data."""
+"""The pipeline on this machine: first checks, then runs, cross-validations or inspections of the data."""

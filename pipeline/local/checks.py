@@ -1,4 +1,4 @@
-"""Mistakes that are told before anything runs."""
+"""Checks that report mistakes before anything runs."""
 
 import difflib
 import importlib.util
@@ -13,15 +13,15 @@ from pipeline.samples.known import SAMPLES
 
 
 def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
-    """Writes the sample data set if it is asked for, and lists the data without opening an image.
+    """Writes the sample data set if the configuration names one, and lists the data without opening an image.
 
     Args:
       config: the whole configuration.
       folds: number of folds instead of train, eval and test.
 
     Raises:
-      UserError: the data, or those of `score.path`, can't be used; or the data does not have a feature to slice by, or the
-        class that groups are judged by.
+      UserError: the data, or the data of `score.path`, can't be used; or the data lacks a feature to slice by, or the class
+        that groups are judged by.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))

@@ -1,4 +1,4 @@
-"""Cross-validation by group: each image is tested once, by a model that has seen nothing of its group."""
+"""Cross-validation by group: each image is tested once, by a model that has seen no image of its group."""
 
 import json
 import statistics
@@ -31,11 +31,11 @@ _SHOWN: Final = 4  # metrics on the line of a fold
 
 
 def run(config: Config, output: Path, folds: int) -> CrossvalResult:
-    """Runs the pipeline once for each fold: tests on it, watches training on the next one, trains on all others.
+    """Runs the pipeline once for each fold: tests on the fold, watches training on the next one, trains on all others.
 
     What does not depend on the fold (examples, statistics, schema, validation) is computed once and then comes from the
-    cache, as does all that is unchanged since an earlier call: after an interruption it goes on where it was. No model is
-    judged or pushed. Images that the data gives as test are in no fold.
+    cache. So does everything that is unchanged since an earlier call: after an interruption, a new call goes on where the
+    last one stopped. No model is judged or pushed. Images that the data assigns to the test split are in no fold.
 
     Writes below `output/crossval`: `metadata.sqlite`, `artifacts/` and `runs/RUN_ID/` with `config.yaml`, `reproduction.json`,
     `log.txt`, `crossval.json` and `crossval.txt`.
@@ -43,7 +43,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     Args:
       config: the whole configuration.
       output: the pipeline's output folder.
-      folds: their number, 3 or more.
+      folds: number of folds, 3 or more.
 
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
@@ -117,7 +117,7 @@ def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: li
                 "training": item.outputs.training,
                 "components": item.components,
             }
-            for splits, item in zip(runs, executions, strict=False)  # fewer executions where one has failed
+            for splits, item in zip(runs, executions, strict=False)  # fewer executions if one has failed
         ],
     }
     error = f"fold {len(executions)}: {last.error}" if last.error else ""
@@ -125,7 +125,7 @@ def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: li
 
 
 def _check_classes(folder: str, rows: Sequence[source.Row], runs: Sequence[Splits]) -> None:
-    """A class that a fold's model would be asked for and could not have learned."""
+    """Raises UserError if a fold's model would be tested on a class that it could not have learned."""
     folds_of: dict[str, set[str]] = {}
     for row in rows:
         if not row.reason and row.split != "test":
@@ -144,7 +144,7 @@ def spread(evaluations: Sequence["Evaluation"]) -> list[SliceSpread]:
     """Mean and standard deviation over the folds of every metric, slice by slice.
 
     Args:
-      evaluations: one a fold, in order.
+      evaluations: one per fold, in order.
     """
     from evaluation.results import slice_order
 
@@ -153,7 +153,7 @@ def spread(evaluations: Sequence["Evaluation"]) -> list[SliceSpread]:
     slices = []
     for key in sorted(first, key=slice_order):
         found = [fold.get(key) for fold in folds]
-        names = dict.fromkeys(name for item in found if item for name in item.metrics)  # none where it is too small
+        names = dict.fromkeys(name for item in found if item for name in item.metrics)  # none if the slice is too small
         values = {name: [item.metrics.get(name) if item else None for item in found] for name in names}
         metrics = {name: _spread([item.value if item else None for item in folds]) for name, folds in values.items()}
         slices.append(SliceSpread(first[key].name, [item.examples if item else 0 for item in found], metrics))

@@ -21,14 +21,14 @@ _TYPES = (metadata_store_pb2.ArtifactType, metadata_store_pb2.ExecutionType, met
 
 
 class DagRunner(LocalDagRunner):
-    """Names the run, tells its components the run's folder, and makes the types of a server's store before they do."""
+    """Names the run, passes its folder to the components, and makes a server's metadata types before they do."""
 
     def __init__(self, store: Store, folder: Path):
         """Creates the runner.
 
         Args:
-          store: that the run is recorded in.
-          folder: the run's own, absolute.
+          store: where the run is recorded.
+          folder: absolute path of the run's own folder.
         """
         super().__init__()
         self._store = store
@@ -42,12 +42,12 @@ class DagRunner(LocalDagRunner):
         if self._store.owner:
             cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)
             register_types(self._store.open(), [*_types_in(pipeline), cache])
-        with mock.patch.object(mlmd, "MetadataStore", self._store.kind):  # TFX has no way to give it another
+        with mock.patch.object(mlmd, "MetadataStore", self._store.kind):  # TFX has no other way to take a different store
             super().run_with_ir(pipeline, run_options)
 
 
 def _types_in(content: message.Message) -> Iterator[MetadataType]:
-    """All types that are anywhere in a compiled pipeline."""
+    """All metadata types anywhere in a compiled pipeline."""
     if isinstance(content, _TYPES):
         yield content
         return

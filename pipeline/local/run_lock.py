@@ -17,14 +17,16 @@ LOCK_FILE: Final = ".lock"
 
 @contextlib.contextmanager
 def locked(output: Path, run_id: str) -> Iterator[None]:
-    """Holds the output folder, whose files two runs would spoil; a lock ends with its process, killed or not.
+    """Locks the output folder, whose files two runs at a time would spoil.
+
+    The lock ends with its process, even if the process is killed.
 
     Args:
       output: the folder; made if it is not there.
-      run_id: of the run, for those that find the folder held.
+      run_id: name of the run, for the error message of other runs that find the folder locked.
 
     Raises:
-      UserError: another run holds it, or it can't be written to.
+      UserError: another run holds the lock, or the folder can't be written to.
     """
     path = output / LOCK_FILE
     try:
@@ -49,7 +51,7 @@ def locked(output: Path, run_id: str) -> Iterator[None]:
 def _holder(file: TextIO) -> str:
     file.seek(0)
     try:
-        told = json.loads(file.read())
-        return f"another run, {told['run']} (process {told['process']} on {told['host']}, since {told['since']}),"
-    except (ValueError, KeyError):  # it has just begun
+        holder = json.loads(file.read())
+        return f"another run, {holder['run']} (process {holder['process']} on {holder['host']}, since {holder['since']}),"
+    except (ValueError, KeyError):  # the holder has just begun
         return "another run"

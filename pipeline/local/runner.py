@@ -31,7 +31,7 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    read_data(config)  # to find mistakes before TensorFlow is loaded; the component reads the rows where it runs
+    read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again where it runs
     with started("run", config, output) as place:
         write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
         result = _run(config, place)
@@ -53,7 +53,7 @@ def run(config: Config, output: Path) -> RunResult:
 def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
     """Runs the components up to the ExampleValidator and writes a page about the data.
 
-    It shares the output folder and its cache with `run`. Anomalies don't stop it, for the page is there to show them.
+    Shares the output folder and its cache with `run`. Anomalies don't stop it, because the page is there to show them.
 
     Args:
       config: the whole configuration.
@@ -61,7 +61,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       page: the HTML file.
 
     Returns:
-      Exit status, and why it failed; empty if it did not.
+      Exit status, and the reason of a failure; empty if there was none.
 
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
@@ -89,7 +89,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
 
 
 def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> None:
-    """Tells the registry of the pushed model; a failure is told, and takes nothing from the run."""
+    """Registers the pushed model. A failure becomes a note; it does not change the run's result."""
     from pipeline.pushed.registry import register_version
 
     folder, _, number = result.summary["pushed_model"].rpartition("/")

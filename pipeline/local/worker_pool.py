@@ -2,8 +2,8 @@
 
     .venv/bin/python -m pipeline.local.worker_pool --port 50000
 
-Beam's own pool starts an interpreter for each worker that a job asks for, which then loads TensorFlow. This one loads once what
-the components' workers need, and makes each worker a copy of that process.
+For each worker that a job asks for, Beam's own pool starts an interpreter, which then loads TensorFlow. This pool loads only
+once what the workers need, and makes each worker a copy of that process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _LOADED: Final = [
     "components.evaluator.executor",
     "tensorflow_data_validation",
 ]
-_PATIENCE = 10  # seconds that a worker has to end
+_PATIENCE = 10  # seconds in which a worker must end
 
 
 def _work(control: str, worker_id: str) -> None:
@@ -36,7 +36,7 @@ def _work(control: str, worker_id: str) -> None:
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Starts and stops workers as an engine asks for them, each a process."""
+    """Starts and stops workers as an engine asks for them; each is a process."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -69,13 +69,13 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def load(self) -> None:
-        """Loads what workers need; it takes some seconds, in which nothing can be asked for."""
-        first = self._context.Process(target=_nothing)
+        """Loads what workers need; takes some seconds, in which no worker can be started."""
+        first = self._context.Process(target=_do_nothing)
         first.start()
         first.join()
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--host", default="localhost", help="to listen on: localhost, or 0.0.0.0 for engines elsewhere")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which ends the workers as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exiting ends the workers as well
     pool = WorkerPool()
     pool.load()
     server = grpc.server(thread_pool_executor.shared_unbounded_instance())

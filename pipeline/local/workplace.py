@@ -37,7 +37,7 @@ class Workplace:
       output: absolute folder with `artifacts/`, `metadata.sqlite` (unless the store is on a server) and `runs/`.
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
-      store: that the run is recorded in.
+      store: where the run is recorded.
     """
 
     output: Path
@@ -59,10 +59,10 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
     """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
 
     Args:
-      what: for the heading: "run".
+      what: what is started, for the heading, such as "run".
       config: the whole configuration.
-      output: the folder below which all is written; one run at a time.
-      with_model: whether a model will be built, whose weights are checked first.
+      output: the folder below which everything is written; only one run at a time may use it.
+      with_model: whether a model will be built; if so, its weights are checked first.
 
     Raises:
       UserError: the folder can't be made or is in use, the metadata store can't be used, the backbone's weights don't fit, or
@@ -99,7 +99,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
 
         from pipeline.dag.batch_bytes import bound_batches
 
-        gc.freeze()  # these live as long as the process, and need not be looked through again and again
+        gc.freeze()  # all objects so far live as long as the process: later collections need not look at them
         bound_batches()
     if with_model:
         check_formats(config)
@@ -110,7 +110,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
 
 
 def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
-    """Runs a pipeline's components, taking from the cache what has not changed, and reads what they have put out.
+    """Runs a pipeline's components, taking from the cache what has not changed, and reads their outputs.
 
     Args:
       pipeline: as `create_pipeline` makes it.
@@ -138,7 +138,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
 
     try:
         outputs = read_outputs(place.store)
-    except UserError as lost:  # the server has gone meanwhile
+    except UserError as lost:  # the server has become unreachable meanwhile
         status, error, outputs = status or 1, error or str(lost), RunOutputs()
     evaluation = None
     if outputs.evaluation:
@@ -148,10 +148,10 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
 
 
 def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, str]:
-    """Exit status and message: a UserError somewhere in the chain of causes is told as it is."""
+    """Exit status and message; a UserError anywhere in the chain of causes gives its own text as the message."""
     if isinstance(failure, KeyboardInterrupt):
         return 1, f"interrupted in {component}; start again to go on from the last finished component"
-    if told := user_error(failure):
-        return 2, str(told)
+    if cause := user_error(failure):
+        return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {short_path(log)}"

@@ -1,1 +1,1 @@
-"""HTML pages that need no network: of an evaluation, of the data, of augmented images."""
+"""HTML pages and pictures that need no network: about an evaluation, about the data, of augmented images."""

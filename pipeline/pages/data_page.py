@@ -1,6 +1,6 @@
-"""One HTML page about the data: what was found and taken, its classes, its images, and what is wrong with it.
+"""One HTML page about the data: what was found and ingested, its classes, its images, and what is wrong with it.
 
-Reads the index that ingestion leaves beside the examples, and of the images themselves a few only.
+Reads the index that ingestion writes beside the examples, and only a few of the images themselves.
 """
 
 import datetime
@@ -26,13 +26,13 @@ from pipeline.pages.histograms import draw_histogram
 from pipeline.pages.page import write_page
 from pipeline.pages.thumbnails import original, sample_classes
 
-_MOST_CLASSES: Final = 100  # in the table of classes: the largest and the smallest
+_MOST_CLASSES: Final = 100  # in the table of classes: the largest and the smallest ones
 _MOST_SHEETS: Final = 30  # classes with a contact sheet
 _IMAGES_A_SHEET: Final = 12
 _MOST_REJECTS: Final = 200
 _MOST_PAIRS: Final = 12
 
-_PROPERTIES: Final = {  # column -> name, unit, format of a figure
+_PROPERTIES: Final = {  # column -> name, unit, number format
     "height": ("Height", "pixels", "{:,.0f}"),
     "width": ("Width", "pixels", "{:,.0f}"),
     "aspect": ("Aspect", "width / height", "{:.2f}"),
@@ -47,7 +47,7 @@ _COLUMNS: Final = ["label", "group", "split", "reason", "kind", "note", "format"
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Images of a class: by split, in the order of the splits."""
+    """Number of images of a class by split, in the order of the splits."""
 
     name: str
     counts: list[int]
@@ -67,7 +67,7 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
       output: the HTML file; replaced if there is one.
 
     Raises:
-      UserError: the examples are of another ExampleGen than ImageExampleGen.
+      UserError: the examples come from another ExampleGen than ImageExampleGen.
     """
     if not (examples / INDEX_FILE).exists():
         raise UserError(f"{examples}: no {INDEX_FILE} here; the page is of ImageExampleGen's examples alone")
@@ -109,11 +109,11 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
 
 
 def count_classes(taken: pd.DataFrame, splits: list[str]) -> list[ClassCount]:
-    """Images by class and split, the largest class first; an image of several classes counts for each.
+    """Number of images by class and split, the largest class first; an image of several classes counts for each.
 
     Args:
-      taken: columns label ("cat", "cat|dog", or "" for none of them) and split.
-      splits: their names.
+      taken: the ingested images, with the columns label ("cat", "cat|dog", or "" for no class) and split.
+      splits: names of the splits.
     """
     labels = taken.assign(label=taken["label"].str.split(features.LABEL_SEPARATOR, regex=False)).explode("label")
     table = pd.crosstab(labels["label"], labels["split"]).reindex(columns=splits, fill_value=0)
@@ -124,7 +124,7 @@ def count_classes(taken: pd.DataFrame, splits: list[str]) -> list[ClassCount]:
 
 
 def describe_balance(classes: list[ClassCount], splits: list[str]) -> list[str]:
-    """Sentences on the imbalance of the classes and on classes that a split lacks."""
+    """Sentences about the imbalance of the classes, and about classes that a split lacks."""
     largest, smallest = classes[0], classes[-1]
     if largest.total == smallest.total:
         sentences = [f"All {len(classes)} classes have {largest.total:,} images each."]
@@ -146,7 +146,7 @@ def _by_split(taken: pd.DataFrame, splits: list[str]) -> list[tuple[str, pd.Data
 
 
 def _count(values: pd.Series) -> list[tuple[str, int]]:
-    """Values and how often they occur, most often first."""
+    """Values and how often they occur, the most frequent first."""
     return [(str(name), int(count)) for name, count in values.value_counts().items()]
 
 
@@ -156,7 +156,7 @@ def _ends(classes: list[ClassCount]) -> list[ClassCount]:
 
 
 def _properties(taken: pd.DataFrame, splits: list[str]) -> list[dict[str, Any]]:
-    """Of each property its histogram, and of each split the least, the median and the largest value as text."""
+    """The histogram of each property, and its least, median and largest value in each split as text."""
     properties = []
     for column, (name, unit, figure) in _PROPERTIES.items():
         values = {split: rows[column].to_numpy(np.float64) for split, rows in _by_split(taken, splits)}
@@ -174,7 +174,7 @@ def _rows(table: Path, most: int) -> list[dict[str, str]]:
 
 
 def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:
-    """The first of the listed duplicates, which are the worst, with thumbnails."""
+    """The first pairs in the list of duplicates, which are the worst, with thumbnails."""
     folder = source.root_of(config.data.path)
     settings = file_settings(config)
     return [

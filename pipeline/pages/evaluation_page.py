@@ -1,4 +1,4 @@
-"""One HTML page about a model: the verdict, its metrics slice by slice, what it mistakes for what, and how to make it again."""
+"""One HTML page about a model: the verdict, metrics by slice, which classes it confuses, and how to make it again."""
 
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -22,32 +22,32 @@ from pipeline.pages.page import write_page
 from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training
 from pipeline.pushed.explanation import format_share
 
-_MOST_MATRIX: Final = 25  # classes of a confusion matrix
-_MOST_PAIRS: Final = 40  # of confused classes
+_MOST_MATRIX: Final = 25  # classes in a confusion matrix
+_MOST_PAIRS: Final = 40  # pairs of confused classes
 _MOST_CLASSES: Final = 300  # in the table of classes
-_MOST_CELLS: Final = 4000  # of a table of slices: slices times metrics
-_LARGEST_SCALE: Final = 2  # the Brier score's
+_MOST_CELLS: Final = 4000  # cells in a table of slices: slices times metrics
+_LARGEST_SCALE: Final = 2  # largest bound of a metric that an axis reaches to: the Brier score's
 _MOST_CURVES: Final = 10
-_WORST_CURVES: Final = 4  # beside the mean, of more classes than that
-_CARDS: Final = 12  # of mistakes, and of least sure images
+_WORST_CURVES: Final = 4  # shown with the mean, if there are more curves than that
+_CARDS: Final = 12  # of mistakes, and as many of the least sure images
 _FLIPS: Final = 12  # pictures, each way
 _OUTCOMES: Final = ("right", "wrongly found", "missed", "rightly not found")  # of count_binary
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What only the run knows; what is empty is left out of the page.
+    """What only the run knows; the page leaves out what is empty.
 
     Attributes:
       run_id: the time of its start.
-      when: it was, in words.
+      when: the time of the run, in words.
       summary: as in `summary.json`: "training", "examples", "classes", "components", "formats".
       training: rows of `models.callbacks.HISTORY_FILE`.
       lineage: the run's artifacts and executions, an SVG element.
-      command: that makes the run again.
-      versions: of the packages that matter.
-      digest: of the configuration.
-      notes: what a person should know, a line each: leaks, anomalies.
+      command: the command that repeats the run.
+      versions: versions of the packages that matter.
+      digest: digest of the configuration.
+      notes: lines about what a person should know, such as leaks and anomalies.
     """
 
     run_id: str = ""
@@ -63,20 +63,20 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Axis:
-    """The range that bars of a metric are drawn on, and where they begin; at the low end if that is None."""
+    """The range on which the bars of a metric are drawn, and where the bars begin; None for the low end."""
 
     low: float
     high: float
     start: float | None = None
 
     def place(self, value: float) -> float:
-        """Where a value lies, in % of the axis; at its end if it is outside."""
+        """The place of a value in % of the axis; the nearer end if the value is outside."""
         return round(100 * min(max((value - self.low) / (self.high - self.low), 0), 1), 2)
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A row of a table: what was measured, and of each of the table's metrics the value, or None."""
+    """A row of a table: what was measured, and the value of each of the table's metrics, or None."""
 
     name: str
     images: int
@@ -90,10 +90,10 @@ class MetricTable:
     """Metrics by slice or class.
 
     Attributes:
-      metrics: names.
-      axes: of each metric.
-      rows: the first of them.
-      all: number of rows that there are.
+      metrics: names of the metrics.
+      axes: one axis for each metric.
+      rows: the rows to show, which may be only the first ones.
+      all: number of all rows.
       with_groups: whether images share groups.
     """
 
@@ -110,10 +110,10 @@ def write_evaluation_page(
     """Writes the page; it needs no other file and no network.
 
     Args:
-      config: the whole configuration; images are read in `data.path`, and those that are not there are not shown.
-      evaluation: folder of an Evaluator's figures and predictions.
+      config: the whole configuration; images are read from `data.path`, and those that are not there are not shown.
+      evaluation: folder of an Evaluator's metrics and predictions.
       output: the HTML file; replaced if there is one.
-      model: the SavedModel, for pictures of what it looks at; none if not given.
+      model: the SavedModel, to draw where it sees evidence; nothing is drawn if not given.
       context: what only the run knows.
     """
     found, predictions = read_evaluation(str(evaluation)), Predictions.read(str(evaluation))
@@ -134,7 +134,7 @@ def write_evaluation_page(
         "classes": _class_table(predictions, found.slices[0]),
         "reliability": _reliability(predictions),
         "curves": _curves(predictions),
-        "training": _training(context.training),
+        "training": _training_plots(context.training),
         "mistakes": cards[: len(mistakes)],
         "unsure": cards[len(mistakes) :],
         "no_overlays": no_overlays,
@@ -142,7 +142,7 @@ def write_evaluation_page(
         if found.group and found.group.confusion and len(found.group.classes) <= _MOST_MATRIX
         else None,
         "differences": _difference_table(found),
-        "flips": _flips(predictions, gallery),
+        "flips": _flipped_images(predictions, gallery),
         "check_rows": _check_rows(context.summary.get("check"), config.check),
         "formats": context.summary.get("formats", []),
         "data": _data(context.summary),
@@ -161,7 +161,7 @@ def write_evaluation_page(
 
 
 def _check_rows(check: dict[str, Any] | None, limits: CheckConfig) -> list[tuple[str, str, str]]:
-    """What the check of the exported model has measured: name, value and limit, as texts."""
+    """The measurements of the exported model's check: name, value and limit, as texts."""
     if check is None:
         return []
     measured = check["measured"]
@@ -196,20 +196,20 @@ def _interval(metric: Metric) -> str:
 
 
 def _change(difference: Metric, name: str) -> str:
-    """ "better" or "worse" where the interval says so, else ""."""
+    """ "better" or "worse" if the interval leaves out zero, else ""."""
     if difference.lower is None or difference.upper is None or difference.lower <= 0 <= difference.upper:
         return ""
     return "better" if (difference.lower > 0) == METRICS[name].larger_is_better else "worse"
 
 
 def _ends(metrics: Iterable[Metric]) -> list[float]:
-    """All finite values and bounds."""
+    """All finite values and interval bounds."""
     values = [value for metric in metrics for value in (metric.value, metric.lower, metric.upper)]
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
-    """All that the metric can be; of one that is nearly always far below its bound, up to 1 or the largest value."""
+    """The metric's possible values; up to 1 or the largest value, if the metric is nearly always far below its bound."""
     definition = METRICS[name]
     most = definition.most if definition.most <= _LARGEST_SCALE else max(1.0, *_ends(metrics))
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
@@ -226,7 +226,7 @@ def _scale(verdict: Verdict) -> Axis:
 
 
 def _around(values: list[float], share: float, start: float | None = None) -> Axis:
-    """From the least to the largest value, and a share of that more on both sides."""
+    """From the least to the largest value, extended on both sides by a share of that range."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     margin = share * (high - low) or 0.05
     return Axis(low - margin, high + margin, start)
@@ -242,7 +242,7 @@ def _slice_table(overall: dict[str, Metric], slices: list[Slice]) -> MetricTable
 
 
 def _difference_table(evaluation: Evaluation) -> MetricTable:
-    """Of all images first, and then of the slices."""
+    """Differences from the baseline on all images, then in the slices."""
     names = list(evaluation.slices[0].comparisons)
     rows = [
         MetricRow(
@@ -258,7 +258,10 @@ def _difference_table(evaluation: Evaluation) -> MetricTable:
 
 
 def _class_table(predictions: Predictions, overall: Slice) -> tuple[MetricTable, list[str]]:
-    """Metrics of each class, and beside each what it is most often taken for; of many classes the worst by the first metric."""
+    """Metrics of each class, and the class that it is most often mistaken for.
+
+    If there are too many classes, those that are worst by the first metric are shown.
+    """
     names = list(dict.fromkeys(name for metrics in overall.by_class.values() for name in metrics))
     labels, answers = predictions.labels, predictions.answers()
     counts = (
@@ -421,7 +424,7 @@ def _confused_pairs(cells: ConfusionCells, names: list[str], linked: Container[C
 
 
 def _matrix(counts: np.ndarray, names: list[str], linked: Container[Cell] = ()) -> dict[str, Any]:
-    """Rows of (name, cells), a cell being (count, share of its row, link or "", whether it is right); and columns' names."""
+    """Names of the columns, and rows (name, cells); a cell is (count, share of its row, link or "", whether it is right)."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     height, width = counts.shape
     order = _reading_order(names[:width])
@@ -441,7 +444,7 @@ def _matrix(counts: np.ndarray, names: list[str], linked: Container[Cell] = ()) 
 
 
 def _reading_order(classes: list[str]) -> list[int]:
-    """Positions of the classes, sorted as a person looks for them: the model has them by their frequency."""
+    """Positions of the classes in the order in which a person looks for them; the model orders them by frequency."""
     return sorted(range(len(classes)), key=lambda number: slice_order((("", classes[number]),)))
 
 
@@ -463,7 +466,7 @@ def _reliability(predictions: Predictions) -> dict[str, Any]:
 
 
 def _curves(predictions: Predictions) -> list[dict[str, Any]]:
-    """ROC, then precision and recall."""
+    """The plots of ROC, then of precision and recall."""
     labels = predictions.labels
     if not len(labels):
         return []
@@ -483,19 +486,19 @@ def _curves(predictions: Predictions) -> list[dict[str, Any]]:
             ("ROC", "AUC", draw_roc, roc),
             ("Precision and recall", "average precision", draw_precision_recall, precision_recall),
         )
-        if (shown := _chosen(curves))
+        if (shown := _choose_curves(curves))
     ]
 
 
-def _chosen(curves: list[Curve]) -> list[Curve]:
-    """All curves, or of many their mean and the worst."""
+def _choose_curves(curves: list[Curve]) -> list[Curve]:
+    """All curves; if there are too many, their mean and the worst ones."""
     if len(curves) <= _MOST_CURVES:
         return curves
     return [average_curve(curves), *sorted(curves, key=lambda curve: curve.score)[:_WORST_CURVES]]
 
 
-def _training(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
-    """(Metric, plot, splits) of what was measured in training, the loss first."""
+def _training_plots(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """(Metric, plot, splits) for each metric of the training, the loss first."""
     if not history:
         return []
     epochs = [float(row["epoch"]) for row in history]
@@ -508,8 +511,8 @@ def _training(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[st
     return plots
 
 
-def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
-    """Images that one of the two models alone has right, with both answers."""
+def _flipped_images(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
+    """Images that only one of the two models answers right, with both answers."""
     if predictions.baseline is None:
         return []
     answers = [predictions.answers(), predictions.answers(predictions.baseline)]
@@ -520,7 +523,7 @@ def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
     rows = {"broken": np.flatnonzero(before & ~now)[:_FLIPS], "fixed": np.flatnonzero(now & ~before)[:_FLIPS]}
     pictures = gallery.pictures(int(row) for chosen in rows.values() for row in chosen)
 
-    def named(answer: Any) -> str:
+    def class_names(answer: Any) -> str:
         chosen = np.flatnonzero(answer) if predictions.multi_label else [answer]
         return ", ".join(predictions.classes[number] for number in chosen) or "no class"
 
@@ -528,7 +531,7 @@ def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
         {
             "kind": kind,
             "pictures": [
-                (*pictures[row], predictions.rows[features.LABEL].iloc[row], *(named(answer[row]) for answer in answers))
+                (*pictures[row], predictions.rows[features.LABEL].iloc[row], *(class_names(answer[row]) for answer in answers))
                 for row in chosen.tolist()
                 if row in pictures
             ],
@@ -538,7 +541,7 @@ def _flips(predictions: Predictions, gallery: Gallery) -> list[dict[str, Any]]:
 
 
 def _data(summary: dict[str, Any]) -> dict[str, Any]:
-    """Images by split, and by class and split, the largest class first."""
+    """Number of images by split, and by class and split, the largest class first."""
     by_split = summary.get("classes") or {}
     names = sorted(
         {name for counts in by_split.values() for name in counts},

@@ -1,4 +1,4 @@
-"""Which of the test images an evaluation's page shows, and their pictures."""
+"""Chooses the test images that an evaluation's page shows, and reads their pictures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from pipeline.dag.component_settings import file_settings
 from pipeline.pages.thumbnails import data_uri, read_originals, thumbnail
 from pipeline.pushed.explanation import draw_combined, explain_encoded
 
-_MOST_PICTURES: Final = 240  # in the cells of the confusion matrix, together
+_MOST_PICTURES: Final = 240  # in all cells of the confusion matrix together
 _MOST_A_CELL: Final = 8
-_MOST_BYTES: Final = 512 << 20  # of files to read for them, which bounds time and not memory
+_MOST_BYTES: Final = 512 << 20  # of files to read for the pictures; bounds time, not memory
 _CARD_SIDE: Final = 128  # pixels of a picture with an overlay
 
 Cell = tuple[int, int]
@@ -29,15 +29,15 @@ class Card:
     """An image that deserves a closer look.
 
     Attributes:
-      name: as the index has it.
+      name: the image's name in ingestion's index.
       truth: names of its classes.
-      answer: names of the classes that it was taken for.
+      answer: names of the classes in the model's answer.
       is_right: whether these are the same.
-      asked: the class that `probability` and the overlay are of.
-      probability: of `asked`, by the model.
+      asked: the class that `probability` and the overlay are for.
+      probability: probability of `asked`, by the model.
       picture: data URI, or "" if the image can't be read.
       overlay: data URI of the image with the evidence for `asked`, or "".
-      shares: of each pyramid level in the evidence, finest first.
+      shares: each pyramid level's share in the evidence, finest first.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Card:
 
 
 class Gallery:
-    """Reads each image at most once, for all places of the page that show it."""
+    """Reads each image at most once for all pictures of a call."""
 
     def __init__(self, config: Config, predictions: Predictions) -> None:
         self._folder = source.root_of(config.data.path)
@@ -61,7 +61,7 @@ class Gallery:
         self._names = predictions.rows[features.FILENAME].to_numpy(object)
 
     def pictures(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
-        """(Name, thumbnail) of images, by row; without those that can't be read, and the last ones if the files are huge."""
+        """(Name, thumbnail) of images by row, without those that can't be read, or the last ones if the files are huge."""
         wanted = {str(self._names[row]): row for row in rows}
         found: dict[int, tuple[str, str]] = {}
         size = 0
@@ -73,7 +73,7 @@ class Gallery:
         return found
 
     def cards(self, chosen: list[tuple[int, int]], model: Path | None) -> tuple[list[Card], str]:
-        """A card for each (row, class that is asked for), and why there are no overlays; "" if there are."""
+        """A card for each pair (row, class to explain), and the reason why there are no overlays, or ""."""
         cards = [self._card(row, number) for row, number in chosen]
         encoded = dict(read_originals(self._folder, dict.fromkeys(card.name for card in cards), self._settings))
         shown = [number for number, card in enumerate(cards) if card.name in encoded]
@@ -106,14 +106,14 @@ class Gallery:
 def choose_by_cell(
     cells: dict[Cell, np.ndarray], confidence: dict[Cell, np.ndarray], is_error: dict[Cell, bool]
 ) -> dict[Cell, np.ndarray]:
-    """Rows of the images to show of each cell of a confusion matrix: the most confident answers.
+    """Rows of the images to show for each cell of a confusion matrix: the most confident answers.
 
-    There is a limit on all cells together; if it is reached, errors come before right answers, and frequent ones before rare.
+    There is a limit for all cells together. If it is reached, errors go before right answers, and frequent cells before rare.
 
     Args:
-      cells: of each cell the rows of its images, int64 [n].
-      confidence: float [n], likewise.
-      is_error: whether a cell's answers are wrong.
+      cells: for each cell the rows of its images, int64 [n].
+      confidence: for each cell the confidence of these answers, float [n].
+      is_error: for each cell whether its answers are wrong.
     """
     filled = [cell for cell, rows in cells.items() if len(rows)]
     filled.sort(key=lambda cell: (not is_error[cell], -len(cells[cell])))
@@ -122,9 +122,9 @@ def choose_by_cell(
 
 
 def worst_mistakes(predictions: Predictions, most: int) -> list[tuple[int, int]]:
-    """(Row, class that it was wrongly taken for) where the model is surest and wrong.
+    """(Row, class that the image is mistaken for) of the wrong answers that the model is most sure of.
 
-    Of multi-label data the class whose probability is farthest from the truth, on the wrong side of 0.5.
+    For multi-label data, the class is the one whose probability is farthest from the truth, on the wrong side of 0.5.
     """
     probabilities, labels = predictions.probabilities, predictions.labels
     answers = predictions.answers()
@@ -136,14 +136,14 @@ def worst_mistakes(predictions: Predictions, most: int) -> list[tuple[int, int]]
 
 
 def least_sure(predictions: Predictions, most: int) -> list[tuple[int, int]]:
-    """(Row, class) where the most probable class has little probability; of multi-label data, where one has nearly 0.5."""
+    """(Row, most probable class) where its probability is lowest; for multi-label data, where a class is nearest to 0.5."""
     probabilities = predictions.probabilities
     doubt = -np.abs(probabilities - 0.5) if predictions.multi_label else -probabilities.max(axis=1)[:, None]
     return _largest(doubt, predictions.answers(), predictions.multi_label, most, -np.inf)
 
 
 def _largest(values: np.ndarray, answers: np.ndarray, multi_label: bool, most: int, above: float) -> list[tuple[int, int]]:
-    """Rows with the largest values, float [N, classes or 1], the largest first, and the class of each."""
+    """(Row, class) of the largest values, the largest first; `values` is float [N, classes or 1]."""
     best = values.max(axis=1, initial=-np.inf)
     rows = np.argsort(-best, kind="stable")[:most]
     classes = values.argmax(axis=1) if multi_label else answers

@@ -1,4 +1,4 @@
-"""Histograms of image properties, a line for each split."""
+"""Histograms of image properties, with one line per split."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS: Final = 40
-_FEW_VALUES: Final = 12  # of a property with no more values than this, each has a bin of its own
-_LONG_TAIL: Final = 20  # largest value over the median from which the axis is logarithmic
+_FEW_VALUES: Final = 12  # if a property has no more values than this, each value has its own bin
+_LONG_TAIL: Final = 20  # if the largest value over the median exceeds this, the axis is logarithmic
 
 
 def bin_edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Edges of the bins over all values, and whether they are spread logarithmically.
+    """Edges of the bins over all values, and whether they are spaced logarithmically.
 
     Args:
-      values: [N], finite, not all the same; zeros count to the first bin of a logarithmic axis.
+      values: [N], finite, not all the same; zeros belong to the first bin of a logarithmic axis.
     """
     distinct = np.unique(values)
     positive = distinct[distinct > 0]
@@ -31,12 +31,12 @@ def bin_edges(values: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def draw_histogram(values: dict[str, np.ndarray], unit: str, name: str) -> str:
-    """An SVG element: share of each split's images over the bins.
+    """Draws an SVG element: the share of each split's images in each bin.
 
     Args:
-      values: of each split, [N], finite; not all the same.
-      unit: under the axis: "pixels".
-      name: of the property, for screen readers.
+      values: values of each split, [N], finite; not all the same.
+      unit: text under the axis, such as "pixels".
+      name: name of the property, for screen readers.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 

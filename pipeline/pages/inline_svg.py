@@ -1,4 +1,4 @@
-"""Draws with matplotlib into SVG elements that take their colours from the page they stand in."""
+"""Draws with matplotlib into SVG elements that take their colours from the page around them."""
 
 import html
 import io
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LINES: Final = ("solid", "dashed", "dotted")  # told apart without colours, too
+LINES: Final = ("solid", "dashed", "dotted")  # distinguishable without colours, too
 
-# Colours to draw in -> CSS that the page's light and dark themes give a meaning.
+# Colours to draw with -> CSS variables that the page's light and dark themes define.
 TEXT: Final = "#010203"
 SERIES: Final = tuple(f"#0102{number:02x}" for number in range(16, 26))
 _CSS: Final = {TEXT: "currentColor", **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)}}
@@ -20,12 +20,13 @@ _CURVE: Final = "curve:"
 
 
 def draw_svg(plot: "Callable[[Figure], None]", description: str, size: tuple[float, float] = (4.4, 2.5)) -> str:
-    """An SVG element without links, in the page's colours.
+    """Draws an SVG element without links, in the page's colours.
 
     Args:
-      plot: draws into a figure, in the colours TEXT and SERIES. What it marks by `mark_curve` can be found in the element.
-      description: what is to be seen, for screen readers.
-      size: inches, at 72 units each.
+      plot: draws into a figure, in the colours TEXT and SERIES. Curves that it marks by `mark_curve` can be found in the
+        element.
+      description: what the picture shows, for screen readers.
+      size: width and height in inches of 72 units.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -44,17 +45,17 @@ def draw_svg(plot: "Callable[[Figure], None]", description: str, size: tuple[flo
 
 
 def mark_curve(name: str) -> dict[str, Any]:
-    """Keyword of matplotlib's drawing functions for an element that is to have `data-curve="name"`."""
+    """Keyword argument for matplotlib's drawing functions that gives the element `data-curve="name"`."""
     return {"gid": _CURVE + name}
 
 
 def _for_inlining(svg: str, description: str) -> str:
-    """Without what only a file of its own needs, without links, and with the page's colours."""
+    """Removes links and what only a separate file needs, and puts in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
     svg = re.sub(rf'<g id="{_CURVE}([^"]*)">', r'<g data-curve="\1">', svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # the same in every figure, and nothing refers to them
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # ids that repeat in every figure and that nothing refers to
     head = re.search(r'viewBox="[^"]*"', svg)
     assert head
     svg = f'<svg {head.group()} role="img" aria-label="{html.escape(description)}">' + svg[svg.index(">") + 1 :]

@@ -1,4 +1,4 @@
-"""The drawing of a run's components and artifacts, a picture in SVG."""
+"""Draws a run's components and artifacts as SVG."""
 
 import html
 import itertools
@@ -10,9 +10,9 @@ from scipy import optimize
 
 from pipeline.records.lineage import Lineage, Node
 
-_HEIGHT, _GAP, _BETWEEN = 42, 10, 30  # pixels: of a box, between what is side by side, between layers
-_LETTER: Final = 7.0  # pixels: width of a letter of a name
-_LONGEST: Final = 24  # letters
+_HEIGHT, _GAP, _BETWEEN = 42, 10, 30  # pixels: height of a box, gap within a layer, gap between layers
+_LETTER: Final = 7.0  # pixels: width of a letter in a name
+_LONGEST: Final = 24  # letters of a name, at most
 _SWEEPS: Final = 24  # down and up through the layers, to find the order with the fewest crossings
 
 Point = tuple[float, float]
@@ -20,10 +20,10 @@ Pair = tuple[int, int]
 
 
 def draw_lineage(lineage: Lineage) -> str:
-    """The drawing as an SVG element, from top to bottom: components as boxes, artifacts as round ones.
+    """Draws an SVG element, from top to bottom: components as boxes, artifacts as round boxes.
 
-    It takes text and lines in the page's colour, and --raised, --paper, --faint and --bad where the page defines them. It
-    has its natural size: a page lets a wide one scroll.
+    Text and lines have the page's colour, and the drawing uses --raised, --paper, --faint and --bad if the page defines them.
+    It has its natural size: a page should let a wide drawing scroll.
     """
     width = _LETTER * min(_LONGEST, max(len(node.name) for node in lineage.nodes)) + 20
     places, routes = lay_out(lineage, width)
@@ -50,7 +50,7 @@ def draw_lineage(lineage: Lineage) -> str:
 
 
 def describe(lineage: Lineage) -> str:
-    """The drawing in words, for those who can't see it: a sentence a component."""
+    """Describes the drawing in words, one sentence per component, for people who can't see it."""
     sentences = []
     for number, node in enumerate(lineage.nodes):
         if node.state:
@@ -67,21 +67,21 @@ def describe(lineage: Lineage) -> str:
 
 
 def lay_out(lineage: Lineage, width: float) -> tuple[list[Point], list[list[Point]]]:
-    """Places the boxes in layers, each below all that it was made from.
+    """Places the boxes in layers, each box below all boxes that it was made from.
 
     The steps are those of Sugiyama et al. 1981, "Methods for visual understanding of hierarchical system structures". Edges
     from the same box share the points at which they pass layers, so that they look like one line with branches.
 
     Args:
       lineage: with at least one node, and without cycles.
-      width: of a box, in pixels.
+      width: width of a box, in pixels.
 
     Returns:
-      The centre of each node, and of each edge the centres of its ends with the points between them, one in each layer that
-      it passes, from top to bottom; pixels.
+      The centre of each node, and for each edge a list of points from top to bottom: the centre of its start, one point in
+      each layer that it passes, and the centre of its end; all in pixels.
     """
     layer_of = _layers(len(lineage.nodes), lineage.edges)
-    passing: dict[Pair, int] = {}  # where an edge starts, a layer that it passes -> the point there
+    passing: dict[Pair, int] = {}  # (start of an edge, layer that it passes) -> the point there
     chains = []
     for start, end in lineage.edges:
         passed = [(start, layer) for layer in range(layer_of[start] + 1, layer_of[end])]
@@ -89,18 +89,18 @@ def lay_out(lineage: Lineage, width: float) -> tuple[list[Point], list[list[Poin
     layer_of += [layer for _, layer in passing]
     lines = sorted({pair for chain in chains for pair in itertools.pairwise(chain)})
     columns = _columns(_order(layer_of, lines), lines, [width] * len(lineage.nodes) + [0.0] * len(passing))
-    if columns[0] > np.mean(columns):  # the first component to the left, where a narrow window begins
+    if columns[0] > np.mean(columns):  # the first component goes to the left, where a narrow window begins
         columns = -columns
     places = [(float(x), float(layer * (_HEIGHT + _BETWEEN))) for x, layer in zip(columns, layer_of, strict=True)]
     return places[: len(lineage.nodes)], [[places[number] for number in chain] for chain in chains]
 
 
 def _layers(count: int, edges: list[Pair]) -> list[int]:
-    """The layer of each node, 0 at the top, such that edges lead downwards and pass as few layers as possible."""
+    """The layer of each node, 0 at the top; edges lead downwards and pass as few layers as possible."""
     rows = np.zeros((len(edges), count))
     for row, (start, end) in zip(rows, edges, strict=True):
         row[[start, end]] = 1, -1
-    # The simplex method ends in a corner, and all corners of these limits are whole numbers.
+    # The simplex method ends in a corner, and all corners of these constraints are whole numbers.
     solution = optimize.linprog(-rows.sum(axis=0), rows, -np.ones(len(edges)), bounds=(0, None), method="highs-ds")
     assert solution.success, solution.message
     return [round(layer) for layer in solution.x]
@@ -109,7 +109,7 @@ def _layers(count: int, edges: list[Pair]) -> list[int]:
 def _order(layer_of: list[int], lines: list[Pair]) -> list[list[int]]:
     """The points of each layer from left to right, with few crossings.
 
-    Each point goes where the points are, on average, that it is joined to; then neighbours change places where that helps.
+    Each point goes to the mean position of the points that it is joined to; then neighbours swap places where that helps.
     """
     above, below = defaultdict(list), defaultdict(list)
     for start, end in lines:
@@ -141,10 +141,10 @@ def _order(layer_of: list[int], lines: list[Pair]) -> list[list[int]]:
 
 
 def _columns(layers: list[list[int]], lines: list[Pair], widths: list[float]) -> np.ndarray:
-    """Where things are from left to right: in the order that they have, as close to what they are joined to as there is room.
+    """Horizontal positions: they keep the order in each layer, and put points as close to those they are joined to as fits.
 
-    As in Gansner et al. 1993, "A technique for drawing directed graphs", section 4.2: the least sum of the lines' horizontal
-    lengths, with those between two points that are no boxes counting more, so that long lines run straight.
+    As in Gansner et al. 1993, "A technique for drawing directed graphs", section 4.2, the sum of the lines' horizontal lengths
+    is least. Lines between two points that are not boxes have more weight, so that long lines run straight.
     """
     count, apart = len(widths), [pair for layer in layers for pair in itertools.pairwise(layer)]
     rows, limits = np.zeros((2 * len(lines) + len(apart), count + len(lines))), np.zeros(2 * len(lines) + len(apart))
@@ -161,7 +161,7 @@ def _columns(layers: list[list[int]], lines: list[Pair], widths: list[float]) ->
 
 
 def _line(route: list[Point]) -> str:
-    """From below one box to above another, past the boxes of the layers between them."""
+    """A line from below one box to above another, past the boxes of the layers between them."""
     (x, y), *others = route
     y += _HEIGHT / 2
     path = f"M{x:.1f} {y:.1f}"

@@ -1,4 +1,4 @@
-"""What the HTML pages have in common: templates, and how figures are written. The pages share `templates/base.html`, too."""
+"""What the HTML pages share: templates, among them `templates/base.html`, and the format of numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ def write_page(
     """Renders a page that needs no other file and no network.
 
     Args:
-      template: its file's name.
+      template: file name of the template.
       output: the HTML file; replaced if there is one.
-      content: what the template is given; all that is not marked as safe is escaped.
-      filters: more of them than all pages have.
+      content: the template's variables; everything that is not marked as safe is escaped.
+      filters: filters in addition to those of all pages.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -35,7 +35,7 @@ def write_page(
 
 
 def format_size(size: int) -> str:
-    """1234567 to "1.2 MB"; decimal units."""
+    """Formats a number of bytes in decimal units: 1234567 as "1.2 MB"."""
     value = float(size)
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":

@@ -16,7 +16,7 @@ _SQUARE = (4.4, 4.0)  # inches
 
 
 def draw_reliability(reliability: Reliability, multi_label: bool) -> str:
-    """Share of right answers over their confidence, and below it how many answers there are."""
+    """Draws the share of right answers over their confidence, and below it the number of answers."""
 
     def plot(figure: "Figure") -> None:
         edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -37,7 +37,7 @@ def draw_reliability(reliability: Reliability, multi_label: bool) -> str:
 
 
 def draw_roc(curves: list[Curve]) -> str:
-    """True positive rate over false positive rate; a line a curve, with the colours and lines of `curve_style`."""
+    """Draws the true positive rate over the false positive rate, one line per curve in the style of `curve_style`."""
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -50,7 +50,7 @@ def draw_roc(curves: list[Curve]) -> str:
 
 
 def draw_precision_recall(curves: list[Curve]) -> str:
-    """Precision over recall; a line a curve, with the colours and lines of `curve_style`."""
+    """Draws precision over recall, one line per curve in the style of `curve_style`."""
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -62,17 +62,17 @@ def draw_precision_recall(curves: list[Curve]) -> str:
 
 
 def curve_style(number: int) -> tuple[int, str]:
-    """Which of the page's series colours a curve has, and its line: solid, dashed or dotted."""
+    """The number of a curve's colour among the page's series colours, and its line: solid, dashed or dotted."""
     return number % len(SERIES), LINES[number % len(LINES)]
 
 
 def draw_training(name: str, epochs: list[float], curves: dict[str, list[float]]) -> str:
-    """A metric over the epochs.
+    """Draws a metric over the epochs.
 
     Args:
-      name: of the metric.
-      epochs: their numbers.
-      curves: of each split, a value an epoch.
+      name: name of the metric.
+      epochs: numbers of the epochs.
+      curves: for each split, one value per epoch.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""One picture of augmented training images as the network sees them."""
+"""One picture that shows augmented training images as the network sees them."""
 
 import itertools
 import random
@@ -17,24 +17,24 @@ from pipeline.config.whole import Config
 from pipeline.dag.component_settings import augment_settings, file_settings, image_settings, source_settings
 from pipeline.samples.known import SAMPLES
 
-_VERSIONS = 7  # of each image, beside the original
-_MIXED_WITH = 8  # fewer images have too few orders for that many different versions
-_SMALLEST, _LARGEST = 128, 256  # pixels that an image may take in the picture; others are scaled by a whole factor
+_VERSIONS = 7  # augmented versions of each image, beside the original
+_MIXED_WITH = 8  # images in a batch, at least: fewer have too few orders for that many different versions
+_SMALLEST, _LARGEST = 128, 256  # pixels: least and largest side in the picture; other images are scaled by a whole factor
 _GAP = 8
-_NAME_WIDTH = 160  # at most, for the classes on the left
+_NAME_WIDTH = 160  # pixels, at most, for the classes on the left
 _BACKGROUND, _TEXT, _FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 _BEHIND_ALPHA = (200, 200, 200, 255)
 
 
 def write_preview(config: Config, examples: int, output: Path) -> None:
-    """Draws a row for each of some training images: as it is after resizing, then augmented.
+    """Draws one row for each of a few training images: the resized image, then its augmented versions.
 
-    The images are drawn at random from one class after the other, the same ones on every call. Each version comes from the
-    function that training uses, from a batch of these images in another order.
+    The images are chosen at random from one class after the other; every call chooses the same ones. Each version comes from
+    the function that training uses, applied to a batch of these images in another order.
 
     Args:
       config: the whole configuration; a built-in data set is written first if it is not there.
-      examples: rows, 1 or more.
+      examples: number of rows, 1 or more.
       output: the PNG file; replaced if there is one.
 
     Raises:
@@ -53,7 +53,7 @@ def write_preview(config: Config, examples: int, output: Path) -> None:
 
 
 def _choose(rows: list[Row], count: int, config: Config) -> list[tuple[Row, bytes]]:
-    """Rows and their checked files; each class has one before any has two, as far as they go."""
+    """Chooses rows, and returns them with their checked files; as far as possible, each class has one before any has two."""
     order = random.Random(config.train.seed)
     by_label: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row.path, row.record or 0)):
@@ -76,13 +76,13 @@ def _readable(rows: Iterator[Row], config: Config) -> Iterator[tuple[Row, bytes]
         try:
             yield row, normalise(content, row.path, settings)[0].encoded
         except RejectedImage:
-            continue  # as ingestion does
+            continue  # ingestion skips it, too
 
 
 def _augment(
     chosen: list[tuple[Row, bytes]], classes: list[str], config: Config
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """The resized images, uint8 [N, height, width, channels], and of each version such images and labels [N, classes]."""
+    """The resized images, uint8 [N, height, width, channels], and for each version such images and labels [N, classes]."""
     import tensorflow as tf
 
     from models.augmentation import build_augmentation
@@ -107,7 +107,7 @@ def _draw(
     title, caption = ImageFont.load_default(18), ImageFont.load_default(14)
     switched_on = [f"{key} {value}" for key, value in config.augment.model_dump().items() if value not in (0, "none")]
     mixes = bool(config.augment.mixup or config.augment.cutmix)
-    scaled = _scaled(images[0])
+    scaled = _scale(images[0])
     line = 18
     step_x, step_y = scaled.width + _GAP, scaled.height + _GAP + (2 * line if mixes else 0)
     name_width = min(max(int(title.getlength(name)) + 1 for name in names), _NAME_WIDTH)
@@ -117,7 +117,7 @@ def _draw(
     draw = ImageDraw.Draw(picture)
 
     def write(x: int, y: int, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, faint: bool) -> None:
-        draw.text((x, y), _fitting(text, font, width), font=font, fill=_FAINT if faint else _TEXT)
+        draw.text((x, y), _shorten(text, font, width), font=font, fill=_FAINT if faint else _TEXT)
 
     heading = f"{config.name}: {', '.join(switched_on) or 'no augmentation is switched on'}"
     write(_GAP, _GAP, heading, title, size[0] - 2 * _GAP, faint=False)
@@ -126,18 +126,18 @@ def _draw(
     for index, name in enumerate(names):
         y = top + index * step_y
         write(_GAP, y + scaled.height // 2 - line // 2, name, title, name_width, faint=False)
-        picture.paste(_scaled(images[index]), (left, y))
+        picture.paste(_scale(images[index]), (left, y))
         for column, (changed, labels) in enumerate(versions, start=1):
             x = left + column * step_x
-            picture.paste(_scaled(changed[index]), (x, y))
+            picture.paste(_scale(changed[index]), (x, y))
             if mixes:
                 for number, text in enumerate(_shares(labels[index], classes)[:2]):
                     write(x, y + scaled.height + 1 + number * line, text, caption, scaled.width, faint=True)
     return picture
 
 
-def _scaled(pixels: np.ndarray) -> Image.Image:
-    """As RGB, in a size in which a person sees something; enlarged pixels stay squares."""
+def _scale(pixels: np.ndarray) -> Image.Image:
+    """The image as RGB, in a size that a person can see; enlarged pixels stay squares."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, _BEHIND_ALPHA), image)
@@ -151,13 +151,13 @@ def _scaled(pixels: np.ndarray) -> Image.Image:
 
 
 def _shares(label: np.ndarray, classes: list[str]) -> list[str]:
-    """What a label holds of each class, most first: "cat: 72 %" and "dog: 28 %"."""
+    """The share of each class in a label, the largest first: "cat: 72 %" and "dog: 28 %"."""
     parts = [(float(share), name) for share, name in zip(label, classes, strict=True) if share >= 0.005]
     return [f"{name}: {share:.0%}".replace("%", " %") for share, name in sorted(parts, reverse=True)]
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, or its beginning with dots, in at most so many pixels."""
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, or its beginning with dots if the text is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -1,4 +1,4 @@
-"""The evaluation page of a run, made of what the run has left."""
+"""The evaluation page of a run, made from the run's files and metadata."""
 
 import csv
 import json
@@ -17,11 +17,11 @@ def write_run_page(run: Path, output: Path) -> None:
     """Writes the page.
 
     Args:
-      run: folder of a run that got as far as the evaluation, with its configuration and summary.
+      run: folder of a run that has reached the evaluation, with its configuration and summary.
       output: the HTML file; replaced if there is one.
 
     Raises:
-      UserError: the run's evaluation or its metadata is not there any more.
+      UserError: the run's evaluation or its metadata is gone.
     """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     reproduction = json.loads((run / REPRODUCTION_FILE).read_text(encoding="utf-8"))

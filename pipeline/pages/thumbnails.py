@@ -1,4 +1,4 @@
-"""Small pictures of a few images, to stand in a page."""
+"""Small pictures of a few images for a page."""
 
 import base64
 import io
@@ -19,19 +19,19 @@ from models import features
 
 SIDE: Final = 96  # pixels of the longer side; smaller images are enlarged by a whole factor
 _BEHIND_ALPHA: Final = (160, 160, 160, 255)
-_MOST_BYTES: Final = 512 << 20  # of records to read, which bounds time and not memory
+_MOST_BYTES: Final = 512 << 20  # of records to read; bounds time, not memory
 
 
 def thumbnail(encoded: bytes) -> str:
-    """A data URI of a small JPEG.
+    """A small JPEG as a data URI.
 
-    16-bit grey is stretched between its own extremes, for a scan often fills a small part of its range.
+    16-bit grey is stretched between its own extremes, because a scan often uses a small part of its range.
 
     Args:
       encoded: an image file that Pillow reads.
     """
     file = Image.open(io.BytesIO(encoded))
-    file.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded at an eighth of its size where that is enough
+    file.draft("RGB", (SIDE, SIDE))  # decodes a JPEG at down to an eighth of its size if that is enough
     image: Image.Image = file
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.float32)
@@ -48,24 +48,24 @@ def thumbnail(encoded: bytes) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A small JPEG as text."""
+    """The image as a data URI of a JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[dict[str, list[tuple[str, str]]], bool]:
-    """The first images of each class in a split's records, which are in random order.
+    """Thumbnails of the first images of each class in a split's records, which are in random order.
 
-    Reads until all classes are full, or a bounded number of bytes.
+    Stops when all classes have enough images, or after a limited number of bytes.
 
     Args:
       split: folder of TFRecord files.
-      classes: names; an image with several counts for each, one without any for "".
-      images: wanted of each class.
+      classes: names of the classes; an image of several counts for each, an image without any for "".
+      images: number of images to find for each class.
 
     Returns:
-      Of each class (name of the image, thumbnail), and whether it had to stop before the end.
+      A list of (name of the image, thumbnail) for each class, and whether the reading stopped at the limit of bytes.
     """
     sheets: dict[str, list[tuple[str, str]]] = {label: [] for label in classes}
     wanted = len(sheets) * images
@@ -84,7 +84,7 @@ def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[di
 
 
 def original(folder: str, name: str, settings: FileSettings) -> str:
-    """The thumbnail of an image in the data folder; "" if it can't be read, or not any more.
+    """The thumbnail of an image in the data folder; "" if it can't be read (any more).
 
     Args:
       folder, name, settings: as for `read_originals`.
@@ -93,15 +93,15 @@ def original(folder: str, name: str, settings: FileSettings) -> str:
 
 
 def read_originals(folder: str, names: Iterable[str], settings: FileSettings) -> Iterator[tuple[str, bytes]]:
-    """Reads images in the data folder again, as ingestion has; leaves out those that can't be read, or not any more.
+    """Reads images in the data folder again, as ingestion did; leaves out those that can't be read (any more).
 
     Args:
       folder: the data folder.
-      names: as the index has them: paths, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
+      names: names from the index: paths, with a page ("scan.tif#2") or a number in a TFRecord file ("train.tfrecord:17").
       settings: as for `decoding.normalise`.
 
     Yields:
-      Names and images in a format that a SavedModel decodes; not in the order of `names`.
+      Names, and images in a format that a SavedModel decodes; not in the order of `names`.
     """
     wanted = []
     for name in names:
@@ -110,15 +110,15 @@ def read_originals(folder: str, names: Iterable[str], settings: FileSettings) ->
     records = []
     for (name, stem, number), content in zip(wanted, read_files(folder, (_row(stem) for _, stem, _ in wanted)), strict=True):
         if isinstance(content, bytes):
-            if encoded := _decodable(content, stem, number, settings):
+            if encoded := _decode(content, stem, number, settings):
                 yield name, encoded
         elif re.search(r":\d+$", stem):
             path, _, record = stem.rpartition(":")
             records.append((path, int(record), name, number))
-    records.sort()  # so that a file is read once
+    records.sort()  # so that each file is read once
     rows = (_row(path, record) for path, record, _, _ in records)
     for (path, _, name, number), content in zip(records, read_files(folder, rows), strict=True):
-        if isinstance(content, bytes) and (encoded := _decodable(content, path, number, settings)):
+        if isinstance(content, bytes) and (encoded := _decode(content, path, number, settings)):
             yield name, encoded
 
 
@@ -126,7 +126,7 @@ def _row(path: str, record: int | None = None) -> Row:
     return Row(path, (), "", "", record=record)
 
 
-def _decodable(content: bytes, name: str, page: int, settings: FileSettings) -> bytes | None:
+def _decode(content: bytes, name: str, page: int, settings: FileSettings) -> bytes | None:
     try:
         return normalise(content, name, replace(settings, pages="all"))[page].encoded
     except (RejectedImage, IndexError, OSError):

@@ -1,4 +1,4 @@
-"""Shows where a pushed model sees the evidence for its answers: reads its maps, and draws them over the images."""
+"""Shows where a pushed model sees the evidence for its answers: computes its evidence maps, and draws them over the images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pipeline.pushed.pushed_model import find_version, read_image
 _BATCH_SIZE: Final = 16
 
 _MARGIN: Final = 10  # pixels
-_CAPTION: Final = 15  # pixels of its letters
+_CAPTION: Final = 15  # pixels: height of its letters
 _TITLE: Final = 18
 
 
@@ -29,13 +29,13 @@ class Explanation:
     Attributes:
       image: the file.
       label: the model's answer, as in `pipeline.pushed.prediction.predict`.
-      explained: the class that the rest is about; the most probable one unless another was asked for.
-      probabilities: of all classes, by label.
-      shares: of each level in the evidence, by name, finest first; negative: it argues against the class. Their absolute
-        values add up to 1.
+      explained: the class that the evidence is for; the most probable one unless another was requested.
+      probabilities: probabilities of all classes, by label.
+      shares: each level's share in the evidence, by the level's name, finest first; negative if the level argues against the
+        class. Their absolute values add up to 1.
       pixels: uint8 [height, width, channels], what the network saw.
       maps: float32 [levels, h, w], 0..1, the heat of each level, comparable between levels.
-      combined: float32 [h, w], 0..1.
+      combined: float32 [h, w], 0..1, the heat of all levels together.
     """
 
     image: Path
@@ -54,10 +54,10 @@ def explain(model: Path, images: list[Path], label: str | None = None) -> Iterat
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
       images: files in any format that ingestion takes; all are read before the first answer.
-      label: the class to explain; each image's most probable if not given.
+      label: the class to explain; if not given, the most probable class of each image.
 
     Raises:
-      UserError: there is no model, it has no explanations or no such class, or a file is no image.
+      UserError: there is no model, it has no explanations or no such class, or a file is not an image.
     """
     folder = find_version(model)
     encoded = [read_image(image, folder) for image in images]
@@ -71,7 +71,7 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
       folder: the SavedModel.
       images: names of the images.
       encoded: the images, in a format that the model decodes.
-      labels: of each image the class to explain; "" for the most probable.
+      labels: the class to explain for each image; "" for the most probable one.
 
     Raises:
       UserError: the model has no explanations, or no such class.
@@ -104,7 +104,7 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
 
 
 def draw_combined(explanation: Explanation, side: int) -> tuple[Image.Image, Image.Image]:
-    """The image as the network saw it, and all levels' heat over it; `side` pixels long."""
+    """The image as the network saw it, and the image with the heat of all levels; the longer side has `side` pixels."""
     height, width = explanation.pixels.shape[:2]
     scale = side / max(height, width)
     pixels = shown(explanation.pixels, max(1, round(height * scale)), max(1, round(width * scale)))
@@ -112,7 +112,7 @@ def draw_combined(explanation: Explanation, side: int) -> tuple[Image.Image, Ima
 
 
 def draw(explanation: Explanation) -> Image.Image:
-    """One picture: the image as the network saw it, all levels over it, and each level over it with its share."""
+    """One picture of several panels: the image as the network saw it, with all levels, and with each level and its share."""
     height, width = panel_size(*explanation.pixels.shape[:2])
     pixels = shown(explanation.pixels, height, width)
     panels = [("input", pixels)]
@@ -138,19 +138,19 @@ def draw(explanation: Explanation) -> Image.Image:
 def write_overlay(explanation: Explanation, folder: Path) -> Path:
     """Draws an explanation into a PNG file named like the image; returns its path.
 
-    Explaining the same image again replaces its file. An image of the same name from elsewhere, or another class of it,
-    gets a number behind the name.
+    Explaining the same image again replaces its file. An image of the same name from elsewhere, or another class of the same
+    image, gets a file name with a number at the end.
 
     Raises:
       UserError: the folder can't be written to.
     """
-    made_of = f"{explanation.explained} in {explanation.image.resolve()}"
+    source = f"{explanation.explained} in {explanation.image.resolve()}"
     number, path = 1, folder / f"{explanation.image.stem}.png"
-    while path.exists() and _made_of(path) != made_of:
+    while path.exists() and _read_source(path) != source:
         number += 1
         path = folder / f"{explanation.image.stem}-{number}.png"
     remark = PngImagePlugin.PngInfo()
-    remark.add_itxt("Source", made_of)
+    remark.add_itxt("Source", source)
     sheet = draw(explanation)
     try:
         with new_file(path) as unfinished:
@@ -161,12 +161,12 @@ def write_overlay(explanation: Explanation, folder: Path) -> Path:
 
 
 def format_share(share: float) -> str:
-    """-0.123 as "-12 %"."""
+    """Formats a share: -0.123 as "-12 %"."""
     return f"{share:+.0%}".replace("%", " %")
 
 
 def as_json(explanation: Explanation, overlay: Path) -> dict[str, Any]:
-    """What `fpn explain --json` says of an image."""
+    """What `fpn explain --json` prints for an image."""
     return {
         "image": str(explanation.image),
         "label": explanation.label,
@@ -178,16 +178,16 @@ def as_json(explanation: Explanation, overlay: Path) -> dict[str, Any]:
 
 
 def _title(explanation: Explanation) -> str:
-    def named(label: str) -> str:
+    def text(label: str) -> str:
         name, probability = format_answer(label, explanation.probabilities, ".1%")
         return f"{name} ({probability})".replace("%", " %") if probability else name
 
     if explanation.explained == explanation.label:
-        return f"{explanation.image.name}: {named(explanation.label)}"
-    return f"{explanation.image.name}: evidence for {named(explanation.explained)}; the answer is {named(explanation.label)}"
+        return f"{explanation.image.name}: {text(explanation.label)}"
+    return f"{explanation.image.name}: evidence for {text(explanation.explained)}; the answer is {text(explanation.label)}"
 
 
-def _made_of(path: Path) -> str | None:
+def _read_source(path: Path) -> str | None:
     try:
         return Image.open(path).info.get("Source")
     except OSError:

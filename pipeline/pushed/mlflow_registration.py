@@ -1,8 +1,8 @@
 """Registers one pushed version with MLflow: a script for an interpreter that has MLflow, and nothing of this project.
 
-MLflow's pins don't go with TFX's, so it lives in an environment of its own (`make mlflow`). Reads the request that
-`pipeline.pushed.registry` makes as JSON from standard input, and writes {"version", "created"} as JSON on the last line of its
-output.
+MLflow's pinned requirements conflict with TFX's, so it has an environment of its own (`make mlflow`). This script reads the
+request that `pipeline.pushed.registry` makes, as JSON from standard input, and writes {"version", "created"} as JSON on the
+last line of its output.
 """
 
 import json
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def register(request: dict[str, Any]) -> dict[str, Any]:
-    """Registers the model unless it is there already, and names it by the alias if it is the newest.
+    """Registers the model unless it is there already, and sets the alias if it is the newest.
 
     Returns:
       {"version": MLflow's number, "created": whether it is new}.
@@ -58,7 +58,7 @@ def register(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log_run(client: mlflow.MlflowClient, request: dict[str, Any]) -> tuple[str, str]:
-    """An MLflow run with metrics, the model and the files about it; its id, and where the model is."""
+    """Logs a run with metrics, the model and the files about it; returns the run's id and the model's location."""
     found = client.get_experiment_by_name(request["experiment"])
     experiment = found.experiment_id if found else client.create_experiment(request["experiment"])
     run = client.create_run(experiment, start_time=request["time"], run_name=request["run_name"])

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-# Anchors, evenly spaced, of the perceptually uniform colour map "inferno" (Smith and van der Walt, matplotlib, CC0).
+# Evenly spaced anchors of the perceptually uniform colour map "inferno" (Smith and van der Walt, matplotlib, CC0).
 _INFERNO: Final = np.array(
     [
         (0, 0, 4),
@@ -20,19 +20,19 @@ _INFERNO: Final = np.array(
     ],
     np.float32,
 )
-_OPACITY: Final = 0.8  # of the greatest heat
-_PANEL: Final = (256, 512)  # pixels that a picture's longer side has at least, and at most
+_OPACITY: Final = 0.8  # at the greatest heat
+_PANEL: Final = (256, 512)  # pixels: least and greatest length of a picture's longer side
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
-    """Whole multiples for small images, so that their pixels stay equal squares; large ones are made smaller."""
+    """Size of a panel for an image: a whole multiple for small images, so that pixels stay squares; smaller for large ones."""
     longest = max(height, width)
     scale = min(-(-_PANEL[0] // longest) if longest < _PANEL[0] else 1, _PANEL[1] / longest)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [h, w, 1, 3 or 4] to uint8 [height, width, 3]; RGBA on white."""
+    """Turns uint8 [h, w, 1, 3 or 4] into RGB uint8 [height, width, 3]; RGBA is drawn on white."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -43,9 +43,9 @@ def shown(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat, 0..1 and of any size, over the grey of uint8 [height, width, 3].
+    """Draws heat, 0..1 and of any size, over the grey values of uint8 [height, width, 3].
 
-    No heat is transparent; opacity grows faster than the heat at first, so that weak evidence is seen, too.
+    Without heat the image shows through. At first the opacity grows faster than the heat, so that weak evidence is visible.
     """
     image = Image.fromarray(pixels)
     smooth = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
@@ -56,7 +56,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def colours(values: np.ndarray) -> np.ndarray:
-    """float 0..1 [...] to RGB float32 [..., 3], 0..255."""
+    """Turns float [...], 0..1, into RGB float32 [..., 3], 0..255."""
     position = np.clip(values, 0, 1) * (len(_INFERNO) - 1)
     lower = np.minimum(position.astype(int), len(_INFERNO) - 2)
     fraction = (position - lower)[..., np.newaxis].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Classifies image files with a SavedModel as a server would: from the folder alone, without the code that made it."""
+"""Classifies image files with a SavedModel as a server would: from its folder, without the code that made it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.pushed.pushed_model import find_version, read_image
 
 _BATCH_SIZE = 64
-_LABEL_SEPARATOR = "|"  # as the model joins the labels of multi-label data
+_LABEL_SEPARATOR = "|"  # joins the labels of a multi-label answer
 
 
 def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
@@ -17,11 +17,11 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
       images: files in any format that ingestion takes.
 
     Returns:
-      {"image": path, "label": the most probable, "probabilities": {label: probability}} for each image, in order. Of
-      multi-label data, "label" is all whose probability is at least 0.5, as "cat|dog", or "".
+      {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order. For
+      multi-label data, "label" joins all labels whose probability is at least 0.5, such as "cat|dog", or is "" without any.
 
     Raises:
-      UserError: there is no model, or a file is no image.
+      UserError: there is no model, or a file is not an image.
     """
     folder = find_version(model)
     files = [read_image(image, folder) for image in images]
@@ -43,7 +43,7 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
 
 
 def format_answer(label: str, probabilities: dict[str, float], number: str) -> tuple[str, str]:
-    """A model's answer as a person reads it, the names and their probabilities: ("cat|dog", "0.97|0.61"), or ("(none)", "").
+    """A model's answer for a person: names and their probabilities, such as ("cat|dog", "0.97|0.61"), or ("(none)", "").
 
     Args:
       label: as in `predict`.

@@ -1,4 +1,4 @@
-"""What asking a pushed model takes: its newest version, and image files as ingestion reads them."""
+"""What is needed to use a pushed model: its newest version, and image files, read as ingestion reads them."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,15 @@ from components.pusher.versions import version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
 
-_IMAGE_SETTINGS: Final = "assets.extra/image.json"  # as models.export writes it; nothing of the models package is loaded
+_IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; importing that would load TensorFlow
 _MAX_PIXELS: Final = 100_000_000
 
 
 def find_version(model: Path) -> Path:
-    """The SavedModel's folder: the one given, or the newest of the numbered versions in it.
+    """The SavedModel's folder: `model` itself, or the newest of the numbered versions in it.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no SavedModel.
     """
     folder = Path([str(model), *version_folders(str(model)).values()][-1])
     if not (folder / "saved_model.pb").exists():
@@ -26,10 +26,10 @@ def find_version(model: Path) -> Path:
 
 
 def read_image(image: Path, folder: Path) -> bytes:
-    """An image file, in any format that ingestion takes, as one that the SavedModel in `folder` decodes.
+    """Reads an image file in any format that ingestion takes, and returns a file that the SavedModel in `folder` decodes.
 
     Raises:
-      UserError: the file can't be read, or is no image.
+      UserError: the file can't be read, or is not an image.
     """
     try:
         return normalise(image.read_bytes(), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
@@ -40,12 +40,12 @@ def read_image(image: Path, folder: Path) -> bytes:
 
 
 def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:
-    """How files are read for a SavedModel: with the intensities that it was trained with, by type if it does not say.
+    """How files are read for a SavedModel: with the intensities that it was trained with; by type if it does not say.
 
     Args:
-      folder: of the SavedModel.
-      max_pixels: as of `FileSettings`.
-      pages: likewise.
+      folder: folder of the SavedModel.
+      max_pixels: as in `FileSettings`.
+      pages: as in `FileSettings`.
     """
     file = folder / _IMAGE_SETTINGS
     if not file.exists():

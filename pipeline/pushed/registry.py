@@ -1,4 +1,4 @@
-"""Tells an MLflow model registry of a pushed version: its files, metrics, signature, and where it comes from."""
+"""Registers a pushed version with an MLflow model registry: its files, metrics, signature, and where it comes from."""
 
 import datetime
 import importlib.util
@@ -18,11 +18,11 @@ from pipeline.config.delivery import RegistryConfig
 from pipeline.config.loading import load_config
 from pipeline.records.reproduction import CONFIG_FILE, REPRODUCTION_FILE, read_reproduction
 
-ALIAS: Final = "pushed"  # of the version that is the newest in the folder
+ALIAS: Final = "pushed"  # alias of the newest version in the folder
 _SCRIPT: Final = Path(__file__).with_name("mlflow_registration.py")
 _RUN_FILES: Final = (CONFIG_FILE, REPRODUCTION_FILE, "summary.json", "report.html")
 _LONGEST_REASON: Final = 300  # characters
-_PATIENCE: Final = {  # MLflow's own would try for minutes
+_PATIENCE: Final = {  # with MLflow's defaults it would try for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -34,10 +34,10 @@ class Registered:
     """Where a version is in the registry.
 
     Attributes:
-      uri: of the registry.
+      uri: URI of the registry.
       model: name of the registered model.
-      version: MLflow's number.
-      created: False if it was there already.
+      version: MLflow's number of the version.
+      created: False if the version was there already.
     """
 
     uri: str
@@ -47,15 +47,15 @@ class Registered:
 
 
 def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Registered:
-    """Registers a version. A model whose files are registered under this name already is not registered again.
+    """Registers a version, unless a model with the same files is registered under this name already.
 
     Args:
-      version: as `components.pusher.versions` lists it.
-      registry: where to.
-      newest: whether it is the newest version in its folder: then MLflow's alias `pushed` goes to it.
+      version: the version, as `components.pusher.versions` lists it.
+      registry: the registry to use.
+      newest: whether it is the newest version in its folder: if so, it gets MLflow's alias `pushed`.
 
     Raises:
-      UserError: there is no MLflow here, the registry did not answer, or did not take it.
+      UserError: MLflow is not installed, or the registry did not answer or did not accept the version.
     """
     record = version.record
     if record is None:
@@ -75,7 +75,7 @@ def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Reg
         )
     if ended.returncode != 0:
         reason = (ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"])[-1]
-        if len(reason) > _LONGEST_REASON:  # of a failed connection, the cause comes last, after a long address
+        if len(reason) > _LONGEST_REASON:  # if a connection fails, the cause comes last, after a long address
             reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
         raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({reason})")
     answer = json.loads(ended.stdout.splitlines()[-1])
@@ -83,15 +83,15 @@ def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Reg
 
 
 def register_version(folder: str, number: int | None, config: Path | None) -> Registered:
-    """`register`, for a version in a folder.
+    """Registers a version in a folder, as `register` does.
 
     Args:
-      folder: of the versions.
-      number: of the version; None for the newest.
+      folder: folder of the versions.
+      number: number of the version; None for the newest.
       config: file that has `push.registry`; None for the configuration of the version's run.
 
     Raises:
-      UserError: there is no such version, or no `push.registry`; and as `register`.
+      UserError: there is no such version or no `push.registry`, or one of the errors of `register`.
     """
     versions = {version.number: version for version in list_versions(folder)}
     if not versions or (number is not None and number not in versions):
@@ -108,7 +108,7 @@ def register_version(folder: str, number: int | None, config: Path | None) -> Re
 
 
 def _request(version: Version, record: Record, path: str) -> dict[str, Any]:
-    """What `mlflow_registration` reads."""
+    """The request that `mlflow_registration` reads."""
     folder = Path(record.run_folder) if record.run_folder else None
     reproduction = read_reproduction(folder) if folder else None
     metrics = {
@@ -145,13 +145,13 @@ def _request(version: Version, record: Record, path: str) -> dict[str, Any]:
 
 
 def read_signature(model: str) -> dict[str, dict[str, Any]]:
-    """Inputs and outputs of `serving_default`, read without loading the model.
+    """Reads the inputs and outputs of `serving_default` without loading the model.
 
     Args:
       model: folder of a SavedModel.
 
     Returns:
-      {"inputs": {name: [NumPy's name of the type, shape with -1 for any]}, "outputs": likewise}.
+      {"inputs": {name: [NumPy's name of the type, shape with -1 for any length]}, "outputs": the same}.
     """
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2

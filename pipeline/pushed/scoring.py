@@ -1,4 +1,7 @@
-"""Answers all images of a data set with a pushed model: tables in a folder, shard by shard, so that a stopped run goes on."""
+"""Classifies all images of a data set with a pushed model.
+
+The answers go into tables in a folder, one per shard, so that a run can go on where an earlier one was stopped.
+"""
 
 import contextlib
 import fcntl
@@ -25,27 +28,28 @@ from pipeline.terminal.progress import waiting
 from storage.stores import check_bucket
 
 SUMMARY_FILE: Final = "summary.json"
-_JOB_FILE: Final = "job.json"  # all that the shards depend on
+_JOB_FILE: Final = "job.json"  # everything that the shards depend on
 _LOCK_FILE: Final = ".lock"
 _WRITTEN: Final = ("scores", "groups.parquet", "rejected.csv", SUMMARY_FILE, _JOB_FILE)
 _DIFFERENCES: Final = {"model": "of another model", "data": "of other data", "settings": "under other settings"}
 
 
 def score(config: Config, model: Path, output: str, console: Console, *, overwrite: bool = False) -> dict[str, Any]:
-    """Answers the images of `config.data.path`.
+    """Classifies the images of `config.data.path`.
 
-    Writes below `output`: `scores/` with a Parquet file a shard, `rejected.csv`, `groups.parquet` where groups have several
-    images, and `summary.json`. Shards that are there already, from a run that was stopped, are kept; groups are decided anew.
+    Writes below `output`: `scores/` with one Parquet file per shard, `rejected.csv`, `groups.parquet` if groups have several
+    images, and `summary.json`. Shards that are there already, from a run that was stopped, are kept; the answers of groups are
+    always computed again.
 
     Args:
-      config: the sections `data`, `score` and `beam` count, and `evaluate.groups`.
+      config: only the sections `data`, `score` and `beam`, and `evaluate.groups` are used.
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
       output: folder, local or on one of Beam's file systems.
       console: for progress.
-      overwrite: delete what the folder holds of an earlier run, and start anew.
+      overwrite: whether to delete what an earlier run has written into the folder, and to start again.
 
     Returns:
-      What `summary.json` holds.
+      The content of `summary.json`.
 
     Raises:
       UserError: the model, the data or the folder can't be used.
@@ -59,7 +63,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     job = {
         "model": model_digest(str(version)),
         "data": source.fingerprint(data, settings),
-        "settings": {**_kept(settings), **as_dict(files), "shard_images": config.score.shard_images},
+        "settings": {**_image_settings(settings), **as_dict(files), "shard_images": config.score.shard_images},
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow"):
@@ -77,11 +81,11 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
         position_of(classes, rule.positive)
     shards = make_shards(rows, config.score.shard_images)
     tables = Tables(output, classes, is_multi_label(str(version)), len(shards))
-    with _held(output, job, overwrite):
+    with _reserve(output, job, overwrite):
         missing = [number for number in range(len(shards)) if not fileio.exists(tables.path(number))]
         with waiting(console, f"answering {sum(len(shards[number]) for number in missing)} images"):
             options = PipelineOptions(pipeline_args(config.beam))
-            with _told(), beam.Pipeline(options=options) as pipeline:
+            with _unwrap_user_error(), beam.Pipeline(options=options) as pipeline:
                 score_shards(
                     pipeline,
                     [(number, shards[number]) for number in missing],
@@ -118,17 +122,17 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     return summary
 
 
-def _kept(settings: SourceSettings) -> dict[str, Any]:
-    """What decides which images there are; no split is told apart."""
+def _image_settings(settings: SourceSettings) -> dict[str, Any]:
+    """The settings that decide which images there are, without those of the splits."""
     return {name: value for name, value in as_dict(settings).items() if name not in ("splits", "folds")}
 
 
 @contextlib.contextmanager
-def _held(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None]:
-    """Makes the folder this job's, and keeps others out of it.
+def _reserve(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Reserves the folder for this job: writes the job into it, and locks it if it is local.
 
     Raises:
-      UserError: it is something else's.
+      UserError: the folder can't be written to, another process is writing there, or it has files of another job.
     """
     from tfx.dsl.io import fileio
 
@@ -171,13 +175,13 @@ def _check_job(output: str, job: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Lets a UserError out of what Beam puts around it."""
+def _unwrap_user_error() -> Iterator[None]:
+    """Raises a UserError itself, instead of the exception that Beam wraps around it."""
     try:
         yield
     except Exception as failure:
-        if told := user_error(failure):
-            raise told from failure
+        if cause := user_error(failure):
+            raise cause from failure
         raise
 
 

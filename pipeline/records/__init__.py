@@ -1,1 +1,1 @@
-"""What runs leave, and how it is read: the metadata store, outputs, results, lineage, comparison."""
+"""What runs leave behind, and how to read it: the metadata store, outputs, results, lineage, comparison."""

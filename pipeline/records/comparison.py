@@ -23,10 +23,10 @@ class ComparedEvaluations:
     """One evaluation's metrics, and how far they are from another's.
 
     Attributes:
-      names: of the two, short.
+      names: short names of the two evaluations.
       slices: all images first; metrics of the first evaluation, with comparisons to the second.
-      flips: images that one of the two has right and the other wrong; None if they can't be paired.
-      notes: which images were compared, a line each.
+      flips: images that one of the two answers right and the other wrong; None if the images can't be paired.
+      notes: which images were compared, one line per note.
     """
 
     names: tuple[str, str]
@@ -36,22 +36,24 @@ class ComparedEvaluations:
 
 
 def compare(first: FoundEvaluation, second: FoundEvaluation) -> ComparedEvaluations:
-    """Compares on the images that both have tested, matched by file name; without such, the figures alone.
+    """Compares two evaluations on the images that both have tested, matched by file name.
+
+    If there are no such images, only the metrics are compared, without intervals.
 
     Args:
       first: the evaluation in question.
-      second: what it is compared with; a difference is the first's value minus the second's.
+      second: the evaluation to compare it with; a difference is the first's value minus the second's.
     """
     names = _name(first), _name(second)
     evaluations = read_evaluation(str(first.folder)), read_evaluation(str(second.folder))
     if not all((item.folder / PREDICTIONS_FILE).exists() for item in (first, second)):
-        return _unpaired(names, *evaluations, "the predictions are not there")
+        return _compare_metrics_alone(names, *evaluations, "the predictions are not there")
     predictions = [Predictions.read(str(item.folder)) for item in (first, second)]
     if predictions[0].multi_label != predictions[1].multi_label or set(predictions[0].classes) != set(predictions[1].classes):
-        return _unpaired(names, *evaluations, "the classes differ")
+        return _compare_metrics_alone(names, *evaluations, "the classes differ")
     paired, images, notes = pair(*predictions)
     if not len(images):
-        return _unpaired(names, *evaluations, "no test image is in both")
+        return _compare_metrics_alone(names, *evaluations, "no test image is in both")
     settings = _settings(first)
     found = _slices_of(evaluations[0], predictions[0].rows, settings)
     left_out = {name for item in evaluations[0].slices if item.key not in found for name, _ in item.key}
@@ -67,14 +69,14 @@ def compare(first: FoundEvaluation, second: FoundEvaluation) -> ComparedEvaluati
 
 
 def pair(first: Predictions, second: Predictions) -> tuple[Predictions, np.ndarray, list[str]]:
-    """The images of both, with the first's answers as those of the candidate and the second's as those of the baseline.
+    """The images that are in both, with the first's answers as the candidate's and the second's as the baseline's.
 
     Args:
-      first: of the same classes as the second, in any order.
-      second: the same.
+      first: predictions with the same classes as the second, in any order.
+      second: the other predictions.
 
     Returns:
-      The images, their positions in the first, and lines on how many are left out.
+      The common images, their positions in the first, and lines that say how many are left out.
     """
     keys = [_keys(item.rows) for item in (first, second)]
     position = pd.Series(np.arange(len(keys[1])), keys[1]).reindex(keys[0])
@@ -99,24 +101,24 @@ def pair(first: Predictions, second: Predictions) -> tuple[Predictions, np.ndarr
 
 
 def _name(found: FoundEvaluation) -> str:
-    """Of a run "digits/2026-01-01T12-00-00", else the folder."""
+    """The run's name, such as "digits/2026-01-01T12-00-00"; if the run is unknown, the folder."""
     return "/".join((found.run.parents[1].name, found.run.name)) if found.run else short_path(found.folder)
 
 
 def _keys(rows: pd.DataFrame) -> pd.MultiIndex:
-    """File names, numbered where several images have the same."""
+    """File names as keys, numbered where several images have the same name."""
     names = rows[features.FILENAME].reset_index(drop=True)
     return pd.MultiIndex.from_arrays([names, names.groupby(names).cumcount()])
 
 
 def _settings(found: FoundEvaluation) -> EvaluateConfig:
-    """As the run was configured; the defaults if that is not known."""
+    """The run's settings; the defaults if its configuration is not there."""
     path = found.run / CONFIG_FILE if found.run else None
     return load_config(path).evaluate if path and path.exists() else EvaluateConfig()
 
 
 def _slices_of(evaluation: Evaluation, rows: pd.DataFrame, settings: EvaluateConfig) -> dict[SliceKey, np.ndarray]:
-    """The images of those of an evaluation's slices that the settings give again."""
+    """The rows of each slice, for those of the evaluation's slices that the settings reproduce."""
     specs = dict.fromkeys(tuple(name for name, _ in item.key) for item in evaluation.slices if item.key)
     found = slice_images(rows, specs, settings.buckets)
     return {item.key: found[item.key] for item in evaluation.slices if len(found.get(item.key, ())) == item.examples}
@@ -139,7 +141,7 @@ def _compare_slice(item: Slice, paired: Predictions, images: np.ndarray, names: 
     return Slice(item.key, len(images), groups, metrics=metrics, comparisons=comparisons)
 
 
-def _unpaired(names: tuple[str, str], first: Evaluation, second: Evaluation, why: str) -> ComparedEvaluations:
+def _compare_metrics_alone(names: tuple[str, str], first: Evaluation, second: Evaluation, why: str) -> ComparedEvaluations:
     others = {item.key: item for item in second.slices}
     slices = []
     for item in first.slices:

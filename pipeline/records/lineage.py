@@ -24,10 +24,10 @@ class Node:
     """A component or an artifact.
 
     Attributes:
-      name: of the component, or the output's name: "model".
-      kind: of the execution or the artifact: "Trainer", "Model".
+      name: the component's name, or the output's, such as "model".
+      kind: type of the execution or the artifact, such as "Trainer" or "Model".
       number: its id in the store.
-      state: of a component, see `_STATES`; empty for an artifact.
+      state: a component's state, see `_STATES`; empty for an artifact.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Components and artifacts of a run; an edge leads from one node to another, by their positions."""
+    """Components and artifacts of a run; an edge is the positions of the two nodes that it leads from and to."""
 
     nodes: list[Node]
     edges: list[tuple[int, int]]
 
 
 def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
-    """Reads what a run was made of; artifacts that come from earlier runs, such as the last blessed model, included.
+    """Reads what a run was made of, including artifacts that come from earlier runs, such as the last blessed model.
 
     Args:
-      store: that the run is recorded in.
+      store: where the run is recorded.
       run_id: name of the run's folder; the latest run if not given.
 
     Raises:
@@ -70,7 +70,7 @@ def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
         name, kind = names[execution.id].partition(".")[2], execution.type.rpartition(".")[2]
         positions["execution", execution.id] = len(nodes)
         nodes.append(Node(name, kind, execution.id, _STATES.get(execution.last_known_state, "unknown")))
-    for event in sorted(events, key=lambda event: event.type != _Event.OUTPUT):  # an output's name, before an input's
+    for event in sorted(events, key=lambda event: event.type != _Event.OUTPUT):  # an output's name goes before an input's
         artifact = artifacts[event.artifact_id]
         if ("artifact", artifact.id) not in positions:
             key = next((step.key for step in event.path.steps if step.key), artifact.type)
@@ -79,7 +79,7 @@ def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
     edges = []
     for event in events:
         execution_node, artifact_node = positions["execution", event.execution_id], positions["artifact", event.artifact_id]
-        # A resolver's events are all of one type, be it what it was given in this run or what it has found in earlier ones.
+        # A resolver's events all have one type, both for what this run gave it and for what it found in earlier runs.
         is_input = event.type in _INPUTS or (event.type != _Event.OUTPUT and event.artifact_id in made)
         edges.append((artifact_node, execution_node) if is_input else (execution_node, artifact_node))
     return Lineage(nodes, list(dict.fromkeys(edges)))

@@ -1,4 +1,4 @@
-"""What a person should know of a run beside its figures: records with fields, which become text where they are shown."""
+"""What a person should know about a run besides its figures: records with fields, which become text where they are shown."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -6,11 +6,11 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class DuplicatesNote:
-    """Duplicates among the images; of harmless ones there is nothing to tell.
+    """Duplicates among the images; harmless ones give no lines.
 
     Attributes:
-      counts: as `write_duplicates` gives them, with those of `group_duplicates` where these are grouped.
-      table: where all of them are listed.
+      counts: the counts from `write_duplicates`, and those from `group_duplicates` where duplicates are grouped.
+      table: path of the table that lists all of them.
     """
 
     counts: dict[str, Any]
@@ -41,7 +41,7 @@ class AnomalyNote:
 
 @dataclass(frozen=True)
 class NoBaselineNote:
-    """There are thresholds on the change, and no earlier model."""
+    """There are thresholds on the change, but no earlier model."""
 
     def lines(self) -> list[str]:
         """One line."""
@@ -50,10 +50,10 @@ class NoBaselineNote:
 
 @dataclass(frozen=True)
 class OtherExamplesNote:
-    """The examples are not of ImageExampleGen, which alone counts images and finds duplicates.
+    """The examples do not come from ImageExampleGen, the only ExampleGen that counts images and finds duplicates.
 
     Attributes:
-      folder: of the examples.
+      folder: the folder of the examples.
     """
 
     folder: str
@@ -82,7 +82,7 @@ class NotRegisteredNote:
 
     Attributes:
       reason: why.
-      command: that registers it later.
+      command: the command that registers it later.
     """
 
     reason: str
@@ -95,7 +95,7 @@ class NotRegisteredNote:
 
 @dataclass(frozen=True)
 class LeftOutNote:
-    """Images that a cross-validation has left out, for the data gives them as test."""
+    """Images that a cross-validation has left out, because the data assigns them to the test split."""
 
     images: int
 

@@ -1,4 +1,4 @@
-"""What the latest run has put out, from ML Metadata."""
+"""The outputs of the latest run, from ML Metadata."""
 
 import csv
 import json
@@ -25,12 +25,12 @@ from pipeline.records.results import RunOutputs, Trial
 from pipeline.records.runs import is_score_ingestion
 from pipeline.records.store import Store
 
-_EXPORTED = "exported_model"  # key of what ModelFormats puts out
+_EXPORTED = "exported_model"  # key of ModelFormats' output
 _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
 
 
 def read_outputs(store: Store) -> RunOutputs:
-    """Reads the outputs of the latest run, be they new or from the cache."""
+    """Reads the outputs of the latest run, both new ones and those from the cache."""
     artifacts = _artifacts_of_latest_run(store)
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
@@ -75,15 +75,15 @@ def read_outputs(store: Store) -> RunOutputs:
 
 
 def read_training(folder: str) -> dict[str, Any]:
-    """What the Trainer has left beside the model.
+    """What the Trainer has written beside the model.
 
     Args:
       folder: its artifact `model_run`.
 
     Returns:
-      {"epochs": epochs trained, "best_epoch": the one of least loss on the eval split (from 1), None if all have diverged,
-      "best_loss": that loss, "history": the file with a line an epoch, None if there is none, "calibration": the fields of
-      `models.calibration.Calibration`, None if not calibrated}.
+      {"epochs": number of epochs trained, "best_epoch": the epoch (from 1) with the least loss on the eval split, None if all
+      have diverged, "best_loss": that loss, "history": the file with one line per epoch, None if there is none,
+      "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
     """
     path = os.path.join(folder, HISTORY_FILE)
     history = csv.DictReader(_read(path).splitlines()) if fileio.exists(path) else []
@@ -106,7 +106,7 @@ def _read(path: str) -> str:
 
 
 def _artifacts_of_latest_run(place: Store) -> dict[str, metadata_store_pb2.Artifact]:
-    """Output key -> artifact, over all successful executions of the output folder's run that began last."""
+    """Output key -> artifact, over all successful executions of the output folder's latest run."""
     store = place.open()
     runs = [context for context in store.get_contexts_by_type("pipeline_run") if place.owns(context.name)]
     run = max(runs, key=lambda context: context.id, default=None)

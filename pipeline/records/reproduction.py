@@ -1,4 +1,4 @@
-"""What it takes to run a run again: its command, the versions of the packages, digests of configuration and code."""
+"""What is needed to repeat a run: its command, the versions of the packages, digests of configuration and code."""
 
 import hashlib
 import json
@@ -38,11 +38,11 @@ class Reproduction:
 
     Attributes:
       what: "run", "data" or "cross-validation".
-      command: does the same again; its paths are relative to `folder` where they are below it.
-      folder: the working folder, absolute, that the configuration's relative paths start from, too.
-      versions: of Python and of the main packages, by name.
+      command: the command that does the same again; paths below `folder` are relative to it.
+      folder: absolute path of the working folder, which the configuration's relative paths start from, too.
+      versions: versions of Python and of the main packages, by name.
       digest: SHA-256 of the "configuration" with all defaults, and of the project's "code".
-      commit: of the project's Git checkout, with "-dirty" if files were changed since; empty where it is none.
+      commit: commit of the project's Git checkout, with "-dirty" if files have changed since; empty without a checkout.
     """
 
     what: str
@@ -54,13 +54,13 @@ class Reproduction:
 
 
 def write_reproduction(config: Config, folder: Path, what: str, arguments: list[str]) -> Reproduction:
-    """Leaves in a run's folder the whole configuration (`CONFIG_FILE`), and how to run it again (`REPRODUCTION_FILE`).
+    """Writes the whole configuration (`CONFIG_FILE`) and how to repeat the run (`REPRODUCTION_FILE`) into a run's folder.
 
     Args:
       config: the whole configuration.
-      folder: of the run.
-      what: the run is.
-      arguments: of the command, beside the configuration: ["crossval", "--folds", "5"].
+      folder: the run's folder.
+      what: as `Reproduction.what`.
+      arguments: the command's arguments besides the configuration, such as ["crossval", "--folds", "5"].
     """
     text = dump_config(config)
     write_text(folder / CONFIG_FILE, text)
@@ -78,14 +78,14 @@ def write_reproduction(config: Config, folder: Path, what: str, arguments: list[
 
 
 def read_reproduction(folder: Path) -> Reproduction | None:
-    """What `write_reproduction` has left in a run's folder; None if there is nothing."""
+    """Reads what `write_reproduction` has written into a run's folder; None if there is nothing."""
     path = folder / REPRODUCTION_FILE
     return Reproduction(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _commit() -> str:
     root = Path(__file__).parents[2]
-    if not (root / ".git").exists():  # else Git would look in the folders above
+    if not (root / ".git").exists():  # without this check, Git would look in the folders above
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""What comes of a run or a cross-validation, as data; nothing heavy is imported for it."""
+"""The results of a run or a cross-validation, as data; this module imports nothing heavy."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the Tuner has tried: its number in the order of time, the objective on the eval split, the value of each key."""
+    """One trial of the Tuner: its number in order of time, the objective on the eval split, the value of each key."""
 
     number: int
     score: float
@@ -22,24 +22,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class RunOutputs:
-    """Where the outputs of a run are; None, or empty, where it did not get that far.
+    """Where the outputs of a run are; None, or empty, if the run did not get that far.
 
     Attributes:
-      examples: number of images by split, and `rejected` files; empty, too, of the examples of another ExampleGen than
-        ImageExampleGen, and so is `classes`.
-      classes: number of images by split and label; an image of several labels counts for each.
-      examples_folder: of the images, with ingestion's index and tables.
-      notes: on duplicates, on examples of another ExampleGen, and on anomalies.
+      examples: number of images by split, and of `rejected` files; also empty if the examples come from another ExampleGen
+        than ImageExampleGen.
+      classes: number of images by split and label; an image with several labels counts for each. Empty as `examples` is.
+      examples_folder: folder of the examples, with ingestion's index and tables.
+      notes: notes on duplicates, on examples of another ExampleGen, and on anomalies.
       training: see `outputs.read_training`.
-      anomalies_folder: what the ExampleValidator has found, and all distances that it has measured.
+      anomalies_folder: folder of what the ExampleValidator has found, and of all distances that it has measured.
       model: the SavedModel that was trained, pushed or not.
-      trials: of the Tuner, best first, without those that failed.
+      trials: the Tuner's trials, best first, without those that failed.
       evaluation: folder of TFMA's results.
       check: the fields of `components.model_check.results.CheckResult`.
       blessed: whether the model has met its thresholds, and passed its check if there was one.
       pushed_model: the numbered folder that the model was pushed to.
-      scores: folder of the answers to the images of `score.path`; None, too, if the model is not blessed.
-      formats: what was measured of the SavedModel and of its other formats.
+      scores: folder of the answers to the images of `score.path`; also None if the model is not blessed.
+      formats: measurements of the SavedModel and of its other formats.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -60,13 +60,13 @@ class RunOutputs:
 
 @dataclass(frozen=True)
 class Execution:
-    """How the components of a pipeline have ended.
+    """How the components of a pipeline ended.
 
     Attributes:
-      components: state and seconds of each.
+      components: state and seconds of each component.
       status: exit status: 0 done, 2 bad input, 1 any other failure.
       error: why it failed; empty if it did not.
-      outputs: what is there after it.
+      outputs: the outputs that are there afterwards.
       evaluation: None if the run did not get that far.
     """
 
@@ -87,9 +87,9 @@ class RunResult:
       log: TFX's log.
       error: why it failed; empty if it did not.
       evaluation: None if the run did not get that far.
-      trials: of the Tuner, best first; empty if it did not run.
-      formats: what was measured of the SavedModel and of its other formats.
-      notes: what a person should know besides.
+      trials: the Tuner's trials, best first; empty if it did not run.
+      formats: measurements of the SavedModel and of its other formats.
+      notes: what else a person should know.
     """
 
     summary: dict[str, Any]
@@ -107,8 +107,8 @@ class Spread:
     """A metric over the folds.
 
     Attributes:
-      mean: over the folds that have a value, each with the same weight.
-      sd: their sample standard deviation (n - 1 in the denominator); None for a single value.
+      mean: mean over the folds that have a value, all with the same weight.
+      sd: sample standard deviation of these values (n - 1 in the denominator); None for a single value.
       folds: the value of each fold; None where the slice has no images.
     """
 
@@ -135,7 +135,7 @@ class CrossvalResult:
       slices: all examples first, as in an evaluation; empty if a fold has failed.
       status: exit status: 0 done, 2 bad input, 1 any other failure.
       error: why it failed; empty if it did not.
-      notes: what a person should know besides.
+      notes: what else a person should know.
     """
 
     summary: dict[str, Any]
@@ -146,7 +146,7 @@ class CrossvalResult:
 
 
 def trial_rows(trials: list[Trial], objective: str) -> list[list[Any]]:
-    """Names of the columns, then a row a trial: rank, number, score, and the value of each key."""
+    """Names of the columns, then one row per trial: rank, number, score, and the value of each key."""
     keys = list(trials[0].values)
     rows = [
         [rank, trial.number, trial.score, *(trial.values[key] for key in keys)] for rank, trial in enumerate(trials, start=1)

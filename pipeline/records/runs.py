@@ -1,4 +1,4 @@
-"""The runs of an output folder: from ML Metadata, and what is not in there from the files that each run leaves."""
+"""The runs of an output folder: from ML Metadata, and what is not in it from the files that each run writes."""
 
 import datetime
 import json
@@ -15,11 +15,11 @@ from pipeline.config.metadata_server import parse_metadata_server
 from pipeline.records.reproduction import CONFIG_FILE, read_reproduction
 from pipeline.records.store import Store, find_store
 
-_METRICS_FILE: Final = "metrics.json"  # as evaluation.results names it, which takes seconds to import
+_METRICS_FILE: Final = "metrics.json"  # the name in evaluation.results, which takes seconds to import
 _RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
 _LONGEST_VALUE: Final = 60  # characters
 _Execution: Final = metadata_store_pb2.Execution
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is there
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is installed
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Run:
     Attributes:
       run_id: the time of its start, and the name of its folder below runs/.
       pipeline: its name.
-      data: `data.path`; empty if it did not get that far.
-      images: that were taken in, of all splits; None if it did not get that far.
+      data: `data.path`; empty if the run did not get that far.
+      images: number of ingested images over all splits; None if the run did not get that far.
       changes: what differs from the run before: "train.epochs 10 -> 20", "data files", "code".
-      metrics: on all test images, by name; empty if it did not get that far.
+      metrics: metrics on all test images, by name; empty if the run did not get that far.
       blessed: None if the model was not judged.
-      pushed: the folder that the model is in; None if it was not pushed.
+      pushed: the folder that the model was pushed to; None if it was not pushed.
       failed: the component that failed; None if none did.
-      unfinished: the component in which the run was killed, or is now; None if it has ended.
+      unfinished: the component that was running when the run was killed, or that runs now; None if the run has ended.
     """
 
     run_id: str
@@ -52,18 +52,18 @@ class Run:
 
 
 def read_runs(output: Path) -> list[Run]:
-    """All runs of an output folder, the oldest first; looks at the data alone and cross-validations are no runs.
+    """All runs of an output folder, the oldest first, without cross-validations and without runs of `fpn inspect`.
 
     Args:
-      output: folder with `runs/`; where their metadata is, their configurations tell.
+      output: folder with `runs/`; the runs' configurations say where their metadata is.
 
     Raises:
-      UserError: a server with their metadata can't be used.
+      UserError: a server that has their metadata can't be used.
     """
-    started = sorted(log.parent for log in output.glob("runs/*/log.txt"))  # looks at the data are in the store, too
+    started = sorted(log.parent for log in output.glob("runs/*/log.txt"))  # those of `fpn inspect`, too
     folders = [folder for folder in started if _is_run(folder)]
     configs = {folder.name: _read_settings(folder / CONFIG_FILE) for folder in started}
-    stored: dict[str, _Stored] = {}
+    stored: dict[str, _RunRecord] = {}
     for server in dict.fromkeys(config.get("metadata") for config in configs.values()):
         stored |= _read_store(
             server, output, [run_id for run_id, config in configs.items() if config.get("metadata") == server]
@@ -71,7 +71,7 @@ def read_runs(output: Path) -> list[Run]:
     runs: list[Run] = []
     before: dict[str, Any] | None = None
     for folder in folders:
-        found = stored.get(folder.name, _Stored())
+        found = stored.get(folder.name, _RunRecord())
         summary = _read_json(folder / "summary.json")
         settings = configs[folder.name]
         reproduction = read_reproduction(folder)
@@ -100,12 +100,12 @@ def read_runs(output: Path) -> list[Run]:
 
 @dataclass(frozen=True)
 class FoundEvaluation:
-    """An evaluation and the run that it is of.
+    """An evaluation and the run that it belongs to.
 
     Attributes:
-      folder: the Evaluator's.
+      folder: the Evaluator's folder.
       run: the run's folder; None if unknown.
-      training: what the run tells of its training; see `outputs.read_training`.
+      training: what the run has recorded about its training; see `outputs.read_training`.
     """
 
     folder: Path
@@ -117,10 +117,10 @@ def find_evaluation(path: Path) -> FoundEvaluation:
     """The evaluation that a path stands for.
 
     Args:
-      path: an output folder, for its latest run with an evaluation; the folder of a run; or the Evaluator's folder itself.
+      path: an output folder (its latest run with an evaluation is meant), the folder of a run, or the Evaluator's folder.
 
     Raises:
-      UserError: there is none, or one of an earlier version.
+      UserError: there is none, or it was written by an earlier version.
     """
     is_evaluation = any((path / name).exists() for name in ("eval_config.json", _METRICS_FILE))
     place = (
@@ -142,7 +142,7 @@ def find_evaluation(path: Path) -> FoundEvaluation:
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"epochs": 3}} to {"train.epochs": 3}; lists are values."""
+    """Turns {"train": {"epochs": 3}} into {"train.epochs": 3}; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -156,7 +156,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _difference(key: str, before: Any, after: Any) -> str:
-    """Of lists, such as thresholds, what is new and what has gone."""
+    """One difference as text; for lists, such as thresholds, the items that were added and removed."""
     if isinstance(before, list) and isinstance(after, list):
         new = [f"+{_short(item)}" for item in after if item not in before]
         gone = [f"-{_short(item)}" for item in before if item not in after]
@@ -196,8 +196,8 @@ def _states(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @dataclass
-class _Stored:
-    """What the store knows of a run."""
+class _RunRecord:
+    """What the store records about a run."""
 
     pipeline: str = ""
     data: str = ""
@@ -208,66 +208,69 @@ class _Stored:
     unfinished: str | None = None
 
 
-def _read_store(server: str | None, output: Path, run_ids: list[str]) -> dict[str, _Stored]:
-    """By run_id. The store names a run by the time at which its first component began, some seconds after our own.
+def _read_store(server: str | None, output: Path, run_ids: list[str]) -> dict[str, _RunRecord]:
+    """What the store records about each run, by run_id.
+
+    The store names a run by the time at which its first component began, some seconds after the time in our run_id.
 
     Args:
       server: `metadata` in the runs' configuration.
       output: the output folder.
-      run_ids: those that are recorded there, in order.
+      run_ids: the runs that are recorded there, in order.
     """
     store = find_store(parse_metadata_server(server) if server else None, output)
     if store is None:
         return {}
-    opened = store.open()
-    nodes = read_nodes(store, opened)
+    connection = store.open()
+    nodes = read_nodes(store, connection)
     stored = {}
-    for began, context in pipeline_runs(store, opened):
+    for began, context in pipeline_runs(store, connection):
         if earlier := [run_id for run_id in run_ids if run_id <= began]:
-            stored[earlier[-1]] = _read_run(opened, context, nodes)
+            stored[earlier[-1]] = _read_run(connection, context, nodes)
     return stored
 
 
 def store_of_run(run: Path) -> Store | None:
-    """The store that a run is recorded in, to read from; None if it is not there any more.
+    """Finds the store where a run is recorded, to read from it; None if the store is gone.
 
     Args:
-      run: its folder.
+      run: the run's folder.
     """
     server = _read_settings(run / CONFIG_FILE).get("metadata")
     return find_store(parse_metadata_server(server) if server else None, run.resolve().parents[1])
 
 
-def pipeline_runs(store: Store, opened: mlmd.MetadataStore) -> list[tuple[str, int]]:
-    """Of each run of the output folder the time at which its first component began, written as a run_id, and its context.
+def pipeline_runs(store: Store, connection: mlmd.MetadataStore) -> list[tuple[str, int]]:
+    """The runs of the output folder, the oldest first.
 
-    The oldest is first.
+    Returns:
+      For each run the time at which its first component began, written as a run_id, and the id of its context.
     """
     return sorted(
         (datetime.datetime.fromisoformat(context.name.partition("@")[0]).strftime(_RUN_ID), context.id)
-        for context in opened.get_contexts_by_type("pipeline_run")
+        for context in connection.get_contexts_by_type("pipeline_run")
         if store.owns(context.name)
     )
 
 
-def read_nodes(store: Store, opened: mlmd.MetadataStore) -> dict[int, str]:
-    """Of each execution of the output folder its pipeline and component: "digits.Trainer"."""
+def read_nodes(store: Store, connection: mlmd.MetadataStore) -> dict[int, str]:
+    """Maps each execution's id to its pipeline and component, such as "digits.Trainer", for the output folder's pipelines."""
     nodes: dict[int, str] = {}
-    for context in opened.get_contexts_by_type("node"):
+    for context in connection.get_contexts_by_type("node"):
         pipeline, _, node = context.name.partition(".")
         if store.owns(pipeline):
             name = f"{pipeline.partition('@')[0]}.{node}"
-            nodes |= {execution.id: name for execution in opened.get_executions_by_context(context.id)}
+            nodes |= {execution.id: name for execution in connection.get_executions_by_context(context.id)}
     return nodes
 
 
 def is_score_ingestion(execution: metadata_store_pb2.Execution) -> bool:
-    """Whether it took in the images of `score.path`, which are no part of what a run was made of."""
+    """Whether an execution ingested the images of `score.path`, which are not part of what a run was made of."""
     return execution.type.rpartition(".")[2] == "ScoreExampleGen"
 
 
-def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) -> _Stored:
-    found = _Stored()
+def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) -> _RunRecord:
+    found = _RunRecord()
     executions = store.get_executions_by_context(context)
     for execution in executions:
         found.pipeline, _, node = nodes[execution.id].partition(".")
@@ -288,7 +291,7 @@ def _read_run(store: mlmd.MetadataStore, context: int, nodes: dict[int, str]) ->
         properties = artifact.custom_properties
         if "input_fingerprint" in properties:
             found.fingerprint = properties["input_fingerprint"].string_value
-        elif artifact.type in ("ModelBlessing", "InfraBlessing"):  # of the Evaluator and of ModelCheck: it takes both
+        elif artifact.type in ("ModelBlessing", "InfraBlessing"):  # from the Evaluator and from ModelCheck: both must bless
             found.blessed = found.blessed is not False and bool(properties["blessed"].int_value)
         elif artifact.type == "PushedModel" and properties["pushed"].int_value:
             found.pushed = properties["pushed_destination"].string_value

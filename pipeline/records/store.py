@@ -24,10 +24,10 @@ from pipeline.records.postgresql import PostgresqlStore
 METADATA_FILE: Final = "metadata.sqlite"
 PASSWORD_VARIABLE: Final = "FPN_METADATA_PASSWORD"
 _OWNER_FILE: Final = ".metadata-owner"
-_CLIENT_VARIABLES: Final = {"postgresql": "PGPASSWORD", "mysql": "MYSQL_PWD"}  # where the client libraries look
+_CLIENT_VARIABLES: Final = {"postgresql": "PGPASSWORD", "mysql": "MYSQL_PWD"}  # read by the client libraries
 _REACHED_WITHIN: Final = 10.0  # seconds, to the server
 _MADE_WITHIN: Final = 30.0  # seconds: tables or types that another process is making
-_LOCK_TYPE: Final = "mlmd.Dataset"  # a type that ML Metadata makes with the tables
+_LOCK_TYPE: Final = "mlmd.Dataset"  # a type that ML Metadata makes together with the tables
 
 MetadataType: TypeAlias = metadata_store_pb2.ArtifactType | metadata_store_pb2.ExecutionType | metadata_store_pb2.ContextType
 
@@ -36,13 +36,13 @@ MetadataType: TypeAlias = metadata_store_pb2.ArtifactType | metadata_store_pb2.E
 class Store:
     """Where runs are recorded.
 
-    Pipelines and runs of a server's store have "@OWNER" at the end of their names: each output folder sees its own alone,
-    for what a run takes from the cache must be below its own folder. In a file there are no others.
+    On a server, the names of pipelines and runs end with "@OWNER", so that each output folder sees only its own: what a run
+    takes from the cache must be below its own folder. In a file there are no others.
 
     Attributes:
-      connection: as ML Metadata takes it, without the password.
-      server: None if it is a file.
-      owner: of the output folder on a server; empty in a file.
+      connection: in the form that ML Metadata takes, without the password.
+      server: the server; None if the store is a file.
+      owner: what stands for the output folder in names on a server; empty for a file.
     """
 
     connection: metadata_store_pb2.ConnectionConfig
@@ -51,36 +51,36 @@ class Store:
 
     @property
     def kind(self) -> type[mlmd.MetadataStore]:
-        """What to open the connection with."""
+        """The class that opens the connection."""
         return PostgresqlStore if self.connection.HasField("postgresql") else mlmd.MetadataStore
 
     def pipeline_name(self, name: str) -> str:
-        """Name of a pipeline in the store."""
+        """The name that a pipeline has in the store."""
         return f"{name}@{self.owner}" if self.owner else name
 
     def new_run_name(self) -> str:
-        """Name of a run that begins now."""
+        """A name for a run that begins now."""
         return self.pipeline_name(datetime.datetime.now().isoformat())
 
     def owns(self, name: str) -> bool:
-        """Whether a pipeline or a run of this name in the store is of the output folder."""
+        """Whether the pipeline or run of this name in the store belongs to the output folder."""
         return name.partition("@")[2] == self.owner
 
     def open(self) -> mlmd.MetadataStore:
-        """Connects, and makes the tables of an empty database.
+        """Connects; makes the tables if the database is empty.
 
         Raises:
-          UserError: the server can't be reached or does not let the user in, or what is there can't be used.
+          UserError: the server can't be reached or refuses the user, or the store that is there can't be used.
         """
         if self.server:
             _check_reachable(self.server)
         until = time.monotonic() + _MADE_WITHIN
         while True:
-            with _said() as said:
+            with _captured_output() as output_file:
                 try:
                     return self.kind(self.connection)
                 except RuntimeError as error:
-                    text = f"{error}\n{said.read_text(errors='replace')}"
+                    text = f"{error}\n{output_file.read_text(errors='replace')}"
             if not self.server:
                 raise UserError(f"{self.connection.sqlite.filename_uri}: {_cure_of_file(text)}")
             if not _is_being_made(text) or time.monotonic() > until:
@@ -104,7 +104,7 @@ def make_store(server: MetadataServer | None, output: Path) -> Store:
 
 
 def find_store(server: MetadataServer | None, output: Path) -> Store | None:
-    """The same to read from; None if no run has begun."""
+    """The store of earlier runs, to read from; None if no run has begun."""
     if server is None:
         read_only = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
         return _file_store(output, read_only) if (output / METADATA_FILE).exists() else None
@@ -131,20 +131,20 @@ def _file_store(output: Path, mode: int) -> Store:
 
 
 def _server_store(server: MetadataServer, owner: str = "") -> Store:
-    """The password goes by the environment: TFX writes the connection into its log."""
+    """Passes the password through the environment, because TFX writes the connection into its log."""
     password = os.environ.get(PASSWORD_VARIABLE) or server.password
     if password:
         os.environ[_CLIENT_VARIABLES[server.system]] = password
     connection = metadata_store_pb2.ConnectionConfig()
     if server.system == "postgresql":
         os.environ.setdefault("PGCONNECT_TIMEOUT", str(round(_REACHED_WITHIN)))
-        connection.postgresql.host = _quoted(server.host)
+        connection.postgresql.host = _quote(server.host)
         connection.postgresql.port = str(server.port)
-        connection.postgresql.user = _quoted(server.user)
-        connection.postgresql.dbname = _quoted(server.database)
+        connection.postgresql.user = _quote(server.user)
+        connection.postgresql.dbname = _quote(server.database)
         connection.postgresql.skip_db_creation = True
     else:
-        connection.mysql.host = "127.0.0.1" if server.host == "localhost" else server.host  # which stands for a Unix socket
+        connection.mysql.host = "127.0.0.1" if server.host == "localhost" else server.host  # not a Unix socket
         connection.mysql.port = server.port
         connection.mysql.user = server.user
         connection.mysql.database = server.database
@@ -154,8 +154,8 @@ def _server_store(server: MetadataServer, owner: str = "") -> Store:
     return Store(connection, server, owner)
 
 
-def _quoted(value: str) -> str:
-    """A value in a connection string of libpq (PostgreSQL's documentation, 34.1.1.1), which ML Metadata does not quote."""
+def _quote(value: str) -> str:
+    """Quotes a value of libpq's connection string (PostgreSQL's documentation, 34.1.1.1), as ML Metadata does not."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
@@ -168,16 +168,16 @@ def _check_reachable(server: MetadataServer) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[Path]:
-    """What the client libraries print meanwhile, where PostgreSQL's reasons are."""
+def _captured_output() -> Iterator[Path]:
+    """Redirects what the client libraries print to a file; PostgreSQL gives its reasons only there."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "said.txt"
+        path = Path(folder) / "output.txt"
         with output_to(path):
             yield path
 
 
 def _is_being_made(text: str) -> bool:
-    """Whether another process is just making the tables."""
+    """Whether another process is making the tables at this moment."""
     return any(sign in text for sign in ("Please retry", "already exists", "duplicate key value", "Duplicate entry"))
 
 
@@ -191,8 +191,8 @@ def _cure(server: MetadataServer, text: str) -> str:
     """What is wrong, and what to do about it.
 
     Args:
-      server: that was asked.
-      text: what ML Metadata and the client library have said.
+      server: the server that was asked.
+      text: messages of ML Metadata and the client library.
     """
     user, database = server.user, server.database
     password = f"set {PASSWORD_VARIABLE}" + (", or write it into ~/.pgpass" if server.system == "postgresql" else "")
@@ -202,7 +202,7 @@ def _cure(server: MetadataServer, text: str) -> str:
         return f"{user} needs a password: {password}"
     if "authentication failed" in text or f'role "{user}" does not exist' in text:
         return f"the server does not let {user} in; check user and password ({password})"
-    if "was not initialized" in text:  # of MySQL, ML Metadata tells no more
+    if "was not initialized" in text:  # for MySQL, ML Metadata says no more than this
         return f"the server does not let {user} in; check user and password ({password}), TLS, and how the account logs in"
     if "no pg_hba.conf entry" in text:
         return f"the server's pg_hba.conf does not let {user} in from here without TLS; add a line for it"
@@ -214,7 +214,7 @@ def _cure(server: MetadataServer, text: str) -> str:
 
 
 def _age(text: str) -> str:
-    """Empty if the store's version fits."""
+    """Whether the store is older or newer than this version of ML Metadata, in words; empty if it is neither."""
     if "older than library version" in text:
         return "made by an older version of ML Metadata"
     return "made by a newer version of ML Metadata" if "greater than library version" in text else ""
@@ -227,19 +227,19 @@ def _reason(text: str) -> str:
 
 
 def register_types(store: mlmd.MetadataStore, types: Sequence[MetadataType]) -> None:
-    """Makes types that are not in the store, one process at a time.
+    """Makes the types that are not in the store yet, one process at a time.
 
-    Two processes that make a type at the same moment leave two of that name in PostgreSQL, which has no constraint against
-    it. So who makes types holds a lock: an artifact whose name none other can have.
+    If two processes make a type at the same moment, PostgreSQL ends up with two of that name, as it has no constraint against
+    it. So a process that makes types holds a lock: an artifact with a name that no second artifact can have.
 
     Args:
-      store: on a server.
+      store: a store on a server.
       types: as TFX would make them.
     """
-    if not _missing(store, types):
+    if not _missing_types(store, types):
         return
     with _type_lock(store):
-        for item in _missing(store, types):  # as some may be there now
+        for item in _missing_types(store, types):  # again: another process may have made some
             if isinstance(item, metadata_store_pb2.ArtifactType):
                 store.put_artifact_type(item, can_add_fields=True, can_omit_fields=True)
             elif isinstance(item, metadata_store_pb2.ExecutionType):
@@ -248,8 +248,8 @@ def register_types(store: mlmd.MetadataStore, types: Sequence[MetadataType]) -> 
                 store.put_context_type(item, can_add_fields=True, can_omit_fields=True)
 
 
-def _missing(store: mlmd.MetadataStore, types: Sequence[MetadataType]) -> list[MetadataType]:
-    """Types that are not there, or without one of their properties; each once."""
+def _missing_types(store: mlmd.MetadataStore, types: Sequence[MetadataType]) -> list[MetadataType]:
+    """Types that are not in the store, or lack one of their properties there; each once."""
     stored = {
         (type(item), item.name): item
         for item in (*store.get_artifact_types(), *store.get_execution_types(), *store.get_context_types())
@@ -264,21 +264,21 @@ def _missing(store: mlmd.MetadataStore, types: Sequence[MetadataType]) -> list[M
 
 @contextlib.contextmanager
 def _type_lock(store: mlmd.MetadataStore) -> Iterator[None]:
-    """Waits for its turn. A holder that does not release it in time has died, and is released by those who wait."""
+    """Waits for the lock and holds it. A holder that does not release it in time has died: a waiting process releases it."""
     pending, live = metadata_store_pb2.Artifact.PENDING, metadata_store_pb2.Artifact.LIVE
     type_id = store.get_artifact_type(_LOCK_TYPE).id
     number = 0
     while True:
         lock = metadata_store_pb2.Artifact(type_id=type_id, name=f"fpn types {number}", state=pending)
-        held = store.get_artifact_by_type_and_name(_LOCK_TYPE, lock.name)
+        holder = store.get_artifact_by_type_and_name(_LOCK_TYPE, lock.name)
         until = time.monotonic() + _MADE_WITHIN
-        while held and held.state == pending and time.monotonic() < until:
+        while holder and holder.state == pending and time.monotonic() < until:
             time.sleep(0.2)
-            held = store.get_artifact_by_type_and_name(_LOCK_TYPE, lock.name)
-        if held:
-            if held.state == pending:
-                held.state = live
-                store.put_artifacts([held])
+            holder = store.get_artifact_by_type_and_name(_LOCK_TYPE, lock.name)
+        if holder:
+            if holder.state == pending:
+                holder.state = live
+                store.put_artifacts([holder])
             number += 1
             continue
         try:

@@ -1,4 +1,4 @@
-"""The embedded data set: handwritten digits at three sizes, to see the whole pipeline work without a download."""
+"""The built-in data set: handwritten digits at three sizes, to see the whole pipeline work without a download."""
 
 import csv
 from pathlib import Path

@@ -12,21 +12,21 @@ from base.local_files import new_folder
 if TYPE_CHECKING:
     import numpy as np
 
-PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's and Ubuntu's package dataset-fashion-mnist
+PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's and Ubuntu's package dataset-fashion-mnist
 
 CLASSES: Final = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
-_SPLITS: Final = {"train": "train", "test": "t10k"}  # folder to the file names' beginning
+_SPLITS: Final = {"train": "train", "test": "t10k"}  # our folder -> how the file names begin
 _UNSIGNED_BYTE: Final = 8  # code of the type in an IDX file
 
 
 def write_fashion_mnist(folder: Path) -> None:
     """Writes 60,000 files `train/CLASS/NUMBER.png` and 10,000 `test/CLASS/NUMBER.png`; does nothing where the folder exists.
 
-    The pictures are grey, 28x28 pixels. They are taken from the four files `*-ubyte.gz` of the data set, which lie in the
-    folder that `folder` is to be made in, or where the Debian package has put them.
+    The pictures are grey, 28x28 pixels. They are taken from the four files `*-ubyte.gz` of the data set, which must be beside
+    `folder`, in its parent, or where the Debian package has put them.
 
     Raises:
-      UserError: the files are in neither place, or broken.
+      UserError: the files are in neither place, or are broken.
     """
     if folder.exists():
         return
@@ -56,7 +56,10 @@ def _find(folder: Path) -> Path:
 
 
 def _read_idx(path: Path, dimensions: int) -> "np.ndarray":
-    """uint8 array of a gzipped IDX file: two zero bytes, type, number of dimensions, each as big-endian int32, values."""
+    """Reads a gzipped IDX file as a uint8 array.
+
+    The format: two zero bytes, the type, the number of dimensions, each dimension as big-endian int32, the values.
+    """
     import numpy as np
 
     try:

@@ -7,5 +7,5 @@ from typing import Final
 from pipeline.samples.digits import write_digits
 from pipeline.samples.fashion_mnist import write_fashion_mnist
 
-# Each writes a data folder, and does nothing where it exists.
+# Each function writes a data folder, and does nothing if the folder exists.
 SAMPLES: Final[dict[str, Callable[[Path], None]]] = {"digits": write_digits, "fashion_mnist": write_fashion_mnist}

@@ -21,7 +21,7 @@ _THREADS: Final = 1  # TensorFlow spreads one batch over all cores by itself
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of one request that go into one batch; `start` is the first one's position in the request."""
+    """Rows of one request that go into the same batch; `start` is the position of the first one in the request."""
 
     model: Model
     signature: str
@@ -38,18 +38,18 @@ class _Part:
 class Batcher:
     """Runs a model on batches of whatever is waiting.
 
-    A free thread takes what is there. It waits for more, `max_delay` at most, only if the last batch was larger: so a client
-    that is alone never waits.
+    A free thread takes the images that are waiting. It waits for more, at most `max_delay`, only if the last batch was larger;
+    so a client that is alone never waits.
     """
 
     def __init__(self, max_batch: int, max_delay: float, max_pixels: int, max_waiting: int) -> None:
-        """A batcher for one event loop.
+        """Makes a batcher for one event loop.
 
         Args:
-          max_batch: images of a batch.
-          max_delay: seconds that the first one waits for others.
-          max_pixels: of the images of a batch together, unless it has only one.
-          max_waiting: images; beyond that, requests are refused.
+          max_batch: largest number of images in a batch.
+          max_delay: seconds that the first image waits for others, at most.
+          max_pixels: largest number of pixels of all images in a batch; a single image may have more.
+          max_waiting: largest number of waiting images; beyond it, requests are refused.
         """
         self._max_batch = max_batch
         self._max_delay = max_delay
@@ -66,10 +66,10 @@ class Batcher:
         """Answers a request, perhaps together with others.
 
         Args:
-          model: what answers.
-          signature: of the model.
-          columns: N values for each of its inputs.
-          pixels: of each of the N images.
+          model: the model that answers.
+          signature: the model's signature to call.
+          columns: N values for each input of the signature.
+          pixels: number of pixels of each of the N images.
 
         Returns:
           [N, ...] for each output that has rows.
@@ -95,7 +95,7 @@ class Batcher:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _ranges(self, pixels: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Rows from, to: what fits into one batch each."""
+        """Splits the rows into ranges (start, end) that each fit into one batch."""
         start, total = 0, 0
         for row, count in enumerate(pixels):
             if row > start and (row - start == self._max_batch or total + count > self._max_pixels):
@@ -121,7 +121,7 @@ class Batcher:
             BATCH_SIZE.observe(rows)
             results = await asyncio.get_running_loop().run_in_executor(self._executor, _answer, batch)
             for part, result in zip(batch, results, strict=True):
-                if part.answer.done():  # the client has gone
+                if part.answer.done():  # the client is gone
                     continue
                 if isinstance(result, BaseException):
                     part.answer.set_exception(result)
@@ -129,7 +129,7 @@ class Batcher:
                     part.answer.set_result(result)
 
     async def _fill(self, batch: list[_Part]) -> None:
-        """Adds to a batch of one part what goes with it."""
+        """Adds more parts to a batch that has one part, as long as they fit."""
         first = batch[0]
         rows, pixels = first.rows, sum(first.pixels)
         until = time.monotonic() + self._max_delay
@@ -154,7 +154,7 @@ class Batcher:
 
 
 def _answer(batch: list[_Part]) -> list[Answers | Exception]:
-    """One result for each part; what the model can't read fails the request that it came with alone."""
+    """One result for each part; a value that the model can't read fails only the request that it came with."""
     try:
         return _answer_together(batch)
     except Refusal:
@@ -178,7 +178,7 @@ def _answer_together(batch: list[_Part]) -> list[Answers | Exception]:
 
 
 def _answer_singly(part: _Part) -> Answers | Exception:
-    """Row by row, to say which can't be read."""
+    """Answers row by row, to find the row that can't be read."""
     answers = []
     for row in range(part.rows):
         try:

@@ -1,4 +1,4 @@
-"""The versions in a folder, as Pusher writes them and TensorFlow Serving reads them."""
+"""The versions in a folder, as the Pusher writes them and TensorFlow Serving reads them."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ def is_version(folder: Path) -> bool:
 
 
 def numbered_versions(folder: Path) -> dict[int, Path]:
-    """The SavedModels in a folder whose names are numbers, newest first."""
+    """The SavedModels in a folder whose names are numbers, by number, the newest first."""
     return {number: Path(path) for number, path in reversed(version_folders(str(folder)).items())}

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, with limits."""
+"""Uvicorn's HTTP protocol with limits."""
 
 import asyncio
 from typing import Final
@@ -8,15 +8,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.serving.metrics import REQUESTS
 
-_MAX_HEAD: Final = 64 * 1024  # bytes of a request before its body
+_MAX_HEAD: Final = 64 * 1024  # bytes of a request's headers, at most
 
 
 class Protocol(HttpToolsProtocol):
-    """Uvicorn's HTTP protocol with an end to patience: headers must come in time and be of a reasonable size."""
+    """Uvicorn's HTTP protocol with limits: headers must arrive in time and have a reasonable size."""
 
     max_seconds: float = 20.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
         self._head = 0
         self._overdue = self.loop.call_later(self.max_seconds, self._give_up)
@@ -39,7 +39,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._overdue.cancel()
-        self._head = -(1 << 62)  # what comes now is the body, which has a limit of its own
+        self._head = -(1 << 62)  # what follows is the body, which has a limit of its own
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -1,4 +1,4 @@
-"""`fpn serve`: checks what it is told, before TensorFlow takes seconds to load."""
+"""`fpn serve`: checks its options before it loads TensorFlow, which takes seconds."""
 
 import argparse
 import os
@@ -12,10 +12,10 @@ def serve(options: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Args:
-      options: of `fpn serve`.
+      options: the options of `fpn serve`.
 
     Raises:
-      UserError: no model is there, or the address can't be listened on.
+      UserError: there is no model, or the server can't listen on the address.
     """
     if not is_version(options.model) and not numbered_versions(options.model):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What /metrics tells about this server, beside what prometheus_client tells of each Python process."""
+"""The metrics of this server at /metrics, besides those that prometheus_client has for each Python process."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

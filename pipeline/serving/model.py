@@ -1,4 +1,4 @@
-"""One version of a model: its SavedModel, asked in batches."""
+"""One version of a model: its SavedModel, called with batches."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from pipeline.serving.protocol import DEFAULT_SIGNATURE
 from pipeline.serving.refusal import Refusal
 
-# Where one image of a batch can't be decoded, the others are cancelled, and either may be what is told.
+# If one image of a batch can't be decoded, the others are cancelled, and TensorFlow may report either error.
 _UNREADABLE: Final = (
     tf.errors.InvalidArgumentError,
     tf.errors.OutOfRangeError,
@@ -26,9 +26,9 @@ _UNREADABLE: Final = (
     tf.errors.UnknownError,
 )
 
-Columns = Mapping[str, Sequence[bytes]]  # values of each input
+Columns = Mapping[str, Sequence[bytes]]  # input name -> its values
 
-IMAGES: Final = "image_bytes"  # input of image files, as models.export names it
+IMAGES: Final = "image_bytes"  # the input of image files, named by models.export
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"  # TFRecord of tensorflow.serving.PredictionLog
 
 
@@ -36,17 +36,17 @@ class Model:
     """A SavedModel in memory.
 
     Attributes:
-      folder: where it came from.
-      version: its number.
-      inputs: of each signature that takes strings [N] alone, the names of its inputs.
-      outputs: of the default signature, type and shape of each, [-1, ...].
+      folder: the folder that it was loaded from.
+      version: number of the version.
+      inputs: names of the inputs of each signature that takes only strings [N].
+      outputs: type and shape, [-1, ...], of each output of the default signature.
     """
 
     def __init__(self, folder: Path, version: int) -> None:
         """Loads a SavedModel and warms it up.
 
         Raises:
-          Exception: whatever TensorFlow raises when the folder holds no whole model, or the model fails its warm-up.
+          Exception: whatever TensorFlow raises if the folder has no complete model, or if the warm-up fails.
         """
         self.folder = folder
         self.version = version
@@ -66,11 +66,11 @@ class Model:
         """Answers a batch.
 
         Args:
-          signature: one of `inputs`.
-          columns: N values for each of its inputs.
+          signature: a key of `inputs`.
+          columns: N values for each input of the signature.
 
         Returns:
-          [N, ...] for each of its outputs.
+          [N, ...] for each output of the signature.
 
         Raises:
           Refusal: 400, the model can't read one of the values.
@@ -87,7 +87,7 @@ class Model:
         return self._loaded.signatures[signature](**tensors)
 
     def metadata(self, name: str) -> bytes:
-        """The signatures, as TensorFlow Serving tells of them in JSON."""
+        """The signatures in JSON, in TensorFlow Serving's form."""
         graph = SavedModel.FromString((self.folder / "saved_model.pb").read_bytes()).meta_graphs[0]
         signatures = {
             key: json_format.MessageToDict(signature, preserving_proto_field_name=True)
@@ -97,7 +97,7 @@ class Model:
         return orjson.dumps({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
 
     def _warm_up(self) -> None:
-        """Sends the requests that the model was exported with, and one black image to whatever takes images."""
+        """Runs the requests that the model was exported with, and each signature that takes images on one black image."""
         for signature, columns in _recorded_requests(self.folder / WARMUP):
             if signature in self.inputs:
                 self.run(signature, columns)
@@ -107,19 +107,22 @@ class Model:
 
 
 def _in_rows(values: tf.Tensor, rows: int) -> np.ndarray:
-    """An output that is the same for all instances, as the names of the classes once were, is repeated for each."""
+    """An output with one row per instance; an output that is the same for all instances is repeated for each.
+
+    Older models have such an output, the names of the classes.
+    """
     found = values.numpy()
     return found if values.shape[:1] == [rows] else np.broadcast_to(found, (rows, *found.shape))
 
 
 def _shape(output: tf.TensorSpec) -> list[int]:
-    """[-1, ...] of an output, after `_in_rows`."""
+    """Shape [-1, ...] of an output after `_in_rows`."""
     sizes = [-1 if size is None else size for size in output.shape]
     return sizes if sizes[:1] == [-1] else [-1, *sizes]
 
 
 def _recorded_requests(file: Path) -> list[tuple[str, Columns]]:
-    """Signatures and inputs of the PredictionLogs in a file; none if there is no file."""
+    """Signature and inputs of each PredictionLog in a file; empty if there is no file."""
     if not file.exists():
         return []
     requests: list[tuple[str, Columns]] = []
@@ -135,7 +138,7 @@ def _recorded_requests(file: Path) -> list[tuple[str, Columns]]:
 
 
 def _message(data: bytes) -> dict[int, list[bytes]]:
-    """The fields of a message by number: those of TensorFlow Serving's messages are all that is needed of its package."""
+    """The fields of a protocol buffer by number; reads TensorFlow Serving's messages without its package."""
     fields: dict[int, list[bytes]] = {}
     for field in unknown_fields.UnknownFieldSet(empty_pb2.Empty.FromString(data)):
         fields.setdefault(field.field_number, []).append(field.data)

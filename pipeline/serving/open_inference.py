@@ -15,19 +15,19 @@ import orjson
 from pipeline.serving.protocol import decode_base64, read_object
 from pipeline.serving.refusal import Refusal
 
-JSON_SIZE: Final = "inference-header-content-length"  # header: bytes of JSON before the tensors in binary
+JSON_SIZE: Final = "inference-header-content-length"  # header: number of JSON bytes before the binary tensors
 EXTENSIONS: Final = ("binary_tensor_data",)
 _EXAMPLE: Final = '{"inputs": [{"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": ["base64..."]}]}'
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a request asks.
+    """A request.
 
     Attributes:
-      identifier: of the request, which its answer repeats; None if it has none.
+      identifier: id of the request, which its answer repeats; None if it has none.
       columns: a list of N values for each input.
-      outputs: that the answer has, and whether in binary.
+      outputs: names of the outputs that the answer must have, each with whether it must be binary.
     """
 
     identifier: str | None
@@ -36,18 +36,18 @@ class InferRequest:
 
 
 def datatype(dtype: np.dtype) -> str:
-    """The protocol's name of a type: BYTES for strings, else such as FP32 and INT64."""
+    """The protocol's name of a type: BYTES for strings, otherwise a name such as FP32 or INT64."""
     return "BYTES" if dtype.kind == "O" else dtype.name.upper().replace("FLOAT", "FP")
 
 
 def write_metadata(name: str, version: int, inputs: Sequence[str], outputs: Mapping[str, tuple[np.dtype, list[int]]]) -> bytes:
-    """Writes what a model takes and answers.
+    """Writes the description of a model's inputs and outputs.
 
     Args:
-      name: of the model.
-      version: that is served.
-      inputs: their names; all of them take strings, [N].
-      outputs: type and shape of each, with -1 for what depends on the request.
+      name: name of the model.
+      version: the version that is served.
+      inputs: names of the inputs; all of them take strings, [N].
+      outputs: type and shape of each output, with -1 for a length that depends on the request.
     """
     metadata = {
         "name": name,
@@ -64,17 +64,17 @@ def read_request(
 ) -> InferRequest:
     """Reads the body of a request.
 
-    A value in JSON is a string in base64, because JSON can't hold the bytes of an image file.
+    A value in JSON is a base64 string, because JSON can't hold the bytes of an image file.
 
     Args:
-      body: JSON, and the tensors in binary after it.
-      json_size: bytes of the JSON; None for all.
+      body: JSON, perhaps followed by binary tensors.
+      json_size: number of bytes of the JSON; None if the whole body is JSON.
       inputs: names of the model's inputs; all of them take strings, [N].
-      outputs: names of its outputs.
+      outputs: names of the model's outputs.
       max_instances: greatest N.
 
     Raises:
-      Refusal: 400, the body is something else.
+      Refusal: 400, the body is not a valid request.
     """
     if json_size is not None and json_size > len(body):
         raise Refusal(400, f"{JSON_SIZE}: more than the body has")
@@ -107,7 +107,7 @@ def read_request(
         raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
     if position != len(body):
         raise Refusal(400, "the body goes on after the tensors")
-    return InferRequest(identifier, columns, _requested(content, outputs))
+    return InferRequest(identifier, columns, _read_outputs(content, outputs))
 
 
 def write_response(
@@ -116,13 +116,13 @@ def write_response(
     """Writes an answer.
 
     Args:
-      request: what was asked.
-      name: of the model.
-      version: that has answered.
+      request: the request to answer.
+      name: name of the model.
+      version: the version that has answered.
       columns: the outputs, [N, ...].
 
     Returns:
-      The body, and the size of the JSON at its beginning if tensors in binary follow it.
+      The body, and the size of the JSON at its beginning if binary tensors follow it.
     """
     tensors, parts = [], []
     for output, in_binary in request.outputs.items():
@@ -162,7 +162,7 @@ def _values_in_json(data: Any, name: str) -> list[bytes]:
 
 
 def _values_in_binary(data: bytes, name: str, max_instances: int) -> list[bytes]:
-    """Values that have their sizes before them, 4 bytes each, lowest first."""
+    """Reads values that each have their size before them, as 4 bytes, lowest first."""
     values: list[bytes] = []
     position = 0
     while position < len(data) and len(values) <= max_instances:
@@ -175,8 +175,8 @@ def _values_in_binary(data: bytes, name: str, max_instances: int) -> list[bytes]
     return values
 
 
-def _requested(content: dict[str, Any], outputs: Collection[str]) -> dict[str, bool]:
-    """The outputs that a request asks for, and whether in binary; all if it names none."""
+def _read_outputs(content: dict[str, Any], outputs: Collection[str]) -> dict[str, bool]:
+    """The outputs that a request asks for, each with whether it must be binary; all outputs if it names none."""
     in_binary = _parameters(content, "the request").get("binary_data_output") is True
     if not content.get("outputs"):
         return dict.fromkeys(outputs, in_binary)
@@ -193,7 +193,7 @@ def _requested(content: dict[str, Any], outputs: Collection[str]) -> dict[str, b
 
 
 def _in_json(values: np.ndarray) -> Any:
-    """What orjson writes as a flat list."""
+    """The values in a form that orjson writes as a flat list."""
     flat = np.ascontiguousarray(values).reshape(-1)
     return [value.decode(errors="replace") for value in flat.tolist()] if values.dtype == object else flat
 

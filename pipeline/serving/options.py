@@ -1,4 +1,4 @@
-"""What `fpn serve` is told, and what the server holds each request to."""
+"""The options of `fpn serve`, and the limits of each request."""
 
 import argparse
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
+    """The limits of a request.
 
     Attributes:
-      body: bytes of a request.
-      instances: images of a request.
-      pixels: width times height of an image, of an animation over all frames.
-      request_pixels: those of all images of a request.
-      waiting: images that wait for the model, of all requests; beyond that, requests are turned away for a moment.
-      seconds: time that a client has to send its headers, and as long again for the body.
+      body: bytes of a request's body.
+      instances: images in a request.
+      pixels: width times height of an image, summed over all frames of an animation.
+      request_pixels: pixels of all images in a request.
+      waiting: images of all requests that wait for the model; beyond it, new requests are refused for the moment.
+      seconds: time in which a client must send its headers, and the same time again for the body.
     """
 
     body: int

@@ -1,4 +1,4 @@
-"""Turns the answers of the signature `explain` into pictures for a person."""
+"""Turns answers of the signature `explain` into pictures for people."""
 
 import base64
 import io
@@ -12,15 +12,15 @@ from pipeline.pushed.overlay import overlay, panel_size, shown
 
 
 def explained_rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """What `:explain` says of each image.
+    """The answers of `:explain`, one for each image.
 
     Args:
-      columns: outputs of the signature; see `models.export`.
+      columns: outputs of the signature `explain`; see `models.export`.
 
     Returns:
       For each image `label`, `explained`, `probabilities` and `labels` as the signature has them, `shares` by level, and
-      `pictures`: PNG files in base64 by name, which are what the network saw ("input"), where all levels saw evidence
-      ("combined"), and where each level did.
+      `pictures`, PNG files in base64 by name: what the network saw ("input"), where all levels together saw evidence
+      ("combined"), and where each level saw it (by the level's name).
     """
     for row, pixels in enumerate(columns["images"]):
         labels, levels = _texts(columns["labels"][row]), _texts(columns["levels"][row])

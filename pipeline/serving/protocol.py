@@ -1,4 +1,4 @@
-"""The REST protocol of TensorFlow Serving: requests to columns of bytes, columns of answers to JSON."""
+"""The REST protocol of TensorFlow Serving: turns requests into columns of bytes, and columns of answers into JSON."""
 
 import base64
 import binascii
@@ -17,12 +17,13 @@ _EXAMPLE: Final = '{"instances": [{"b64": "..."}]}'
 
 @dataclass(frozen=True)
 class Query:
-    """What a request asks.
+    """A request.
 
     Attributes:
-      signature: of the SavedModel.
+      signature: the SavedModel's signature to call.
       columns: a list of N values for each input.
-      in_rows: whether the request has rows (`instances`) and so gets rows (`predictions`), or columns for columns.
+      in_rows: whether the request has rows (`instances`), so that the answer has rows (`predictions`); otherwise both have
+        columns.
     """
 
     signature: str
@@ -47,11 +48,11 @@ def read_query(
       body: {"instances": [...]} or {"inputs": ...}, and perhaps "signature_name".
       signatures: names of the inputs of each signature; all of them take strings, [N].
       max_instances: greatest N.
-      signature: the one that is asked if the body names none.
+      signature: the signature to call if the body names none.
       defaults: values of inputs that a row may leave out.
 
     Raises:
-      Refusal: 400, the body is something else.
+      Refusal: 400, the body is not a valid request.
     """
     content = read_object(body, max_instances, _EXAMPLE)
     if unknown := content.keys() - {"instances", "inputs", "signature_name"}:
@@ -78,12 +79,12 @@ def read_query(
 
 
 def read_object(body: bytes, max_instances: int, example: str) -> dict[str, Any]:
-    """Reads a JSON object that holds at most so many instances.
+    """Reads a JSON object that has at most `max_instances` instances.
 
     Raises:
-      Refusal: 400, with the example: the body is something else.
+      Refusal: 400, with the example in its text: the body is not a JSON object, or has too many instances.
     """
-    # Values are strings or objects of one string: whatever has many more brackets only costs memory.
+    # Values are strings or objects with one string: a body with many more brackets would only cost memory.
     if sum(map(body.count, (b"{", b"[", b","))) > 8 * max_instances + 64:
         raise Refusal(400, f"more than {max_instances} instances; send them in several requests")
     try:
@@ -99,7 +100,7 @@ def decode_base64(text: str, where: str) -> bytes:
     """Reads base64.
 
     Raises:
-      Refusal: 400, with the place: the text is something else.
+      Refusal: 400, with the place `where` in its text: the text is not base64.
     """
     try:
         return binascii.a2b_base64(text, strict_mode=True)
@@ -108,10 +109,10 @@ def decode_base64(text: str, where: str) -> bytes:
 
 
 def write_answer(query: Query, columns: Mapping[str, np.ndarray]) -> bytes:
-    """Writes what TensorFlow Serving answers.
+    """Writes an answer in TensorFlow Serving's form.
 
     Args:
-      query: what was asked.
+      query: the request to answer.
       columns: the outputs, [N, ...].
 
     Returns:
@@ -126,7 +127,7 @@ def write_answer(query: Query, columns: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _encodable(name: str, values: np.ndarray) -> Any:
-    """What orjson encodes; strings as TensorFlow Serving writes them, in base64 if the output's name ends in _bytes."""
+    """The values in a form that orjson writes; strings as in TensorFlow Serving, in base64 if the name ends with _bytes."""
     if values.dtype != object:
         return np.ascontiguousarray(values)
 

@@ -1,8 +1,8 @@
-"""What a client is told instead of an answer."""
+"""The error that a client gets instead of an answer."""
 
 
 class Refusal(Exception):
-    """A request that is not answered: its HTTP status, the reason in one line, and headers beside it."""
+    """A request is not answered: the HTTP status, the reason in one line, and additional headers."""
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(reason)

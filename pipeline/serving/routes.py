@@ -26,13 +26,13 @@ from pipeline.serving.served_model import ServedModel
 
 Answer = Callable[[Request], Awaitable[Response]]
 
-_DRAINED: Final = 8  # times the greatest body that is read on to its end, so that the client gets to read the answer
+_DRAINED: Final = 8  # a body up to so many times the limit is read to its end, so that the client reads the answer
 
 logger = logging.getLogger("fpn")
 
 
 class _Name(StringConvertor):
-    """Part of a path that ends before a colon, as in /v1/models/NAME:predict."""
+    """A part of a path that ends before a colon, as in /v1/models/NAME:predict."""
 
     regex = "[^/:]+"
 
@@ -41,14 +41,14 @@ register_url_convertor("name", _Name())
 
 
 class Routes:
-    """What answers each address."""
+    """The handlers of all addresses."""
 
     def __init__(self, model: ServedModel, limits: Limits, page: str) -> None:
-        """The routes.
+        """Makes the routes.
 
         Args:
-          model: what is served.
-          limits: what a request may ask for.
+          model: the model that is served.
+          limits: the limits of a request.
           page: HTML at /.
         """
         self._model = model
@@ -56,11 +56,7 @@ class Routes:
         self._page = page
 
     def application(self, lifespan: Lifespan[Starlette]) -> Starlette:
-        """The ASGI application.
-
-        Args:
-          lifespan: what runs beside it.
-        """
+        """Makes the ASGI application; `lifespan` runs while it does."""
         v1, v2 = "/v1/models/{name:name}", "/v2/models/{name:name}"
         routes = [
             *_routes("POST", v1, ":predict", "predict", self._predict),
@@ -130,7 +126,7 @@ class Routes:
         """Reads a request's body.
 
         Raises:
-          Refusal: 408, it takes too long; 413, it is too large.
+          Refusal: 408, the body takes too long; 413, it is too large.
         """
         if int(request.headers.get("content-length", "0")) > _DRAINED * self._limits.body:
             raise self._too_large()
@@ -154,7 +150,7 @@ class Routes:
 
 
 class _Endpoint:
-    """Answers a route: counts and times it, and tells what went wrong in JSON."""
+    """Answers the requests of a route: counts and times them, and reports errors in JSON."""
 
     def __init__(self, name: str, answer: Answer) -> None:
         self._name = name
@@ -165,7 +161,7 @@ class _Endpoint:
         try:
             response = await self._answer(Request(scope, receive))
         except Refusal as refusal:
-            response = _refused(refusal)
+            response = _refuse(refusal)
         except ClientDisconnect:
             return
         except Exception:
@@ -181,12 +177,12 @@ def _route(method: str, path: str, name: str, answer: Answer) -> Route:
 
 
 def _routes(method: str, model: str, rest: str, name: str, answer: Answer) -> list[Route]:
-    """A model's address, without and with a version."""
+    """The routes of a model's address, one without and one with a version."""
     return [_route(method, model + version + rest, name, answer) for version in ("", "/versions/{version:name}")]
 
 
 async def _refuse_address(request: Request, error: Exception) -> Response:
-    """Answers what no route does: 404, or 405 with the methods that there are."""
+    """Answers requests that no route answers: 404, or 405 with the allowed methods."""
     assert isinstance(error, HTTPException)
     allowed = sorted((error.headers or {}).get("Allow", "").split(", "))
     if error.status_code == 405:
@@ -194,7 +190,7 @@ async def _refuse_address(request: Request, error: Exception) -> Response:
     else:
         refusal = Refusal(404, "no such address; ask /v1/models/NAME:predict, or look at /")
     REQUESTS.labels("other", str(refusal.status)).inc()
-    return _refused(refusal)
+    return _refuse(refusal)
 
 
 async def _tell_server(request: Request) -> Response:
@@ -218,7 +214,7 @@ async def _tell_metrics(request: Request) -> Response:
     return Response(encode(REGISTRY), headers={"content-type": content_type})
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refuse(refusal: Refusal) -> Response:
     return _json({"error": refusal.reason}, refusal.status, refusal.headers)
 
 

@@ -1,4 +1,4 @@
-"""What is served: the body of a request to that of its answer, through the batches."""
+"""The served model: turns the body of a request into the body of its answer, through the batcher."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from pipeline.serving.protocol import DEFAULT_SIGNATURE, read_query, write_answe
 from pipeline.serving.refusal import Refusal
 from pipeline.serving.versions import Versions
 
-_EXPLAIN: Final = "explain"  # signature
-_MAX_EXPLAINED: Final = 16  # images of a request
-_EXAMPLES: Final = "examples"  # input of serialised tf.Example
-_ENCODED: Final = "image/encoded"  # feature of those, as models.features names it
+_EXPLAIN: Final = "explain"  # name of a signature
+_MAX_EXPLAINED: Final = 16  # images in a request
+_EXAMPLES: Final = "examples"  # the input of serialised tf.Example
+_ENCODED: Final = "image/encoded"  # the feature with the image file, named by models.features
 
 
 class ServedModel:
-    """A model under its name, whose requests are answered in batches.
+    """A model under a name, whose requests are answered in batches.
 
     Attributes:
-      name: in the addresses.
-      versions: of the model.
+      name: the model's name in the addresses.
+      versions: the model's versions.
     """
 
     def __init__(self, name: str, versions: Versions, batcher: Batcher, limits: Limits) -> None:
@@ -39,14 +39,14 @@ class ServedModel:
         self._limits = limits
 
     def version(self, name: str, version: str | None) -> Model:
-        """The version that answers.
+        """Returns the version that answers a request.
 
         Args:
-          name: that a request asks for.
-          version: that it asks for; None for any.
+          name: the model's name in the request.
+          version: the version in the request; None for any.
 
         Raises:
-          Refusal: 404, it is not served.
+          Refusal: 404, this model or version is not served.
         """
         current = self.versions.current
         if name != self.name:
@@ -62,7 +62,7 @@ class ServedModel:
 
         Args:
           model: the version that answers.
-          body: of the request.
+          body: body of the request.
 
         Returns:
           The answer in JSON.
@@ -74,7 +74,7 @@ class ServedModel:
         return write_answer(query, await self._answer(model, query.signature, query.columns))
 
     async def explain(self, model: Model, body: bytes) -> bytes:
-        """As `predict`, with pictures of the evidence."""
+        """Answers as `predict` does, with pictures of the evidence."""
         if _EXPLAIN not in model.inputs:
             raise Refusal(400, "this model was exported before models could explain themselves")
         most = min(_MAX_EXPLAINED, self._limits.instances)
@@ -86,21 +86,21 @@ class ServedModel:
 
         Args:
           model: the version that answers.
-          body: of the request.
-          json_size: bytes of the JSON at its beginning, if tensors in binary follow it.
+          body: body of the request.
+          json_size: number of bytes of the JSON at its beginning, if binary tensors follow it.
 
         Returns:
-          The body of the answer, and the size of the JSON at its beginning if tensors in binary follow it.
+          The body of the answer, and the size of the JSON at its beginning if binary tensors follow it.
 
         Raises:
-          Refusal: as of `predict`.
+          Refusal: as for `predict`.
         """
         request = read_request(body, json_size, model.inputs[DEFAULT_SIGNATURE], model.outputs, self._limits.instances)
         columns = await self._answer(model, DEFAULT_SIGNATURE, request.columns)
         return write_response(request, self.name, model.version, columns)
 
     async def _answer(self, model: Model, signature: str, columns: Columns) -> Mapping[str, np.ndarray]:
-        """Asks the model, unless the images are too large for it."""
+        """Calls the model, unless the images are too large for it."""
         rows = len(next(iter(columns.values())))
         pixels = [self._pixels(columns, row) for row in range(rows)]
         if sum(pixels) > self._limits.request_pixels:

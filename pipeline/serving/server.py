@@ -1,4 +1,4 @@
-"""The server's process: uvicorn with the routes, and the watch for new versions beside it."""
+"""The server's process: uvicorn with the routes, and a task that watches for new versions."""
 
 import argparse
 import asyncio
@@ -25,28 +25,28 @@ from pipeline.serving.routes import Routes
 from pipeline.serving.served_model import ServedModel
 from pipeline.serving.versions import Versions
 
-_SWITCH_INTERVAL: Final = 0.0005  # seconds; the model's thread and the event loop take turns often, so that neither waits long
+_SWITCH_INTERVAL: Final = 0.0005  # seconds: the model's thread and the event loop take turns often, so that neither waits long
 _TEMPLATES: Final = [Path(__file__).parent / "templates", Path(__file__).parents[1] / "pages" / "templates"]
 
 logger = logging.getLogger("fpn")
 
 
 def run(chosen: argparse.Namespace, listening: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT; requests in hand are answered.
+    """Serves until SIGTERM or SIGINT; requests that have arrived are still answered.
 
     Args:
-      chosen: options of `fpn serve`.
-      listening: socket that takes the connections.
+      chosen: the options of `fpn serve`.
+      listening: the socket that accepts connections.
 
     Raises:
       UserError: the model can't be loaded.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it tells of each bad request
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it logs each bad request
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.collect()
-    gc.freeze()  # the packages are here to stay: no later collection need look at them
+    gc.freeze()  # the loaded packages stay: later collections need not look at them
 
     application = _application(chosen, f"http://{chosen.host}:{listening.getsockname()[1]}")
     Protocol.max_seconds = chosen.timeout
@@ -67,20 +67,20 @@ def run(chosen: argparse.Namespace, listening: socket.socket) -> None:
 
 
 def _application(chosen: argparse.Namespace, address: str) -> Starlette:
-    """Loads the model; gives the application, which looks for new versions while it runs."""
+    """Loads the model, and makes the application, which looks for new versions while it runs."""
     limits = options.limits(chosen)
     versions = Versions(chosen.model)
     batcher = Batcher(chosen.max_batch, chosen.max_delay / 1000, 2 * limits.pixels, limits.waiting)
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
     page = templates.get_template("serving.html").render(name=chosen.name, limits=limits)
 
-    def replaced(current: Model) -> None:
+    def report_version(current: Model) -> None:
         RELOADS.inc()
         VERSION.labels(chosen.name).set(current.version)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(versions.watch(chosen.poll, replaced))
+        watching = asyncio.create_task(versions.watch(chosen.poll, report_version))
         VERSION.labels(chosen.name).set(versions.current.version)
         logger.info("serving version %d of %s at %s", versions.current.version, chosen.name, address)
         yield

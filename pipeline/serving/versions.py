@@ -1,4 +1,4 @@
-"""Which version of a model is served: finds the newest, loads it beside the one that answers, and puts it in its place."""
+"""The version of a model that is served: finds the newest, loads it beside the current one, and then replaces this one."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ class Versions:
     """The versions of a model, as TensorFlow Serving takes them: numbered folders, of which the newest is served.
 
     Attributes:
-      current: the version that answers; replaced as a whole, so whoever holds the last one can go on with it.
+      current: the version that answers; replaced as a whole, so that a request can go on with the version that it has.
     """
 
     current: Model
@@ -28,10 +28,10 @@ class Versions:
         """Loads the newest version that can be loaded.
 
         Args:
-          folder: a SavedModel, which stays as it is, or a folder of numbered versions.
+          folder: a SavedModel, which is then the only version, or a folder of numbered versions.
 
         Raises:
-          UserError: there is none that can be loaded.
+          UserError: there is no version that can be loaded.
         """
         self._folder = folder
         self._is_single = is_version(folder)
@@ -51,7 +51,7 @@ class Versions:
         raise UserError(f"{reason}; push the model again")
 
     async def watch(self, seconds: float, on_change: Callable[[Model], None]) -> None:
-        """Looks for another newest version again and again, and serves it once it is loaded and warm."""
+        """Looks for a new version every `seconds`, and serves it as soon as it is loaded and warmed up."""
         while not self._is_single:
             await asyncio.sleep(seconds)
             try:
@@ -61,12 +61,12 @@ class Versions:
                     on_change(model)
                     logger.info("serving version %d", model.version)
                     del model
-                    await asyncio.to_thread(gc.collect)  # the last version's graph is full of cycles
+                    await asyncio.to_thread(gc.collect)  # the old version's graph is full of reference cycles
             except Exception:
                 logger.exception("looking for a new version failed; looking again")
 
     def _newest(self) -> tuple[int, Path, Snapshot] | None:
-        """The newest version that can be served, if it is another one and has not changed since the last look."""
+        """The newest version that can be served, if it is not the current one and has not changed since the last look."""
         for version, path in numbered_versions(self._folder).items():
             if version == self.current.version:
                 return None
@@ -86,11 +86,11 @@ class Versions:
             logger.warning("version %d can't be loaded, going on with %d: %s", version, self.current.version, error)
             self._broken[version] = snapshot
             return None
-        return model if _snapshot(path) == snapshot else None  # else it was being written; look again
+        return model if _snapshot(path) == snapshot else None  # else it was still being written: look again
 
 
 def _snapshot(folder: Path) -> Snapshot:
-    """Names, sizes and times of all files: whether something is still being written."""
+    """Names, sizes and times of all files; they show whether something is still being written."""
     files = []
     for path in sorted(folder.rglob("*")):
         status = path.stat()

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def render_crossval(slices: list["SliceSpread"], by_fold: bool = True) -> RenderableType:
-    """A cross-validation: all examples fold by fold, and mean and standard deviation of a few metrics in every slice.
+    """Renders a cross-validation: all examples by fold, and mean and standard deviation of a few metrics in every slice.
 
     Args:
       slices: all examples first.
-      by_fold: whether to show each fold's values in every slice too.
+      by_fold: whether to show each fold's values for every slice, too.
     """
     names = list(slices[0].metrics)[:SLICE_METRICS]
     tables = [_folds_table(slices[0]), _slices_table(slices, names)]
@@ -62,7 +62,7 @@ def _number(value: float | None) -> str:
 
 
 def print_crossval(result: "CrossvalResult", console: Console) -> None:
-    """What a cross-validation has come to, and where the rest is written."""
+    """Prints the result of a cross-validation, and where the rest is written."""
     if result.slices:
         console.print()
         console.print(render_crossval(result.slices, by_fold=False))

@@ -16,13 +16,13 @@ from rich.table import Column
 class ProgressDisplay(logging.Handler):
     """Shows which component runs and how far training is; keeps each component's state and time.
 
-    Listens to what LocalDagRunner logs of each node, and to what `models` logs with `progress`.
+    Listens to what LocalDagRunner logs about each node, and to log records of `models` that carry `progress`.
     """
 
     def __init__(
         self, console: Console, components: list[str], when_done: Mapping[str, Callable[[], None]] | None = None
     ) -> None:
-        """`when_done` is called for the components that it names, where they have run and not come from the cache."""
+        """`when_done` has functions to call after the components that it names, unless these came from the cache."""
         super().__init__(logging.DEBUG)
         self.components: dict[str, dict[str, Any]] = {name: {"state": "skipped", "seconds": 0.0} for name in components}
         self.running = ""
@@ -38,7 +38,7 @@ class ProgressDisplay(logging.Handler):
             TextColumn("left  {task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
-            redirect_stdout=False,  # else all that TFX logs would be shown above the bar
+            redirect_stdout=False,  # else everything that TFX logs would be shown above the bar
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", visible=False, text="")
@@ -54,7 +54,7 @@ class ProgressDisplay(logging.Handler):
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if self._console.is_terminal:
-            self._bar.stop()  # elsewhere it would only leave an empty line
+            self._bar.stop()  # if it never started, stopping would leave an empty line
         for logger in self._listened:
             logger.removeHandler(self)
         if kind and self.running in self.components:
@@ -88,7 +88,7 @@ class ProgressDisplay(logging.Handler):
 
 @contextlib.contextmanager
 def waiting(console: Console, what: str) -> Iterator[None]:
-    """Shows that something takes a while."""
+    """Shows that something is going on for a while."""
     spinner = Live(Spinner("dots", what), console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     with spinner if console.is_terminal else contextlib.nullcontext():
         yield

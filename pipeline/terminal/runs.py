@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def render_runs(runs: list["Run"], title: str) -> RenderableType:
-    """The runs of an output folder, a row each, the oldest first."""
+    """The runs of an output folder, one per row, the oldest first."""
     names = _two_metrics(name for run in runs for name in run.metrics)
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("run", no_wrap=True)
@@ -35,7 +35,7 @@ def render_runs(runs: list["Run"], title: str) -> RenderableType:
 
 
 def render_versions(versions: list["Version"], folder: str) -> RenderableType:
-    """The versions in a folder of pushed models, a row each, the oldest first."""
+    """The versions in a folder of pushed models, one per row, the oldest first."""
     records = {version.number: version.record for version in versions}
     names = _two_metrics(name for record in records.values() if record for name in record.metrics)
     table = Table(title=folder, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -46,15 +46,15 @@ def render_versions(versions: list["Version"], folder: str) -> RenderableType:
     table.add_column("")
     for number, record in records.items():
         values = (f"{record.metrics[name]['value']:.4f}" if record and name in record.metrics else "-" for name in names)
-        told = [f"copy of {record.copy_of}"] if record and record.copy_of is not None else []
+        remarks = [f"copy of {record.copy_of}"] if record and record.copy_of is not None else []
         if number == versions[-1].number:
-            told.append("[green]served[/]")
+            remarks.append("[green]served[/]")
         when = record.time[:19].replace("T", " ") if record else "-"
-        table.add_row(str(number), when, (record and record.run) or "-", *values, ", ".join(told))
+        table.add_row(str(number), when, (record and record.run) or "-", *values, ", ".join(remarks))
     return table
 
 
-# Of these the first that there is stands beside the accuracy.
+# The first of these that a run has is shown beside the accuracy.
 _MAIN_METRICS: Final = ("balanced_accuracy", "f1", "cross_entropy")
 
 

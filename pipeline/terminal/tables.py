@@ -1,4 +1,4 @@
-"""Evaluations, and what a run has come to, as text in a terminal."""
+"""Evaluations and the results of a run as text in a terminal."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pipeline.records.notes import Note
     from pipeline.records.results import RunResult, Trial
 
-SLICE_METRICS: Final = 4  # with their intervals, 100 columns have room for no more
+SLICE_METRICS: Final = 4  # 100 columns have no room for more, with their intervals
 _MARKS: Final = "better, worse: the interval of the difference leaves out zero"
 _PASSED = {True: Text("passed", "green"), False: Text("failed", "bold red")}
 
 
 def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> RenderableType:
-    """All metrics of all test images, the slices by a few of them, groups, warnings, and the thresholds' verdicts."""
+    """All metrics on all test images, a few of them by slice, groups, warnings, and the thresholds' verdicts."""
     parts: list[RenderableType] = [_overall_table(evaluation)]
     if with_slices and len(evaluation.slices) > 1:
         names = slice_metrics(evaluation)
@@ -38,19 +38,19 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
 
 
 def describe_group(group: "GroupResult") -> str:
-    """A line on the groups: how many, how answered, how many right."""
+    """A line about the groups: how many there are, how they are answered, how many answers are right."""
     name, metric = next(iter(group.metrics.items()))
     return f"{group.groups} groups, answered by {group.rule}: {name} {_value(metric)}"
 
 
 def slice_metrics(evaluation: "Evaluation") -> list[str]:
-    """The metrics to show of each slice: those that thresholds name, then the first of the others; few, for they are wide."""
+    """Metrics to show for each slice, few because they are wide: those that thresholds name, then the first of the others."""
     judged = (verdict.metric for verdict in evaluation.verdicts)
     return [name for name in dict.fromkeys([*judged, *evaluation.overall]) if name in evaluation.overall][:SLICE_METRICS]
 
 
 def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
-    """A line on each property of the files that gives a class away."""
+    """One line per property of the files that gives a class away."""
     return [
         f"{item.rule} tells {item.label} from the other classes with a balanced accuracy of {_value(item.score)}, "
         "without a look at the picture"
@@ -59,12 +59,12 @@ def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
 
 
 def describe_flips(flips: "Flips", before: str = "the last blessed model") -> str:
-    """A line on the images that one of two models has right and the other wrong."""
+    """A line about the images that one of two models answers right and the other wrong."""
     return f"{flips.fixed} images that {before} has wrong are right now; {flips.broken} the other way round"
 
 
 def render_comparison(compared: "ComparedEvaluations") -> RenderableType:
-    """All metrics of all images side by side, and the differences in the slices by a few of them."""
+    """All metrics on all images side by side, and the differences of a few of them by slice."""
     (first, second), overall = compared.names, compared.slices[0]
     table = table_of_figures(f"{first}, compared with {second}", "metric", "value", "compared with", "difference")
     for name, comparison in overall.comparisons.items():
@@ -158,7 +158,7 @@ def _value(metric: "Metric", separator: str = " ") -> str:
 
 
 def _difference(name: str, metric: "Metric", separator: str = " ") -> str:
-    """With its sign, and a word where the interval leaves out zero."""
+    """The difference with its sign, and with a word if the interval leaves out zero."""
     from evaluation.metrics import METRICS
 
     text = f"{metric.value:+.4f}"
@@ -170,7 +170,7 @@ def _difference(name: str, metric: "Metric", separator: str = " ") -> str:
 
 
 def render_training(training: dict[str, Any]) -> Text:
-    """A line on the epochs and one on the calibration, as far as `outputs.read_training` has found any."""
+    """A line about the epochs and one about the calibration, as far as `outputs.read_training` has found them."""
     lines = []
     if epochs := training.get("epochs"):
         best = (
@@ -186,10 +186,10 @@ def render_training(training: dict[str, Any]) -> Text:
 
 
 def render_formats(results: list["FormatResult"]) -> RenderableType:
-    """The SavedModel beside its other formats: size, latency of one image, metrics, and what kept one from being shipped.
+    """The SavedModel beside its other formats: size, latency of one image, metrics, and why a format was not shipped.
 
     Args:
-      results: the SavedModel's first.
+      results: of each format, the SavedModel first.
     """
     names = list(results[0].metrics)
     table = table_of_figures(
@@ -206,10 +206,10 @@ def render_formats(results: list["FormatResult"]) -> RenderableType:
 
 
 def describe_classes(splits: dict[str, dict[str, int]]) -> str:
-    """A line on how the images are spread over the classes: for each split, the smallest class and the largest.
+    """A line about how the images are spread over the classes: for each split, the smallest and the largest class.
 
     Args:
-      splits: images by split and label, at least one of each.
+      splits: number of images by split and label, with at least one split and one label each.
     """
     parts = []
     for split, counts in splits.items():
@@ -219,7 +219,7 @@ def describe_classes(splits: dict[str, dict[str, int]]) -> str:
 
 
 def render_trials(trials: list["Trial"], objective: str) -> RenderableType:
-    """The trials of a search, best first; `objective` is what the score is."""
+    """The trials of a search, best first; `objective` is the name of the score."""
     table = Table(title="Trials, best first", title_justify="left", title_style="bold")
     header, *rows = trial_rows(trials, objective)
     for name, value in zip(header, rows[0], strict=True):
@@ -230,7 +230,7 @@ def render_trials(trials: list["Trial"], objective: str) -> RenderableType:
 
 
 def print_summary(result: "RunResult", console: Console) -> None:
-    """What a run has come to: overall metrics, verdicts, images, and where the model went, or why it did not."""
+    """Prints a run's result: overall metrics, verdicts, images, and where the model was pushed, or why it was not."""
     summary = result.summary
     if result.trials:
         console.print(render_trials(result.trials, summary["tuning"]["objective"]))
@@ -267,7 +267,7 @@ def _print_notes(notes: Iterable["Note"], console: Console) -> None:
 
 
 def describe_check(check: dict[str, Any]) -> str:
-    """A line on how the exported model has answered.
+    """A line about the answers of the exported model.
 
     Args:
       check: the fields of `components.model_check.results.CheckResult`.
@@ -288,7 +288,7 @@ def describe_check(check: dict[str, Any]) -> str:
 
 
 def print_scores(summary: dict[str, Any], console: Console) -> None:
-    """What `fpn score` has come to; see `scoring.score` for the summary."""
+    """Prints the result of `fpn score`; see `scoring.score` for the summary."""
     groups = summary["groups"] or {"labels": {}}
     table = table_of_figures("Answers", "class", "images", *(["groups"] if summary["groups"] else []))
     for name in dict.fromkeys([*summary["labels"], *groups["labels"]]):
