@@ -18,7 +18,7 @@ from scipy.sparse import csgraph
 from tfx.dsl.io import fileio
 
 from images.dataset.source import Row
-from images.duplicates import as_codes, looks_of
+from images.duplicates import group_by_hash, number_values
 from images.files.perceptual_hash import near_pairs
 from images.index import SCHEMA
 from images.loading import Loader
@@ -113,10 +113,10 @@ def group_duplicates(rows: list[Row], hashes: pa.Table, near: int) -> Grouping:
       near: as for `find_duplicates`.
     """
     names = pa.array([row.group for row in rows], pa.string())
-    values, looks = looks_of(hashes["perceptual_hash"])
+    values, looks = group_by_hash(hashes["perceptual_hash"])
     # The nodes: first the groups, then the contents, then the hashes.
     groups = pc.index_in(hashes["group"], names.unique()).to_numpy()
-    contents = as_codes(hashes["content_hash"]) + len(names)
+    contents = number_values(hashes["content_hash"]) + len(names)
     first_look = len(names) + len(hashes)
     links = itertools.chain(
         [(groups, contents), (groups, looks + first_look)],
