@@ -40,7 +40,7 @@ METHODS: Final = {
     "poisson_bootstrap": "95 % intervals by a Poisson bootstrap over groups",
     "none": "no intervals",
 }
-BLOCKS: Final = 100  # most blocks of the jackknife
+BLOCKS: Final = 100  # largest number of blocks of the jackknife
 REPLICATES: Final = 200  # replicates of the bootstrap
 _LEAST_FREEDOM: Final = 5.0  # lower limit of the degrees of freedom; smaller numbers can't be estimated from the data
 _CHUNK: Final = 2_000_000  # image weights in memory at a time

@@ -20,7 +20,7 @@ _BYTES_FACTOR: Final = 0.2  # for the size in bytes, the distance of the thresho
 _LEAST_BOUND: Final = 0.55  # the lower bound of the score must be above this
 _CONFIDENCE: Final = 0.95
 _MIN_OVERLAP: Final = 0.8  # two rules are the same if they both pick this share of the images that either picks
-_MAX_NAMED: Final = 4  # most values that the text of a rule names
+_MAX_NAMED: Final = 4  # largest number of values in the text of a rule
 
 
 @dataclass(frozen=True)

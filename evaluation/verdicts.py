@@ -10,7 +10,7 @@ from evaluation.metrics import METRICS, check_metrics, default_metrics
 from evaluation.results import GroupResult, Metric, Slice, Verdict, slice_name
 from evaluation.settings import Threshold
 
-_MAX_NAMED: Final = 5  # most slices that the text of a verdict names
+_MAX_NAMED: Final = 5  # largest number of slices in the text of a verdict
 _ROUNDING: Final = 1e-9  # tolerance, because 0.9 - 0.92 is slightly less than -0.02
 
 

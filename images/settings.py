@@ -83,7 +83,7 @@ class FileSettings:
     """How a file becomes images that TensorFlow reads.
 
     Attributes:
-      max_pixels: most pixels in a file, all pages together; larger files are rejected by their header, without decoding.
+      max_pixels: largest number of pixels in a file, all pages together; larger files are rejected without decoding.
       pages: which pages of a multi-page file are used.
       intensity: how the values that become black and white are chosen in pixels of more than 8 bits; see
         `pixels.as_png_pixels`.

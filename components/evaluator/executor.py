@@ -18,7 +18,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from components.earlier_runs.state_folder import last_pushed
 from components.evaluator.predict import predict, take_parts
-from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
+from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, make_extracts
 from components.examples import split_files
 from evaluation import intervals, metrics
 from evaluation.flips import flips
@@ -48,7 +48,7 @@ class _Extract(beam.DoFn):
         self._slices = slice_images(self._predictions.rows, self._settings.slices, self._settings.buckets)
 
     def process(self, element: int) -> Any:
-        yield from extracts_of(self._predictions, self._slices, element, element + _ROWS)
+        yield from make_extracts(self._predictions, self._slices, element, element + _ROWS)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

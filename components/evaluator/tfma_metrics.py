@@ -28,7 +28,7 @@ _Accumulator = list[tuple[np.ndarray, np.ndarray]]  # labels and probabilities
 
 
 class Classification(metric_types.Metric):
-    """All metrics of a slice, computed together and named as in `metrics.METRICS`, and the number of images."""
+    """All metrics of a slice, computed together and by_model as in `metrics.METRICS`, and the number of images."""
 
     def __init__(self, names: list[str], multi_label: bool, name: str = "classification") -> None:
         super().__init__(metric_util.merge_per_key_computations(_computations), names=names, multi_label=multi_label, name=name)
@@ -93,13 +93,13 @@ def _confusion_matrix(
     return plot
 
 
-def extracts_of(
+def make_extracts(
     predictions: Predictions, slices: dict[SliceKey, np.ndarray], start: int, stop: int
 ) -> Iterator[dict[str, Any]]:
     """The extracts for TFMA's evaluator: for each slice its images from `start` to below `stop`."""
     labels = predictions.labels
 
-    def named(candidate: np.ndarray, baseline: np.ndarray | None) -> Any:
+    def by_model(candidate: np.ndarray, baseline: np.ndarray | None) -> Any:
         return candidate if baseline is None else {CANDIDATE: candidate, BASELINE: baseline}
 
     for key, images in slices.items():
@@ -109,8 +109,8 @@ def extracts_of(
             yield {
                 constants.INPUT_KEY: b"",  # without it TFMA warns that it can't count the bytes
                 constants.SLICE_KEY_TYPES_KEY: [key],
-                constants.LABELS_KEY: named(labels[part], None if of_baseline is None else labels[part]),
-                constants.PREDICTIONS_KEY: named(predictions.probabilities[part], of_baseline),
+                constants.LABELS_KEY: by_model(labels[part], None if of_baseline is None else labels[part]),
+                constants.PREDICTIONS_KEY: by_model(predictions.probabilities[part], of_baseline),
                 constants.EXAMPLE_WEIGHTS_KEY: None,
             }
 

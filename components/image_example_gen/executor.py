@@ -19,7 +19,7 @@ from tfx.types import artifact_utils, standard_component_specs
 
 from base.errors import UserError
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
-from components.image_example_gen.reuse import find_written, shard_key, take_over
+from components.image_example_gen.reuse import find_written_shards, shard_key, take_over
 from components.image_example_gen.writing import SplitWriters
 from images.dataset import source
 from images.duplicates import write_duplicates
@@ -83,7 +83,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
 
         keys = [shard_key(shard, fingerprints[shard[0].span], settings) for shard in shards]
-        written = find_written(artifact.uri)
+        written = find_written_shards(artifact.uri)
         reused = sum(
             take_over(written[key], artifact.uri, number, len(shards), names, _index_part(artifact.uri, number))
             for number, key in enumerate(keys)

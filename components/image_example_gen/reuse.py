@@ -45,7 +45,7 @@ def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings
     return digest.hexdigest()
 
 
-def find_written(examples: str) -> dict[str, WrittenShard]:
+def find_written_shards(examples: str) -> dict[str, WrittenShard]:
     """Finds the shards of earlier runs, by key.
 
     Args:

@@ -25,7 +25,7 @@ from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
-_MAX_RECORDS_PER_IMAGE: Final = 16  # most records that are read per image that is used
+_MAX_RECORDS_PER_IMAGE: Final = 16  # largest number of records that are read per image used
 
 
 class Executor(base_executor.BaseExecutor):

@@ -11,7 +11,7 @@ from images.dataset.row import UNLABELLED, Row
 from images.settings import SourceSettings, SplitShares
 from models import features
 
-_MAX_NAMED = 5  # most classes that a message names
+_MAX_NAMED = 5  # largest number of classes that a message names
 
 
 def split_names(settings: SourceSettings) -> tuple[str, ...]:

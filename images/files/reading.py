@@ -15,7 +15,7 @@ from images.reason import Reason
 
 _THREADS: Final = 4
 _REMOTE_THREADS: Final = 16  # more, as they mostly wait for the network
-_BATCH: Final = 16  # most files that a thread reads one after the other
+_BATCH: Final = 16  # largest number of files that a thread reads one after the other
 _BATCH_BYTES: Final = 4 * 2**20
 _AHEAD_BYTES: Final = 64 * 2**20  # limit of the bytes that are read ahead, or one batch if that is larger
 _LONGEST: Final = 2**31 - 1  # bytes; no tf.Example is longer
