@@ -1,1 +1,1 @@
-"""What every package may use: errors meant for people, files written whole, paths as people read them. Without TFX."""
+"""What every package may use, without TFX: errors meant for users, files that are written as a whole, short paths."""

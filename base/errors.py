@@ -1,16 +1,19 @@
-"""The one exception that is meant for the person who runs the pipeline."""
+"""The one exception whose text is meant for the user of the pipeline."""
 
 
 class UserError(Exception):
     """Bad usage, configuration or input.
 
-    Its text is one or two lines that name the file, row or key and the cure. The command line prints it without a
-    traceback and ends with status 2.
+    The text has one or two lines. It names the file, row or key that is wrong and says how to correct it. The command
+    line prints the text without a traceback and exits with status 2.
     """
 
 
 def user_error(failure: BaseException) -> UserError | None:
-    """The UserError in a chain of causes, which TFX and Beam put other exceptions around; None if there is none."""
+    """Finds the UserError in an exception's chain of causes; None if there is none.
+
+    TFX and Beam wrap exceptions of their components in exceptions of their own.
+    """
     cause: BaseException | None = failure
     while cause:
         if isinstance(cause, UserError):

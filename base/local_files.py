@@ -1,4 +1,7 @@
-"""A folder or a file is either whole or not there: on this machine, and without TensorFlow (see `models.files`)."""
+"""Writes local files and folders so that each exists as a whole or not at all.
+
+Does not need TensorFlow; for other file systems see `models.files`.
+"""
 
 import contextlib
 import os
@@ -9,16 +12,16 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's text, UTF-8, as a whole; makes the folders above it."""
+    """Writes a UTF-8 text file and replaces an existing one; creates the parent folders."""
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path`; the file that is written there replaces it at the end. An exception leaves nothing behind.
+    """Yields a temporary path next to `path`. The file that the caller writes there is renamed to `path` at the end.
 
-    Makes the folders above it.
+    Creates the parent folders. After an exception the temporary file is deleted and `path` is as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
@@ -31,7 +34,10 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `folder`, which takes that name at the end; an interruption leaves nothing behind."""
+    """Yields an empty temporary folder next to `folder`, which is renamed to `folder` at the end.
+
+    After an exception the temporary folder is deleted.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -1,4 +1,4 @@
-"""Sends what libraries print elsewhere."""
+"""Redirects what libraries print."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def output_to(log: Path) -> Iterator[TextIO]:
-    """Appends all that is written to standard output and error, by C++ code too, to a file.
+    """Appends everything that is written to standard output and standard error to a file, also what C++ code writes.
 
     Args:
-      log: the file.
+      log: path of the file.
 
     Yields:
       The real standard error.
@@ -36,5 +36,5 @@ def output_to(log: Path) -> Iterator[TextIO]:
 
 
 def quiet_libraries() -> contextlib.AbstractContextManager[TextIO]:
-    """Drops all that is written meanwhile, such as TensorFlow's greeting on standard error; yields the real standard error."""
+    """Discards everything that is printed, such as TensorFlow's start-up lines; yields the real standard error."""
     return output_to(Path(os.devnull))

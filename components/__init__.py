@@ -1,1 +1,1 @@
-"""TFX components that the stock set lacks, a folder each: component.py says what goes in and out, executor.py works."""
+"""TFX components of this project, one folder each: component.py defines inputs and outputs, executor.py does the work."""

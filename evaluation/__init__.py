@@ -1,1 +1,1 @@
-"""How good a model is: metrics, intervals, groups, slices, verdicts, and the results on disk."""
+"""Evaluation of a model: metrics, intervals, groups, slices, verdicts, and the files of results."""

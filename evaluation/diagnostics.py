@@ -1,4 +1,4 @@
-"""Counts, bins and curves of a model's answers, as the page shows them."""
+"""Confusion counts, calibration bins and curves of a model's answers, for the evaluation page."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,17 +7,18 @@ import numpy as np
 
 from models.calibration import CALIBRATION_BINS, calibration_bins
 
-_POINTS: Final = 200  # of a curve, at most about
+_POINTS: Final = 200  # approximate limit of points per curve
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How sure a model is, and how often it is right, in bins of equal width (Guo et al. 2017, arXiv:1706.04599, section 2).
+    """Confidence and accuracy of a model in bins of equal width (Guo et al. 2017, arXiv:1706.04599, section 2).
 
     Attributes:
-      counts: int64 [CALIBRATION_BINS], answers by confidence; the first bin has both its ends, the others each their upper end.
-      confidence: float [CALIBRATION_BINS], their mean; NaN where there are none.
-      right: float [CALIBRATION_BINS], share of right ones; NaN where there are none.
+      counts: int64 [CALIBRATION_BINS], number of answers by confidence. The first bin includes both its ends, every other bin
+        its upper end.
+      confidence: float [CALIBRATION_BINS], mean confidence in each bin; NaN in an empty bin.
+      right: float [CALIBRATION_BINS], share of right answers in each bin; NaN in an empty bin.
     """
 
     counts: np.ndarray
@@ -27,13 +28,13 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve with its name, from left to right, and what is written beside it.
+    """A curve of one class.
 
     Attributes:
-      name: of the class.
-      x: float [points].
+      name: name of the class.
+      x: float [points], in ascending order.
       y: float [points].
-      score: area below a ROC curve, average precision of a precision-recall curve; 0..1.
+      score: area under a ROC curve, or average precision of a precision-recall curve; 0..1.
     """
 
     name: str
@@ -43,23 +44,29 @@ class Curve:
 
 
 def count_confusions(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [classes + 1, classes]: images by class and answer; the last row is of labels that the model does not know.
+    """Counts images by true class and answer.
 
     Args:
-      labels: int [N], -1 for unknown ones.
+      labels: int [N], -1 for a label that the model does not know.
       answers: int [N].
-      classes: how many.
+      classes: number of classes.
+
+    Returns:
+      int64 [classes + 1, classes]; the last row counts the images with unknown labels.
     """
     rows = np.where(labels < 0, classes, labels)
     return np.bincount(rows * classes + answers, minlength=(classes + 1) * classes).reshape(classes + 1, classes)
 
 
 def count_binary(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """int64 [classes, 4]: true positives, false positives, false negatives, true negatives of each class.
+    """Counts right and wrong answers for each class of multi-label data.
 
     Args:
       labels: uint8 [N, classes], 0 or 1.
-      answers: likewise.
+      answers: uint8 [N, classes], 0 or 1.
+
+    Returns:
+      int64 [classes, 4]: true positives, false positives, false negatives, true negatives.
     """
     is_true, is_answered = labels.astype(bool), answers.astype(bool)
     parts = (is_true & is_answered, ~is_true & is_answered, is_true & ~is_answered, ~is_true & ~is_answered)
@@ -67,10 +74,10 @@ def count_binary(labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
-    """The bins of the expected calibration error.
+    """Computes the bins of the expected calibration error.
 
     Args:
-      labels: int [N], or uint8 [N, classes] of multi-label data.
+      labels: int [N], or uint8 [N, classes] for multi-label data.
       probabilities: float [N, classes].
     """
     index, confidence, right = calibration_bins(probabilities, labels)
@@ -81,14 +88,17 @@ def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliab
 
 
 def trace_curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> tuple[list[Curve], list[Curve]]:
-    """ROC curves and precision-recall curves of each class against the rest, as scikit-learn computes them.
+    """ROC and precision-recall curves of each class against the rest, as computed by scikit-learn.
 
-    Classes that all test images have, or none, are left out.
+    Classes that all test images have, or that none has, are left out.
 
     Args:
-      labels: int [N], or uint8 [N, classes] of multi-label data.
+      labels: int [N], or uint8 [N, classes] for multi-label data.
       probabilities: float [N, classes].
-      classes: names.
+      classes: names of the classes.
+
+    Returns:
+      The ROC curves and the precision-recall curves.
     """
     from sklearn import metrics
 
@@ -99,22 +109,22 @@ def trace_curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[st
             continue
         scores = probabilities[:, number]
         wrongly, rightly, _ = metrics.roc_curve(truth, scores)
-        roc.append(Curve(name, *_thinned(wrongly, rightly), float(metrics.auc(wrongly, rightly))))
+        roc.append(Curve(name, *_thin_curve(wrongly, rightly), float(metrics.auc(wrongly, rightly))))
         precision, recall, _ = metrics.precision_recall_curve(truth, scores)
         average = float(metrics.average_precision_score(truth, scores))
-        precision_recall.append(Curve(name, *_thinned(recall[::-1], precision[::-1]), average))
+        precision_recall.append(Curve(name, *_thin_curve(recall[::-1], precision[::-1]), average))
     return roc, precision_recall
 
 
 def average_curve(curves: list[Curve]) -> Curve:
-    """The mean of several curves, at equally spaced x."""
+    """The mean of several curves at equally spaced x; its score is the mean of their scores."""
     x = np.linspace(0, 1, _POINTS + 1)
     y = np.mean([np.interp(x, curve.x, curve.y) for curve in curves], axis=0)
     return Curve(f"mean of {len(curves)} classes", x, y, float(np.mean([curve.score for curve in curves])))
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points at about equal distances along a curve; all of a short one, and always both ends."""
+def _thin_curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reduces a curve to points at about equal distances along it, with both ends; a short curve stays as it is."""
     if len(x) <= _POINTS:
         return x, y
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])

@@ -1,26 +1,28 @@
-"""95 % confidence intervals of metrics, by resampling whole groups, and of the difference between two models.
+"""95 % confidence intervals of metrics, and of the difference between two models, by resampling whole groups.
 
-Images of a group (a patient, a product) hang together, so a group is left out or drawn as a whole. Two methods tell how far a
-metric would stray on other groups:
+Images of a group (a patient, a product) are not independent, so a group is always left out or drawn as a whole. Two methods
+estimate how much a metric would vary on other groups:
 
-* "jackknife": it is measured without each group in turn, of many groups without each of `BLOCKS` blocks of them (Shao & Tu
-  1995, "The Jackknife and Bootstrap", section 2.3);
-* "poisson_bootstrap": it is measured `REPLICATES` times with each group drawn as often as a Poisson number of mean 1 says
-  (Hanley & MacGibbon 2006, "Creating non-parametric bootstrap samples using Poisson frequencies").
+* "jackknife": the metric is measured without each group in turn. If there are more than `BLOCKS` groups, they are put into
+  `BLOCKS` blocks, and each block is left out in turn (Shao & Tu 1995, "The Jackknife and Bootstrap", section 2.3).
+* "poisson_bootstrap": the metric is measured `REPLICATES` times. Each time, every group has as weight a random number from a
+  Poisson distribution with mean 1 (Hanley & MacGibbon 2006, "Creating non-parametric bootstrap samples using Poisson
+  frequencies").
 
-Both give a standard error with degrees of freedom. The interval is not the symmetric one, which covers far too seldom where a
-model is nearly always right, and neither are the bootstrap's percentiles, which on few images show next to no spread there:
+Both methods give a standard error with degrees of freedom. A symmetric interval is not used, because it covers the truth far
+too seldom if a model is nearly always right. The percentiles of the bootstrap are not used, because on few images they hardly
+spread in that case. Instead:
 
-* of metrics that count answers it is Wilson's score interval (Wilson 1927) with the number of images that would have this
-  standard error, as surveys do it (Dean & Pagano 2015, "Evaluating confidence interval methods for binomial proportions in
-  clustered surveys");
-* of the areas under curves and of the distances of probabilities it is symmetric on the logit scale (Pepe 2003, "The
-  Statistical Evaluation of Medical Tests", section 5.2);
-* that of the calibration error reaches further down, as the error itself is too large on few images.
+* Metrics that count answers have Wilson's score interval (Wilson 1927) for the number of images that would give the same
+  standard error, as in surveys (Dean & Pagano 2015, "Evaluating confidence interval methods for binomial proportions in
+  clustered surveys").
+* Areas under curves and distances of probabilities have an interval that is symmetric on the logit scale (Pepe 2003, "The
+  Statistical Evaluation of Medical Tests", section 5.2).
+* The lower bound of the calibration error is lowered further, because on few images the error itself is too large.
 
-Where resampling shows no spread, as when all answers are right, it is Wilson's interval of as many answers as there are
-groups. The draws are the same at each call. How often the intervals cover the truth is measured in
-tests/evaluation/test_intervals.py.
+If resampling shows no spread, for example because all answers are right, Wilson's interval is used with the number of groups
+as the number of answers. The random draws are the same at each call. tests/evaluation/test_intervals.py measures how often the
+intervals cover the truth.
 """
 
 from collections.abc import Callable, Iterable
@@ -39,31 +41,31 @@ METHODS: Final[dict[IntervalMethod, str]] = {
     "poisson_bootstrap": "95 % intervals by a Poisson bootstrap over groups",
     "none": "no intervals",
 }
-BLOCKS: Final = 100  # of the jackknife, at most
-REPLICATES: Final = 200  # of the bootstrap
-_LEAST_FREEDOM: Final = 5.0  # degrees of freedom; fewer can't be told from the data
-_CHUNK: Final = 2_000_000  # image weights at a time
-_CONTINUOUS: Final = frozenset({"auc", "auc_pr", "ece", "brier", "cross_entropy"})  # the others count answers
-_DISTANCES: Final = frozenset({"ece", "brier", "cross_entropy"})  # without spread, nothing is known of them
-_NOTHING: Final = 1e-9
-_OF_ALL: Final = frozenset({"f1_micro", "ece", "brier", "cross_entropy"})  # over all images, like proportions
+BLOCKS: Final = 100  # largest number of blocks of the jackknife
+REPLICATES: Final = 200  # replicates of the bootstrap
+_LEAST_FREEDOM: Final = 5.0  # lower limit of the degrees of freedom; smaller numbers can't be estimated from the data
+_CHUNK: Final = 2_000_000  # image weights in memory at a time
+_CONTINUOUS: Final = frozenset({"auc", "auc_pr", "ece", "brier", "cross_entropy"})  # all other metrics count answers
+_DISTANCES: Final = frozenset({"ece", "brier", "cross_entropy"})  # have no interval if resampling shows no spread
+_TINY: Final = 1e-9
+_OVER_ALL_IMAGES: Final = frozenset({"f1_micro", "ece", "brier", "cross_entropy"})  # no means over classes
 
 _Measure = Callable[[Floats], Floats]  # weights [units, R] to values [M, R]
 
 
 def estimate(names: Iterable[str], labels: Integers, probabilities: Floats, groups: Integers, method: str) -> dict[str, Metric]:
-    """Measures, with intervals.
+    """Computes metrics with their intervals.
 
     Args:
-      names: of `metrics.METRICS`.
-      labels: int [N], or [N, K] of multi-label data, as in `metrics`.
+      names: metrics of `metrics.METRICS`.
+      labels: int [N], or [N, K] for multi-label data, as in `metrics`.
       probabilities: float [N, K].
       groups: int [N], equal numbers for images of one group.
-      method: of `METHODS`.
+      method: a key of `METHODS`.
 
     Returns:
-      The metrics by name, in the order of the names, without those that are not defined here. Bounds are None with the method
-      "none", with a single group, and where nothing can be said.
+      The metrics by name, in the order of the names, without those that are not defined on these images. Bounds are None with
+      the method "none", with a single group, and if no interval can be computed.
     """
     names = list(dict.fromkeys(names))
     if not names:
@@ -74,9 +76,9 @@ def estimate(names: Iterable[str], labels: Integers, probabilities: Floats, grou
         measurement = Measurement(labels, probabilities, units)
         return lambda weights: _stack(measurement.compute(names, weights))
 
-    spread = _resample(prepare, sizes, [sizes.lost(name) for name in names], method)
+    spread = _resample(prepare, sizes, [sizes.num_means(name) for name in names], method)
     found = {
-        name: _metric(name, spread, row, sizes.alike(name), sizes)
+        name: _metric(name, spread, row, sizes.num_independent(name), sizes)
         for row, name in enumerate(names)
         if np.isfinite(spread.values[row])
     }
@@ -89,12 +91,12 @@ def estimate(names: Iterable[str], labels: Integers, probabilities: Floats, grou
 def estimate_by_class(
     names: Iterable[str], labels: Integers, probabilities: Floats, groups: Integers, method: str
 ) -> list[dict[str, Metric]]:
-    """Measures each class against the rest, with those of the metrics that there are of a class.
+    """Computes the metrics that are defined for a single class, for each class against the rest.
 
-    Args: as of `estimate`.
+    Args: as in `estimate`.
 
     Returns:
-      As of `estimate`, a class an item.
+      One dict per class, each as returned by `estimate`.
     """
     names = [name for name in dict.fromkeys(names) if METRICS[name].of_class]
     classes = probabilities.shape[1]
@@ -118,15 +120,15 @@ def estimate_by_class(
 def estimate_difference(
     names: Iterable[str], labels: Integers, probabilities: Floats, baseline: Floats, groups: Integers, method: str
 ) -> dict[str, Comparison]:
-    """Measures two models on the same images, and by how much the first one's metrics are above the second one's.
+    """Compares two models on the same images: the metrics of the first minus those of the second.
 
-    Both are measured on the same resampled groups, so what makes an image hard for both does not widen the interval.
+    Both are measured on the same resampled groups, so images that are hard for both models do not widen the interval.
 
     Args:
-      baseline: float [N, K], the second model's probabilities; the others as of `estimate`.
+      baseline: float [N, K], the second model's probabilities; the others as in `estimate`.
 
     Returns:
-      By name, without metrics that are not defined here.
+      The comparisons by name, without metrics that are not defined on these images.
     """
     names = list(dict.fromkeys(names))
     if not names:
@@ -142,13 +144,13 @@ def estimate_difference(
 
         return measure
 
-    spread = _resample(prepare, sizes, [sizes.lost(name) for name in names] * 3, method)
+    spread = _resample(prepare, sizes, [sizes.num_means(name) for name in names] * 3, method)
     same = np.array_equal(probabilities, baseline)
     found = {}
     for row, name in enumerate(names):
         rows = (row, row + len(names), row + 2 * len(names))
         if np.isfinite(spread.values[rows[2]]):
-            first, second = (_metric(name, spread, row, sizes.alike(name), sizes) for row in rows[:2])
+            first, second = (_metric(name, spread, row, sizes.num_independent(name), sizes) for row in rows[:2])
             more = 1 / len(labels) if sizes.is_share_of_images(name) else 0.0
             difference = _difference(first, second, spread.errors[list(rows)], more)
             found[name] = Comparison(
@@ -159,13 +161,14 @@ def estimate_difference(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """How many groups there are to tell something from.
+    """Numbers of groups, on which the intervals depend.
 
     Attributes:
-      groups: int [N], from 0, without gaps.
+      groups: int [N], the group of each image, numbered from 0 without gaps.
       count: number of groups.
-      effective: number of groups of equal size that would tell as much (Kish 1965): (sum of sizes)^2 / sum of squared sizes.
-      by_class: float [K], groups with images of the class, or with others, if those are fewer.
+      effective: number of groups of equal size with the same information (Kish 1965): (sum of sizes)^2 / sum of squared sizes.
+      by_class: float [K], number of groups with images of the class, or number of groups with other images if that is smaller.
+      multi_label: whether an image can have any number of classes.
     """
 
     groups: Integers
@@ -183,38 +186,40 @@ class _Sizes:
         with_class = np.bincount(cells % classes, minlength=classes)
         full = np.bincount(cells[counts == sizes[cells // classes]] % classes, minlength=classes)
         by_class = np.minimum(with_class, len(sizes) - full)
-        # A class that all images have is measured on them all.
+        # A class that all images have is measured on all groups.
         by_class = np.where(full == len(sizes), len(sizes), by_class)
         return cls(
             groups, len(sizes), float(sizes.sum() ** 2 / (sizes**2).sum()), by_class.astype(np.float64), labels.ndim == 2
         )
 
     @property
-    def apart(self) -> bool:
+    def is_ungrouped(self) -> bool:
         """Whether each image is a group of its own."""
         return self.count == len(self.groups)
 
     def is_share_of_images(self, name: str) -> bool:
-        return METRICS[name].is_proportion and not (self.multi_label and name == "accuracy")  # which is one of pairs
+        # Multi-label accuracy is a share of image-class pairs.
+        return METRICS[name].is_proportion and not (self.multi_label and name == "accuracy")
 
-    def alike(self, name: str) -> float:
-        """The number of independent answers that a metric's worth of groups comes to.
+    def num_independent(self, name: str) -> float:
+        """Number of independent answers on which a metric is based.
 
-        A mean over classes is as sure as its parts, each with its own number of groups.
+        It is the number of groups. A mean over K present classes has the variance of a mean of K values that are measured on
+        `by_class` groups each, and so is based on K^2 / sum(1 / by_class) answers, at most the number of groups.
         """
         present = self.by_class[self.by_class > 0]
-        if METRICS[name].is_proportion or name in _OF_ALL or not len(present):
+        if METRICS[name].is_proportion or name in _OVER_ALL_IMAGES or not len(present):
             return float(self.count)
         return min(len(present) ** 2 / float((1 / present).sum()), float(self.count))
 
-    def lost(self, name: str) -> int:
-        """Degrees of freedom that the metric's own means take: one, or one a class."""
-        return 1 if METRICS[name].is_proportion or name in _OF_ALL else int((self.by_class > 0).sum())
+    def num_means(self, name: str) -> int:
+        """Number of means that the metric estimates, each of which costs a degree of freedom: one, or one per class."""
+        return 1 if METRICS[name].is_proportion or name in _OVER_ALL_IMAGES else int((self.by_class > 0).sum())
 
 
 @dataclass(frozen=True)
 class _Spread:
-    """Of each of M metrics the value, its standard error (NaN where there is none) and the error's degrees of freedom."""
+    """For each of M metrics its value, the standard error (NaN if there is none) and the error's degrees of freedom."""
 
     values: Floats
     errors: Floats
@@ -222,30 +227,31 @@ class _Spread:
 
 
 def _resample(
-    prepare: Callable[[Integers], _Measure], sizes: _Sizes, lost: list[int], method: str, counts: Floats | None = None
+    prepare: Callable[[Integers], _Measure], sizes: _Sizes, num_means: list[int], method: str, counts: Floats | None = None
 ) -> _Spread:
-    """Measures all images, and resampled ones.
+    """Measures all images and resampled images.
 
     Args:
-      prepare: takes the unit of each image, int [N], and gives what measures for weights of the units.
-      sizes: of the groups.
-      lost: [M], as `_Sizes.lost`.
-      method: of `METHODS`.
-      counts: [M], number of groups that each metric is told from; all that there are if not given.
+      prepare: takes the unit of each image, int [N], and returns a function from weights of the units to values.
+      sizes: numbers of groups.
+      num_means: [M], as `_Sizes.num_means`.
+      method: a key of `METHODS`.
+      counts: [M], number of groups on which each metric is based; all groups if not given.
     """
     if method == "none" or sizes.count < 2:
         values = prepare(np.zeros_like(sizes.groups))(np.ones((1, 1)))[:, 0]
         return _Spread(values, np.full(len(values), np.nan), np.ones(len(values)))
     if method == "jackknife":
         return _jackknife(prepare, sizes)
-    known = sizes.effective / sizes.count * (np.full(len(lost), sizes.count) if counts is None else counts)
-    return _bootstrap(prepare, sizes, np.array(lost), known)
+    known = sizes.effective / sizes.count * (np.full(len(num_means), sizes.count) if counts is None else counts)
+    return _bootstrap(prepare, sizes, np.array(num_means), known)
 
 
 def _jackknife(prepare: Callable[[Integers], _Measure], sizes: _Sizes) -> _Spread:
-    """Degrees of freedom by Satterthwaite (1946): 2 / the relative variance of the squared error.
+    """Measures without each block of groups in turn.
 
-    That variance is (kurtosis - 1) / blocks (Cramér 1946, section 27.4): where few blocks make all of the spread, it is large.
+    The degrees of freedom follow Satterthwaite (1946): 2 / the relative variance of the squared error. That variance is
+    (kurtosis - 1) / blocks (Cramér 1946, section 27.4); it is large if a few blocks cause all of the spread.
     """
     blocks = sizes.groups
     if sizes.count > BLOCKS:
@@ -260,11 +266,14 @@ def _jackknife(prepare: Callable[[Integers], _Measure], sizes: _Sizes) -> _Sprea
     squares = (strays**2).sum(axis=1)
     kurtosis = counts * (strays**4).sum(axis=1) / np.maximum(squares**2, 1e-300)
     freedom = 2 * counts / np.maximum(kurtosis - 1, 1e-9)
-    return _Spread(values, np.sqrt((counts - 1) / counts * squares), _freedom(freedom, counts - 1.0))
+    return _Spread(values, np.sqrt((counts - 1) / counts * squares), _limit_freedom(freedom, counts - 1.0))
 
 
-def _bootstrap(prepare: Callable[[Integers], _Measure], sizes: _Sizes, lost: Integers, known: Floats) -> _Spread:
-    """The replicates' deviation is one of means over n, not over degrees of freedom, so it is widened."""
+def _bootstrap(prepare: Callable[[Integers], _Measure], sizes: _Sizes, num_means: Integers, known: Floats) -> _Spread:
+    """Measures with random weights of the groups.
+
+    The deviation of the replicates divides by the number of groups instead of the degrees of freedom, so it is scaled up.
+    """
     measure = prepare(sizes.groups)
     values = measure(np.ones((sizes.count, 1)))[:, 0]
     generator = np.random.default_rng(0)
@@ -276,19 +285,23 @@ def _bootstrap(prepare: Callable[[Integers], _Measure], sizes: _Sizes, lost: Int
     found = np.ma.masked_invalid(np.concatenate(parts, axis=1))
     errors = np.ma.filled(found.std(axis=1, ddof=1), 0.0)
     known = np.maximum(known, 2.0)
-    freedom = known - np.minimum(lost, known / 2)
-    return _Spread(values, errors * np.sqrt(known / freedom), _freedom(freedom, freedom))
+    freedom = known - np.minimum(num_means, known / 2)
+    return _Spread(values, errors * np.sqrt(known / freedom), _limit_freedom(freedom, freedom))
 
 
-def _freedom(freedom: Floats, most: Floats) -> Floats:
+def _limit_freedom(freedom: Floats, most: Floats) -> Floats:
     return np.maximum(np.minimum(np.maximum(freedom, _LEAST_FREEDOM), most), 1.0)
 
 
-def _metric(name: str, spread: _Spread, row: int, alike: float, sizes: _Sizes) -> Metric:
+def _metric(name: str, spread: _Spread, row: int, num_independent: float, sizes: _Sizes) -> Metric:
     """A value with its interval.
 
     Args:
-      alike: the number of independent answers to count on where resampling shows no spread.
+      name: the metric.
+      spread: values, errors and degrees of freedom of all metrics.
+      row: position of the metric in `spread`.
+      num_independent: number of independent answers to assume if resampling shows no spread.
+      sizes: numbers of groups.
     """
     value, error = float(spread.values[row]), float(spread.errors[row])
     if np.isnan(error):
@@ -297,11 +310,11 @@ def _metric(name: str, spread: _Spread, row: int, alike: float, sizes: _Sizes) -
     least, width = definition.least, definition.most - definition.least
     quantile = _quantile(spread.freedom[row])
     share, error = min(max((value - least) / width, 0.0), 1.0), error / width
-    flat = error < _NOTHING or share * (1 - share) < _NOTHING
-    if sizes.is_share_of_images(name) and (sizes.apart or not flat):
-        # The number of images is known, and what the blocks' chance adds to the error can be left out.
+    flat = error < _TINY or share * (1 - share) < _TINY
+    if sizes.is_share_of_images(name) and (sizes.is_ungrouped or not flat):
+        # The number of images is known here, so the random noise that the blocks add to the error can be avoided.
         images = len(sizes.groups)
-        if sizes.apart:
+        if sizes.is_ungrouped:
             lower, upper = _wilson(share, images, _quantile(np.inf))
         else:
             lower, upper = _wilson(share, min(share * (1 - share) / error**2, images), _quantile(sizes.effective - 1))
@@ -309,31 +322,31 @@ def _metric(name: str, spread: _Spread, row: int, alike: float, sizes: _Sizes) -
         lower, upper = special.expit(special.logit(share) + np.array([-1, 1]) * quantile * error / (share * (1 - share)))
     elif not flat:
         lower, upper = _wilson(share, share * (1 - share) / error**2, quantile)
-    elif alike >= 2 and name not in _DISTANCES:
-        lower, upper = _wilson(share, alike, _quantile(np.inf))
+    elif num_independent >= 2 and name not in _DISTANCES:
+        lower, upper = _wilson(share, num_independent, _quantile(np.inf))
     else:
         return Metric(value)
     return Metric(value, min(float(least + width * lower), value), max(float(least + width * upper), value))
 
 
 def _difference(first: Metric, second: Metric, errors: Floats, more: float) -> Metric:
-    """A difference with the interval that follows from both values' own.
+    """The difference of two values, with an interval computed from the intervals of both.
 
-    (Zou 2007, "Toward using confidence intervals to compare correlations", eq. 15; of two shares Newcombe 1998, "Improved
+    (Zou 2007, "Toward using confidence intervals to compare correlations", eq. 15; for two shares Newcombe 1998, "Improved
     confidence intervals for the difference between binomial proportions based on paired data", method 10.)
 
     Args:
       first: a value with its interval.
-      second: likewise.
-      errors: standard errors of both and of their difference, which tell how closely they go together.
-      more: added to the last error, as the square root of a sum of squares; of shares, one more image on which the models
-        disagree, in the place of Newcombe's correction for continuity.
+      second: the value that is subtracted, with its interval.
+      errors: standard errors of both values and of their difference, from which the correlation follows.
+      more: added in quadrature to the error of the difference. For shares it stands for one more image on which the models
+        disagree, and replaces Newcombe's continuity correction.
     """
     value = first.value - second.value
     if first.lower is None or first.upper is None or second.lower is None or second.upper is None:
         return Metric(value)
     product = 2 * errors[0] * errors[1]
-    together = (errors[0] ** 2 + errors[1] ** 2 - errors[2] ** 2 - more**2) / product if product > _NOTHING**2 else 0.0
+    together = (errors[0] ** 2 + errors[1] ** 2 - errors[2] ** 2 - more**2) / product if product > _TINY**2 else 0.0
 
     def reach(one: float, other: float) -> float:
         return float(np.sqrt(max(one**2 + other**2 - 2 * together * one * other, 0.0)))
@@ -344,7 +357,7 @@ def _difference(first: Metric, second: Metric, errors: Floats, more: float) -> M
 
 
 def _wilson(share: float, number: float, quantile: float) -> tuple[float, float]:
-    """Score interval of a share of `number` answers."""
+    """Wilson's score interval of a share of `number` answers, 0..1."""
     square = quantile**2 / number
     centre = (share + square / 2) / (1 + square)
     reach = quantile / (1 + square) * np.sqrt(share * (1 - share) / number + square / (4 * number))
@@ -352,10 +365,10 @@ def _wilson(share: float, number: float, quantile: float) -> tuple[float, float]
 
 
 def _quantile(freedom: float) -> float:
-    """Of Student's t, for 95 % in the middle."""
+    """The 97.5 % quantile of Student's t distribution; of the normal distribution if `freedom` is infinite."""
     return float(special.stdtrit(max(freedom, 1.0), 0.975)) if np.isfinite(freedom) else float(special.ndtri(0.975))
 
 
 def _stack(found: dict[str, Floats]) -> Floats:
-    """[M, R]."""
+    """Stacks the values of M metrics to [M, R]."""
     return np.stack(list(found.values()))

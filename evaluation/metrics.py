@@ -1,15 +1,16 @@
-"""The metrics of classification: one definition of each, over labels and probabilities, for any weights of the images.
+"""The classification metrics, defined over labels, probabilities and weights of the images.
 
-Throughout, N is the number of images and K that of classes, and
+In this module N is the number of images and K the number of classes.
 
-* labels are int [N], positions in the classes, and -1 for a class that the model does not know, which it never gets right;
-  of multi-label data they are [N, K], 0 or 1;
-* probabilities are float [N, K], 0..1;
-* a weight is how many times an image counts: 0, 1, 2 gives exactly what the images would give if they were left out, there
-  once, and there twice. Whole numbers come from resampling (see `intervals`); any number from 0 will do.
+* Labels are int [N], positions in the classes, or -1 for a class that the model does not know; the answer to such an image is
+  always wrong. For multi-label data they are [N, K], 0 or 1.
+* Probabilities are float [N, K], 0..1.
+* A weight is how many times an image counts. Weights 0, 1 and 2 give exactly the same result as leaving the image out, having
+  it once and having it twice. Resampling uses whole numbers (see `intervals`), but any number of at least 0 is allowed.
 
-The answer to an image is its most probable class (of equal ones the first), of multi-label data every class from 0.5. Macro
-averages are over those of the model's classes that some label names. A metric is NaN where it is not defined.
+The answer to an image is its most probable class (of equally probable ones, the first); for multi-label data, every class with
+a probability of at least 0.5. Macro averages are over those of the model's classes that occur in the labels. A metric is NaN
+if it is not defined.
 """
 
 import difflib
@@ -30,23 +31,23 @@ from models.calibration import CALIBRATION_BINS, calibration_bins
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
-_EPSILON: Final = 1e-7  # least probability in the cross-entropy, as in Keras
+_EPSILON: Final = 1e-7  # smallest probability in the cross-entropy, as in Keras
 _TOP_K: Final = re.compile(r"top_([1-9]\d*)_accuracy")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What there is to know about a metric.
+    """Properties of a metric.
 
     Attributes:
-      larger_is_better: whether it is.
-      least: the least value that it can take.
-      most: the largest one.
-      of_multi_label: whether it is there for multi-label data.
-      of_single_label: whether it is there for classes that exclude each other.
-      is_proportion: whether it is a share of the images; of multi-label data the accuracy is one of image-class pairs.
-      of_class: whether each class has its own.
-      summary: what it is, in a line, with the formula's source.
+      larger_is_better: whether a larger value means a better model.
+      least: smallest possible value.
+      most: largest possible value.
+      of_multi_label: whether it is defined for multi-label data.
+      of_single_label: whether it is defined for data with one label per image.
+      is_proportion: whether it is a share of the images; the accuracy of multi-label data is a share of image-class pairs.
+      of_class: whether it is also defined for each class.
+      summary: what it measures, in one line, with the source of the formula.
     """
 
     larger_is_better: bool
@@ -72,7 +73,7 @@ def _define(
 
 
 class _Metrics(dict[str, Definition]):
-    """Knows `top_<k>_accuracy` for every k."""
+    """The metrics by name; also has `top_<k>_accuracy` for every k from 1."""
 
     def __missing__(self, name: str) -> Definition:
         if not (match := _TOP_K.fullmatch(name)):
@@ -84,7 +85,7 @@ class _Metrics(dict[str, Definition]):
         )
 
 
-# In the order in which they are shown.
+# In the order in which they are displayed.
 METRICS: Final[dict[str, Definition]] = _Metrics(
     accuracy=_define(
         "share of right answers; of multi-label data of image-class pairs (Sokolova & Lapalme 2009, table 3)",
@@ -122,18 +123,22 @@ METRICS: Final[dict[str, Definition]] = _Metrics(
         most=2.0,
     ),
 )
-_SAME: Final = "recall"  # of classes that exclude each other, it is the balanced accuracy
+_MEAN_RECALL: Final = "recall"  # with one label per image, the mean recall is the balanced accuracy
 
 
 def default_metrics(multi_label: bool) -> list[str]:
-    """Names of all metrics that fit the data, in the order in which they are shown, accuracy first."""
+    """Names of all metrics that fit the data, in the order in which they are displayed, accuracy first."""
     if multi_label:
         return [name for name, metric in METRICS.items() if metric.of_multi_label]
-    return [name for name, metric in METRICS.items() if metric.of_single_label and name != _SAME]
+    return [name for name, metric in METRICS.items() if metric.of_single_label and name != _MEAN_RECALL]
 
 
 def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evaluate") -> None:
-    """Raises UserError, which names the section of the configuration, if a metric is unknown or does not fit the data."""
+    """Checks names of metrics; `section` is the section of the configuration that the error names.
+
+    Raises:
+      UserError: a metric is unknown or does not fit the data.
+    """
     fitting = [name for name, metric in METRICS.items() if _fits(metric, multi_label)]
     for name in names:
         try:
@@ -152,16 +157,16 @@ def _fits(metric: Definition, multi_label: bool) -> bool:
 
 
 def compute(names: Iterable[str], labels: Integers, probabilities: Floats, weights: Floats | None = None) -> dict[str, float]:
-    """Measures once.
+    """Computes metrics for one weighting.
 
     Args:
-      names: of `METRICS`.
-      labels: int [N] or [N, K], as above.
+      names: metrics of `METRICS`.
+      labels: int [N] or [N, K], see the module.
       probabilities: float [N, K].
       weights: float [N], at least 0; all 1 if not given.
 
     Returns:
-      The metrics by name, NaN where not defined.
+      The metrics by name; NaN if a metric is not defined.
     """
     column = np.ones((len(labels), 1)) if weights is None else np.asarray(weights, np.float64)[:, None]
     found = Measurement(labels, probabilities).compute(names, column)
@@ -169,21 +174,21 @@ def compute(names: Iterable[str], labels: Integers, probabilities: Floats, weigh
 
 
 class Measurement:
-    """Images prepared once, to be measured under many weightings.
+    """Images that are prepared once and measured under many weightings.
 
-    Weights belong to units, sets of images that are left out or drawn together. Sums over images are summed up by unit once;
-    for the areas under curves each class is sorted once.
+    Weights belong to units, which are sets of images that are left out or drawn together. Sums over the images of each unit
+    are computed once, and for the areas under curves the images are sorted once per class.
 
-    Below, R is the number of weightings. Weights are float [units, R], at least 0.
+    In this class R is the number of weightings. Weights are float [units, R], at least 0.
     """
 
     def __init__(self, labels: Integers, probabilities: Floats, units: Integers | None = None) -> None:
-        """Takes the images; what a metric needs is prepared when it is first asked for.
+        """Stores the images; each metric is prepared when it is first computed.
 
         Args:
-          labels: int [N] or [N, K], as above.
+          labels: int [N] or [N, K], see the module.
           probabilities: float [N, K].
-          units: int [N], the unit of each image, from 0; each image is one of its own if not given.
+          units: int [N], the unit of each image, from 0; if not given, each image is a unit of its own.
         """
         self.multi_label = labels.ndim == 2
         self._labels = labels
@@ -194,15 +199,15 @@ class Measurement:
         self._sums: dict[str, Floats] = {}
 
     def compute(self, names: Iterable[str], weights: Floats) -> dict[str, Floats]:
-        """The metrics by name, float [R]."""
+        """Computes metrics; returns them by name, each float [R]."""
         names = list(names)
-        by_class = self.compute_by_class([_SAME if name == "balanced_accuracy" else name for name in names], weights)
+        by_class = self.compute_by_class([_MEAN_RECALL if name == "balanced_accuracy" else name for name in names], weights)
         found = {name: _mean_where_defined(values) for name, values in by_class.items()}
         special = {"matthews": self._matthews, "ece": self._ece, "f1_micro": self._f1_micro}
         with np.errstate(divide="ignore", invalid="ignore"):
             for name in names:
                 if name == "balanced_accuracy":
-                    found[name] = found[_SAME]
+                    found[name] = found[_MEAN_RECALL]
                 elif name in special:
                     found[name] = special[name](weights)
                 elif name not in found:
@@ -210,7 +215,10 @@ class Measurement:
         return {name: found[name] for name in names}
 
     def compute_by_class(self, names: Iterable[str], weights: Floats) -> dict[str, Floats]:
-        """Those metrics that there are of a class, by name, float [K, R]; NaN where no label names the class."""
+        """Computes the metrics that are defined per class; returns them by name, each float [K, R].
+
+        A value is NaN if no label names the class.
+        """
         wanted = [name for name in names if METRICS[name].of_class]
         found: dict[str, Floats] = {}
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -218,7 +226,7 @@ class Measurement:
                 right, answered, actual = (part[: self._classes] for part in self._counts(weights))
                 absent = np.where(actual > 0, 0.0, np.nan)
                 found["f1"] = 2 * right / (answered + actual) + absent
-                found["precision"] = _share(right, answered) + absent
+                found["precision"] = _divide(right, answered) + absent
                 found["recall"] = right / actual
             if {"auc", "auc_pr"} & set(wanted):
                 areas = [curve.areas(weights) for curve in self._curves]
@@ -226,10 +234,10 @@ class Measurement:
         return {name: found[name] for name in wanted}
 
     def ece_excess(self) -> float:
-        """By how much the expected calibration error is too large because its bins hold few images, as far as can be told.
+        """Estimates by how much the expected calibration error is too large because its bins hold few images.
 
-        A bin's distance from 0 is chance in part. Its square less its variance is what is not (Kumar et al. 2019, "Verified
-        uncertainty calibration", section 4), and the variance is that of the units' sums.
+        The distance in a bin is partly due to chance. The squared distance minus its variance is the part that is not (Kumar et
+        al. 2019, "Verified uncertainty calibration", section 4). The variance is estimated from the sums of the units.
         """
         distances = self._bins.sum(axis=1)
         units = self._num_units
@@ -240,24 +248,24 @@ class Measurement:
         return float((np.abs(distances) - left).sum() / (pairs * self._images))
 
     def _count(self, weights: Floats) -> Floats:
-        """Images, [R]."""
+        """Number of images, [R]."""
         return np.bincount(self._units, minlength=self._num_units).astype(np.float64) @ weights
 
     def _mean(self, name: str, weights: Floats) -> Floats:
-        """Of a value that each image has by itself, [R]."""
+        """Mean of a metric that has a value per image, [R]."""
         if name not in self._sums:
-            values = _of_images(name, self._labels, self._probabilities)
+            values = _image_values(name, self._labels, self._probabilities)
             self._sums[name] = np.bincount(self._units, values, self._num_units).astype(np.float64)
         return self._sums[name] @ weights / self._count(weights)
 
     def _matthews(self, weights: Floats) -> Floats:
-        """0 where all answers are the same."""
+        """Matthews correlation, [R]; 0 if all answers are the same, NaN if all labels are."""
         right, answered, actual = self._counts(weights)
         count = self._count(weights)
         covariance = count * right.sum(axis=0) - (answered * actual).sum(axis=0)
         of_answers, of_labels = (count**2 - (part**2).sum(axis=0) for part in (answered, actual))
         correlation = covariance / np.sqrt(of_answers * of_labels)
-        return np.where(_several(actual), np.where(_several(answered), correlation, 0.0), np.nan)
+        return np.where(_has_several(actual), np.where(_has_several(answered), correlation, 0.0), np.nan)
 
     def _ece(self, weights: Floats) -> Floats:
         pairs = self._classes if self.multi_label else 1
@@ -265,38 +273,41 @@ class Measurement:
 
     def _f1_micro(self, weights: Floats) -> Floats:
         right, answered, actual = (part.sum(axis=0) for part in self._counts(weights))
-        return _share(2 * right, answered + actual)
+        return _divide(2 * right, answered + actual)
 
     def _counts(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
-        """Of each class the right answers, all answers and all labels, [K, R]; of single-label data a last row for label -1."""
+        """Numbers of right answers, of answers and of labels for each class, [K, R] each.
+
+        Single-label data has one more row, for the label -1.
+        """
         right, answered, actual = self._confusion
         return right @ weights, answered @ weights, actual @ weights
 
     @cached_property
     def _confusion(self) -> tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]:
-        """What `_counts` counts, by unit."""
+        """The three numbers of `_counts` for each class and unit, [K, units] each."""
         if self.multi_label:
             answers, actual = self._probabilities >= 0.5, self._labels > 0
             parts = []
             for part in (answers & actual, answers, actual):
                 images, classes = np.nonzero(part)
-                parts.append(self._by_unit(classes, self._units[images], None, self._classes))
+                parts.append(self._sum_by_unit(classes, self._units[images], None, self._classes))
             return parts[0], parts[1], parts[2]
         answers = self._probabilities.argmax(axis=-1)
         right = np.flatnonzero(answers == self._labels)
         rows = self._classes + 1
         return (
-            self._by_unit(answers[right], self._units[right], None, rows),
-            self._by_unit(answers, self._units, None, rows),
-            self._by_unit(np.where(self._labels < 0, self._classes, self._labels), self._units, None, rows),
+            self._sum_by_unit(answers[right], self._units[right], None, rows),
+            self._sum_by_unit(answers, self._units, None, rows),
+            self._sum_by_unit(np.where(self._labels < 0, self._classes, self._labels), self._units, None, rows),
         )
 
     @cached_property
     def _bins(self) -> sparse.csr_array:
-        """Of each bin of confidences their sum less the sum of right answers, by unit."""
+        """For each bin of confidence and each unit, the sum of the confidences minus the number of right answers."""
         bins, confidences, right = calibration_bins(self._probabilities, self._labels)
         units = np.repeat(self._units, self._classes) if self.multi_label else self._units
-        return self._by_unit(bins, units, confidences - right, CALIBRATION_BINS)
+        return self._sum_by_unit(bins, units, confidences - right, CALIBRATION_BINS)
 
     @cached_property
     def _curves(self) -> list["_Curve"]:
@@ -306,24 +317,32 @@ class Measurement:
             for number in range(self._classes)
         ]
 
-    def _by_unit(self, rows: Integers, units: Integers, values: Floats | None, num_rows: int) -> sparse.csr_array:
+    def _sum_by_unit(self, rows: Integers, units: Integers, values: Floats | None, num_rows: int) -> sparse.csr_array:
         return _sum_up(rows, units, values, (num_rows, self._num_units))
 
 
 class _Curve:
-    """A class's images in the order of its probability, prepared for the areas under its curves.
+    """The images sorted by the probability of one class, prepared for the areas under its curves.
 
-    What lies between two positives needs no order: the images are put into segments, from the most probable on, each the
-    images of one probability that some positive has, or all negatives between two such.
+    The order of negatives between two positives does not matter. So the images are put into segments, from the most probable
+    on. A segment has either all images with one probability, at least one of them a positive, or all negatives between two
+    such segments.
     """
 
     def __init__(self, scores: Floats, positive: NDArray[np.bool_], units: Integers, num_units: int) -> None:
-        """Takes scores float [N], whether each image is of the class, bool [N], and units as `Measurement` has them."""
+        """Sorts the images.
+
+        Args:
+          scores: float [N], probability of the class.
+          positive: bool [N], whether each image is of the class.
+          units: int [N], as in `Measurement`.
+          num_units: number of units.
+        """
         order = np.argsort(-scores)
         scores, positive, units = scores[order], positive[order], units[order]
         ties = np.cumsum(np.r_[0, scores[1:] != scores[:-1]]) if len(scores) else np.zeros(0, np.int64)
         with_positives = np.bincount(ties, positive) > 0
-        # A run of equal scores starts a segment if it has positives, or if the run before it has.
+        # A run of equal scores starts a segment if it has positives, or if the run before it has positives.
         starts = with_positives | np.r_[True, with_positives[:-1]]
         segments = (np.cumsum(starts) - 1)[ties]
         shape = (int(starts.sum()), num_units)
@@ -331,14 +350,15 @@ class _Curve:
         self._positive = _sum_up(segments[positive], units[positive], None, shape)
 
     def areas(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Under the ROC curve, and the average precision, both [R]; NaN where there are no positives or no negatives."""
+        """The area under the ROC curve and the average precision, both [R]; NaN if there are no positives or no negatives."""
         inside, positive = self._all @ weights, self._positive @ weights
         above = np.cumsum(inside, axis=0)
         count, positives = inside.sum(axis=0), positive.sum(axis=0)
         negatives = count - positives
-        # Each positive's weight above it, half of its equals included, less that of positives among themselves.
+        # For each positive the weight of negatives above it, with half of those that have an equal score. It is computed as the
+        # weight of all images above minus that of the positives.
         lost = (positive * (above - inside / 2)).sum(axis=0) - positives**2 / 2
-        precision = _share(np.cumsum(positive, axis=0), above)
+        precision = _divide(np.cumsum(positive, axis=0), above)
         undefined = np.where((positives > 0) & (negatives > 0), 0.0, np.nan)
         return (
             1 - lost / (positives * negatives) + undefined,
@@ -346,12 +366,12 @@ class _Curve:
         )
 
 
-def _of_images(name: str, labels: Integers, probabilities: Floats) -> Floats:
-    """The values that a metric is the mean of, float [N]."""
+def _image_values(name: str, labels: Integers, probabilities: Floats) -> Floats:
+    """The value of each image, float [N], for a metric that is the mean of such values."""
     if labels.ndim == 2:
-        return _of_multi_label_images(name, labels, probabilities)
+        return _multi_label_image_values(name, labels, probabilities)
     known = labels >= 0
-    given = np.where(known, probabilities[np.arange(len(labels)), labels], 0.0)  # to the class that is right
+    given = np.where(known, probabilities[np.arange(len(labels)), labels], 0.0)  # probability of the true class
     if name == "accuracy":
         return (probabilities.argmax(axis=-1) == labels).astype(np.float64)
     if name == "cross_entropy":
@@ -360,14 +380,14 @@ def _of_images(name: str, labels: Integers, probabilities: Floats) -> Floats:
         return (probabilities**2).sum(axis=-1) - 2 * given + known
     if match := _TOP_K.fullmatch(name):
         if int(match[1]) >= probabilities.shape[1]:
-            return np.full(len(labels), np.nan)  # among all classes it always is
+            return np.full(len(labels), np.nan)  # not defined: the true class is always among all classes
         before = (probabilities > given[:, None]).sum(axis=-1)
         before += ((probabilities == given[:, None]) & (np.arange(probabilities.shape[1]) < labels[:, None])).sum(axis=-1)
         return (known & (before < int(match[1]))).astype(np.float64)
     raise KeyError(name)
 
 
-def _of_multi_label_images(name: str, labels: Integers, probabilities: Floats) -> Floats:
+def _multi_label_image_values(name: str, labels: Integers, probabilities: Floats) -> Floats:
     if name in ("accuracy", "exact_match"):
         right = (probabilities >= 0.5) == (labels > 0)
         return right.mean(axis=-1) if name == "accuracy" else right.all(axis=-1).astype(np.float64)
@@ -380,22 +400,22 @@ def _of_multi_label_images(name: str, labels: Integers, probabilities: Floats) -
 
 
 def _sum_up(rows: Integers, columns: Integers, values: Floats | None, shape: tuple[int, int]) -> sparse.csr_array:
-    """Sums of the values (1 if not given) that fall into the same cell."""
+    """A sparse matrix of the sums of values (1 if not given) with the same row and column."""
     data = np.ones(len(rows)) if values is None else values
     return sparse.coo_array((data, (rows, columns)), shape).tocsr()
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    """0 where there is nothing to have a share of."""
+def _divide(part: Floats, whole: Floats) -> Floats:
+    """part / whole, and 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _several(counts: Floats) -> NDArray[np.bool_]:
-    """Of counts by class [K, R], whether more than one class has any."""
+def _has_several(counts: Floats) -> NDArray[np.bool_]:
+    """Whether more than one class has a count above 0; counts are [K, R], the result is [R]."""
     return (counts > 0).sum(axis=0) > 1
 
 
 def _mean_where_defined(values: Floats) -> Floats:
-    """Over classes, [K, R] to [R]; NaN where none is."""
+    """Mean over the classes that are not NaN, [K, R] to [R]; NaN if all are."""
     defined = ~np.isnan(values)
     return np.where(defined, values, 0.0).sum(axis=0) / np.where(defined.any(axis=0), defined.sum(axis=0), np.nan)

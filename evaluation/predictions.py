@@ -1,4 +1,4 @@
-"""What a model has answered to each test image: one row an image, in a Parquet file."""
+"""The answers of a model to the test images: a Parquet file with one row per image."""
 
 import io
 import json
@@ -23,15 +23,15 @@ _METADATA: Final = b"fpn"
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test split's images, with the answers of a model and of the one that it is compared with.
+    """The images of the test split, with the answers of a model and of the model that it is compared with.
 
     Attributes:
-      rows: a row an image, with the raw features that are no bytes of pixels: features.FILENAME, GROUP, FORMAT, HEIGHT, ...,
-        and meta/ columns; and features.LABEL, of multi-label data "a|b", or "".
-      classes: names, in the order of the probabilities.
+      rows: one row per image, with the raw features except the image itself: features.FILENAME, GROUP, FORMAT, HEIGHT, ..., the
+        meta/ columns, and features.LABEL (for multi-label data "a|b" or "").
+      classes: names of the classes, in the order of the probabilities.
       multi_label: whether an image can have any number of classes.
       probabilities: float32 [images, classes], 0..1.
-      baseline: likewise of the last blessed model; None if there is none.
+      baseline: float32 [images, classes], 0..1, of the last blessed model; None if there is none.
     """
 
     rows: pd.DataFrame
@@ -42,7 +42,7 @@ class Predictions:
 
     @cached_property  # each slice asks for it
     def labels(self) -> np.ndarray:
-        """int64 [images], positions in `classes`, -1 for others; of multi-label data uint8 [images, classes], 0 or 1."""
+        """int64 [images], positions in `classes`, -1 for unknown ones; for multi-label data uint8 [images, classes], 0 or 1."""
         position = {name: number for number, name in enumerate(self.classes)}
         texts = self.rows[features.LABEL]
         if not self.multi_label:
@@ -54,14 +54,18 @@ class Predictions:
 
     @cached_property  # each slice asks for it
     def groups(self) -> np.ndarray:
-        """int64 [images]: equal numbers for images of one group, from 0."""
+        """int64 [images], the number of each image's group, from 0."""
         return pd.factorize(self.rows[features.GROUP])[0].astype(np.int64)
 
     def answers(self, probabilities: np.ndarray | None = None) -> np.ndarray:
-        """Of each image the most probable class, int64 [images]; of multi-label data all from 0.5, uint8 [images, classes].
+        """The answer to each image.
 
         Args:
-          probabilities: the model's, unless `baseline` is given.
+          probabilities: such as `baseline`; those of the model if not given.
+
+        Returns:
+          The most probable class, int64 [images]. For multi-label data uint8 [images, classes], 1 for each class with a
+          probability of at least 0.5.
         """
         values = self.probabilities if probabilities is None else probabilities
         return (values >= 0.5).astype(np.uint8) if self.multi_label else values.argmax(axis=-1)
@@ -79,7 +83,7 @@ class Predictions:
 
     @classmethod
     def read(cls, folder: str) -> "Predictions":
-        """Reads what `write` has written."""
+        """Reads the file that `write` writes."""
         with fileio.open(os.path.join(folder, PREDICTIONS_FILE), "rb") as file:
             table = parquet.read_table(io.BytesIO(file.read()))
         metadata = json.loads(table.schema.metadata[_METADATA])

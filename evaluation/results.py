@@ -1,4 +1,4 @@
-"""An evaluation's figures: metrics with intervals, slice by slice, and the verdict on each threshold; written and read."""
+"""The results of an evaluation: metrics with intervals for each slice, and a verdict on each threshold; written and read."""
 
 import io
 import json
@@ -14,8 +14,8 @@ from tfx.dsl.io import fileio
 from base.errors import UserError
 from storage.files import replace_file
 
-METRICS_FILE: Final = "metrics.json"  # all that is not by slice
-SLICES_FILE: Final = "slices.parquet"  # a row a slice, class and metric
+METRICS_FILE: Final = "metrics.json"  # everything except the slices
+SLICES_FILE: Final = "slices.parquet"  # one row per slice, class and metric
 
 SliceKey = tuple[tuple[str, str], ...]
 
@@ -36,7 +36,7 @@ _SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95 % confidence interval; the bounds are None where none was computed."""
+    """A value with its 95 % confidence interval; the bounds are None if no interval was computed."""
 
     value: float
     lower: float | None = None
@@ -45,7 +45,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of the last blessed model on the same rows, and by how much the candidate's is above it."""
+    """A metric of the last blessed model on the same images, and the candidate's value minus it."""
 
     baseline: float
     difference: Metric
@@ -58,11 +58,11 @@ class Slice:
     Attributes:
       key: features and values, sorted; empty for all images.
       examples: number of images.
-      groups: number of groups that they are of.
-      metrics: by name; empty where the slice is too small, and without those that are not defined on it.
-      by_class: of each class the metrics that there are of a class; empty where they were not computed.
+      groups: number of groups with images in the slice.
+      metrics: by name; empty if the slice is too small, and without metrics that are not defined on it.
+      by_class: for each class the metrics that are defined per class; empty if they were not computed.
       comparisons: by the metric's name; empty without a baseline.
-      too_small: has fewer images than evaluate.min_slice_size.
+      too_small: whether it has fewer images than evaluate.min_slice_size.
     """
 
     key: SliceKey
@@ -80,17 +80,17 @@ class Slice:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A threshold, what was measured, and whether it held.
+    """A threshold with the measured value, and whether the model passed it.
 
     Attributes:
-      metric: its name.
-      slice: name of the slice; "worst of meta/site"; "groups".
-      measured: value and interval; None where there is nothing to measure, and then it has not held.
-      passed: whether it held.
-      found: where the worst value is, or why there is none; mostly empty.
-      lower: the least value that holds; None for any.
-      upper: the largest, likewise.
-      against: "the last blessed model", if the bounds are on the difference to that model; "" if they are on the value.
+      metric: name of the metric.
+      slice: name of the slice, "worst of meta/site", or "groups".
+      measured: value and interval; None if there was nothing to measure, and then the threshold is not passed.
+      passed: whether the value is within the bounds.
+      found: which slice has the worst value, or why there is no value; mostly empty.
+      lower: smallest value that passes; None: no lower bound.
+      upper: largest value that passes; None: no upper bound.
+      against: "the last blessed model" if the bounds are on the difference to that model; "" if they are on the value.
     """
 
     metric: str
@@ -104,7 +104,7 @@ class Verdict:
 
     @property
     def requirement(self) -> str:
-        """In words: "at least 0.9"."""
+        """The bounds in words, such as "at least 0.9"."""
         pairs = (("at least", self.lower), ("at most", self.upper))
         bounds = "; ".join(f"{word} {bound:g}" for word, bound in pairs if bound is not None)
         return f"{bounds} against {self.against}" if self.against else bounds
@@ -118,14 +118,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """Metrics of groups (patients, products, videos), each answered once from its images' probabilities.
+    """Metrics of groups (patients, products, videos), with one answer per group.
 
     Attributes:
-      rule: how they are combined, in words: "mean of the probabilities".
-      groups: how many.
-      classes: names, in the order of the confusion matrix.
-      metrics: with intervals over groups.
-      confusion: confusion[i][j] groups of class i were taken for class j; empty for multi-label data.
+      rule: how the answers to the images are combined, in words, such as "mean of the images' probabilities".
+      groups: number of groups.
+      classes: names of the classes, in the order of the confusion matrix.
+      metrics: metrics by name, with intervals over groups.
+      confusion: confusion[i][j] is the number of groups of class i with the answer j; empty for multi-label data.
     """
 
     rule: str
@@ -137,13 +137,14 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A property of the file that alone tells a class from the others.
+    """A property of the file that is enough to distinguish a class from the others.
 
     Attributes:
       property: the feature, such as "image/format".
       label: the class.
-      score: balanced accuracy of telling it by the property alone, on images that were not used to find out how; chance is 0.5.
-      rule: what gives the class away, in words: "image/format is jpeg".
+      score: balanced accuracy of recognising the class by the property alone, on images that were not used to find the rule;
+        0.5 is chance.
+      rule: the rule in words, such as "image/format is jpeg".
     """
 
     property: str
@@ -154,26 +155,26 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Flips:
-    """Images on which the candidate and the last blessed model disagree about what is right."""
+    """Numbers of images on which only one of the candidate and the last blessed model is right."""
 
     fixed: int  # the candidate is right, the baseline was wrong
-    broken: int  # the other way round
+    broken: int  # the candidate is wrong, the baseline was right
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of an evaluation.
+    """All results of an evaluation.
 
     Attributes:
-      classes: names, in the order of the probabilities.
+      classes: names of the classes, in the order of the probabilities.
       multi_label: whether an image can have any number of classes.
-      intervals: how they were computed, in words.
-      slices: all images first, then by features and values.
-      verdicts: on the thresholds, in the configuration's order.
-      blessed: whether all hold; None if the model was not judged.
-      group: None without groups.
+      intervals: how the intervals were computed, in words.
+      slices: all images first, then sorted by features and values.
+      verdicts: verdicts on the thresholds, in the configuration's order.
+      blessed: whether all thresholds are passed; None if the model was not judged.
+      group: results for groups; None if every group has one image.
       shortcuts: the strongest first.
-      flips: None without a baseline.
+      flips: images that changed against the baseline; None without a baseline.
     """
 
     classes: list[str]
@@ -216,7 +217,7 @@ def write_evaluation(evaluation: Evaluation, folder: str) -> None:
                     difference = asdict(compared.difference)
                     row |= {"difference" + ("" if key == "value" else f"_{key}"): value for key, value in difference.items()}
                 found.append(row)
-        rows += found or [head]  # a slice without any metric is there all the same
+        rows += found or [head]  # a slice without metrics still gets a row
     table = pa.Table.from_pylist(rows, _SCHEMA)
     replace_file(os.path.join(folder, SLICES_FILE), lambda file: parquet.write_table(table, file))
     content = {
@@ -239,10 +240,10 @@ _LISTS: Final = ("verdicts", "shortcuts")
 
 
 def read_evaluation(folder: str) -> Evaluation:
-    """Reads what `write_evaluation` has written.
+    """Reads the files that `write_evaluation` writes.
 
     Raises:
-      UserError: it is of an earlier version, whose thresholds are words.
+      UserError: an earlier version has written them, with thresholds as text.
     """
     path = os.path.join(folder, METRICS_FILE)
     with fileio.open(path) as file:
@@ -264,7 +265,7 @@ def read_evaluation(folder: str) -> Evaluation:
 
 
 def read_verdict(content: dict[str, Any]) -> Verdict:
-    """A verdict of its fields, as `dataclasses.asdict` gives them."""
+    """Makes a verdict from its fields, as returned by `dataclasses.asdict`."""
     return Verdict(**{**content, "measured": Metric(**content["measured"]) if content["measured"] else None})
 
 
@@ -294,12 +295,12 @@ def slice_name(key: SliceKey) -> str:
 
 
 def slice_order(key: SliceKey) -> tuple[int, list[str], list[tuple[float, str]]]:
-    """Sorts all images first, then by features, then by their values."""
-    return len(key), [name for name, _ in key], [_natural(value) for _, value in key]
+    """Sort key of slices: all images first, then by features, then by their values."""
+    return len(key), [name for name, _ in key], [_natural_key(value) for _, value in key]
 
 
-def _natural(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, before words; of buckets ("below 64", "64 to 128") by their lower edges."""
+def _natural_key(value: str) -> tuple[float, str]:
+    """Sort key of values: numbers by size, buckets ("below 64", "64 to 128") by their lower edges, then words."""
     first = value.partition(" ")[0]
     try:
         return (-math.inf if first == "below" else float(first)), value

@@ -1,4 +1,4 @@
-"""What an evaluation measures and by what it judges: records without defaults, which are the configuration's to have."""
+"""Settings of an evaluation. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +10,17 @@ IntervalMethod = Literal["jackknife", "poisson_bootstrap", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A bound on a metric that a model must keep.
+    """Bounds on a metric that a model must keep.
 
     Attributes:
-      metric: its name.
-      lower: the value must be at least this; None: any.
-      upper: the value must be at most this; None: any.
-      change: the value minus the baseline's must be at least (where less is better: at most) this; None: any.
+      metric: name of the metric.
+      lower: the value must be at least this; None: no bound.
+      upper: the value must be at most this; None: no bound.
+      change: the value minus the baseline's value must be at least this, or at most this if smaller values are better; None: no
+        bound.
       slice: one or two features with their values; empty for all images.
-      worst_of: one or two features: holds for the worst of their slices; empty for none.
-      of: whether images count, or groups.
+      worst_of: one or two features; the bounds apply to the worst slice by these features. Empty for none.
+      of: whether the metric is over images or over groups.
     """
 
     metric: str
@@ -32,17 +33,18 @@ class Threshold:
 
     @property
     def features(self) -> list[str]:
-        """Of the slices that it is on."""
+        """Features of the slices to which the bounds apply."""
         return list(self.slice or self.worst_of)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRule:
-    """How the images of a group give one answer, see `groups.combine`.
+    """How the answers to the images of a group are combined; see `groups.combine`.
 
     Attributes:
-      share: of rule `share`: least share of images.
-      positive: of rule `share`: the class.
+      rule: mean, max, vote or share.
+      share: for rule `share`: smallest share of images with the answer `positive`.
+      positive: for rule `share`: the class.
     """
 
     rule: RuleName
@@ -52,21 +54,21 @@ class GroupRule:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
-    """Of the component.
+    """Settings of the component Evaluator.
 
     Attributes:
-      metrics: names, those that thresholds are on among them.
-      slices: features of each kind of slices, likewise.
-      buckets: of features that are numbers, the edges between their slices.
-      min_slice_size: images that a slice needs to be measured.
-      confidence_intervals: how they are computed.
-      groups: how groups are answered.
-      max_shortcut: balanced accuracy by a property of the file alone from which there is a warning.
-      batch_size: images a step.
-      thresholds: all must hold for a blessing.
+      metrics: names of metrics, including those of the thresholds.
+      slices: features of each kind of slice, including those of the thresholds.
+      buckets: for numeric features, the edges between their slices.
+      min_slice_size: smallest number of images in a slice that is measured.
+      confidence_intervals: how intervals are computed.
+      groups: how the answers to the images of a group are combined.
+      max_shortcut: balanced accuracy, by a property of the file alone, from which there is a warning.
+      batch_size: images per step.
+      thresholds: a model is blessed if it passes all of them.
       multi_label: whether an image can have any number of classes.
-      splits: to measure on.
-      judged: whether the thresholds apply.
+      splits: splits to measure on.
+      judged: whether the thresholds are applied.
     """
 
     metrics: tuple[str, ...]

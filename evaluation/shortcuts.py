@@ -1,4 +1,4 @@
-"""Does a property of the file alone tell the class? Then a model may have learned how the collection was made."""
+"""Finds properties of files that give the class away, from which a model may learn how the images were collected."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from models import features
 
 _NUMBERS: Final = (features.HEIGHT, features.WIDTH, features.ASPECT, features.BYTES)
 _FOLDS: Final = 5
-_BINS: Final = 256  # of a number
-_VALUES: Final = 100  # a meta/ column with more is no source, such as a site or a scanner
-_OF_BYTES: Final = 0.2  # of the way from the threshold to 1, what is left for the size in bytes
-_LEAST_BOUND: Final = 0.55  # of the score's lower bound
+_BINS: Final = 256  # bins of a numeric property
+_MAX_VALUES: Final = 100  # a meta/ column with more values does not name a source, such as a site or a scanner
+_BYTES_FACTOR: Final = 0.2  # for the size in bytes, the distance of the threshold from 1 is reduced to this part
+_LEAST_BOUND: Final = 0.55  # the lower bound of the score must be above this
 _CONFIDENCE: Final = 0.95
-_ALIKE: Final = 0.8  # images that two rules pick in common, of those that either picks
-_NAMED: Final = 4  # values in a rule's words
+_MIN_OVERLAP: Final = 0.8  # two rules are the same if they both pick this share of the images that either picks
+_MAX_NAMED: Final = 4  # largest number of values in the text of a rule
 
 
 @dataclass(frozen=True)
 class _Property:
-    """A property of each image, as one of a few cells.
+    """A property of each image, divided into a few cells.
 
     Attributes:
-      feature: what it is read from.
-      cells: int64 [images], positions in `values`, or bins of a number: cell i is from edges[i - 1] to below edges[i].
-      values: texts; of a number none.
-      edges: of a number, rising.
+      feature: the feature that it is read from.
+      cells: int64 [images], positions in `values`, or the bins of a number; bin i is from edges[i - 1] to below edges[i].
+      values: the texts; empty for a number.
+      edges: for a number, in ascending order.
     """
 
     feature: str
@@ -44,11 +44,11 @@ class _Property:
         return len(self.values) or len(self.edges) + 1
 
     def rule(self, fires: np.ndarray) -> str:
-        """The cells that `fires`, bool [count], picks, in words."""
+        """Describes a rule in words; `fires`, bool [count], are the cells that it picks."""
         if not self.values:
-            return f"{self.feature} {_range(fires, self.edges)}"
+            return f"{self.feature} {_range_text(fires, self.edges)}"
         picked = [self.values[cell] or "empty" for cell in np.flatnonzero(fires)]
-        return f"{self.feature} {'ends in' if self.feature == features.FILENAME else 'is'} {_or(picked)}"
+        return f"{self.feature} {'ends in' if self.feature == features.FILENAME else 'is'} {_join_with_or(picked)}"
 
 
 @dataclass(frozen=True)
@@ -59,35 +59,36 @@ class _Found:
 
 
 def find_shortcuts(predictions: Predictions, threshold: float) -> list[Shortcut]:
-    """Finds properties of the file that alone tell a class from all others.
+    """Finds properties of the file that are enough to distinguish a class from all others.
 
-    Looked at are the format, the ending of the file's name, height, width, aspect, channels, size in bytes, and meta/ columns
-    with at most 100 values. Such a column can rightly describe the class; that is for the reader to say. Brightness, contrast
-    and sharpness are of the content, and left out.
+    The properties are the format, the suffix of the file's name, height, width, aspect, channels, size in bytes, and meta/
+    columns with at most 100 values. A meta/ column may describe the class for a good reason; the reader has to decide that.
+    Brightness, contrast and sharpness belong to the content of the image and are left out.
 
-    For each property and class there is a rule. Of a number it is the range, from a to below b, with the largest sum of
-    sensitivity and specificity. (Numbers are cut into 256 bins of as many images, or by value if there are fewer.) Of another
-    property it is the values that are more frequent among the class's images than among the others, which is the decision tree
-    with a leaf a value and balanced class weights. The score is the rule's balanced accuracy, by five-fold cross-validation by
-    group: images are judged by a rule that was made of other groups.
+    Each property and class has a rule. For a number it is the range, from a to below b, with the largest sum of sensitivity
+    and specificity. (Numbers are divided into 256 bins with equal numbers of images, or one bin per value if there are fewer
+    values.) For any other property the rule picks the values that are more frequent among the images of the class than among
+    the others; that is a decision tree with one leaf per value and balanced class weights. The score is the balanced accuracy
+    of the rule in five-fold cross-validation by group: images are judged by a rule that was made from other groups.
 
-    The size in bytes also tells how much there is to see: a handwritten 1 takes fewer than other digits (score 0.84). So it is
-    reported from 1 - (1 - threshold) / 5 only, 0.95 where the threshold is 0.75.
+    The size in bytes also depends on how much there is to see: a handwritten 1 needs fewer bytes than other digits (score
+    0.84). So it is reported only from 1 - (1 - threshold) / 5 on, which is 0.95 for the threshold 0.75.
 
-    The score's 95 % interval combines the exact (Clopper-Pearson) intervals of sensitivity and specificity by the squares of
-    their arms (MOVER; Zou and Donner 2008, https://doi.org/10.1002/sim.3095), with groups counted instead of images: those of
-    one group come out of one camera. A class is reported if its score is at least `threshold`, and if the lower bound is above
-    0.55 even where the intervals of all properties and classes are to hold together (Bonferroni's correction). So chance alone
-    gives a warning on fewer than 5 % of all data sets, and a class of two or three groups gives none.
+    The 95 % interval of the score combines the exact (Clopper-Pearson) intervals of sensitivity and specificity by the squares
+    of their arms (MOVER; Zou and Donner 2008, https://doi.org/10.1002/sim.3095). It counts groups instead of images, because
+    the images of a group usually have the same source. A class is reported if its score is at least `threshold` and the lower
+    bound is above 0.55, with Bonferroni's correction for all pairs of property and class. So chance alone gives a warning on
+    fewer than 5 % of all data sets, and a class of two or three groups gives none.
 
-    Of two properties whose rules pick mostly the same images (80 % of those that either picks), the stronger is reported; and
-    not "is png" of the other classes where "is jpeg" of one class says the same and more.
+    If the rules of two properties pick mostly the same images (80 % of those that either picks), only the stronger one is
+    reported. If "is jpeg" of one class has a better score, "is png" of the other classes is not reported.
 
     Args:
+      predictions: the images with their features and labels; the answers are not used.
       threshold: `evaluate.max_shortcut`.
 
     Returns:
-      The strongest first.
+      The shortcuts, the strongest first.
     """
     if len(predictions.rows) == 0 or len(predictions.classes) < 2:
         return []
@@ -99,14 +100,14 @@ def find_shortcuts(predictions: Predictions, threshold: float) -> list[Shortcut]
     tests = len(properties) * len(predictions.classes)
     found: list[_Found] = []
     for item in properties:
-        least = 1 - _OF_BYTES * (1 - threshold) if item.feature == features.BYTES else threshold
+        least = 1 - _BYTES_FACTOR * (1 - threshold) if item.feature == features.BYTES else threshold
         found += _examine(item, images, classes, folds, groups, predictions.classes, least, tests)
-    found.sort(key=lambda one: -one.shortcut.score.value)  # stable: of equals the first property
-    return [one.shortcut for one in _distinct(found)]
+    found.sort(key=lambda one: -one.shortcut.score.value)  # stable: equal scores stay in the order of the properties
+    return [one.shortcut for one in _drop_repeated(found)]
 
 
-def _distinct(found: list[_Found]) -> Iterator[_Found]:
-    """Leaves out what picks mostly the same images for the same class as one before."""
+def _drop_repeated(found: list[_Found]) -> Iterator[_Found]:
+    """Drops each rule that picks mostly the same images for the same class as an earlier rule."""
     joint: dict[tuple[str, str], np.ndarray] = {}  # images by the cells of two properties
     kept: dict[str, list[_Found]] = {}
     for one in found:
@@ -118,7 +119,7 @@ def _distinct(found: list[_Found]) -> Iterator[_Found]:
                 joint[pair] = np.bincount(cells, minlength=other.property.count * count).reshape(-1, count)
             both = other.fires @ joint[pair] @ one.fires
             either = other.fires @ joint[pair].sum(axis=1) + joint[pair].sum(axis=0) @ one.fires - both
-            if both >= _ALIKE * either:
+            if both >= _MIN_OVERLAP * either:
                 break
         else:
             same_class.append(one)
@@ -126,22 +127,22 @@ def _distinct(found: list[_Found]) -> Iterator[_Found]:
 
 
 def _properties(rows: pd.DataFrame) -> Iterator[_Property]:
-    """Those on which the images differ, the plainest first."""
+    """The properties in which the images differ, the simplest first."""
     for feature in (features.FORMAT, features.FILENAME, features.CHANNELS, *_NUMBERS):
         if feature in rows:
             item = _number(rows[feature]) if feature in _NUMBERS else _category(rows[feature])
-            if 1 < item.count <= (_BINS if feature in _NUMBERS else _VALUES):
+            if 1 < item.count <= (_BINS if feature in _NUMBERS else _MAX_VALUES):
                 yield item
     for feature in sorted(name for name in rows if name.startswith(features.META_PREFIX)):
         item = _category(rows[feature])
-        if 1 < item.count <= _VALUES:
+        if 1 < item.count <= _MAX_VALUES:
             yield item
 
 
 def _category(column: pd.Series) -> _Property:
     texts = column.fillna("").astype(str)
     if column.name == features.FILENAME:
-        # Of a TIFF file's pages the names end in #1, #2, ...
+        # Names of pages of a TIFF file end in #1, #2, ...
         texts = texts.str.extract(r"(\.[^./#]*)(?:#\d+)?$", expand=False).fillna("no suffix")
     cells, values = pd.factorize(texts, sort=True)
     return _Property(str(column.name), cells.astype(np.int64), list(values), np.empty(0))
@@ -151,14 +152,14 @@ def _number(column: pd.Series) -> _Property:
     numbers = column.to_numpy(np.float64)
     edges = np.unique(numbers)
     if len(edges) > _BINS:
-        # Edges are values of images, so that a bin begins where a run of equal values does.
+        # Edges are values of images, so that equal values are in one bin.
         edges = np.unique(np.quantile(numbers, np.arange(_BINS) / _BINS, method="higher"))
     edges = edges[1:] if len(edges) and edges[0] == numbers.min() else edges
     return _Property(str(column.name), np.searchsorted(edges, numbers, side="right"), [], edges)
 
 
 def _group_counts(predictions: Predictions, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Groups that have an image of each class, and groups that have an image that is not of it; int64 [classes] both."""
+    """For each class the number of groups with an image of it, and with an image not of it; both int64 [classes]."""
     groups, count = predictions.groups, len(predictions.classes)
     pairs, sizes = np.unique(groups[images] * count + classes, return_counts=True)
     with_class = np.bincount(pairs % count, minlength=count)
@@ -176,62 +177,67 @@ def _examine(
     threshold: float,
     tests: int,
 ) -> Iterator[_Found]:
-    """What a property tells of each class.
+    """Finds the classes that a property distinguishes from the others.
 
     Args:
+      item: the property.
       images, classes: int64, one pair for each class of each image.
       folds: int64 [images].
-      groups: of `_group_counts`.
-      threshold: least score to report.
-      tests: pairs of a property and a class in all.
+      groups: as returned by `_group_counts`.
+      names: names of the classes.
+      threshold: smallest score to report.
+      tests: number of all pairs of a property and a class.
     """
     shape = (_FOLDS, item.count, len(names))
     cells = folds * item.count + item.cells
     inside = np.bincount(cells[images] * len(names) + classes, minlength=np.prod(shape)).reshape(shape)
     outside = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(*shape[:2], 1) - inside
     fires = _fires(item, inside.sum(axis=0) - inside, outside.sum(axis=0) - outside)
-    sensitivity = _share((inside * fires).sum(axis=(0, 1)), inside.sum(axis=(0, 1)))
-    specificity = _share((outside * ~fires).sum(axis=(0, 1)), outside.sum(axis=(0, 1)))
+    sensitivity = _divide((inside * fires).sum(axis=(0, 1)), inside.sum(axis=(0, 1)))
+    specificity = _divide((outside * ~fires).sum(axis=(0, 1)), outside.sum(axis=(0, 1)))
     score = (sensitivity + specificity) / 2
     lower, upper = _interval(sensitivity, specificity, groups, 1 - _CONFIDENCE)
     bound, _ = _interval(sensitivity, specificity, groups, (1 - _CONFIDENCE) / tests)
     final = _fires(item, inside.sum(axis=0), outside.sum(axis=0))
     reported = np.flatnonzero((score >= threshold) & (bound > _LEAST_BOUND))
-    reported = reported[~_is_the_rest(final[:, reported], score[reported], np.bincount(item.cells, minlength=item.count))]
+    reported = reported[~_is_complement(final[:, reported], score[reported], np.bincount(item.cells, minlength=item.count))]
     for label in reported:
         metric = Metric(float(score[label]), float(lower[label]), float(upper[label]))
         shortcut = Shortcut(item.feature, names[label], metric, item.rule(final[:, label]))
         yield _Found(shortcut, item, final[:, label])
 
 
-def _is_the_rest(fires: np.ndarray, score: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Whether a class's rule picks mostly those images that the rule of a class with a better score does not, bool [classes].
+def _is_complement(fires: np.ndarray, score: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether a class's rule picks mostly the images that the rule of a class with a better score does not pick.
 
     Args:
-      fires: bool [cells, classes].
+      fires: bool [cells, classes], the cells that each rule picks.
       score: float [classes].
-      sizes: int64 [cells], images.
+      sizes: int64 [cells], number of images.
+
+    Returns:
+      bool [classes].
     """
     picks, leaves = fires * sizes[:, None], ~fires * sizes[:, None]
     both = picks.T @ ~fires
     either = picks.sum(axis=0)[:, None] + leaves.sum(axis=0) - both
-    return ((both >= _ALIKE * either) & (score[:, None] < score)).any(axis=1)
+    return ((both >= _MIN_OVERLAP * either) & (score[:, None] < score)).any(axis=1)
 
 
 def _fires(item: _Property, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """The cells that each class's rule picks, see `find_shortcuts`.
+    """The cells that the rule of each class picks, see `find_shortcuts`.
 
     Args:
-      inside, outside: int64 [..., cells, classes], images of each class and not of it.
+      inside, outside: int64 [..., cells, classes], numbers of images of each class and not of it.
 
     Returns:
       bool, of the same shape.
     """
-    # What a cell adds to sensitivity + specificity, times both numbers of images: whole numbers, to be exact.
+    # What a cell adds to sensitivity + specificity, times both numbers of images, so that it is an exact whole number.
     gain = inside * outside.sum(axis=-2, keepdims=True) - outside * inside.sum(axis=-2, keepdims=True)
     if item.values:
         return gain > 0
-    before = np.cumsum(np.insert(gain, 0, 0, axis=-2), axis=-2)  # of all cells before this one
+    before = np.cumsum(np.insert(gain, 0, 0, axis=-2), axis=-2)  # sum over all cells before this one
     least = np.minimum.accumulate(before, axis=-2)
     edges = np.arange(before.shape[-2])[:, None]
     end = (before - least).argmax(axis=-2)[..., None, :]
@@ -239,15 +245,15 @@ def _fires(item: _Property, inside: np.ndarray, outside: np.ndarray) -> np.ndarr
     return (start <= edges[:-1]) & (edges[:-1] < end)
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """0 where there is nothing to share."""
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole for counts, and 0 where `whole` is 0."""
     return part / np.maximum(whole, 1)
 
 
 def _interval(
     sensitivity: np.ndarray, specificity: np.ndarray, groups: tuple[np.ndarray, np.ndarray], error: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean's two-sided interval: error / 2 is left out at each end."""
+    """Two-sided interval of the mean of both rates, with error / 2 outside at each end."""
     pairs = [
         (rate, *_clopper_pearson(rate, count, error)) for rate, count in zip((sensitivity, specificity), groups, strict=True)
     ]
@@ -264,19 +270,23 @@ def _clopper_pearson(rate: np.ndarray, count: np.ndarray, error: float) -> tuple
     return lower, upper
 
 
-def _range(fires: np.ndarray, edges: np.ndarray) -> str:
-    """ "below 64", "64 to 128", "from 512"; the cells that fire are neighbours."""
+def _range_text(fires: np.ndarray, edges: np.ndarray) -> str:
+    """A range in words, such as "below 64", "64 to 128" or "from 512"; the picked cells are neighbours."""
     first, last = np.flatnonzero(fires)[[0, -1]]
     if first == 0:
-        return f"below {_text(edges[last])}"
-    return f"from {_text(edges[first - 1])}" if last == len(edges) else f"{_text(edges[first - 1])} to {_text(edges[last])}"
+        return f"below {_number_text(edges[last])}"
+    return (
+        f"from {_number_text(edges[first - 1])}"
+        if last == len(edges)
+        else f"{_number_text(edges[first - 1])} to {_number_text(edges[last])}"
+    )
 
 
-def _text(number: float) -> str:
+def _number_text(number: float) -> str:
     return str(int(number)) if number == int(number) else f"{number:.4g}"
 
 
-def _or(texts: list[str]) -> str:
-    """ "a, b or c"; of many "a, b, c, d or others"."""
-    shown = texts if len(texts) <= _NAMED + 1 else [*texts[:_NAMED], "others"]
+def _join_with_or(texts: list[str]) -> str:
+    """Joins texts, such as "a, b or c"; if there are many, "a, b, c, d or others"."""
+    shown = texts if len(texts) <= _MAX_NAMED + 1 else [*texts[:_MAX_NAMED], "others"]
     return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -1,4 +1,4 @@
-"""Slices: the images that share values of some features."""
+"""Slices: the images with the same values of some features."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,25 +10,25 @@ import pandas as pd
 from evaluation.results import SliceKey, slice_order
 from models import features
 
-NO_LABEL: Final = "(none)"  # in the place of a label, of images that have none
-_FEW_VALUES: Final = 12  # of a whole number that has no more values than these, each is a slice
+NO_LABEL: Final = "(none)"  # stands for the label of images without one
+_FEW_VALUES: Final = 12  # if an integer feature has at most this many values, each value is a slice
 
 
 def slice_images(
     rows: pd.DataFrame, specs: Iterable[Sequence[str]], buckets: Mapping[str, Sequence[float]]
 ) -> dict[SliceKey, np.ndarray]:
-    """The rows of each slice, all images first.
+    """Finds the images of each slice.
 
-    An image of several labels is in the slice of each, one without any in a slice of its own.
+    An image with several labels is in the slice of each label. Images without a label have a slice of their own.
 
     Args:
       rows: as `Predictions.rows`.
-      specs: the features of each kind of slices; those that are numbers are cut into buckets.
-      buckets: the edges, rising, of some of them; a bucket takes its lower edge. Of others the quartiles; but whole numbers
-        with few values are taken as they are.
+      specs: the features of each kind of slice. Numeric features are divided into buckets.
+      buckets: for some numeric features the edges of the buckets, in ascending order; a bucket includes its lower edge. The
+        others are divided at their quartiles, but integers with few values have one slice per value.
 
     Returns:
-      Slice -> int64 [images in it], rising.
+      Slice to positions of its images, int64 in ascending order; the slice of all images comes first.
     """
     specs = [tuple(spec) for spec in specs]
     values = {name: _values(rows[name], buckets.get(name)) for name in sorted(set(itertools.chain(*specs)))}
@@ -46,7 +46,7 @@ def slice_images(
 
 
 def _values(column: pd.Series, edges: Sequence[float] | None) -> pd.Series:
-    """As texts."""
+    """The values of a column as texts; numbers as the names of their buckets."""
     column = column.reset_index(drop=True)
     if not pd.api.types.is_numeric_dtype(column):
         return column.astype(str)
@@ -59,7 +59,7 @@ def _values(column: pd.Series, edges: Sequence[float] | None) -> pd.Series:
 
 
 def bucket_names(edges: Sequence[float]) -> list[str]:
-    """[64, 128] to "below 64", "64 to 128", "128 and more"."""
+    """Names of the buckets between edges, for example [64, 128] to "below 64", "64 to 128", "128 and more"."""
     if not edges:
         return ["any"]
     texts = [f"{edge:.4g}" for edge in edges]

@@ -1,4 +1,4 @@
-"""Thresholds, and whether a model holds them."""
+"""Judges a model by thresholds."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,20 @@ from evaluation.metrics import METRICS, check_metrics, default_metrics
 from evaluation.results import GroupResult, Metric, Slice, Verdict, slice_name
 from evaluation.settings import Threshold
 
-_NAMED: Final = 5  # slices in a verdict's words
-_ROUNDING: Final = 1e-9  # 0.9 - 0.92 is a little less than -0.02
+_MAX_NAMED: Final = 5  # largest number of slices in the text of a verdict
+_ROUNDING: Final = 1e-9  # tolerance, because 0.9 - 0.92 is slightly less than -0.02
 
 
 def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section: str = "evaluate") -> None:
-    """Raises UserError if a threshold's metric is unknown, does not fit the data, or is none of groups where it should be.
+    """Checks the metrics of thresholds.
 
     Args:
-      thresholds: that a model is held to.
+      thresholds: the thresholds.
       multi_label: whether an image can have any number of classes.
-      section: of the configuration, that has them, for the error.
+      section: section of the configuration that has the thresholds, for the error.
+
+    Raises:
+      UserError: a metric is unknown, does not fit the data, or is not defined for groups in a threshold on groups.
     """
     thresholds = list(thresholds)
     check_metrics([threshold.metric for threshold in thresholds], multi_label, section)
@@ -32,22 +35,22 @@ def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section
 
 
 def needed_metrics(names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool) -> list[str]:
-    """Names of the metrics to compute: those given, or all that fit the data, and those that thresholds are on.
+    """Names of the metrics to compute: the given ones, or all that fit the data, and those of the thresholds.
 
     Args:
       names: `evaluate.metrics`; None or empty for all.
-      thresholds: that a model is held to.
+      thresholds: the thresholds.
       multi_label: whether an image can have any number of classes.
     """
     return list(dict.fromkeys([*(names or default_metrics(multi_label)), *(threshold.metric for threshold in thresholds)]))
 
 
 def needed_slices(slices: Iterable[Sequence[str]], thresholds: Iterable[Threshold]) -> list[list[str]]:
-    """Features of slices that thresholds are on, beside those that are measured anyway.
+    """Features of the slices that only the thresholds need.
 
     Args:
-      slices: these, as `evaluate.slices`.
-      thresholds: that a model is held to.
+      slices: features of the slices that are measured anyway, as `evaluate.slices`.
+      thresholds: the thresholds.
     """
     known = {frozenset(features) for features in slices}
     needed = []
@@ -64,16 +67,19 @@ def judge(
     group: GroupResult | None,
     baseline: str = "the last blessed model",
 ) -> list[Verdict]:
-    """Holds a model to thresholds.
+    """Judges a model by thresholds.
 
-    A metric's value decides, not its interval. What can't be measured has not held. Where there is no baseline model,
-    thresholds on the change do not apply and give no verdict.
+    The value of the metric decides, not its interval. A threshold is not passed if its metric can't be measured. Without a
+    baseline model, thresholds on the change give no verdict.
 
     Args:
-      thresholds: `evaluate.thresholds`; one can give two verdicts, on the value and on the change.
-      slices: all images first.
-      group: None without groups.
-      baseline: what the model of the comparisons is called.
+      thresholds: `evaluate.thresholds`; a threshold can give two verdicts, on the value and on the change.
+      slices: results for slices, all images first.
+      group: results for groups; None if every group has one image.
+      baseline: how the verdicts call the baseline model.
+
+    Returns:
+      The verdicts, in the order of the thresholds.
     """
     compared = any(item.comparisons for item in slices)
     verdicts = []
@@ -99,15 +105,15 @@ def _verdict(
     name, is_change = threshold.metric, bool(against)
     if threshold.of == "groups":
         where = "groups"
-        measured, found = _of_groups(name, group)
+        measured, found = _group_metric(name, group)
     elif threshold.worst_of:
         where = f"worst of {', '.join(threshold.worst_of)}"
-        measured, found = _of_worst(name, threshold.worst_of, slices, is_change)
+        measured, found = _worst_metric(name, threshold.worst_of, slices, is_change)
     else:
         key = tuple(sorted(threshold.slice.items()))
         where = slice_name(key)
         item = next((item for item in slices if item.key == key), None)
-        measured, found = _of_slice(name, item, is_change)
+        measured, found = _slice_metric(name, item, is_change)
     passed = measured is not None and _holds(measured.value, lower, upper)
     return Verdict(name, where, measured, passed, found, lower, upper, against)
 
@@ -116,28 +122,28 @@ def _holds(value: float, lower: float | None, upper: float | None) -> bool:
     return (lower is None or value >= lower - _ROUNDING) and (upper is None or value <= upper + _ROUNDING)
 
 
-def _of_groups(name: str, group: GroupResult | None) -> tuple[Metric | None, str]:
+def _group_metric(name: str, group: GroupResult | None) -> tuple[Metric | None, str]:
     if group is None:
         return None, "every group has one image"
-    measured = _defined(group.metrics.get(name))
+    measured = _none_if_nan(group.metrics.get(name))
     return measured, "" if measured else "not defined on them"
 
 
-def _of_slice(name: str, item: Slice | None, is_change: bool) -> tuple[Metric | None, str]:
-    """What was measured, or why it was not."""
+def _slice_metric(name: str, item: Slice | None, is_change: bool) -> tuple[Metric | None, str]:
+    """The measured value and "", or None and the reason why there is none."""
     if item is None or item.examples == 0:
         return None, "no images"
     if item.too_small:
         return None, f"{item.examples} image{'s' * (item.examples > 1)}, fewer than evaluate.min_slice_size"
     if is_change:
-        measured = _defined(item.comparisons[name].difference) if name in item.comparisons else None
+        measured = _none_if_nan(item.comparisons[name].difference) if name in item.comparisons else None
     else:
-        measured = _defined(item.metrics.get(name))
+        measured = _none_if_nan(item.metrics.get(name))
     return measured, "" if measured else "not defined on it"
 
 
-def _of_worst(name: str, features: Sequence[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
-    """The worst of the slices by these features, and which one it is; slices that were not measured are named."""
+def _worst_metric(name: str, features: Sequence[str], slices: Sequence[Slice], is_change: bool) -> tuple[Metric | None, str]:
+    """The worst value among the slices by these features, and a text that names its slice and those without a value."""
     members = [item for item in slices if item.key and {feature for feature, _ in item.key} == set(features)]
     if not members:
         return None, "no images"
@@ -145,7 +151,7 @@ def _of_worst(name: str, features: Sequence[str], slices: Sequence[Slice], is_ch
     too_small: list[str] = []
     undefined: list[str] = []
     for item in members:
-        metric, _ = _of_slice(name, item, is_change)
+        metric, _ = _slice_metric(name, item, is_change)
         if metric:
             measured.append((metric, item.name))
         else:
@@ -156,13 +162,15 @@ def _of_worst(name: str, features: Sequence[str], slices: Sequence[Slice], is_ch
         worst_of = min if METRICS[name].larger_is_better else max
         worst, where = worst_of(measured, key=lambda pair: pair[0].value)
         notes.append(f"worst: {where}")
-    notes += [f"{why}: {_some(names)}" for why, names in (("too few images", too_small), ("not defined", undefined)) if names]
+    notes += [
+        f"{why}: {_list_names(names)}" for why, names in (("too few images", too_small), ("not defined", undefined)) if names
+    ]
     return worst, "; ".join(notes)
 
 
-def _defined(metric: Metric | None) -> Metric | None:
+def _none_if_nan(metric: Metric | None) -> Metric | None:
     return None if metric is None or math.isnan(metric.value) else metric
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def _list_names(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")

@@ -1,1 +1,1 @@
-"""What a data set is, and how its files are read and become examples. No TFX component is in here."""
+"""Data sets: how they are listed, how image files are read, and how images become examples. Has no TFX components."""

@@ -1,7 +1,9 @@
-"""Images that are there twice: which they are, and whether they stand in two classes or splits.
+"""Finds duplicate images, and those whose duplicate is in another class or split.
 
-Exact duplicates are files of the same bytes, near duplicates images whose perceptual hashes differ in a few bits. Each page of
-a multi-page file is an image of its own.
+Exact duplicates are files with the same bytes. Near duplicates are images whose perceptual hashes differ in a few bits. Each
+page of a multi-page file is an image of its own.
+
+In this module a "look" is a group of images that have the same perceptual hash.
 """
 
 import csv
@@ -19,29 +21,29 @@ from models import features
 from storage.files import replace_file
 
 DUPLICATES_FILE: Final = "duplicates.csv"  # the columns are the fields of `Duplicate`
-PROBLEMS: Final = ("", "classes", "splits", "classes, splits")  # from harmless to worst
+PROBLEMS: Final = ("", "classes", "splits", "classes, splits")  # from harmless to worst: in what two duplicates differ
 
 _PAGE: Final = r"(?P<page>#\d+)$"  # at the end of a path
-_LISTED_PROBLEMS: Final = 10_000
-_LISTED_HARMLESS: Final = 1_000
-_LISTED_OF_ONE_HASH: Final = 100  # images, beside an image of a near hash
-_PAIRS_AT_ONCE: Final = 1_000_000
-_LARGE_GROUP = 100  # images that are hardly all the same
+_MAX_PROBLEM_PAIRS: Final = 10_000  # listed pairs with a problem
+_MAX_HARMLESS_PAIRS: Final = 1_000  # listed pairs without a problem
+_MAX_OTHERS_PER_HASH: Final = 100  # further images with one hash that are paired with an image of a near hash
+_MAX_PAIRS_IN_MEMORY: Final = 1_000_000
+_LARGE_GROUP = 100  # a larger group of duplicates is probably a mistake
 
 
 class Duplicate(NamedTuple):
-    """Two images that are the same, or nearly so.
+    """Two images that are the same or nearly the same.
 
     Attributes:
       kind: exact or near.
-      distance: bits of 64 in which the perceptual hashes differ.
-      path_a: one image; where several are the same, the first in the order of the splits (train first) and of the index.
-      label_a: its label.
-      split_a: its split.
-      path_b: the other image.
-      label_b: its label.
-      split_b: its split.
-      problem: one of `PROBLEMS`: in what the two differ and should not.
+      distance: number of bits, of 64, in which the perceptual hashes differ.
+      path_a: path of the first image. Of several equal images it is the first by split (train first), then by index.
+      label_a: label of the first image.
+      split_a: split of the first image.
+      path_b: path of the second image.
+      label_b: label of the second image.
+      split_b: split of the second image.
+      problem: one of `PROBLEMS`: what differs between the two and should not.
     """
 
     kind: str
@@ -57,13 +59,15 @@ class Duplicate(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What a search has found.
+    """The result of a search for duplicates.
 
     Attributes:
-      listed: worst first; at most 10,000 with a problem and 1,000 without. Where n images are the same, n - 1 pairs.
-      counts: of everything found, listed or not: `exact`, groups of files of the same bytes; `near`, pairs of other images;
-        `across_classes` and `across_splits`, images with a duplicate in another class or split; `in_train`, of each other
-        split, images with a duplicate in train.
+      listed: pairs, worst first; at most 10,000 with a problem and 1,000 without. n equal images give n - 1 pairs.
+      counts: counts over all duplicates, listed or not:
+        `exact`: groups of files with the same bytes.
+        `near`: pairs of near duplicates that are not exact duplicates.
+        `across_classes`, `across_splits`: images that have a duplicate in another class or split.
+        `in_train`: for each split other than train, the number of its images that have a duplicate in train.
     """
 
     listed: list[Duplicate]
@@ -71,11 +75,11 @@ class Duplicates:
 
 
 def find_duplicates(index: pa.Table, near: int) -> Duplicates:
-    """Finds the duplicates among all images that were taken.
+    """Finds the duplicates among all images that were not set aside.
 
     Args:
-      index: the columns `path`, `label`, `split` ("" where set aside), `content_hash` and `perceptual_hash`. Where the latter
-        is `PLAIN`, an image has exact duplicates only.
+      index: the columns `path`, `label`, `split` ("" if set aside), `content_hash` and `perceptual_hash`. An image whose
+        perceptual hash is `PLAIN` can have exact duplicates only.
       near: largest number of bits in which the hashes of near duplicates differ, 0 to 8.
     """
     taken = index.filter(pc.not_equal(index["split"], ""))
@@ -83,23 +87,23 @@ def find_duplicates(index: pa.Table, near: int) -> Duplicates:
     splits = pc.index_in(taken["split"], pa.array(names, pa.string())).to_numpy()
     order = np.argsort(splits, kind="stable")
     taken, splits = taken.take(order), splits[order].astype(np.int64)
-    labels = as_codes(taken["label"])
-    files = as_codes(_contents(taken))
-    hashes, looks = looks_of(taken["perceptual_hash"])
+    labels = number_values(taken["label"])
+    files = number_values(_content_keys(taken))
+    hashes, looks = group_by_hash(taken["perceptual_hash"])
 
     listing = _Listing(labels, splits)
-    first_file = _first(files)
+    first_file = _first_images(files)
     copies = np.flatnonzero(first_file[files] != np.arange(len(files)))
     listing.add(first_file[files[copies]], copies, 0, exact=True)
-    first_look = _first(looks)
+    first_look = _first_images(looks)
     alike = np.flatnonzero(files[first_look[looks]] != files)
     listing.add(first_look[looks[alike]], alike, 0)
 
-    # The least and the greatest split and label among the images of each look, and then of those near to it.
+    # Smallest and largest code of split and label among the images of each look; then also of the looks that are near.
     codes = np.stack([splits, -splits, labels, -labels], axis=1)
-    own = _least(codes, looks)
+    own = _group_minima(codes, looks)
     reached = own.copy()
-    contents = np.bincount(looks[first_file], minlength=len(first_look))  # different files of each look
+    contents = np.bincount(looks[first_file], minlength=len(first_look))  # number of different files in each look
     near_count = int((contents * (contents - 1) // 2).sum())
     members = _Members(looks)
     for one, two, distance in near_pairs(hashes, near):
@@ -111,7 +115,7 @@ def find_duplicates(index: pa.Table, near: int) -> Duplicates:
             pair, other = members.beyond_first(there)
             listing.add(first_look[here[pair]], other, distance[pair])
 
-    reached = np.minimum(reached[looks], _least(codes, files)[files])
+    reached = np.minimum(reached[looks], _group_minima(codes, files)[files])
     across = reached != codes
     eval_and_test = [(code, name) for code, name in enumerate(names) if "train" in names and name != "train"]
     counts = {
@@ -125,12 +129,12 @@ def find_duplicates(index: pa.Table, near: int) -> Duplicates:
 
 
 def write_duplicates(folder: str, index: pa.Table, near: int) -> dict[str, Any]:
-    """Writes `duplicates.csv` into a folder of any file system.
+    """Finds duplicates and writes `duplicates.csv`.
 
     Args:
-      folder: where the index is.
-      index: as for `find_duplicates`.
-      near: likewise.
+      folder: folder of the index, on any file system.
+      index: as in `find_duplicates`.
+      near: as in `find_duplicates`.
 
     Returns:
       `Duplicates.counts`.
@@ -144,21 +148,30 @@ def write_duplicates(folder: str, index: pa.Table, near: int) -> dict[str, Any]:
     return found.counts
 
 
-def as_codes(column: pa.ChunkedArray) -> np.ndarray:
-    """int64 [N]: equal values as equal numbers, from 0 without gaps."""
+def number_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers the distinct values of a column.
+
+    Returns:
+      int64 [N]; equal values have equal numbers, from 0 without gaps.
+    """
     return column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
-def _contents(images: pa.Table) -> pa.ChunkedArray:
-    """What is equal of exact duplicates: the file's bytes and the page."""
+def _content_keys(images: pa.Table) -> pa.ChunkedArray:
+    """A key that is equal for exact duplicates: the hash of the file's bytes, and the page."""
     page = pc.fill_null(pc.struct_field(pc.extract_regex(images["path"], _PAGE), "page"), "")
     return pc.binary_join_element_wise(images["content_hash"], page, "")
 
 
-def looks_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes that can be compared, in ascending order, and of each image the position of its own.
+def group_by_hash(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Groups images by their perceptual hash.
 
-    Each plain image has a position to itself, behind the hashes.
+    Args:
+      column: uint64 [N], perceptual hashes; null counts as `PLAIN`.
+
+    Returns:
+      hashes: uint64, the distinct hashes other than `PLAIN`, in ascending order.
+      looks: int64 [N], each image's position in `hashes`. Each plain image has a number of its own from len(hashes) on.
     """
     found = pc.fill_null(column, pa.scalar(PLAIN, pa.uint64())).to_numpy()
     plain = found == PLAIN
@@ -168,13 +181,13 @@ def looks_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return hashes, looks
 
 
-def _first(groups: np.ndarray) -> np.ndarray:
-    """Position of the first image of each group."""
+def _first_images(groups: np.ndarray) -> np.ndarray:
+    """Position of the first image in each group."""
     return np.unique(groups, return_index=True)[1]
 
 
-def _least(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """int64 [N, columns] to [groups, columns]."""
+def _group_minima(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Minimum of each column within each group: int64 [N, columns] to [groups, columns]."""
     least = np.full((int(groups.max(initial=-1)) + 1, codes.shape[1]), np.iinfo(np.int64).max)
     np.minimum.at(least, groups, codes)
     return least
@@ -187,10 +200,17 @@ class _Members:
         self._images = np.argsort(groups, kind="stable")
         sizes = np.bincount(groups)
         self._starts = np.cumsum(sizes) - sizes
-        self._others = np.minimum(sizes - 1, _LISTED_OF_ONE_HASH)
+        self._others = np.minimum(sizes - 1, _MAX_OTHERS_PER_HASH)
 
     def beyond_first(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each group all images but the first, each with the position in `groups`."""
+        """The images of the given groups, without the first of each group.
+
+        Args:
+          groups: int64 [M], numbers of groups.
+
+        Returns:
+          Two arrays of one length: position in `groups`, and image. At most `_MAX_OTHERS_PER_HASH` images per group.
+        """
         counts = self._others[groups]
         position = np.repeat(np.arange(len(groups)), counts)
         number = np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -198,35 +218,35 @@ class _Members:
 
 
 class _Listing:
-    """The worst of all pairs that are added, of which there may be more than memory holds."""
+    """Keeps the worst of all pairs that are added, which may be more than fit into memory."""
 
     def __init__(self, labels: np.ndarray, splits: np.ndarray) -> None:
         self._labels = labels
         self._splits = splits
         self._pairs: list[np.ndarray] = []  # columns: -problem, 0 if exact, distance, first image, other image
-        self._waiting = 0
+        self._num_pairs = 0
 
     def add(self, one: np.ndarray, two: np.ndarray, distance: np.ndarray | int, exact: bool = False) -> None:
-        """Pairs of images, by position."""
+        """Adds pairs of images, which are given by their positions."""
         first, other = np.minimum(one, two), np.maximum(one, two)
         problem = (self._labels[one] != self._labels[two]) + 2 * (self._splits[one] != self._splits[two])
         kind = np.full(len(one), 0 if exact else 1)
         added = np.stack([-problem, kind, np.broadcast_to(distance, len(one)), first, other])
         self._pairs.append(added)
-        self._waiting += len(one)
-        if self._waiting > _PAIRS_AT_ONCE:
-            self._pairs, self._waiting = [self._sorted()], 0
+        self._num_pairs += len(one)
+        if self._num_pairs > _MAX_PAIRS_IN_MEMORY:
+            self._pairs, self._num_pairs = [self._worst_pairs()], 0
 
-    def _sorted(self) -> np.ndarray:
-        """The worst first, without those beyond the limits."""
+    def _worst_pairs(self) -> np.ndarray:
+        """The pairs, worst first, cut to the limits."""
         pairs = np.concatenate(self._pairs, axis=1)
         pairs = pairs[:, np.lexsort(pairs[::-1])]
         problems = int((pairs[0] < 0).sum())
         worst, harmless = pairs[:, :problems], pairs[:, problems:]
-        return np.concatenate([worst[:, :_LISTED_PROBLEMS], harmless[:, :_LISTED_HARMLESS]], axis=1)
+        return np.concatenate([worst[:, :_MAX_PROBLEM_PAIRS], harmless[:, :_MAX_HARMLESS_PAIRS]], axis=1)
 
     def worst_first(self, images: pa.Table) -> list[Duplicate]:
-        problem, kind, distance, *sides = self._sorted()
+        problem, kind, distance, *sides = self._worst_pairs()
         columns = [
             np.array(["exact", "near"], object)[kind],
             distance,
@@ -237,11 +257,11 @@ class _Listing:
 
 
 def describe_duplicates(counts: dict[str, Any], table: str) -> list[str]:
-    """What a person should know of an ingestion's duplicates, a line each; none if all are harmless.
+    """Warnings about the duplicates of an ingestion, one line each; an empty list if all are harmless.
 
     Args:
-      counts: as `write_duplicates` gives them, with those of `group_duplicates` where these are grouped.
-      table: where all of them are listed.
+      counts: as returned by `write_duplicates`; with `data.duplicates: group` also those of `group_duplicates`.
+      table: path of the table that lists the duplicates.
     """
     lines = []
     leaks = [f"{count} in {split}" for split, count in counts["in_train"].items() if count]

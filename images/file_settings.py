@@ -11,11 +11,11 @@ class FileSettings:
     """How a file becomes images that TensorFlow reads.
 
     Attributes:
-      max_pixels: larger files are rejected by their header alone, all pages together.
-      pages: of a file that has several.
-      intensity: type, window or percentiles: what becomes black and white in pixels of more than 8 bits, see
-        `pixels.as_png_pixels`.
-      window: pixel values that do, for intensity window.
+      max_pixels: largest number of pixels in a file, all pages together; larger files are rejected without decoding.
+      pages: which pages of a multi-page file are used.
+      intensity: type, window or percentiles: how the values that become black and white are chosen in pixels of more than
+        8 bits; see `pixels.as_png_pixels`.
+      window: for intensity window, the pixel values that become black and white.
     """
 
     max_pixels: int

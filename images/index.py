@@ -1,4 +1,4 @@
-"""The table of everything that was found, taken or set aside: `images.parquet` beside the splits."""
+"""The index, `images.parquet` beside the splits: a table of all images and files found, used or set aside."""
 
 from typing import Final, NamedTuple
 
@@ -12,27 +12,27 @@ REJECTED_FILE = "rejected.csv"  # columns path, label, reason
 
 
 class IndexRow(NamedTuple):
-    """One image or unusable file; what could not be found out is None.
+    """One image or unusable file; values that are not known are None.
 
     Attributes:
-      path: as `source.Row.name` has it.
-      label: name of the class; of multi-label data the names of all, as "cat|dog".
-      group: rows that share it share a split.
+      path: as `source.Row.name`.
+      label: name of the class; for multi-label data the names of all classes, as "cat|dog".
+      group: rows of one group are in one split.
       split: empty if set aside.
-      reason: why it was set aside; empty if taken.
-      kind: of the reason, "damaged" for "damaged: wrong checksum"; files are counted by it.
-      note: what is odd about the file though it was taken.
-      format: of the original file: jpeg, png, tiff...; empty if unknown.
+      reason: why it was set aside; empty if used.
+      kind: kind of the reason, such as "damaged" for "damaged: wrong checksum"; files are counted by it.
+      note: something unusual about a file that is used all the same.
+      format: format of the original file: jpeg, png, tiff...; empty if unknown.
       height: pixels.
       width: pixels.
       channels: 1 to 4.
       bytes: size of the original file.
-      mean: these four as in `models.summaries`.
-      std: likewise.
-      saturated: likewise.
-      sharpness: likewise.
+      mean: see `models.summaries`.
+      std: see `models.summaries`.
+      saturated: see `models.summaries`.
+      sharpness: see `models.summaries`.
       content_hash: SHA-256 of the original file, hexadecimal.
-      perceptual_hash: as `perceptual_hash` has it; 0 if there is too little in the image to compare.
+      perceptual_hash: see `images.files.perceptual_hash`; 0 if the image has too little content to compare.
     """
 
     path: str

@@ -1,17 +1,17 @@
-"""The examples that ImageExampleGen writes, beyond what TFX asks of an ExampleGen: what Transform reads, in one place.
+"""The layout of the examples that ImageExampleGen writes, beyond what TFX requires of an ExampleGen.
 
-TFX's own layout is a folder `Split-NAME` a split, with TFRecord files of tf.Example. Every component here reads that. An
-Examples artifact whose property `layout` is `LAYOUT` keeps these promises besides:
+TFX's own layout is one folder `Split-NAME` per split, with TFRecord files of tf.Example. Every component of this project
+reads that. If the property `layout` of an Examples artifact is `LAYOUT`, the artifact also has:
 
-- `shards.json` is a list with an entry for each shard: `Shard`, in the order of shards.
-- `Split-NAME/data_tfrecord-00003-of-00008` is the part of shard 3 that is in the split. A shard without images in a split
-  has no file there. The files are not compressed.
-- `decoded/Split-NAME/` has the same examples in files of the same names. There `image/pixels` is what the network sees, and
-  `image/encoded` is empty. The folder is missing where the pixels depend on all images (`image.intensity: percentiles`).
-- `ingestion.json`, `images.parquet`, `rejected.csv` and `duplicates.csv` tell what was found; see `executor` and `index`.
+- `shards.json`: a list with one entry per shard, the fields of `Shard`, in the order of the shards.
+- `Split-NAME/data_tfrecord-00003-of-00008`: the part of shard 3 that is in the split. A shard without images in a split has
+  no file there. The files are not compressed.
+- `decoded/Split-NAME/`: the same examples in files with the same names. There `image/pixels` is what the network sees, and
+  `image/encoded` is empty. The folder is missing if the pixels depend on all images (`image.intensity: percentiles`).
+- `ingestion.json`, `images.parquet`, `rejected.csv` and `duplicates.csv`: what was found; see `executor` and `index`.
 
-ImageExampleGen calls `declare_layout` after it has written all of it. Who wants the promises asks `find_layout` first: of the
-examples of any other ExampleGen it gives None, and TFX's layout is all there is.
+ImageExampleGen calls `declare_layout` after it has written everything. Code that needs the layout calls `find_layout` first,
+which returns None for the examples of any other ExampleGen; these have TFX's layout only.
 """
 
 import json
@@ -27,7 +27,7 @@ from tfx.types import Artifact
 from storage.files import replace_file
 
 PROPERTY: Final = "layout"  # a custom property of the artifact
-LAYOUT: Final = "image-shards-1"  # its value; another number, if a promise changes
+LAYOUT: Final = "image-shards-1"  # value of the property; has to get another number when the layout changes
 SHARDS_FILE: Final = "shards.json"
 _DECODED: Final = "decoded"
 
@@ -36,8 +36,8 @@ class Shard(NamedTuple):
     """A part of the examples.
 
     Attributes:
-      key: digest of all that they depend on; see `reuse.shard_key`.
-      span: number of the span that they are of.
+      key: digest of everything that the examples depend on; see `reuse.shard_key`.
+      span: number of the span that the examples come from.
     """
 
     key: str
@@ -46,11 +46,11 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What there is of an artifact of ImageExampleGen.
+    """The contents of an artifact of ImageExampleGen.
 
     Attributes:
-      shards: in their order.
-      decoded: folder with the splits' decoded examples; None if there is none.
+      shards: all shards, in order.
+      decoded: folder with the decoded examples of all splits; None if there is none.
     """
 
     shards: list[Shard]
@@ -58,11 +58,11 @@ class Layout:
 
 
 def declare_layout(examples: Artifact, shards: Sequence[Shard]) -> None:
-    """Writes `SHARDS_FILE`, and says on the artifact that it keeps the promises above.
+    """Writes `SHARDS_FILE` and sets the property `layout` of the artifact.
 
     Args:
-      examples: all else of it is written.
-      shards: in their order.
+      examples: the artifact, with all other files already written.
+      shards: all shards, in order.
     """
     content = json.dumps([shard._asdict() for shard in shards], indent=2)
     replace_file(os.path.join(examples.uri, SHARDS_FILE), lambda file: file.write(content.encode()))
@@ -70,20 +70,20 @@ def declare_layout(examples: Artifact, shards: Sequence[Shard]) -> None:
 
 
 def find_layout(examples: Artifact) -> Layout | None:
-    """What the artifact promises; None if it is of another ExampleGen."""
-    if examples.get_string_custom_property(PROPERTY) != LAYOUT:  # Kubeflow hands it over in a form of its own
+    """The layout of the artifact; None if another ExampleGen has written it."""
+    if examples.get_string_custom_property(PROPERTY) != LAYOUT:  # this method also reads the form that Kubeflow passes
         return None
     decoded = decoded_folder(examples.uri)
     return Layout(read_shards(examples.uri), decoded if fileio.exists(decoded) else None)
 
 
 def has_layout(examples: metadata_store_pb2.Artifact) -> bool:
-    """The same of an artifact that was read from the ML Metadata of this machine: whether it is of ImageExampleGen."""
+    """Whether ImageExampleGen has written an artifact that was read from the local ML Metadata store."""
     return PROPERTY in examples.custom_properties and examples.custom_properties[PROPERTY].string_value == LAYOUT
 
 
 def read_shards(examples: str) -> list[Shard]:
-    """What the shards of finished examples are made of, in their order.
+    """Reads the shards of finished examples, in order.
 
     Args:
       examples: folder of an artifact that has the layout.
@@ -93,10 +93,10 @@ def read_shards(examples: str) -> list[Shard]:
 
 
 def decoded_folder(examples: str) -> str:
-    """Where the decoded examples are, in the folder of the others."""
+    """Folder of the decoded examples, inside the folder of the artifact."""
     return os.path.join(examples, _DECODED)
 
 
 def shard_path(folder: str, split: str, shard: int, shards: int) -> str:
-    """The file of a shard's examples of one split."""
+    """Path of the file with a shard's examples in one split."""
     return os.path.join(folder, f"Split-{split}", f"data_tfrecord-{shard:05d}-of-{shards:05d}")

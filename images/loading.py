@@ -1,4 +1,4 @@
-"""From the rows of a shard to examples and index rows: reads, checks, decodes once, measures."""
+"""Makes examples and index rows from the rows of a shard: reads, checks, decodes and measures each image once."""
 
 import hashlib
 import os
@@ -24,12 +24,12 @@ from models.image_settings import ImageSettings
 from models.preprocessing import to_network_size, with_pixels
 from models.summaries import summarize
 
-os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # a session has threads of its own; read when TensorFlow starts
-_BATCH_FILES, _BATCH_BYTES = 32, 2**20  # what a thread takes at a time, little enough for all to end at about the same time
-_THREADS = (os.cpu_count() or 1) + 1  # one more than can work, for those that wait for the lock
+os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each session gets threads of its own; read when TensorFlow starts
+_BATCH_FILES, _BATCH_BYTES = 32, 2**20  # work of a thread at a time, small so that all threads end at about the same time
+_THREADS = (os.cpu_count() or 1) + 1  # one more than cores, as one thread may wait for the interpreter's lock
 _File = tuple[Row, bytes | RejectedImage]
-_Loaded = tuple[IndexRow, "Examples | None"]  # None if it is set aside
-Checked = tuple[Row, IndexRow, ImageFile | None]  # likewise
+_Loaded = tuple[IndexRow, "Examples | None"]  # None if the image is set aside
+Checked = tuple[Row, IndexRow, ImageFile | None]  # None if the image is set aside
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -38,9 +38,9 @@ class Examples(NamedTuple):
     """One image as serialised tf.Examples.
 
     Attributes:
-      whole: with the file, for all who read examples.
-      decoded: with the pixels that the network sees in place of the file, so that Transform need not read and decode it;
-        None where ingestion can't know them.
+      whole: with the image file, for every reader of examples.
+      decoded: with the pixels that the network sees instead of the file, so that Transform need not decode it; None if the
+        pixels are not known yet at ingestion.
     """
 
     whole: bytes
@@ -49,12 +49,12 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What TensorFlow makes of a file.
+    """A file as decoded by TensorFlow.
 
     Attributes:
       pixels: uint8 [height, width, channels], as the network sees them.
       summaries: float32 [4], in the order of features.SUMMARIES.
-      perceptual_hash: of `pixels`.
+      perceptual_hash: hash of `pixels`.
     """
 
     pixels: np.ndarray
@@ -63,7 +63,7 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes files as Transform and the exported model do, with the same functions."""
+    """Decodes files with the same functions as Transform and the exported model."""
 
     def __init__(self, image: ImageSettings) -> None:
         specs = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec([len(features.SUMMARIES)], tf.float32))
@@ -73,32 +73,32 @@ class Decoder:
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # One at a time: callers decode in several threads, and memory for each is enough.
+            # One at a time: callers decode in several threads already, and each needs memory.
             return tf.map_fn(lambda file: with_pixels(file, measure), encoded, fn_output_signature=specs, parallel_iterations=1)
 
         function = decode.get_concrete_function()
         with tf.Graph().as_default() as graph:
             encoded = tf.compat.v1.placeholder(tf.string, [None])
             outputs = function(encoded)
-        # An image stays in the thread that asks for it: split among threads, its small operations take longer, not shorter.
+        # Each image is decoded in its caller's thread: small operations take longer when they are split among threads.
         config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1)
         self._decode = tf.compat.v1.Session(graph=graph, config=config).make_callable(list(outputs), feed_list=[encoded])
 
     def decode(self, files: list[bytes]) -> list[Decoded | RejectedImage]:
-        """Decodes files, all of them completely; those that are damaged give the reason."""
+        """Decodes whole files; a damaged file gives the reason in place of its pixels."""
         if not files:
             return []
         try:
             pixels, summaries = self._decode(np.array(files, object))
         except tf.errors.OpError as error:
-            if len(files) > 1:  # the others of the batch are good, or have reasons of their own
+            if len(files) > 1:  # one by one, to find out which files of the batch are damaged
                 return [self.decode([file])[0] for file in files]
-            return [RejectedImage(_damage(files[0], error))]
+            return [RejectedImage(_damage_reason(files[0], error))]
         return [Decoded(*found) for found in zip(pixels, summaries, perceptual_hashes(pixels), strict=True)]
 
 
-def _damage(file: bytes, error: tf.errors.OpError) -> Reason:
-    """Why a file can't be decoded, of an operation's message the line that is not about the graph."""
+def _damage_reason(file: bytes, error: tf.errors.OpError) -> Reason:
+    """Why a file can't be decoded: the last line of TensorFlow's message that does not describe the graph."""
     if lacks_end(file):
         return Reason("truncated", "the end of the file is missing")
     lines = [line.strip() for line in error.message.splitlines() if line.strip() and "[[" not in line]
@@ -106,18 +106,18 @@ def _damage(file: bytes, error: tf.errors.OpError) -> Reason:
 
 
 class Loader:
-    """Makes the examples of a worker's shards, with all cores."""
+    """Makes the examples of a worker's shards on all cores."""
 
     def __init__(self, folder: str, settings: IngestionSettings) -> None:
-        """`folder` is the data's."""
+        """Builds the decoder's graph; `folder` is the data folder."""
         self._folder = folder
         self._files = settings.files
         image = settings.image
-        self._range_is_known = image.intensity != "percentiles"  # those are of all images
+        self._range_is_known = image.intensity != "percentiles"  # percentiles are computed over all images, later
         self._decoder = Decoder(image if self._range_is_known else replace(image, intensity="type"))
 
     def load(self, rows: list[Row]) -> Iterator[_Loaded]:
-        """One result for each image or unusable file; of files with several pages, one for each page."""
+        """Yields one result per image or unusable file; a file with several pages gives one result per page."""
         yield from _load_files(self._folder, rows, lambda row, found: (found, None), self._load_batch)
 
     def _load_batch(self, files: list[_File]) -> list[_Loaded]:
@@ -147,15 +147,15 @@ class Loader:
 
 
 def read_checked(folder: str, rows: list[Row], settings: FileSettings) -> Iterator[Checked]:
-    """Reads and checks images as `Loader` does, but for what only decoding finds: that is left to the one who decodes.
+    """Reads and checks images as `Loader` does, without decoding them. Damage that only decoding finds is not found.
 
     Args:
       folder: the data folder.
-      rows: of the images.
-      settings: as for `decoding.normalise`.
+      rows: rows of the images.
+      settings: as in `decoding.normalise`.
 
     Yields:
-      As `Loader.load`: those that are set aside already come first.
+      One result per image or unusable file, as `Loader.load`; rows that were already set aside come first.
     """
 
     def check_batch(files: list[_File]) -> list[Checked]:
@@ -173,7 +173,7 @@ def _load_files(
     wanted = [row for row in rows if not row.reason]
     files = zip(wanted, read_files(folder, wanted), strict=True)
     with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
-        for results in _ahead(threads, load, _batches(files)):
+        for results in _map_ahead(threads, load, _batches(files)):
             yield from results
 
 
@@ -204,7 +204,7 @@ def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> 
 
 
 def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:
-    """One image as the raw features of `models.features`, with the file and without the pixels."""
+    """An example with the raw features of `models.features`, with the image file and without decoded pixels."""
     example = tf.train.Example()
     feature = example.features.feature
     texts: dict[str, str | bytes] = {
@@ -250,8 +250,8 @@ def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
         yield batch
 
 
-def _ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """`threads.map` that takes an item only when there is somebody to work on it, so that items don't pile up."""
+def _map_ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Like `threads.map`, but takes an item only when a thread is free for it, so that items don't fill memory."""
     running: deque[Future[_Out]] = deque()
     for item in items:
         running.append(threads.submit(work, item))

@@ -1,12 +1,12 @@
-"""Why a file is set aside: of a kind, by which files are counted, and often with a detail of this one file."""
+"""Why a file is set aside: a kind, by which files are counted, and often a detail about this one file."""
 
 from typing import Any
 
 
 class Reason(str):
-    """A reason with a detail. As a text it is "damaged: wrong checksum".
+    """A reason with a detail. Its text is, for example, "damaged: wrong checksum".
 
-    A reason without a detail may be a plain text, which is its own kind.
+    A reason without a detail is a plain str, and its text is its kind.
 
     Attributes:
       kind: "damaged".
@@ -17,7 +17,7 @@ class Reason(str):
     detail: str
 
     def __new__(cls, kind: str, detail: str) -> "Reason":
-        """Joins both to the text."""
+        """Joins kind and detail to the text."""
         reason = super().__new__(cls, f"{kind}: {detail}")
         reason.kind, reason.detail = kind, detail
         return reason
@@ -27,5 +27,5 @@ class Reason(str):
 
 
 def kind_of(reason: str) -> str:
-    """What files with such a reason are counted by."""
+    """The kind of a reason, by which files are counted."""
     return reason.kind if isinstance(reason, Reason) else reason

@@ -1,4 +1,4 @@
-"""How a data set is listed, read and taken in: records without defaults, which are the configuration's to have."""
+"""Settings for listing and reading a data set. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,14 +13,14 @@ MANIFEST: Final = "manifest.csv"  # if no other is asked for
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of a manifest's columns, or of a record's features.
+    """Names of the columns of a manifest, or of the features of a TFRecord file.
 
     Attributes:
-      path: the file, relative to the manifest's folder.
-      label: the class, or classes.
-      group: what must not be spread over splits.
-      split: train, eval or test.
-      types: of other columns, by name.
+      path: column of the file's path, relative to the manifest's folder.
+      label: column of the class or classes.
+      group: column of the group; images of one group stay in one split.
+      split: column of the split: train, eval or test.
+      types: types of other columns, by name.
     """
 
     path: str
@@ -31,13 +31,13 @@ class Columns:
 
     @property
     def by_role(self) -> dict[str, str]:
-        """Those that have a meaning of their own."""
+        """The columns with a fixed meaning: role to column name."""
         return {"path": self.path, "label": self.label, "group": self.group, "split": self.split}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitShares:
-    """Hash buckets of each split.
+    """Hash buckets per split: a split gets its number of buckets divided by the sum of all.
 
     Attributes:
       stratify: whether every split gets the same share of each class, as far as groups allow.
@@ -50,24 +50,24 @@ class SplitShares:
 
     @property
     def buckets(self) -> dict[str, int]:
-        """By split."""
+        """Number of hash buckets by split."""
         return {"train": self.train, "eval": self.eval, "test": self.test}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """How a data folder's images, labels, groups and splits are found.
+    """How the images, labels, groups and splits of a data folder are found.
 
     Attributes:
-      manifest: its name in the folder.
-      columns: of the manifest.
-      splits: for rows without a split.
-      labels: the known classes; None: any.
+      manifest: name of the manifest in the folder.
+      columns: columns of the manifest.
+      splits: how rows without a split are divided.
+      labels: the classes to use; None: all.
       multi_label: whether an image can have any number of classes.
-      allow_links: whether what leads out of the folder is followed.
-      labelled: false for data that is not for training: labels are taken as far as they are there, class folders need not be,
-        what the data says of splits does not count, and all goes into one.
-      folds: of a cross-validation, instead of train, eval and test; None for these.
+      allow_links: whether links that lead out of the folder are followed.
+      labelled: false for data that is not for training. Then labels and class folders are optional, splits in the data are
+        ignored, and all images go into one split.
+      folds: number of folds of a cross-validation; None for the splits train, eval and test.
     """
 
     manifest: str
@@ -82,16 +82,16 @@ class SourceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestionSettings(SourceSettings):
-    """Of the component.
+    """Settings of the component ImageExampleGen.
 
     Attributes:
-      pages: as of `FileSettings`, and so `max_pixels`.
-      max_pixels: see there.
-      image: what the network sees.
-      duplicates: group: they count as one group and so share a split.
-      near_duplicates: bits of 64 in which perceptual hashes of near duplicates may differ.
-      max_rejected: share of unusable files that is still accepted.
-      code: anything whose change must make the component run again.
+      pages: see `FileSettings`.
+      max_pixels: see `FileSettings`.
+      image: the images that the network sees.
+      duplicates: with "group", duplicates count as one group and so are in one split.
+      near_duplicates: number of bits, of 64, in which the perceptual hashes of near duplicates may differ.
+      max_rejected: largest accepted share of unusable files.
+      code: any text; when it changes, the component runs again.
     """
 
     pages: Pages

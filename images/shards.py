@@ -1,4 +1,4 @@
-"""Shards: the parts of a data set that one worker reads and writes, and the files that they become."""
+"""Shards: parts of a data set, each read and written by one worker."""
 
 import os
 import pickle
@@ -10,18 +10,19 @@ from tfx.dsl.io import fileio
 from images.dataset import source
 from images.dataset.row import Row
 
-_SHARD_ROWS, _SHARD_BYTES = 8192, 2**27  # about, of one shard
+_SHARD_ROWS, _SHARD_BYTES = 8192, 2**27  # approximate limits of one shard
 
 
 def make_shards(rows: Iterable[source.Row], most: int = _SHARD_ROWS) -> list[list[source.Row]]:
-    """Cuts the data set into parts that one worker reads and writes, one after the other.
+    """Cuts the data set into shards.
 
     Args:
-      rows: in an order in which those of one span, and of one record file, follow each other.
-      most: rows of a shard.
+      rows: ordered so that the rows of one span follow each other, and those of one record file too.
+      most: largest number of rows in a shard.
 
     Returns:
-      Shards of up to `most` rows or about 128 MB, each of one span; a record file is in one shard, so that it is read once.
+      Shards of up to `most` rows or about 128 MB. All rows of a shard are of one span. A record file is never divided among
+      shards, so that it is read once.
     """
     shards: list[list[source.Row]] = []
     size = 0
@@ -38,18 +39,18 @@ def make_shards(rows: Iterable[source.Row], most: int = _SHARD_ROWS) -> list[lis
 
 
 def pack(rows: list[Row]) -> bytes:
-    """Rows as Beam is to carry them: between its steps it packs what they hand over several times, which bytes are spared."""
+    """Rows as compressed bytes, because Beam pickles anything else several times between its steps."""
     return zlib.compress(pickle.dumps(rows), level=1)
 
 
 def unpack(packed: bytes) -> list[Row]:
-    """The rows that `pack` was given."""
+    """The rows that `pack` has packed."""
     return pickle.loads(zlib.decompress(packed))
 
 
 def link_or_copy(old: str, new: str) -> None:
-    """Gives a file, which nobody changes, a second name."""
+    """Makes a file available under a second name; the file must not be changed later."""
     try:
         os.link(old, new)
-    except OSError:  # another file system, or none of this machine
+    except OSError:  # another file system, or not a local one
         fileio.copy(old, new, overwrite=True)

@@ -1,1 +1,1 @@
-"""Files on any file system, local, gs:// or s3://, each there as a whole or not at all."""
+"""Files on local disks, gs:// and s3://. Each file exists as a whole or not at all."""

@@ -1,7 +1,7 @@
-"""Whole files on file systems of any kind: written aside first, then renamed.
+"""Writes files on any file system as a whole: first under a temporary name, then renamed.
 
-Files are read and written by Beam's file systems and by TFX's, which are TensorFlow's. For s3:// the latter is `storage.s3`,
-which importing this module makes known.
+Files are read and written through Beam's file systems and through TFX's, which are TensorFlow's. TFX's file system for
+s3:// is `storage.s3`; importing this module registers it.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from storage.stores import open_to_write
 
 
 def remove_markers(folder: str) -> None:
-    """Deletes the empty objects named as folders, with a slash at the end, that TensorFlow leaves on gs://.
+    """Deletes folder markers: the empty objects with a name ending in a slash that TensorFlow leaves on gs://.
 
-    Others take them for files. Files and the folders that they are in stay.
+    Other programs take the markers for files. Real files are not deleted.
 
     Args:
-      folder: a URI; a local folder has none.
+      folder: a URI. Nothing is done unless it begins with gs://.
     """
     if not folder.startswith("gs://"):
         return
     from apache_beam.io.gcp.gcsio import GcsIO
 
     root = folder.rstrip("/") + "/"
-    # Not by the file system's delete(), to which a slash at the end means all that is below.
+    # The file system's own delete() would delete everything below a path that ends in a slash.
     store = GcsIO(pipeline_options=PipelineOptions([]))
     for path, size in list(store.list_files(root)):
         if size == 0 and path.endswith("/"):
@@ -36,11 +36,11 @@ def remove_markers(folder: str) -> None:
 
 
 def replace_file(path: str, write: Callable[[Any], Any]) -> None:
-    """Writes a file so that it is there as a whole or not at all.
+    """Writes a file so that it exists as a whole or not at all.
 
     Args:
-      path: local, or on one of Beam's file systems.
-      write: gets the open binary file.
+      path: a local path, or a URI of one of Beam's file systems.
+      write: is called with the open binary file.
     """
     with replaced(path, fileio) as unfinished, open_to_write(unfinished) as file:
         write(file)

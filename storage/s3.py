@@ -1,4 +1,4 @@
-"""TFX's file operations on s3://, which TensorFlow has no file system for: by Beam's client, and so by the package boto3."""
+"""TFX's file operations on s3://, for which TensorFlow has no file system. Uses Beam's client, and so the package boto3."""
 
 import fnmatch
 import io
@@ -15,15 +15,15 @@ from storage.stores import open_to_read, open_to_write, s3
 
 
 class S3Files(filesystem.Filesystem):
-    """Objects as files; folders are what names have in common, and need not be made."""
+    """Objects as files. A folder is a common prefix of object names and need not be created."""
 
     SUPPORTED_SCHEMES = ("s3://",)
 
     @staticmethod
     def open(name: str, mode: str = "r") -> Any:
-        """Opens for reading or writing; what is written is there when the file is closed."""
+        """Opens an object for reading or writing; a written object exists once the file is closed."""
         if "w" in mode:
-            return open_to_write(name) if "b" in mode else _Text(name)
+            return open_to_write(name) if "b" in mode else _TextWriter(name)
         if not s3().exists(name):
             raise filesystem.NotFoundError(f"{name}: no such object")
         file = open_to_read(name)
@@ -49,7 +49,7 @@ class S3Files(filesystem.Filesystem):
 
     @staticmethod
     def listdir(path: str) -> list[str]:
-        """The names in a folder; those of folders end in a slash, as TensorFlow has them on gs://."""
+        """The names in a folder, sorted. Names of folders end in a slash, as TensorFlow lists them on gs://."""
         folder = _folder(path)
         found = [name.removeprefix(folder) for name in _sizes(folder)]
         if not found:
@@ -80,7 +80,7 @@ class S3Files(filesystem.Filesystem):
 
     @staticmethod
     def stat(path: str) -> Any:
-        """As TensorFlow's: `length`, in bytes."""
+        """An object with the attribute `length`, in bytes, as TensorFlow's."""
         return SimpleNamespace(length=s3().size(path))
 
     @staticmethod
@@ -96,13 +96,13 @@ class S3Files(filesystem.Filesystem):
             yield here
 
 
-class _Text:
-    """Text to be written."""
+class _TextWriter:
+    """A text file open for writing, UTF-8."""
 
     def __init__(self, path: str) -> None:
         self._file = open_to_write(path)
 
-    def __enter__(self) -> "_Text":
+    def __enter__(self) -> "_TextWriter":
         return self
 
     def __exit__(self, *failure: Any) -> None:

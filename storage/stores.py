@@ -1,6 +1,7 @@
-"""Beam's file systems, and what they lack on s3://; loads neither TFX nor TensorFlow.
+"""Beam's file systems, and what they lack on s3://. Imports neither TFX nor TensorFlow.
 
-Beam makes a new client of boto3 for each file, which takes longer than to read one, and can't write an empty file to S3.
+On s3://, Beam creates a new boto3 client for each file, which takes longer than reading the file, and can't write an empty
+file.
 """
 
 import copy
@@ -19,15 +20,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from base.errors import UserError
 
-if FileSystems._pipeline_options is None:  # Beam's s3:// fails without any, and before the first pipeline there are none
+if FileSystems._pipeline_options is None:  # before the first pipeline there are no options, and Beam's s3:// fails without
     FileSystems.set_options(PipelineOptions([]))
 
 
 def file_system(uri: str) -> FileSystem:
-    """Beam's file system of a URI.
+    """Beam's file system for a URI or path.
 
     Raises:
-      UserError: there is none, or it lacks a package.
+      UserError: there is none for the scheme, or a package that it needs is not installed.
     """
     check_packages(uri)
     try:
@@ -38,10 +39,10 @@ def file_system(uri: str) -> FileSystem:
 
 
 def check_packages(uri: str) -> None:
-    """Makes sure that what a URI needs is installed.
+    """Checks that the package that a URI needs is installed.
 
     Raises:
-      UserError: it isn't.
+      UserError: it is not.
     """
     if uri.startswith("s3://") and importlib.util.find_spec("boto3") is None:
         raise UserError(
@@ -51,13 +52,13 @@ def check_packages(uri: str) -> None:
 
 
 def check_bucket(folder: str) -> None:
-    """Fails at once if there is no such bucket, to which TensorFlow would try to write for minutes.
+    """Fails at once if the bucket does not exist. TensorFlow would retry for minutes.
 
     Args:
-      folder: a URI; nothing is asked unless it is of gs:// or s3://.
+      folder: a URI; only gs:// and s3:// are checked.
 
     Raises:
-      UserError: a package is missing.
+      UserError: a package that the URI needs is not installed.
       OSError: the bucket can't be listed.
     """
     root = folder.rstrip("/") + "/"
@@ -68,12 +69,12 @@ def check_bucket(folder: str) -> None:
             _client(os.getpid()).client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         elif root.startswith("gs://"):
             next(iter(file_system(root)._list(root)), None)
-    except Exception as error:  # each has its own
+    except Exception as error:  # each client raises exceptions of its own
         raise OSError(str(error)) from error
 
 
 def open_to_read(path: str) -> BinaryIO:
-    """Opens a file as it is, compressed or not, local or on one of Beam's file systems."""
+    """Opens a file, local or on one of Beam's file systems, without decompressing it."""
     check_packages(path)
     if path.startswith("s3://"):
         return s3().open(path, "rb")
@@ -81,7 +82,7 @@ def open_to_read(path: str) -> BinaryIO:
 
 
 def open_to_write(path: str) -> BinaryIO:
-    """Opens a file to be written, local or on one of Beam's file systems; on a store it is there when it is closed."""
+    """Opens a file for writing, local or on one of Beam's file systems; an object exists once the file is closed."""
     check_packages(path)
     if path.startswith("s3://"):
         return _Upload(path)  # type: ignore[return-value]
@@ -89,8 +90,8 @@ def open_to_write(path: str) -> BinaryIO:
 
 
 def s3() -> s3io.S3IO:
-    """Beam's operations on S3, with the one connection of this process."""
-    return s3io.S3IO(client=copy.copy(_client(os.getpid())))  # a copy, for it holds what is being read
+    """Beam's operations on S3, with one connection for the whole process."""
+    return s3io.S3IO(client=copy.copy(_client(os.getpid())))  # a copy, because the client keeps the state of a read
 
 
 @functools.cache
@@ -99,7 +100,7 @@ def _client(process: int) -> Client:
 
 
 class _Upload:
-    """A file on the disk that becomes an object when it is closed; not if writing it has failed."""
+    """A local temporary file that is uploaded when it is closed, but not if an exception has ended its `with` block."""
 
     def __init__(self, path: str) -> None:
         self._place = s3io.parse_s3_path(path)
@@ -123,7 +124,7 @@ class _Upload:
                 self._file.flush()
                 try:
                     _client(os.getpid()).client.upload_file(self._file.name, *self._place)
-                except Exception as error:  # boto3 has its own
+                except Exception as error:  # boto3 raises exceptions of its own
                     raise OSError(str(error)) from error
 
     def fileno(self) -> int:

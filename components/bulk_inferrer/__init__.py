@@ -1,1 +1,1 @@
-"""BulkInferrer: what a model answers to images without labels, as tables."""
+"""BulkInferrer: writes tables of a model's answers to images, which need no labels."""

@@ -1,4 +1,4 @@
-"""ImageBulkInferrer: answers the images of ScoreExampleGen, if the model is good."""
+"""ImageBulkInferrer: answers the images of ScoreExampleGen if the model is blessed."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from models.packing import pack
 
 
 class ImageBulkInferrerSpec(ComponentSpec):
-    """The stock component's inputs and output; settings that it has no room for."""
+    """The inputs and output of TFX's BulkInferrer, and settings that it does not have."""
 
     PARAMETERS: ClassVar = {
         executor.SETTINGS_KEY: ExecutionParameter(type=str),
@@ -30,7 +30,7 @@ class ImageBulkInferrerSpec(ComponentSpec):
 
 
 class ImageBulkInferrer(base_beam_component.BaseBeamComponent):
-    """Takes the place of the stock component; see `executor` for what it puts out."""
+    """Replaces TFX's BulkInferrer; see `executor` for its output."""
 
     SPEC_CLASS = ImageBulkInferrerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
@@ -48,12 +48,12 @@ class ImageBulkInferrer(base_beam_component.BaseBeamComponent):
         """Creates the component.
 
         Args:
-          examples: raw ones.
-          model: as the Trainer puts it out.
-          model_blessing: nothing is answered if it is none.
-          infra_blessing: likewise, of the model's check.
-          settings: how they are answered.
-          code: anything whose change must make the component run again.
+          examples: raw examples.
+          model: the model of the Trainer.
+          model_blessing: the Evaluator's blessing; without it nothing is answered.
+          infra_blessing: the blessing of ModelCheck; if it is given but negative, nothing is answered.
+          settings: how the images are answered.
+          code: any text; when it changes, the component runs again.
         """
         super().__init__(
             spec=ImageBulkInferrerSpec(

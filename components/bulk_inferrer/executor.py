@@ -1,4 +1,4 @@
-"""Answers all examples with a blessed model, a file of examples at a time."""
+"""Answers all examples with a blessed model, one file of examples at a time."""
 
 import json
 import os
@@ -27,7 +27,7 @@ SUMMARY_FILE: Final = "summary.json"  # the fields of `scores.Counts`
 
 
 class _ScoreFile(beam.DoFn):
-    """(number, file of raw examples) to the tables of a shard."""
+    """Writes the tables of a shard for each element (number, file of raw examples); yields the number."""
 
     def __init__(self, model: str, tables: Tables, batch_size: int) -> None:
         self._folder = model
@@ -47,16 +47,16 @@ class _ScoreFile(beam.DoFn):
         for batch in read_records(file).batch(self._batch_size).prefetch(1):
             examples = self._decoder.DecodeBatch(batch.numpy())
             names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
-            columns = (examples.column(name).to_pylist() for name in names)  # a list a feature and example
+            columns = (examples.column(name).to_pylist() for name in names)  # a list of values per feature and example
             for path, group, labels, encoded in zip(*columns, strict=True):
                 yield Image(path[0].decode(), group[0].decode(), tuple(label.decode() for label in labels or []), encoded[0])
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """In the place of TFX's BulkInferrer, which fails on outputs that are text, keeps all images in memory, and copies them."""
+    """Replaces TFX's executor, which fails on outputs that are text, keeps all images in memory, and copies them."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
-        """Writes the tables of `scores.Tables`, and their counts; nothing if the model is not good."""
+        """Writes the tables of `scores.Tables` and their counts; nothing if the model is not blessed or failed its check."""
         self._log_startup(input_dict, output_dict, exec_properties)
         blessing = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_BLESSING_KEY])
         checks = input_dict.get(standard_component_specs.INFRA_BLESSING_KEY) or []

@@ -1,4 +1,4 @@
-"""An exported model's answers to image files, batch by batch; files that can't be decoded are set aside."""
+"""Answers image files with an exported model, in batches; files that can't be decoded are set aside."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ from images.loading import Decoder
 from models import features
 from models.image_settings import ImageSettings
 
-_BATCH_BYTES: Final = 2**26  # of the files of a batch, about
-_ANY_IMAGE: Final = ImageSettings(  # to see whether it decodes
+_BATCH_BYTES: Final = 2**26  # approximate limit of the files in a batch
+_ANY_IMAGE: Final = ImageSettings(  # to test whether a file can be decoded; the values do not matter
     height=8,
     width=8,
     channels=3,
@@ -35,9 +35,9 @@ class Image:
     """An image to be answered.
 
     Attributes:
-      path: as `row.Row.name` has it, with `#page` of a file of several.
-      group: images that share it get one answer together; the path where there are no groups.
-      labels: true ones, as far as the data has any.
+      path: as `row.Row.name`, with `#page` for a page of a multi-page file.
+      group: images of one group get one answer together; the path if there are no groups.
+      labels: the true labels, if the data has them.
       encoded: a PNG or JPEG file.
     """
 
@@ -49,11 +49,12 @@ class Image:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of some images.
+    """A model's answers to some images.
 
     Attributes:
-      images: those that could be decoded.
-      labels: of each the most probable; of multi-label data all from 0.5, as "cat|dog", or "".
+      images: the images that could be decoded.
+      labels: for each image the most probable class; for multi-label models all classes with a probability of at least 0.5, as
+        "cat|dog", or "".
       probabilities: float32 [images, classes], 0..1.
       rejected: the other images, with the reason.
     """
@@ -65,21 +66,22 @@ class Answers:
 
 
 def read_classes(folder: str) -> list[str]:
-    """The names of a SavedModel's classes, in the order of its probabilities; loads no model."""
+    """The names of a SavedModel's classes, in the order of its probabilities; does not load the model."""
     with fileio.open(os.path.join(folder, "assets", features.LABEL_VOCABULARY)) as file:
         return file.read().splitlines()
 
 
 def is_multi_label(folder: str) -> bool:
-    """Whether an image can have any number of the SavedModel's classes; loads no model."""
+    """Whether an image can have any number of the SavedModel's classes; does not load the model."""
     with fileio.open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         saved = saved_model_pb2.SavedModel.FromString(file.read())
     signatures = saved.meta_graphs[0].signature_def
-    return signatures["transform_labels"].outputs["label"].dtype == types_pb2.DT_FLOAT  # a float for each class, or a position
+    # A label is one float per class if the model is multi-label, else an integer position.
+    return signatures["transform_labels"].outputs["label"].dtype == types_pb2.DT_FLOAT
 
 
 class Model:
-    """A SavedModel as `models.export` writes it."""
+    """A SavedModel that was written by `models.export`."""
 
     def __init__(self, folder: str) -> None:
         self._loaded = tf.saved_model.load(folder)
@@ -87,14 +89,14 @@ class Model:
         self.classes = read_classes(folder)
 
     def answer(self, images: Iterable[Image], batch_size: int) -> Iterator[Answers]:
-        """Answers images, `batch_size` at a time, fewer where their files are large."""
+        """Answers images, `batch_size` at a time, or fewer if their files are large."""
         for batch in _batches(images, batch_size):
             try:
                 yield self._answer(batch, [])
             except tf.errors.OpError:
-                good, rejected = self._tell_apart(batch)
+                good, rejected = self._separate_rejected(batch)
                 if not rejected:
-                    raise  # no file's fault
+                    raise  # no file has caused it
                 yield self._answer(good, rejected)
 
     def _answer(self, images: list[Image], rejected: list[tuple[Image, str]]) -> Answers:
@@ -104,8 +106,8 @@ class Model:
         labels = [label.decode() for label in outputs["label"].numpy()]
         return Answers(images, labels, outputs["probabilities"].numpy(), rejected)
 
-    def _tell_apart(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
-        """The images that can be decoded, and the others with the reasons that ingestion gives."""
+    def _separate_rejected(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
+        """The images that can be decoded, and the others with the same reasons as in ingestion."""
         decoded = zip(images, self._decoder.decode([image.encoded for image in images]), strict=True)
         good, rejected = [], []
         for image, found in decoded:
@@ -115,7 +117,7 @@ class Model:
                 good.append(image)
         return good, rejected
 
-    @cached_property  # most data needs none
+    @cached_property  # built on demand, as most data has no files that can't be decoded
     def _decoder(self) -> Decoder:
         return Decoder(_ANY_IMAGE)
 

@@ -1,4 +1,4 @@
-"""Tables of answers: a Parquet file a shard, one of all groups, and the rejected files."""
+"""Tables of answers: one Parquet file per shard, one for all groups, and a table of the rejected files."""
 
 import csv
 import io
@@ -31,20 +31,20 @@ GROUPS_FILE: Final = "groups.parquet"
 _METADATA: Final = b"fpn"  # in the files' schema: {"classes": [name, ...], "multi_label": bool}
 _REJECTED: Final = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 Rejected = tuple[str, str, str]  # path, label, reason
-_ROWS: Final = 1024  # images that are kept in memory before they are written
-_GROUP_BYTES: Final = 2**27  # probabilities that groups are decided of at a time, about
+_ROWS: Final = 1024  # images that are collected in memory before they are written
+_GROUP_BYTES: Final = 2**27  # approximate size of the probabilities from which groups are answered at a time
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the tables hold.
+    """Numbers of rows in the tables.
 
     Attributes:
-      images: with an answer.
-      labels: answer -> images; of multi-label data each class by itself.
-      rejected: reason -> files.
-      groups: None where each has one image.
-      group_labels: answer -> groups.
+      images: number of images with an answer.
+      labels: answer -> number of images; for multi-label data each class is counted by itself.
+      rejected: reason -> number of files.
+      groups: number of groups; None if every group has one image.
+      group_labels: answer -> number of groups.
     """
 
     images: int
@@ -56,13 +56,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Tables:
-    """Where the answers of one model to one data set are.
+    """The tables with the answers of one model to one data set.
 
     Attributes:
-      folder: local, or on one of Beam's file systems.
-      classes: names, in the order of the probabilities.
+      folder: folder of the tables, local or on one of Beam's file systems.
+      classes: names of the classes, in the order of the probabilities.
       multi_label: whether an image can have any number of classes.
-      shards: how many parts there are.
+      shards: number of shards.
     """
 
     folder: str
@@ -71,16 +71,16 @@ class Tables:
     shards: int
 
     def path(self, shard: int) -> str:
-        """The file of a shard's answers."""
+        """Path of the file with a shard's answers."""
         return os.path.join(self.folder, SCORES_FOLDER, f"part-{shard:05d}-of-{self.shards:05d}.parquet")
 
     def write(self, shard: int, answers: Iterable[Answers], rejected: Iterable[Rejected] = ()) -> None:
-        """Writes a shard, whose file is there when all of it is.
+        """Writes a shard. Its file exists only when the shard is complete.
 
         Args:
-          shard: number, from 0.
-          answers: taken one after the other, so that no more than a thousand images or so are in memory.
-          rejected: files beside those of `answers`; looked at after these.
+          shard: number of the shard, from 0.
+          answers: read one by one, so that only about a thousand images are in memory.
+          rejected: rejected files in addition to those of `answers`; read after `answers`, which may add to it.
         """
         schema = self._schema(("path", pa.string()), ("group", pa.string()))
         path = self.path(shard)
@@ -94,7 +94,7 @@ class Tables:
                 tables: list[pa.Table] = []
                 for some in answers:
                     tables.append(self._to_table(some, schema))
-                    undecodable += [(image.path, _joined(image.labels), reason) for image, reason in some.rejected]
+                    undecodable += [(image.path, _join_labels(image.labels), reason) for image, reason in some.rejected]
                     if sum(table.num_rows for table in tables) >= _ROWS:
                         writer.write_table(pa.concat_tables(tables))
                         tables = []
@@ -105,19 +105,19 @@ class Tables:
             replace_file(self._rejected_path(shard), lambda file: parquet.write_table(table, file))
 
     def finish(self, rule: GroupRule) -> Counts:
-        """Decides groups, and lists the rejected files in one table.
+        """Writes the table of groups and the table of all rejected files, once all shards are written.
 
         Args:
-          rule: how a group is answered.
+          rule: how the answers to the images of a group are combined.
 
         Raises:
-          UserError: rule `share` names no class, or one that there is not.
+          UserError: rule `share` names no class, or a class that does not exist.
         """
         labels: Counter[str] = Counter()
         hashes = []
         for table in self._parts(["group", "label"]):
             labels.update(table["label"].to_pylist())
-            hashes.append(np.unique(_hashed(table["group"])))
+            hashes.append(np.unique(_hash_texts(table["group"])))
         count, images = len(np.unique(np.concatenate(hashes))), labels.total()
         return Counts(
             images,
@@ -133,21 +133,21 @@ class Tables:
         return pa.schema([*columns, *common, ("true_label", pa.string())], metadata={_METADATA: metadata})
 
     def _to_table(self, answers: Answers, schema: pa.Schema) -> pa.Table:
-        truths = (_joined(label for label in image.labels if label in self.classes) for image in answers.images)
+        truths = (_join_labels(label for label in image.labels if label in self.classes) for image in answers.images)
         return pa.table(
             [
                 [image.path for image in answers.images],
                 [image.group for image in answers.images],
                 answers.labels,
                 answers.probabilities.max(axis=1, initial=0),
-                _lists(answers.probabilities),
+                _to_lists(answers.probabilities),
                 [truth or None for truth in truths],
             ],
             schema=schema,
         )
 
     def _rejected_path(self, shard: int) -> str:
-        """Hidden, so that who reads the folder of scores as a whole does not see it."""
+        """Path of a shard's rejected files; hidden, so that programs that read the whole folder of scores skip it."""
         return os.path.join(self.folder, SCORES_FOLDER, f".rejected-{shard:05d}-of-{self.shards:05d}.parquet")
 
     def _parts(self, columns: list[str]) -> Iterator[pa.Table]:
@@ -182,7 +182,10 @@ class Tables:
         return dict(reasons.most_common())
 
     def _write_groups(self, rule: GroupRule, images: int) -> Counter[str]:
-        """A part of the groups at a time, so that memory is enough for any number of images; returns answer -> groups."""
+        """Writes the table of groups; returns answer -> number of groups.
+
+        A part of the groups is in memory at a time, so that any number of images is possible.
+        """
         parts = max(1, images * len(self.classes) * np.dtype(np.float32).itemsize // _GROUP_BYTES)
         schema = self._schema(("group", pa.string()), ("images", pa.int64()))
         labels: Counter[str] = Counter()
@@ -192,15 +195,15 @@ class Tables:
                 for number in range(parts):
                     tables = []
                     for table in self._parts(["group", "probabilities", "true_label"]):
-                        tables.append(table.filter(pa.array(_hashed(table["group"]) % parts == number)))
-                    table = self._decide(pa.concat_tables(tables), rule, schema)
+                        tables.append(table.filter(pa.array(_hash_texts(table["group"]) % parts == number)))
+                    table = self._answer_groups(pa.concat_tables(tables), rule, schema)
                     labels.update(table["label"].to_pylist())
                     writer.write_table(table)
 
         replace_file(os.path.join(self.folder, GROUPS_FILE), write)
         return labels
 
-    def _decide(self, images: pa.Table, rule: GroupRule, schema: pa.Schema) -> pa.Table:
+    def _answer_groups(self, images: pa.Table, rule: GroupRule, schema: pa.Schema) -> pa.Table:
         rows = images.select(["group", "true_label"]).to_pandas()
         has_truth = rows["true_label"].notna().groupby(rows["group"], sort=False).any()  # in the order of `combine`
         rows = rows.fillna({"true_label": ""}).rename(columns={"group": features.GROUP, "true_label": features.LABEL})
@@ -214,29 +217,29 @@ class Tables:
                 np.bincount(predictions.groups, minlength=len(names)),
                 self._names(predictions.answers(probabilities)),
                 probabilities.max(axis=1, initial=0).astype(np.float32),
-                _lists(probabilities.astype(np.float32)),
+                _to_lists(probabilities.astype(np.float32)),
                 [name if is_known else None for name, is_known in zip(self._names(truths), known, strict=True)],
             ],
             schema=schema,
         )
 
     def _names(self, answers: np.ndarray) -> list[str]:
-        """int64 [N], positions, or uint8 [N, classes], 0 or 1, as text, of several names in alphabetical order."""
+        """Answers as text, from positions, int64 [N], or from uint8 [N, classes], 0 or 1; names in alphabetical order."""
         if not self.multi_label:
             return [self.classes[position] for position in answers]
-        return [_joined(sorted(self.classes[position] for position in np.nonzero(row)[0])) for row in answers]
+        return [_join_labels(sorted(self.classes[position] for position in np.nonzero(row)[0])) for row in answers]
 
 
-def _joined(labels: Iterable[str]) -> str:
+def _join_labels(labels: Iterable[str]) -> str:
     return features.LABEL_SEPARATOR.join(labels)
 
 
-def _lists(values: np.ndarray) -> pa.ListArray:
-    """float32 [N, classes] as N lists."""
+def _to_lists(values: np.ndarray) -> pa.ListArray:
+    """Converts float32 [N, classes] to N lists."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
 
 
-def _hashed(column: pa.ChunkedArray) -> np.ndarray:
-    """uint64, the same for the same text on every machine."""
+def _hash_texts(column: pa.ChunkedArray) -> np.ndarray:
+    """Hashes of texts, uint64, equal on every machine."""
     return pd.util.hash_array(column.to_numpy().astype(object), categorize=False)

@@ -1,4 +1,4 @@
-"""What the BulkInferrer goes by: a record without defaults, which are the configuration's to have."""
+"""Settings of the BulkInferrer. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from evaluation.settings import GroupRule
 
 @dataclass(frozen=True, kw_only=True)
 class InferrerSettings:
-    """Of the component.
+    """Settings of the component BulkInferrer.
 
     Attributes:
-      batch_size: images a step.
-      groups: how groups are answered.
+      batch_size: images per step.
+      groups: how the answers to the images of a group are combined.
     """
 
     batch_size: int

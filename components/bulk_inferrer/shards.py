@@ -1,4 +1,4 @@
-"""Answers the images of a data set, as a Beam pipeline whose elements are shards."""
+"""Answers the images of a data set in a Beam pipeline whose elements are shards."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,7 +13,7 @@ from images.shards import pack, unpack
 
 
 class _ScoreShard(beam.DoFn):
-    """(number, packed rows) to the tables of a shard."""
+    """Writes the tables of a shard for each element (number, packed rows); yields the number."""
 
     def __init__(self, data: str, settings: FileSettings, model: str, tables: Tables, batch_size: int) -> None:
         self._data = data
@@ -28,11 +28,11 @@ class _ScoreShard(beam.DoFn):
     def process(self, element: tuple[int, bytes]) -> Iterator[int]:
         number, rows = element
         rejected: list[Rejected] = []
-        images = self._checked(unpack(rows), rejected)
+        images = self._read_images(unpack(rows), rejected)
         self._tables.write(number, self._model.answer(images, self._batch_size), rejected)
         yield number
 
-    def _checked(self, rows: list[Row], rejected: list[Rejected]) -> Iterator[Image]:
+    def _read_images(self, rows: list[Row], rejected: list[Rejected]) -> Iterator[Image]:
         for row, found, image in read_checked(self._data, rows, self._settings):
             if image is None:
                 rejected.append((found.path, found.label, found.reason))
@@ -49,16 +49,16 @@ def score_shards(
     tables: Tables,
     batch_size: int,
 ) -> None:
-    """Adds the shards to a pipeline.
+    """Adds the steps to a pipeline that answer all shards.
 
     Args:
-      pipeline: not run here.
-      shards: their numbers and rows.
+      pipeline: a pipeline, which is not run here.
+      shards: number and rows of each shard.
       data: the data folder.
-      settings: as for `decoding.normalise`.
+      settings: as in `decoding.normalise`.
       model: folder of the SavedModel.
-      tables: where the answers go.
-      batch_size: images a step.
+      tables: the tables for the answers.
+      batch_size: images per step.
     """
     _ = (
         pipeline

@@ -1,1 +1,1 @@
-"""What a run asks of the ones before it: the last blessed model, and the previous statistics."""
+"""What a run needs from earlier runs: the last blessed model and the previous statistics."""

@@ -1,28 +1,33 @@
-"""The last blessed model other than the candidate itself, and the statistics of the data before this."""
+"""Resolvers of the last blessed model other than the candidate, and of the statistics of the previous data."""
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.common import resolver
 
-_MODEL_ID = "current_model_id"  # properties that Evaluator and ModelCheck leave on a blessing
+_MODEL_ID = "current_model_id"  # properties that Evaluator and ModelCheck set on a blessing
 _BLESSED = "blessed"
-_RUN = "pipeline_run"  # type of the context that TFX makes for each run
+_RUN = "pipeline_run"  # type of the context that TFX creates for each run
 
 
 class LastBlessedBaseline(resolver.ResolverStrategy):
-    """Resolves `model` to the last blessed model that is not the candidate and did not fail its check, if it had one.
+    """Resolves `model` to the last blessed model that is not the candidate and has not failed its model check.
 
-    The stock LatestBlessedModelStrategy would offer a blessed candidate as its own baseline on the next run: a comparison
-    that says nothing, and a changed input that keeps the Evaluator out of the cache.
+    TFX's LatestBlessedModelStrategy would give a blessed candidate as its own baseline on the next run. That comparison would
+    be useless, and the changed input would prevent the Evaluator from using the cache.
     """
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Args: `model`, `model_blessing` and `infra_blessing`, all there are; `candidate`, that this run has trained."""
+        """Resolves the inputs.
+
+        Args:
+          store: not used.
+          input_dict: all artifacts of `model`, `model_blessing` and `infra_blessing`; `candidate`, the model of this run.
+        """
         del store
-        checked = {  # the last check of a model counts
+        checked = {  # if a model was checked several times, the last check counts
             blessing.get_int_custom_property(_MODEL_ID): blessing.get_int_custom_property(_BLESSED)
             for blessing in sorted(input_dict["infra_blessing"], key=lambda blessing: blessing.id)
         }
@@ -42,23 +47,28 @@ class LastBlessedBaseline(resolver.ResolverStrategy):
 
 
 class PreviousStatistics(resolver.ResolverStrategy):
-    """Resolves `previous` to the statistics of the last run that went on to Transform, if they are not this run's own.
+    """Resolves `previous` to the statistics of the last run that reached Transform, if they differ from those of this run.
 
-    A run that ended at anomalies is no measure for the mended data of the next one, nor is a mere look at the data. This
-    run's own statistics are left out, for the last run has had them too where nothing has changed, and comparing data
-    with itself says nothing and keeps the validator out of the cache.
+    Runs that stopped at anomalies, or that only examined the data, are ignored: the next data should not be compared with
+    theirs. If the data has not changed, the last run has the same statistics as this run. These are left out, because
+    comparing data with itself is useless and the changed input would prevent the validator from using the cache.
     """
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Args: `previous`, all statistics there are; `current`, those of this run; `transformed`, all transform graphs."""
-        went_on = _put_out(store, input_dict["transformed"], "transform_graph")
+        """Resolves the inputs.
+
+        Args:
+          store: the metadata store.
+          input_dict: `previous`, all statistics; `current`, those of this run; `transformed`, all transform graphs.
+        """
+        reached_transform = _outputs_by_run(store, input_dict["transformed"], "transform_graph")
         current = {statistics.id for statistics in input_dict["current"]}
         earlier = {
             run: statistics
-            for run, statistics in _put_out(store, input_dict["previous"], "statistics").items()
-            if run in went_on and statistics.id not in current
+            for run, statistics in _outputs_by_run(store, input_dict["previous"], "statistics").items()
+            if run in reached_transform and statistics.id not in current
         }
         return {
             "previous": [earlier[max(earlier)]] if earlier else [],
@@ -67,10 +77,10 @@ class PreviousStatistics(resolver.ResolverStrategy):
         }
 
 
-def _put_out(store: mlmd.MetadataStore, artifacts: list[types.Artifact], key: str) -> dict[int, types.Artifact]:
-    """Which of the artifacts a component has put out under this key in each run, new or from the cache, by the run's id.
+def _outputs_by_run(store: mlmd.MetadataStore, artifacts: list[types.Artifact], key: str) -> dict[int, types.Artifact]:
+    """For each run, by the id of its context, the artifact that a component has output under the key, new or from the cache.
 
-    Ids rise with time. A resolver's results count as its outputs, too, and are told apart by their keys.
+    Ids grow with time. The store also records the results of resolvers as outputs, but under other keys.
     """
     by_id = {artifact.id: artifact for artifact in artifacts}
     return {

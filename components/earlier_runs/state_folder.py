@@ -1,6 +1,7 @@
-"""What a run is compared with where no metadata store tells of earlier runs: a folder that outlives them.
+"""The state folder, which replaces the metadata store where no store keeps the artifacts of earlier runs.
 
-It holds `statistics/DIGEST/`, those of the last two data sets, `statistics/order.json`, and `pushed/VERSION/`.
+It has `statistics/DIGEST/` with the statistics of each of the last two data sets, `statistics/order.json`, and
+`pushed/VERSION/`.
 """
 
 import functools
@@ -18,55 +19,55 @@ from components.pusher.versions import version_folders
 from storage.files import replace_file
 
 _ORDER: Final = "order.json"  # [{"digest", "splits"}], oldest first
-_KEPT: Final = 2  # data sets: this run's own, and the one before
+_MAX_KEPT: Final = 2  # data sets: that of this run and the previous one
 
 
 def pushed_folder(state: str) -> str:
-    """Where blessed models are pushed to."""
+    """The folder to which blessed models are pushed."""
     return os.path.join(state, "pushed")
 
 
 def previous_statistics(state: str, current: Artifact) -> Artifact | None:
-    """The statistics that were kept last and are not this run's own; None if there are none.
+    """The statistics that were kept last and differ from those of this run; None if there are none.
 
     Args:
-      state: the folder.
-      current: this run's, of type ExampleStatistics.
+      state: the state folder.
+      current: the statistics of this run, of type ExampleStatistics.
     """
     own = _digest([(path, _read(os.path.join(current.uri, path))) for path in _files(current.uri)])
     for entry in reversed(_read_order(state)):
         if entry["digest"] != own:
             found = standard_artifacts.ExampleStatistics()
-            found.uri, found.split_names = os.path.join(_statistics(state), entry["digest"]), entry["splits"]
+            found.uri, found.split_names = os.path.join(_statistics_folder(state), entry["digest"]), entry["splits"]
             return found
     return None
 
 
 def keep_statistics(state: str, current: Artifact) -> None:
-    """Copies this run's statistics into the folder, as the last ones.
+    """Copies the statistics of this run into the state folder, as the last ones, and deletes all but the last two.
 
     Args:
-      state: the folder.
-      current: of type ExampleStatistics.
+      state: the state folder.
+      current: the statistics of this run, of type ExampleStatistics.
     """
     content = [(path, _read(os.path.join(current.uri, path))) for path in _files(current.uri)]
-    digest, folder = _digest(content), _statistics(state)
+    digest, folder = _digest(content), _statistics_folder(state)
     for path, data in content:
         copy = os.path.join(folder, digest, path)
         fileio.makedirs(os.path.dirname(copy))
         replace_file(copy, functools.partial(_write, data))
     order = [entry for entry in _read_order(state) if entry["digest"] != digest]
     order.append({"digest": digest, "splits": current.split_names})
-    replace_file(os.path.join(folder, _ORDER), functools.partial(_write, json.dumps(order[-_KEPT:]).encode()))
-    for entry in order[:-_KEPT]:
+    replace_file(os.path.join(folder, _ORDER), functools.partial(_write, json.dumps(order[-_MAX_KEPT:]).encode()))
+    for entry in order[:-_MAX_KEPT]:
         io_utils.delete_dir(os.path.join(folder, entry["digest"]))
 
 
 def last_pushed(state: str, candidate: str) -> str | None:
-    """The SavedModel that was pushed last and is not the candidate itself; None if there is none.
+    """The folder of the SavedModel that was pushed last and is not the candidate; None if there is none.
 
     Args:
-      state: the folder.
+      state: the state folder.
       candidate: folder of a SavedModel.
     """
     own = _graph_digest(candidate)
@@ -75,36 +76,36 @@ def last_pushed(state: str, candidate: str) -> str | None:
 
 
 def last_digest(state: str) -> str:
-    """Digest of the statistics that were kept last, "none" if there are none: a part of a cache's key.
+    """Digest of the statistics that were kept last, or "none"; it is a part of a cache key.
 
     Args:
-      state: the folder.
+      state: the state folder.
     """
     order = _read_order(state)
     return order[-1]["digest"] if order else "none"
 
 
-def _statistics(state: str) -> str:
+def _statistics_folder(state: str) -> str:
     return os.path.join(state, "statistics")
 
 
 def _graph_digest(folder: str) -> str:
     """Digest of a SavedModel's graph and of its index, which has checksums of all weights.
 
-    Unlike the digest of a pushed version, of all files, it does not read the weights, and takes a copy with other assets for
-    the same model.
+    The digest of a pushed version covers all files instead. This one does not read the weights, and is the same for a copy of
+    the model with other assets.
     """
     paths = ["saved_model.pb", os.path.join("variables", "variables.index")]
     return _digest([(path, _read(os.path.join(folder, path))) for path in paths])
 
 
 def _read_order(state: str) -> list[dict[str, Any]]:
-    path = os.path.join(_statistics(state), _ORDER)
+    path = os.path.join(_statistics_folder(state), _ORDER)
     return json.load(io.BytesIO(_read(path))) if fileio.exists(path) else []
 
 
 def _files(folder: str) -> list[str]:
-    """Paths of statistics, relative to the artifact's folder."""
+    """Paths of all statistics files, relative to the artifact's folder."""
     splits = sorted(name.rstrip("/") for name in fileio.listdir(folder) if name.startswith("Split-"))
     return [os.path.join(split, name) for split in splits for name in sorted(fileio.listdir(os.path.join(folder, split)))]
 

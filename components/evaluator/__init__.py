@@ -1,1 +1,1 @@
-"""Evaluator: predicts the test split once, measures slice by slice with TensorFlow Model Analysis, and judges."""
+"""Evaluator: predicts the test split once, measures each slice with TensorFlow Model Analysis (TFMA), and judges the model."""

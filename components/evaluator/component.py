@@ -1,4 +1,4 @@
-"""ImageEvaluator: measures a model on the test split, slice by slice, and blesses it if it meets its thresholds."""
+"""ImageEvaluator: measures a model on slices of the test split and blesses it if it passes its thresholds."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from models.packing import pack
 
 
 class ImageEvaluatorSpec(ComponentSpec):
-    """The stock component's inputs and outputs; the settings hold what its configuration has no room for."""
+    """The inputs and outputs of TFX's Evaluator; `settings` has what its configuration can't hold."""
 
     PARAMETERS: ClassVar = {
         standard_component_specs.EVAL_CONFIG_KEY: ExecutionParameter(type=str),
@@ -34,7 +34,7 @@ class ImageEvaluatorSpec(ComponentSpec):
 
 
 class ImageEvaluator(base_beam_component.BaseBeamComponent):
-    """Takes the place of the stock component; see `executor` for what it puts out."""
+    """Replaces TFX's Evaluator; see `executor` for its outputs."""
 
     SPEC_CLASS = ImageEvaluatorSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
@@ -53,13 +53,13 @@ class ImageEvaluator(base_beam_component.BaseBeamComponent):
         """Creates the component.
 
         Args:
-          examples: raw ones.
+          examples: raw examples.
           model: the candidate.
-          baseline_model: the last blessed one, or an empty channel; None to look in `state`, if that is given.
+          baseline_model: the last blessed model, or an empty channel; None to use the one in `state`, if that is given.
           eval_config: metrics and slices for TFMA.
-          settings: what else is measured, and by what the model is judged.
-          code: anything whose change must make the component run again.
-          state: folder that has the last pushed model where there is no channel of it.
+          settings: what else is measured, and how the model is judged.
+          code: any text; when it changes, the component runs again.
+          state: folder with the last pushed model, if there is no channel for it.
         """
         super().__init__(
             spec=ImageEvaluatorSpec(

@@ -1,4 +1,4 @@
-"""Predicts, measures with TFMA, adds intervals, groups, comparison and shortcuts, and judges."""
+"""Predicts, measures with TFMA, adds intervals, groups, the comparison and shortcuts, and judges the model."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from components.earlier_runs.state_folder import last_pushed
 from components.evaluator.predict import predict, take_parts
-from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, extracts_of
+from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, make_extracts
 from components.examples import split_files
 from evaluation import intervals, metrics
 from evaluation.flips import flips
@@ -33,11 +33,11 @@ from models.packing import unpack
 
 SETTINGS_KEY: Final = "settings"
 STATE_KEY: Final = "state"
-_ROWS: Final = 2**16  # images that TFMA takes at a time
+_ROWS: Final = 2**16  # images that TFMA gets at a time
 
 
 class _Extract(beam.DoFn):
-    """A range of images to extracts of all slices."""
+    """From the start of a range of images to the extracts of all slices."""
 
     def __init__(self, folder: str, settings: EvaluatorSettings) -> None:
         self._folder = folder
@@ -48,14 +48,14 @@ class _Extract(beam.DoFn):
         self._slices = slice_images(self._predictions.rows, self._settings.slices, self._settings.buckets)
 
     def process(self, element: int) -> Any:
-        yield from extracts_of(self._predictions, self._slices, element, element + _ROWS)
+        yield from make_extracts(self._predictions, self._slices, element, element + _ROWS)
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """In the place of TFX's Evaluator, which keeps no predictions and takes an image at a time."""
+    """Replaces TFX's executor, which does not keep predictions and processes one image at a time."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
-        """Writes TFMA's results, the predictions and their evaluation; and whether the model is blessed, if it is judged."""
+        """Writes TFMA's results, the predictions and their evaluation; if the model is judged, also the blessing."""
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = unpack(EvaluatorSettings, exec_properties[SETTINGS_KEY])
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
@@ -95,12 +95,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 def evaluate(
     predictions: Predictions, values: dict[tuple[SliceKey, str, str], float], settings: EvaluatorSettings
 ) -> Evaluation:
-    """All figures of an evaluation.
+    """Computes all results of an evaluation.
 
     Args:
-      predictions: of the test split.
-      values: (slice, CANDIDATE or BASELINE, name of the metric) -> value, as TFMA has computed them.
-      settings: of the component.
+      predictions: the answers to the test split.
+      values: (slice, CANDIDATE or BASELINE, name of the metric) -> value, as computed by TFMA.
+      settings: settings of the component.
     """
     method, names = settings.confidence_intervals, settings.metrics
     keys = slice_images(predictions.rows, settings.slices, settings.buckets)
@@ -156,7 +156,7 @@ def _measure(
 
 
 def _read_values(folder: str) -> dict[tuple[SliceKey, str, str], float]:
-    """(slice, model, metric) -> value, of what TFMA has written."""
+    """Reads the metrics that TFMA has written: (slice, model, metric) -> value."""
     values = {}
     for record in tfma.load_metrics(folder):
         key = tuple(
@@ -173,7 +173,7 @@ def _text(value: Any) -> str:
 
 
 def _write_blessing(blessing: Any, blessed: bool, model: Any, baseline: Any, exec_properties: dict[str, Any]) -> None:
-    """As TFX's Evaluator does, for the Pusher and for those who look for the last blessed model."""
+    """Writes the same file and properties as TFX's Evaluator, for the Pusher and `LastBlessedBaseline`."""
     blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
     if baseline:

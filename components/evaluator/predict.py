@@ -1,4 +1,4 @@
-"""The models' answers to the test split, as a Beam pipeline whose elements are files of examples."""
+"""Predicts the test split with one or two models, in a Beam pipeline whose elements are files of examples."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from evaluation.predictions import Predictions
 from models import features
 from models.records import read_records
 
-_NOT_KEPT = (features.ENCODED, features.PIXELS)
+_DROPPED_FEATURES = (features.ENCODED, features.PIXELS)
 
 
 class _Model:
-    """An exported model, which need not have been trained on the same classes."""
+    """An exported model. The baseline may have been trained on other classes than the candidate."""
 
     def __init__(self, folder: str) -> None:
         self._loaded = tf.saved_model.load(folder)
@@ -28,12 +28,12 @@ class _Model:
             self.classes = file.read().splitlines()
 
     def predict(self, examples: tf.Tensor) -> np.ndarray:
-        """String [N], serialised raw examples, to float32 [N, classes]."""
+        """Probabilities, float32 [N, classes], for serialised raw examples, string [N]."""
         return self._loaded.signatures["predict_examples"](examples=examples)["probabilities"].numpy()
 
 
 class _PredictFile(beam.DoFn):
-    """(number, file of raw examples) to a part of the predictions."""
+    """Writes a part of the predictions for each element (number, file of raw examples); yields the part's folder."""
 
     def __init__(self, models: Sequence[str], folder: str, batch_size: int, multi_label: bool) -> None:
         self._folders = models
@@ -52,26 +52,26 @@ class _PredictFile(beam.DoFn):
         for batch in read_records(file).batch(self._batch_size).prefetch(1):
             for model, found in zip(self._models, answers, strict=True):
                 found.append(model.predict(batch))
-            rows.append(_scalars(self._decoder.DecodeBatch(batch.numpy())))
+            rows.append(_scalar_features(self._decoder.DecodeBatch(batch.numpy())))
         classes = self._models[0].classes
         if rows:
             candidate, *rest = (np.concatenate(found) for found in answers)
-            images = _complete(pd.concat(rows, ignore_index=True), file)
+            images = _add_groups(pd.concat(rows, ignore_index=True), file)
         else:  # an ExampleGen other than ImageExampleGen may leave an empty file
             candidate, *rest = (np.zeros((0, len(model.classes)), np.float32) for model in self._models)
             images = pd.DataFrame()
         baseline = _align(rest[0], self._models[1].classes, classes) if rest else None
-        part = _part(self._folder, number)
+        part = _part_folder(self._folder, number)
         fileio.makedirs(part)
         Predictions(images, classes, self._multi_label, candidate, baseline).write(part)
         yield part
 
 
-def _scalars(batch: pa.RecordBatch) -> pd.DataFrame:
-    """One value a feature and image; the labels as one text."""
+def _scalar_features(batch: pa.RecordBatch) -> pd.DataFrame:
+    """A table with one row per image and one column per feature that has one value; several labels become one text."""
     columns = {}
     for name in batch.schema.names:
-        if name in _NOT_KEPT:
+        if name in _DROPPED_FEATURES:
             continue
         values = batch.column(name)
         if name == features.LABEL:
@@ -80,16 +80,16 @@ def _scalars(batch: pa.RecordBatch) -> pd.DataFrame:
         else:
             flat = values.flatten().to_pandas()
             if len(flat) != batch.num_rows:
-                continue  # no raw feature of `models.features`
+                continue  # not a raw feature of `models.features`
             columns[name] = flat.str.decode("utf-8") if flat.dtype == object else flat
     return pd.DataFrame(columns)
 
 
-def _complete(images: pd.DataFrame, file: str) -> pd.DataFrame:
-    """The same rows; where the examples have no groups, each image is a group of its own.
+def _add_groups(images: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Adds the column of groups if there is none; then each image is a group of its own.
 
     Raises:
-      UserError: the images have no names or labels, as those of an ExampleGen other than ImageExampleGen may.
+      UserError: the images have no names or labels. That can happen with an ExampleGen other than ImageExampleGen.
     """
     for name in (features.FILENAME, features.LABEL):
         if name not in images:
@@ -98,7 +98,7 @@ def _complete(images: pd.DataFrame, file: str) -> pd.DataFrame:
 
 
 def _align(probabilities: np.ndarray, known: list[str], wanted: list[str]) -> np.ndarray:
-    """Columns of other classes in the wanted order; a class that a model does not know has probability 0."""
+    """Reorders the columns from the classes `known` to the classes `wanted`; a class that is not known gets probability 0."""
     aligned = np.zeros((len(probabilities), len(wanted)), np.float32)
     for column, name in enumerate(wanted):
         if name in known:
@@ -106,21 +106,21 @@ def _align(probabilities: np.ndarray, known: list[str], wanted: list[str]) -> np
     return aligned
 
 
-def _part(folder: str, number: int) -> str:
+def _part_folder(folder: str, number: int) -> str:
     return os.path.join(folder, f".part-{number:05d}")
 
 
 def predict(
     pipeline: beam.Pipeline, files: Sequence[str], models: Sequence[str], folder: str, batch_size: int, multi_label: bool
 ) -> None:
-    """Adds the prediction of all files to a pipeline, a part for each in `folder`.
+    """Adds the steps to a pipeline that predict all files and write one part per file to `folder`.
 
     Args:
-      pipeline: not run here.
+      pipeline: a pipeline, which is not run here.
       files: TFRecord files of raw examples.
       models: folders of the SavedModels: the candidate's, and the baseline's if there is one.
-      folder: where the parts go, for `take_parts`.
-      batch_size: images a step.
+      folder: folder of the parts, for `take_parts`.
+      batch_size: images per step.
       multi_label: whether an image can have any number of classes.
     """
     _ = (
@@ -132,8 +132,8 @@ def predict(
 
 
 def take_parts(folder: str, files: int) -> Predictions:
-    """All parts as one, in the order of the files; they are removed."""
-    parts = [Predictions.read(_part(folder, number)) for number in range(files)]
+    """Reads all parts as one, in the order of the files, and deletes them; `files` is the number of files."""
+    parts = [Predictions.read(_part_folder(folder, number)) for number in range(files)]
     baselines = [part.baseline for part in parts if part.baseline is not None]
     predictions = Predictions(
         pd.concat([part.rows for part in parts], ignore_index=True),
@@ -143,5 +143,5 @@ def take_parts(folder: str, files: int) -> Predictions:
         np.concatenate(baselines) if baselines else None,
     )
     for number in range(files):
-        fileio.rmtree(_part(folder, number))
+        fileio.rmtree(_part_folder(folder, number))
     return predictions

@@ -1,7 +1,7 @@
-"""The metrics of `metrics.METRICS` as TFMA computes and writes them, and a batch-wise way into TFMA's evaluator.
+"""The metrics of `metrics.METRICS` as a metric of TFMA that processes images in batches.
 
-TFMA's own metrics take one image at a time, and Beam one element a slice and image, which is about a millisecond for each;
-here an element is all images of a slice in a part of the test split.
+TFMA's own metrics process one image at a time, and Beam has one element per slice and image, each of which takes about a
+millisecond. Here an element holds all images of a slice in a part of the test split.
 """
 
 import math
@@ -20,15 +20,15 @@ from evaluation.predictions import Predictions
 from evaluation.results import SliceKey
 
 EXAMPLE_COUNT: Final = "example_count"
-CONFUSION_MATRIX: Final = "confusion_matrix"  # a plot
-CANDIDATE: Final = "candidate"  # TFMA's names of two models that are compared
+CONFUSION_MATRIX: Final = "confusion_matrix"  # name of a plot
+CANDIDATE: Final = "candidate"  # TFMA's names of the two models in a comparison
 BASELINE: Final = "baseline"
 
 _Accumulator = list[tuple[np.ndarray, np.ndarray]]  # labels and probabilities
 
 
 class Classification(metric_types.Metric):
-    """All metrics of a slice, computed together and named as in `metrics.METRICS`, and the number of its images."""
+    """All metrics of a slice, computed together and by_model as in `metrics.METRICS`, and the number of images."""
 
     def __init__(self, names: list[str], multi_label: bool, name: str = "classification") -> None:
         super().__init__(metric_util.merge_per_key_computations(_computations), names=names, multi_label=multi_label, name=name)
@@ -46,7 +46,7 @@ def _computations(
 
 
 class _Combiner(beam.CombineFn):
-    """Collects labels and probabilities: 4 bytes an image and class."""
+    """Collects labels and probabilities, which take 4 bytes per image and class."""
 
     def __init__(self, names: list[str], multi_label: bool, model_name: str) -> None:
         self._names = names
@@ -57,10 +57,12 @@ class _Combiner(beam.CombineFn):
         return []
 
     def add_input(self, accumulator: _Accumulator, element: dict[str, Any]) -> _Accumulator:
-        accumulator.append((self._of_model(element[constants.LABELS_KEY]), self._of_model(element[constants.PREDICTIONS_KEY])))
+        accumulator.append(
+            (self._select_model(element[constants.LABELS_KEY]), self._select_model(element[constants.PREDICTIONS_KEY]))
+        )
         return accumulator
 
-    def _of_model(self, values: Any) -> np.ndarray:
+    def _select_model(self, values: Any) -> np.ndarray:
         return values[self._model_name] if isinstance(values, dict) else values
 
     def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
@@ -91,13 +93,13 @@ def _confusion_matrix(
     return plot
 
 
-def extracts_of(
+def make_extracts(
     predictions: Predictions, slices: dict[SliceKey, np.ndarray], start: int, stop: int
 ) -> Iterator[dict[str, Any]]:
-    """What TFMA's evaluator takes: for each slice its images among those from `start` to below `stop`."""
+    """The extracts for TFMA's evaluator: for each slice its images from `start` to below `stop`."""
     labels = predictions.labels
 
-    def named(candidate: np.ndarray, baseline: np.ndarray | None) -> Any:
+    def by_model(candidate: np.ndarray, baseline: np.ndarray | None) -> Any:
         return candidate if baseline is None else {CANDIDATE: candidate, BASELINE: baseline}
 
     for key, images in slices.items():
@@ -105,13 +107,13 @@ def extracts_of(
         if len(part):
             of_baseline = None if predictions.baseline is None else predictions.baseline[part]
             yield {
-                constants.INPUT_KEY: b"",  # else TFMA warns that it can't count its bytes
+                constants.INPUT_KEY: b"",  # without it TFMA warns that it can't count the bytes
                 constants.SLICE_KEY_TYPES_KEY: [key],
-                constants.LABELS_KEY: named(labels[part], None if of_baseline is None else labels[part]),
-                constants.PREDICTIONS_KEY: named(predictions.probabilities[part], of_baseline),
+                constants.LABELS_KEY: by_model(labels[part], None if of_baseline is None else labels[part]),
+                constants.PREDICTIONS_KEY: by_model(predictions.probabilities[part], of_baseline),
                 constants.EXAMPLE_WEIGHTS_KEY: None,
             }
 
 
-# In the place of all of TFMA's extractors, under the name of the last: what they would find out is in the extracts.
+# Replaces all of TFMA's extractors, under the name of the last one: the extracts have everything already.
 EXTRACTORS: Final = [extractor.Extractor("ExtractSliceKeys", beam.Map(lambda extracts: extracts))]

@@ -1,1 +1,1 @@
-"""Checks statistics against the schema, the previous run and the train split."""
+"""ExampleValidator: checks statistics against the schema, the previous run and the train split."""

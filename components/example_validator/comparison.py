@@ -1,4 +1,7 @@
-"""Thresholds on the distance between two distributions, put into a schema, and what TensorFlow Data Validation says of them."""
+"""Adds thresholds on distances between distributions to a schema, and rewords the anomalies that TFDV then reports.
+
+TFDV is TensorFlow Data Validation.
+"""
 
 from typing import Final
 
@@ -6,7 +9,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 
 from models import features
 
-FEWEST_IMAGES: Final = 30  # in fewer, chance alone moves a distribution by as much as what is looked for
+FEWEST_IMAGES: Final = 30  # with fewer images, chance alone changes a distribution by as much as a real drift
 _MEASUREMENT: Final = anomalies_pb2.DriftSkewInfo.Measurement
 MEASURES: Final = {
     _MEASUREMENT.JENSEN_SHANNON_DIVERGENCE: "Jensen-Shannon divergence",
@@ -23,7 +26,7 @@ _COMPARATORS: Final = {
 
 
 def images(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:
-    """Number of examples that the statistics are of."""
+    """Number of examples in the statistics."""
     return statistics.datasets[0].num_examples
 
 
@@ -34,20 +37,21 @@ def with_thresholds(
     statistics: statistics_pb2.DatasetFeatureStatisticsList,
     control: statistics_pb2.DatasetFeatureStatisticsList | None,
 ) -> schema_pb2.Schema:
-    """A copy of the schema in which what describes an image must not differ too much between the two.
+    """A copy of the schema with thresholds on the distance between two sets of statistics.
 
-    Compared are the numbers that ingestion measures (`image/...`), by the Jensen-Shannon divergence (base 2: 0 the same, 1
-    nothing in common; Lin 1991, 10.1109/18.61115) of their quantile histograms, and the label and the file format by the
-    L-infinity distance: the largest difference of a value's share. Quantiles, because in TFDV's standard histogram, of buckets
-    of equal width, a single large value lets all others fall into one bucket, and equal distributions seem to differ.
+    The numbers that ingestion measures (`image/...`) are compared by the Jensen-Shannon divergence of their quantile histograms
+    (base 2: 0 for equal distributions, 1 for distributions without overlap; Lin 1991, 10.1109/18.61115). The label and the file
+    format are compared by the L-infinity distance, which is the largest difference of the share of a value. Quantiles are used
+    because TFDV's standard histogram has buckets of equal width: a single large value puts all other values into one bucket,
+    and equal distributions seem to differ.
 
     Args:
-      schema: features that have such a comparator already, be it an empty one, keep it.
+      schema: a feature that has the comparator already, even an empty one, keeps it.
       comparator: drift_comparator or skew_comparator.
-      threshold: of the distance; None to add none.
-      statistics: what is judged.
-      control: what it is compared with. Of fewer than `FEWEST_IMAGES` images in either nothing is asked, nor of features that
-        are not in both.
+      threshold: largest accepted distance; None to add no thresholds.
+      statistics: the statistics to judge.
+      control: the statistics to compare with. No threshold is added if either has fewer than `FEWEST_IMAGES` images, or for
+        features that are not in both.
     """
     changed = schema_pb2.Schema()
     changed.CopyFrom(schema)
@@ -80,7 +84,7 @@ def _has_values(feature: statistics_pb2.FeatureNameStatistics) -> bool:
 
 
 def name_splits(anomalies: anomalies_pb2.Anomalies, split: str, skew_control: str | None) -> None:
-    """Says in the descriptions which splits differ, where TFDV says "current and previous" and "training and serving"."""
+    """Rewords TFDV's descriptions in place: they name the splits instead of "current and previous", "training and serving"."""
     words = (
         ("between current and previous", f"between {split} and {split} of the previous run"),
         ("between training and serving", f"between {split} and {skew_control}"),

@@ -1,4 +1,4 @@
-"""ImageExampleValidator: the schema, drift against the previous run, and skew between the splits; can stop the run."""
+"""ImageExampleValidator: checks the schema, drift against the previous run, and skew between splits; can stop the run."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from components.example_validator import executor
 
 
 class ImageExampleValidatorSpec(ComponentSpec):
-    """The stock component's inputs and outputs, and what the comparisons need."""
+    """The inputs and outputs of TFX's ExampleValidator, and what the comparisons need."""
 
     PARAMETERS: ClassVar = {
         executor.MAX_DRIFT_KEY: ExecutionParameter(type=float, optional=True),
@@ -31,10 +31,10 @@ class ImageExampleValidatorSpec(ComponentSpec):
 
 
 class ImageExampleValidator(base_component.BaseComponent):
-    """Takes the place of the stock component, which has no input for the previous statistics and compares no splits.
+    """Replaces TFX's ExampleValidator, which has no input for the previous statistics and does not compare splits.
 
-    The thresholds are written into a copy of the schema, which is kept beside the anomalies. In the schema that Transform and
-    the Evaluator read, a changed threshold would have everything computed and trained again.
+    The thresholds are written into a copy of the schema, which is kept beside the anomalies. If they were in the schema that
+    Transform and the Evaluator read, changing a threshold would repeat the whole run, with training.
     """
 
     SPEC_CLASS = ImageExampleValidatorSpec
@@ -56,15 +56,15 @@ class ImageExampleValidator(base_component.BaseComponent):
         """Creates the component.
 
         Args:
-          statistics: of all splits.
-          schema: what they must fit; distances for which it has thresholds of its own are judged by these.
-          baseline_statistics: of the previous run, or an empty channel; None to look in `state`.
-          max_drift: largest distance between a split and the same split of the previous run that is no anomaly; None: any.
-          max_skew: likewise between a split and `skew_control`.
-          skew_control: the split that the others must resemble; None to compare no splits.
-          stop_on_anomalies: whether the component fails when it has found any.
-          code: anything whose change must make the component run again.
-          state: folder that has the previous statistics where there is no channel of them, and keeps these for the next run.
+          statistics: statistics of all splits.
+          schema: the schema that they must fit. Its own thresholds on distances take precedence.
+          baseline_statistics: statistics of the previous run, or an empty channel; None to use those in `state`.
+          max_drift: largest accepted distance between a split and the same split of the previous run; None: any.
+          max_skew: largest accepted distance between a split and `skew_control`; None: any.
+          skew_control: the split that the others are compared with; None to compare no splits.
+          stop_on_anomalies: whether the component fails when it finds anomalies.
+          code: any text; when it changes, the component runs again.
+          state: folder with the previous statistics, if there is no channel for them; those of this run are kept there.
         """
         super().__init__(
             spec=ImageExampleValidatorSpec(

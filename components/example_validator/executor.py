@@ -1,4 +1,4 @@
-"""Validates every split and writes the stock component's artifact."""
+"""Validates every split and writes the same artifact as TFX's ExampleValidator."""
 
 import os
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ MAX_SKEW_KEY: Final = "max_skew"
 SKEW_CONTROL_KEY: Final = "skew_control"
 STOP_KEY: Final = "stop_on_anomalies"
 STATE_KEY: Final = "state"
-SCHEMA_FILE: Final = "schema.pbtxt"  # beside each split's anomalies: the schema with the thresholds that it was judged by
+SCHEMA_FILE: Final = "schema.pbtxt"  # beside the anomalies of each split: the schema with the thresholds that were used
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a feature's distribution in a split is from another one.
+    """Distance between the distribution of a feature in a split and another distribution of the feature.
 
     Attributes:
-      kind: "drift" from the same split of the previous run, or "skew" from the train split.
-      split: what was judged.
-      feature: by name.
-      measure: as TFDV names it, such as "Jensen-Shannon divergence".
-      value: 0 the same, 1 nothing in common.
-      threshold: the largest value that is no anomaly.
+      kind: "drift" (to the same split of the previous run) or "skew" (to the train split).
+      split: the split that was judged.
+      feature: name of the feature.
+      measure: one of `comparison.MEASURES`, such as "Jensen-Shannon divergence".
+      value: 0 for equal distributions, 1 for distributions without overlap.
+      threshold: the largest value that is not an anomaly.
     """
 
     kind: str
@@ -48,12 +48,12 @@ class Distance:
 
 @dataclass(frozen=True)
 class Anomaly:
-    """What is wrong with a feature in a split.
+    """An anomaly of a feature in a split.
 
     Attributes:
-      split: by name.
-      feature: by name; "the whole split" of what is no feature's.
-      description: TFDV's, in which `name_splits` says which splits differ.
+      split: name of the split.
+      feature: name of the feature, or "the whole split".
+      description: TFDV's description, reworded by `name_splits`.
     """
 
     split: str
@@ -65,7 +65,7 @@ class Anomaly:
 
 
 class Executor(base_executor.BaseExecutor):
-    """Raises UserError, naming the anomalies, when there are any and the run is to stop."""
+    """Raises UserError, which names the anomalies, if there are any and `stop_on_anomalies` is set."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -103,12 +103,12 @@ class Executor(base_executor.BaseExecutor):
                 f"{len(named)} {'anomaly' if len(named) == 1 else 'anomalies'} in the data: {'; '.join(map(str, named[:5]))}\n"
                 f"Mend the data or the schema (data.schema), or set data.stop_on_anomalies to false"
             )
-        if state:  # only of data that the run goes on with
+        if state:  # only for data with which the run continues
             keep_statistics(state, statistics_artifact)
 
 
 def _load(artifact: Any) -> dict[str, Any]:
-    """Statistics by split, DatasetFeatureStatisticsList each."""
+    """Loads the statistics by split, each a DatasetFeatureStatisticsList."""
     splits = artifact_utils.decode_split_names(artifact.split_names)
     return {split: stats_artifact_utils.load_statistics(artifact, split).proto() for split in splits}
 
@@ -122,7 +122,7 @@ def _read(uri: str) -> list[tuple[str, anomalies_pb2.Anomalies]]:
 
 
 def read_anomalies(uri: str) -> list[Anomaly]:
-    """What an ExampleValidator found, by split and feature."""
+    """Reads the anomalies that an ExampleValidator has found, by split and feature."""
     anomalies = []
     for split, found in _read(uri):
         named = [(name, info.description) for name, info in sorted(found.anomaly_info.items())]
@@ -133,7 +133,7 @@ def read_anomalies(uri: str) -> list[Anomaly]:
 
 
 def read_distances(uri: str) -> list[Distance]:
-    """All distances that an ExampleValidator has measured, too large or not, by feature, kind and split."""
+    """Reads all distances that an ExampleValidator has measured, too large or not, sorted by feature, kind and split."""
     found = []
     for split, anomalies in _read(uri):
         for info in anomalies.drift_skew_info:

@@ -1,1 +1,1 @@
-"""Ingestion: image files in, tf.Example out, unreadable files set aside."""
+"""ImageExampleGen, the ingestion: reads image files, writes tf.Examples, and sets unusable files aside."""

@@ -1,4 +1,4 @@
-"""ImageExampleGen: images of a folder or manifest as examples, in the splits train, eval and test, or in folds."""
+"""ImageExampleGen: makes examples from images, in the splits train, eval and test, or in folds."""
 
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from models import packing
 
 
 class ImageExampleGen(component.FileBasedExampleGen):
-    """Takes in images from class folders, a manifest or TFRecord files; see `source.find_rows`.
+    """Reads images from class folders, a manifest or TFRecord files; see `source.find_rows`.
 
-    Each file is decoded once; those that can't be used are set aside and listed in `rejected.csv` beside the splits, where
-    `images.parquet` lists all. All rows of a group fall into one split.
+    Each file is decoded once. Files that can't be used are set aside and listed in `rejected.csv` beside the splits;
+    `images.parquet` lists all files. All rows of a group are in one split.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
@@ -28,9 +28,9 @@ class ImageExampleGen(component.FileBasedExampleGen):
 
         Args:
           input_base: the data folder.
-          settings: how they are taken in.
+          settings: how the images are read.
         """
-        # TFX takes the names from here; which row goes where is up to `source`.
+        # TFX reads the names from here; `source` assigns rows to splits.
         splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in source.split_names(settings)]
         super().__init__(
             input_base=input_base,
@@ -40,7 +40,7 @@ class ImageExampleGen(component.FileBasedExampleGen):
 
 
 def pack_settings(settings: IngestionSettings) -> example_gen_pb2.CustomConfig:
-    """The component's settings as the message that the specification of file-based ExampleGens has room for."""
+    """Packs the settings into the message for custom configuration of TFX's file-based ExampleGens."""
     struct = struct_pb2.Struct()
     struct["settings"] = packing.pack(settings)
     config = example_gen_pb2.CustomConfig()
@@ -49,13 +49,13 @@ def pack_settings(settings: IngestionSettings) -> example_gen_pb2.CustomConfig:
 
 
 class ScoreExampleGen(ImageExampleGen):
-    """Takes in images that are no part of the training data, labelled or not, into one split."""
+    """Reads images that are not for training, labelled or not, into one split."""
 
     def __init__(self, input_base: str, settings: IngestionSettings) -> None:
-        """Creates the component; unusable files are set aside, however many there are.
+        """Creates the component; any number of unusable files is set aside.
 
         Args:
           input_base: the data folder.
-          settings: as for ImageExampleGen.
+          settings: as in ImageExampleGen.
         """
         super().__init__(input_base, replace(settings, labelled=False, duplicates="report", max_rejected=1.0))

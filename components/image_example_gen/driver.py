@@ -1,4 +1,4 @@
-"""The driver that notices changed data: its fingerprint covers every file, at any depth."""
+"""The driver of ImageExampleGen, which detects changed data by a fingerprint over all files at any depth."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class _FilesProcessor(input_processor.FileBasedInputProcessor):
 
 
 class Driver(driver.FileBasedDriver):
-    """Fingerprints all that the data set consists of, where the stock driver sees the files of one directory level only."""
+    """Computes the fingerprint over all files of the data set; TFX's driver sees the files of one folder level only."""
 
     def resolve_exec_properties(
         self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any

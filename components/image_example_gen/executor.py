@@ -1,4 +1,4 @@
-"""Reads, checks and writes the images, as a Beam pipeline whose elements are shards."""
+"""Reads, checks and writes the images in a Beam pipeline whose elements are shards."""
 
 import collections
 import csv
@@ -19,7 +19,7 @@ from tfx.types import artifact_utils, standard_component_specs
 
 from base.errors import UserError
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
-from components.image_example_gen.reuse import find_written, shard_key, take_over
+from components.image_example_gen.reuse import find_written_shards, shard_key, take_over
 from components.image_example_gen.writing import SplitWriters
 from images.dataset import source
 from images.duplicates import write_duplicates
@@ -33,7 +33,7 @@ from storage.files import replace_file
 
 
 class _WriteShard(beam.DoFn):
-    """(number, packed rows) to files: examples in their splits, and a part of the index."""
+    """Writes the examples and a part of the index for each element (number, packed rows); yields the part's path."""
 
     def __init__(self, data: str, examples: str, shards: int, settings: IngestionSettings) -> None:
         self._data = data
@@ -63,13 +63,13 @@ def _index_part(folder: str, number: int) -> str:
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
-    """Writes one tf.Example an image into its split, and beside the splits what was taken and set aside."""
+    """Writes one tf.Example per image into its split, and beside the splits tables of the used and rejected files."""
 
     def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
         raise TypeError("workers read the files, in _WriteShard")
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
-        """Not the base's way of collections of examples, which holds all of them in memory to shuffle and write them."""
+        """Replaces the base class's method, which holds all examples in memory to shuffle and write them."""
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         settings = unpack_settings(exec_properties)
@@ -83,7 +83,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
 
         keys = [shard_key(shard, fingerprints[shard[0].span], settings) for shard in shards]
-        written = find_written(artifact.uri)
+        written = find_written_shards(artifact.uri)
         reused = sum(
             take_over(written[key], artifact.uri, number, len(shards), names, _index_part(artifact.uri, number))
             for number, key in enumerate(keys)
@@ -106,7 +106,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         _check_rejected(artifact.uri, summary, settings.max_rejected)
 
     def _read_rows(self, folder: str, examples: str, settings: IngestionSettings) -> tuple[list[source.Row], dict[str, int]]:
-        """The data set, and what grouping the duplicates has changed."""
+        """The rows with their splits, and the counts of `Grouping`; these are empty unless duplicates are grouped."""
         if settings.duplicates != "group":
             return source.read_rows(folder, settings), {}
         rows = source.find_rows(folder, settings).rows
@@ -123,14 +123,14 @@ def _write_json(path: str, content: Any) -> None:
 
 
 def _read_index(folder: str) -> pa.Table:
-    """What duplicates and groups are found by."""
+    """Reads the columns of the index that are needed to find duplicates and to check groups."""
     columns = ["path", "label", "group", "split", "content_hash", "perceptual_hash"]
     with fileio.open(os.path.join(folder, INDEX_FILE), "rb") as file:
         return parquet.read_table(io.BytesIO(file.read()), columns=columns)
 
 
 def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """Makes one index of its parts, and the table of rejected files; returns the summary."""
+    """Joins the parts of the index, and writes the table of rejected files; returns the summary."""
     images = dict.fromkeys(names, 0)
     by_label: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in names}
     rejected: list[tuple[str, str, str]] = []
@@ -140,7 +140,7 @@ def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:
             for number in range(shards):
                 with fileio.open(_index_part(folder, number), "rb") as part:
                     table = parquet.read_table(io.BytesIO(part.read()))
-                writer.write_table(table, row_group_size=max(table.num_rows, 1))  # a row group a shard, for `reuse`
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))  # one row group per shard, for `reuse`
                 for path, label, split, reason in zip(
                     *(table.column(name).to_pylist() for name in ("path", "label", "split", "reason")), strict=True
                 ):
@@ -173,7 +173,7 @@ def _check_rejected(folder: str, summary: dict[str, Any], max_rejected: float) -
         return
     with fileio.open(os.path.join(folder, REJECTED_FILE)) as file:
         first = next(csv.DictReader(io.StringIO(file.read())))
-    # The outputs of a failed component are deleted: what was wrong with the files is kept beside them.
+    # The outputs of a failed component are deleted, so the table is copied to a place outside of them.
     kept = os.path.join(os.path.dirname(os.path.dirname(folder.rstrip("/"))), REJECTED_FILE)
     fileio.copy(os.path.join(folder, REJECTED_FILE), kept, overwrite=True)
     raise UserError(
@@ -184,7 +184,7 @@ def _check_rejected(folder: str, summary: dict[str, Any], max_rejected: float) -
 
 
 def unpack_settings(exec_properties: dict[str, Any]) -> IngestionSettings:
-    """What `pack_settings` has packed, of the component's execution properties."""
+    """Unpacks the settings that `pack_settings` has put into the execution properties."""
     config = json_format.Parse(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], example_gen_pb2.CustomConfig())
     struct = struct_pb2.Struct()
     config.custom_config.Unpack(struct)

@@ -1,4 +1,4 @@
-"""Keeps duplicates in one split: a look at all files before the splits are made, and a check of what was written."""
+"""Keeps duplicates in one split: hashes all images before the splits are made, and checks the written splits."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from scipy.sparse import csgraph
 from tfx.dsl.io import fileio
 
 from images.dataset.source import Row
-from images.duplicates import as_codes, looks_of
+from images.duplicates import group_by_hash, number_values
 from images.files.perceptual_hash import near_pairs
 from images.index import SCHEMA
 from images.loading import Loader
@@ -27,12 +27,12 @@ from images.shards import pack, unpack
 from storage.files import replace_file
 
 _HASHES: Final = pa.schema([SCHEMA.field(name) for name in ("group", "content_hash", "perceptual_hash")])
-_LINKS_AT_ONCE: Final = 4_000_000
-_KEEPS_ITS_IMAGES: Final = ("test", "eval", "train", "")  # the first split keeps what it has, the others give to it
+_MAX_LINKS_IN_MEMORY: Final = 4_000_000  # links in memory at a time
+_SPLIT_PRIORITY: Final = ("test", "eval", "train", "")  # a group in several splits goes to the first of these
 
 
 class _HashShard(beam.DoFn):
-    """(number, packed rows) to a file of the images' groups and hashes."""
+    """Writes a file with the groups and hashes of the images for each element (number, packed rows); yields its path."""
 
     def __init__(self, data: str, folder: str, settings: IngestionSettings) -> None:
         self._data = data
@@ -56,14 +56,14 @@ def _part(folder: str, number: int) -> str:
 
 
 def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], folder: str, settings: IngestionSettings) -> None:
-    """Reads and decodes all images, as ingestion does, for their hashes alone; `read_hashes` reads the result.
+    """Adds the steps to a pipeline that decode all images and write their hashes, for `read_hashes`.
 
     Args:
-      pipeline: gets the steps.
+      pipeline: a pipeline, which is not run here.
       data: the data folder.
-      shards: the rows of each; splits do not matter.
-      folder: where all workers can write.
-      settings: as for `Loader`.
+      shards: the rows of each shard; their splits are not used.
+      folder: a folder to which all workers can write.
+      settings: as in `Loader`.
     """
     _ = (
         pipeline
@@ -74,10 +74,14 @@ def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], fol
 
 
 def read_hashes(folder: str, shards: int) -> pa.Table:
-    """Takes away what `hash_images` has written.
+    """Reads the files that `hash_images` has written, and deletes them.
+
+    Args:
+      folder: as in `hash_images`.
+      shards: number of shards.
 
     Returns:
-      The columns `group`, `content_hash` and `perceptual_hash`, a row for each image that can be read.
+      The columns `group`, `content_hash` and `perceptual_hash`, one row per readable image.
     """
     tables = [_HASHES.empty_table()]
     for number in range(shards):
@@ -89,12 +93,12 @@ def read_hashes(folder: str, shards: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Rows with the duplicates in one group.
+    """Rows after duplicates were put into one group.
 
     Attributes:
-      rows: as given, some with another group or split.
-      counts: `grouped`, images that duplicates have brought into a larger group; `largest`, images in the largest of these;
-        `moved`, images that are in another split than the data gives.
+      rows: the given rows, some with another group or split.
+      counts: `grouped`: images in groups that were joined because of duplicates. `largest`: images in the largest of these
+        groups. `moved`: images in another split than the data gives.
     """
 
     rows: list[Row]
@@ -102,27 +106,27 @@ class Grouping:
 
 
 def group_duplicates(rows: list[Row], hashes: pa.Table, near: int) -> Grouping:
-    """Makes one group of all groups that are linked by duplicates, over however many links.
+    """Joins all groups that are linked by duplicates, directly or through other groups.
 
-    Where the data itself puts such a group into several splits, all of it goes to test, or to eval if none of it is in test:
-    the given test split stays whole, for results on it are compared with other people's, and train can best spare the images.
+    If the data puts images of a joined group into several splits, all of them go to test, or to eval if none is in test. So
+    the given test split stays complete, and results on it can be compared with published ones; train can best spare images.
 
     Args:
       rows: the data set, with the groups and splits that the data gives.
-      hashes: columns `group`, `content_hash` and `perceptual_hash`, a row for each image that can be read.
-      near: as for `find_duplicates`.
+      hashes: columns `group`, `content_hash` and `perceptual_hash`, one row per readable image.
+      near: as in `find_duplicates`.
     """
     names = pa.array([row.group for row in rows], pa.string())
-    values, looks = looks_of(hashes["perceptual_hash"])
-    # The nodes: first the groups, then the contents, then the hashes.
+    values, looks = group_by_hash(hashes["perceptual_hash"])
+    # The nodes of the graph are numbered: first the groups, then the contents, then the perceptual hashes.
     groups = pc.index_in(hashes["group"], names.unique()).to_numpy()
-    contents = as_codes(hashes["content_hash"]) + len(names)
+    contents = number_values(hashes["content_hash"]) + len(names)
     first_look = len(names) + len(hashes)
     links = itertools.chain(
         [(groups, contents), (groups, looks + first_look)],
         ((one + first_look, two + first_look) for one, two, _ in near_pairs(values, near)),
     )
-    part_of_group = _connected(first_look + len(hashes), links)
+    part_of_group = _component_numbers(first_look + len(hashes), links)
     parts = part_of_group[pc.index_in(names, names.unique()).to_numpy()].tolist()
 
     named: dict[int, set[str]] = defaultdict(set)
@@ -136,7 +140,7 @@ def group_duplicates(rows: list[Row], hashes: pa.Table, near: int) -> Grouping:
     result = []
     for row, part in zip(rows, parts, strict=True):
         if not row.reason and len(named[part]) > 1:
-            split = next(split for split in _KEEPS_ITS_IMAGES if split in given[part])
+            split = next(split for split in _SPLIT_PRIORITY if split in given[part])
             sizes[part] += 1
             moved += row.split not in ("", split)
             row = replace(row, group=min(named[part]), split=split)
@@ -144,8 +148,8 @@ def group_duplicates(rows: list[Row], hashes: pa.Table, near: int) -> Grouping:
     return Grouping(result, {"grouped": sizes.total(), "largest": max(sizes.values(), default=0), "moved": moved})
 
 
-def _connected(nodes: int, links: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The number of each node's connected component, from links that memory need not hold all at once."""
+def _component_numbers(nodes: int, links: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The number of each node's connected component; links are read in parts, as all may not fit into memory."""
     parts = np.arange(nodes)
 
     def join(ends: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -158,19 +162,19 @@ def _connected(nodes: int, links: Iterable[tuple[np.ndarray, np.ndarray]]) -> np
     for link in links:
         waiting.append(link)
         count += len(link[0])
-        if count > _LINKS_AT_ONCE:
+        if count > _MAX_LINKS_IN_MEMORY:
             parts, waiting, count = join(waiting), [], 0
     return join(waiting) if waiting else parts
 
 
 def check_groups(index: pa.Table) -> None:
-    """Makes sure of what was written: the images of a group are in one split.
+    """Checks in the written index that all images of a group are in one split.
 
     Args:
-      index: the columns `group` and `split` ("" where set aside).
+      index: the columns `group` and `split` ("" if set aside).
 
     Raises:
-      RuntimeError: a group is in two splits, which no data may bring about.
+      RuntimeError: a group is in two splits. That is a bug, whatever the data.
     """
     taken = index.filter(pc.not_equal(index["split"], ""))
     groups = taken.select(["group", "split"]).group_by("group").aggregate([("split", "count_distinct"), ("split", "min_max")])

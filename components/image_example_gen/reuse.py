@@ -1,4 +1,4 @@
-"""Shards that an earlier run has written already: data that was added leaves the others as they are."""
+"""Reuses shards of earlier runs, so that after data was added only new shards are written."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from storage.files import replace_file
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard of an earlier run: the folder of its examples, its number there, and how many there are."""
+    """A shard of an earlier run: the folder of its examples, its number there, and the number of shards there."""
 
     folder: str
     number: int
@@ -29,15 +29,15 @@ class WrittenShard:
 
 
 def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings) -> str:
-    """A digest of all that the shard's examples depend on.
+    """A digest of everything that the examples of a shard depend on.
 
     Args:
-      rows: of the shard, all of one span.
-      fingerprint: of the span's files.
-      settings: of ingestion.
+      rows: the rows of the shard, all of one span.
+      fingerprint: fingerprint of the span's files.
+      settings: settings of the ingestion.
     """
     digest = hashlib.sha256(fingerprint.encode())
-    # All that they depend on beside the rows and the files.
+    # Everything that the examples depend on, except the rows and the files.
     depends_on = (settings.code, as_dict(settings.image), settings.max_pixels, settings.pages)
     digest.update(json.dumps(depends_on, sort_keys=True).encode())
     for row in rows:
@@ -45,11 +45,11 @@ def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings
     return digest.hexdigest()
 
 
-def find_written(examples: str) -> dict[str, WrittenShard]:
-    """The shards of earlier runs, by key.
+def find_written_shards(examples: str) -> dict[str, WrittenShard]:
+    """Finds the shards of earlier runs, by key.
 
     Args:
-      examples: where the examples of this run go; those of earlier runs are beside it, as the orchestrator lays them out.
+      examples: folder of the examples of this run. The orchestrator puts those of earlier runs beside it.
     """
     parent, own = os.path.split(examples.rstrip("/"))
     found: dict[str, WrittenShard] = {}
@@ -63,18 +63,18 @@ def find_written(examples: str) -> dict[str, WrittenShard]:
 
 
 def take_over(written: WrittenShard, examples: str, number: int, shards: int, splits: Sequence[str], index_part: str) -> int:
-    """Takes the files of an earlier run's shard: as links on a local disk, else as copies.
+    """Links the files of an earlier run's shard into this run; copies them if they are not on one local disk.
 
     Args:
-      written: the shard.
-      examples: where the examples of this run go.
-      number: of the shard in this run.
-      shards: how many this run has.
+      written: the shard of the earlier run.
+      examples: folder of the examples of this run.
+      number: number of the shard in this run.
+      shards: number of shards in this run.
       splits: names of all splits.
-      index_part: file for the shard's part of the index.
+      index_part: path for the shard's part of the index.
 
     Returns:
-      Number of images and files in it.
+      Number of rows of the index in the shard: images and rejected files.
     """
     for old_folder, folder in ((written.folder, examples), (decoded_folder(written.folder), decoded_folder(examples))):
         for split in splits:

@@ -13,9 +13,10 @@ from models.files import replaced
 
 
 class SplitWriters:
-    """The examples of one shard: TFRecord files in each split that has any, and likewise of those that are decoded.
+    """Writes the examples of one shard: a TFRecord file in each split that has any, and another with the decoded examples.
 
-    The files are not compressed: images are already, and of the rest compression would cost more time than it saves.
+    The files are not compressed: images are compressed already, and for decoded pixels compression takes more time than it
+    saves.
     """
 
     def __init__(self, folder: str, shard: int, shards: int) -> None:

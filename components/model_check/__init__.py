@@ -1,1 +1,1 @@
-"""ModelCheck: asks the exported model what a server would ask it, before it is pushed."""
+"""ModelCheck: sends the exported model the requests that a server would send, before the model is pushed."""

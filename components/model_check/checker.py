@@ -1,7 +1,7 @@
-"""Asks an exported model what a server would ask it. Runs in a process of its own, which may die of it.
+"""Sends an exported model the requests that a server would send. Runs in its own process, because the model may crash it.
 
-Needs TensorFlow and NumPy alone: the project's packages can't be imported in its process, as in a server. It measures and
-compares, and leaves the judgement to who has started it. It writes each finding at once, so that it is known how far it got.
+Needs only TensorFlow and NumPy: as in a server, the project's packages can't be imported in this process. The checker measures
+and compares; the parent process judges. Each finding is written at once, so that the parent knows how far the checker got.
 """
 
 import importlib
@@ -22,23 +22,22 @@ import tensorflow as tf
 
 REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label"}
 EXAMPLES_FILE: Final = "examples.tfrecord"
-PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], what the model must answer
-FINDINGS_FILE: Final = (
-    "findings.jsonl"  # what a line has: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}
-)
+PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], the expected answers
+# Each line has one of these: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}.
+FINDINGS_FILE: Final = "findings.jsonl"
 
 GO: Final = "go\n"
 
 BATCHES: Final = (1, 7, 64)
 _INPUTS: Final = {"serving_default": "image_bytes", "predict_examples": "examples"}  # by signature
 _PROJECT: Final = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
-_TIMED: Final = {1: 200, 64: 5}  # requests of a batch size that are timed, at least
-_LONGEST: Final = 5.0  # seconds of a batch size, after which no more requests are made than the images need
-_HUGE: Final = 60_000  # pixels
+_TIMED_REQUESTS: Final = {1: 200, 64: 5}  # batch size -> number of requests to time, within `_MAX_SECONDS`
+_MAX_SECONDS: Final = 5.0  # time for a batch size; after it, only the requests that are left to cover all images are sent
+_HUGE: Final = 60_000  # pixels, height and width
 
 
-class _Absent(importlib.abc.MetaPathFinder):
-    """Hides the project where it is installed beside TensorFlow."""
+class _ProjectHider(importlib.abc.MetaPathFinder):
+    """Makes imports of the project's packages fail, in case they are installed beside TensorFlow."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         if fullname.partition(".")[0] in _PROJECT:
@@ -59,8 +58,8 @@ class _Checker:
         self._signatures: Any = {}
 
     def run(self) -> None:
-        """All of it, in order."""
-        self._tell(measured={"start_seconds": self._start_seconds})
+        """Runs all checks in order."""
+        self._report(measured={"start_seconds": self._start_seconds})
         self._step("loading the model")
         started = time.perf_counter()
         try:
@@ -68,14 +67,14 @@ class _Checker:
         except Exception as error:
             self._fail(f"the model can't be loaded: {_short(error)}")
             return
-        self._tell(measured={"load_seconds": time.perf_counter() - started})
+        self._report(measured={"load_seconds": time.perf_counter() - started})
         started = time.perf_counter()
         for signature in _INPUTS:
             if signature not in self._signatures:
                 self._fail(f"the model has no signature {signature}; it has {', '.join(sorted(self._signatures)) or 'none'}")
             elif self._ask_all(signature, started):
                 self._ask_bad(signature)
-        self._tell(measured={"memory_mb": _peak_memory()})
+        self._report(measured={"memory_mb": _peak_memory()})
         self._ask_session()
         self._step("looking for the project's modules")
         for name in _PROJECT:
@@ -86,34 +85,34 @@ class _Checker:
             self._fail(f"the process has found {name}, which a server does not have")
 
     def finish(self) -> None:
-        self._tell(done=True)
+        self._report(done=True)
 
-    def _tell(self, **finding: Any) -> None:
+    def _report(self, **finding: Any) -> None:
         self._findings.write(json.dumps(finding) + "\n")
         self._findings.flush()
 
     def _step(self, name: str) -> None:
-        self._tell(step=name)
+        self._report(step=name)
 
     def _fail(self, reason: str) -> None:
-        self._tell(failure=reason)
+        self._report(failure=reason)
 
     def _ask(self, signature: str, values: Sequence[bytes]) -> dict[str, np.ndarray]:
         answers = self._signatures[signature](**{_INPUTS[signature]: tf.constant(values, tf.string, [len(values)])})
         return {name: value.numpy() for name, value in answers.items()}
 
     def _ask_all(self, signature: str, started: float) -> bool:
-        """Asks of all images in batches of each size, and times those of images alone; whether all were answered."""
+        """Sends all images in batches of each size, and times some of the requests; returns whether all were answered."""
         values, images = self._values[signature], len(self._expected)
         for size in BATCHES:
             where = f"{signature}, batch of {size}"
             self._step(where)
             seconds: list[float] = []
             requests = math.ceil(images / size)
-            timed = _TIMED.get(size, 0) if signature == "serving_default" else 0
+            timed = _TIMED_REQUESTS.get(size, 0) if signature == "serving_default" else 0
             begun, number = time.perf_counter(), 0
-            # The first request of a size is not timed: TensorFlow prepares its graph for it.
-            while number <= requests or (number <= timed and time.perf_counter() - begun < _LONGEST):
+            # The first request of each size is not timed, because TensorFlow prepares its graph in it.
+            while number <= requests or (number <= timed and time.perf_counter() - begun < _MAX_SECONDS):
                 rows = np.arange(number * size, (number + 1) * size) % images
                 batch = [values[row] for row in rows]
                 before = time.perf_counter()
@@ -125,19 +124,22 @@ class _Checker:
                 if number:
                     seconds.append(time.perf_counter() - before)
                 elif (signature, size) == ("serving_default", 1):
-                    self._tell(measured={"first_answer_seconds": time.perf_counter() - started})
+                    self._report(measured={"first_answer_seconds": time.perf_counter() - started})
                 if number <= requests and not self._compare(where, answers, rows):
                     return False
                 number += 1
             if timed and size == 1:
                 p50, p99 = np.percentile(seconds, [50, 99]) * 1000
-                self._tell(measured={"latency_p50_ms": float(p50), "latency_p99_ms": float(p99), "timed": len(seconds)})
+                self._report(measured={"latency_p50_ms": float(p50), "latency_p99_ms": float(p99), "timed": len(seconds)})
             elif timed:
-                self._tell(measured={"image_ms": float(np.median(seconds)) * 1000 / size})
+                self._report(measured={"image_ms": float(np.median(seconds)) * 1000 / size})
         return True
 
     def _compare(self, where: str, answers: dict[str, np.ndarray], rows: np.ndarray) -> bool:
-        """Tells by how much an answer differs; fails and gives False if it is none at all."""
+        """Reports the largest difference from the expected probabilities; reports a failure and returns False for a bad answer.
+
+        An answer is bad if it has a wrong shape, values that are not finite, or wrong labels.
+        """
         expected, names, classes = self._expected[rows], self._request["names"], self._request["classes"]
         found = answers.get("probabilities")
         if found is None or found.shape != expected.shape:
@@ -150,7 +152,7 @@ class _Checker:
             return False
         differences = np.abs(found - expected).max(axis=-1)
         worst = int(differences.argmax())
-        self._tell(difference=float(differences[worst]), where=where, image=names[rows[worst]])
+        self._report(difference=float(differences[worst]), where=where, image=names[rows[worst]])
         if bare := [name for name, value in answers.items() if value.shape[:1] != (len(rows),)]:
             self._fail(f"{where}: {', '.join(bare)}: no row an image, which TensorFlow Serving's row format refuses")
             return False
@@ -158,8 +160,8 @@ class _Checker:
             self._fail(f"{where}: labels are other ones, or in another order, than the Evaluator's")
             return False
         if "label" in answers:
-            told = [item.decode() for item in answers["label"]]
-            for row, label, wanted in zip(rows, told, self._labels(found), strict=True):
+            answered = [item.decode() for item in answers["label"]]
+            for row, label, wanted in zip(rows, answered, self._labels(found), strict=True):
                 if label != wanted:
                     self._fail(f"{where}: {names[row]}: label is {label!r}, but the probabilities say {wanted!r}")
                     return False
@@ -173,16 +175,16 @@ class _Checker:
         return [self._request["separator"].join(names) for names in likely]
 
     def _ask_bad(self, signature: str) -> None:
-        """Sends what is no image, each time followed by an image, which must be answered as ever."""
+        """Sends bad requests; after each, a good image must be answered as before."""
         for what, batch in self._bad_batches(signature).items():
             where = f"{signature}, {what}"
             self._step(where)
             try:
                 answers = self._ask(signature, batch)
             except Exception as error:
-                self._tell(bad=where, outcome=f"refused ({type(error).__name__})")
+                self._report(bad=where, outcome=f"refused ({type(error).__name__})")
             else:
-                self._tell(bad=where, outcome="answered")
+                self._report(bad=where, outcome="answered")
                 found = answers.get("probabilities")
                 shape = [len(batch), len(self._request["classes"])]
                 if found is None or list(found.shape) != shape or not np.isfinite(found).all():
@@ -211,7 +213,7 @@ class _Checker:
         }
 
     def _ask_session(self) -> None:
-        """Loads and asks once as TensorFlow Serving does, whose loader finds less than that of Python."""
+        """Loads the model and sends a request as TensorFlow Serving does; its loader finds less than Python's."""
         where = "serving_default in a session"
         self._step(where)
         rows = np.arange(BATCHES[1]) % len(self._expected)
@@ -229,7 +231,7 @@ class _Checker:
 
 
 def _huge_png() -> bytes:
-    """A PNG file that promises more pixels than it has, and than fit into memory."""
+    """A PNG file whose header has more pixels than the file contains and than fit into memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -239,7 +241,7 @@ def _huge_png() -> bytes:
 
 
 def _peak_memory() -> float | None:
-    """Megabytes (10^6) of this process at most, so far; None where the system does not tell."""
+    """Peak memory of this process in megabytes (10^6 bytes); None if the system does not provide it."""
     try:
         with open("/proc/self/status", encoding="ascii") as file:
             line = next(line for line in file if line.startswith("VmHWM:"))
@@ -254,21 +256,21 @@ def _short(error: Exception) -> str:
 
 
 def main(folder: str, started: float) -> None:
-    """Checks the model that the folder's request names, and writes the findings into the folder.
+    """Checks the model that the request in the folder names, and writes the findings into the folder.
 
     Args:
-      folder: has the request when `GO` comes from the standard input; if that ends without, there is nothing to do.
-      started: when the process was, in seconds since 1970.
+      folder: has the request once `GO` is read from standard input. If standard input ends without it, nothing is done.
+      started: start time of the process, in seconds since 1970.
     """
     start_seconds = time.time() - started
     if sys.stdin.readline() != GO:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.meta_path.insert(0, _Absent())
+    sys.meta_path.insert(0, _ProjectHider())
     checker = _Checker(folder, start_seconds)
     checker.run()
     checker.finish()
-    os._exit(0)  # all is written, and taking TensorFlow down would take longer than loading the model
+    os._exit(0)  # everything is written, and shutting TensorFlow down would take longer than loading the model
 
 
 if __name__ == "__main__":

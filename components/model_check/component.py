@@ -1,4 +1,4 @@
-"""ModelCheck: whether the exported model answers a server's requests, as the Evaluator's predictions say and in time."""
+"""ModelCheck: whether the exported model answers a server's requests as the Evaluator has predicted, and fast enough."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from models.packing import pack
 
 
 class ModelCheckSpec(ComponentSpec):
-    """What TFX's InfraValidator takes and puts out, and the predictions that the answers must be."""
+    """The inputs and outputs of TFX's InfraValidator, and the predictions with which the answers are compared."""
 
     PARAMETERS: ClassVar = {
         executor.SETTINGS_KEY: ExecutionParameter(type=str),
@@ -29,7 +29,7 @@ class ModelCheckSpec(ComponentSpec):
 
 
 class ModelCheck(base_component.BaseComponent):
-    """Takes the place of TFX's InfraValidator, which needs Docker and can't be compiled for Kubeflow Pipelines."""
+    """Replaces TFX's InfraValidator, which needs Docker and can't be compiled for Kubeflow Pipelines."""
 
     SPEC_CLASS = ModelCheckSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
@@ -40,11 +40,11 @@ class ModelCheck(base_component.BaseComponent):
         """Creates the component.
 
         Args:
-          model: the exported one.
-          examples: raw ones, from which the requests are made.
-          evaluation: the Evaluator's, with its predictions of the same examples.
-          settings: what is asked, and within which limits the answers must be.
-          code: anything whose change must make the component run again.
+          model: the exported model.
+          examples: raw examples, from which the requests are made.
+          evaluation: output of the Evaluator, with its predictions for the same examples.
+          settings: the requests, and the limits for the answers.
+          code: any text; when it changes, the component runs again.
         """
         super().__init__(
             spec=ModelCheckSpec(

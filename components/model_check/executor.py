@@ -1,4 +1,4 @@
-"""Prepares requests, starts the process that asks the model, and blesses the model if it has answered well."""
+"""Prepares requests, starts the process that sends them to the model, and blesses the model if its answers are good."""
 
 import itertools
 import json
@@ -25,14 +25,14 @@ from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
-_MOST_SKIPPED: Final = 16  # records that are read for each that is taken
+_MAX_RECORDS_PER_IMAGE: Final = 16  # largest number of records that are read per image used
 
 
 class Executor(base_executor.BaseExecutor):
-    """In the place of TFX's InfraValidator, whose blessing it writes."""
+    """Replaces TFX's executor of InfraValidator, and writes the same blessing."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
-        """Writes what was found, and whether the model is blessed."""
+        """Writes the result of the check and the blessing."""
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = unpack(CheckSettings, exec_properties[SETTINGS_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
@@ -52,18 +52,18 @@ class Executor(base_executor.BaseExecutor):
 
 
 def check_model(model: str, files: list[str], predictions: Predictions, settings: CheckSettings) -> CheckResult:
-    """Asks a model in a process of its own.
+    """Checks a model in a separate process.
 
     Args:
       model: folder of the SavedModel.
       files: TFRecord files of raw examples.
-      predictions: the Evaluator's, of the same examples.
-      settings: of the component.
+      predictions: the Evaluator's predictions for the same examples.
+      settings: settings of the component.
 
     Raises:
-      UserError: there are no images to ask about.
+      UserError: there are no images for the requests.
     """
-    names, records, probabilities = _choose(files, predictions, settings.images)
+    names, records, probabilities = _choose_images(files, predictions, settings.images)
     if not records:
         raise UserError(
             "check: no images in the test split to ask the model about; give data.splits.test a share, or add images"
@@ -93,10 +93,10 @@ def check_model(model: str, files: list[str], predictions: Predictions, settings
     return judge(findings, settings, len(records), time.time() - started, died)
 
 
-def _choose(files: list[str], predictions: Predictions, wanted: int) -> tuple[list[str], list[bytes], np.ndarray]:
-    """Images from all over the split: their names, examples, and predicted probabilities [images, classes]."""
+def _choose_images(files: list[str], predictions: Predictions, wanted: int) -> tuple[list[str], list[bytes], np.ndarray]:
+    """Chooses images from all parts of the split: their names, examples, and predicted probabilities [images, classes]."""
     rows = {name: row for row, name in enumerate(predictions.rows[features.FILENAME])}
-    step = min(max(len(rows) // wanted, 1), _MOST_SKIPPED)
+    step = min(max(len(rows) // wanted, 1), _MAX_RECORDS_PER_IMAGE)
     parts = (read_records(file).shard(step, 0).as_numpy_iterator() for file in files)
     in_turn = (record for several in itertools.zip_longest(*parts) for record in several if record is not None)
     records = list(itertools.islice(in_turn, wanted))

@@ -1,4 +1,4 @@
-"""The process that asks a model, which can be started while other work is done, for it takes seconds to load TensorFlow."""
+"""The process that checks a model. It can be started ahead, because it needs seconds to load TensorFlow."""
 
 import logging
 import os
@@ -13,14 +13,15 @@ from typing import Final
 
 from components.model_check import checker
 
-_LOG_LINES: Final = 30  # of the process, in the log when it died
-_ahead: "list[CheckerProcess]" = []  # one at most
+_LOG_LINES: Final = 30  # last lines of the process's output that are logged if it died
+_ahead: "list[CheckerProcess]" = []  # the process that was started ahead, if any
 
 
 class CheckerProcess:
-    """Runs `checker.main`, which waits to be told that `folder` has all it needs.
+    """A process that runs `checker.main`, which waits until `run` tells it that the request is in `folder`.
 
-    It has the folders of installed packages, but nothing that their .pth files add, as an editable install is one.
+    Its module path has the folders of installed packages, but not what their .pth files add, because an editable install of
+    this project is such a file.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class CheckerProcess:
             )
 
     def run(self, timeout: float) -> str:
-        """Lets it check; how it ended, "" if by itself."""
+        """Starts the check and waits; returns how the process died, or "" if it ended normally."""
         try:
             self._process.communicate(checker.GO, timeout)
         except subprocess.TimeoutExpired:
@@ -62,18 +63,18 @@ class CheckerProcess:
 
 
 def start_ahead() -> None:
-    """Starts the process that the next `take` gives, unless `stop_ahead` comes first."""
+    """Starts a process, which the next `take` returns unless `stop_ahead` is called first."""
     stop_ahead()
     _ahead.append(CheckerProcess())
 
 
 def take() -> CheckerProcess:
-    """The process that was started ahead, or a new one."""
+    """Returns the process that was started ahead, or else a new one; the caller has to end it."""
     return _ahead.pop() if _ahead else CheckerProcess()
 
 
 def stop_ahead() -> None:
-    """Ends the process that was started ahead, if nobody has taken it."""
+    """Ends the process that was started ahead, if `take` has not returned it."""
     while _ahead:
         with _ahead.pop():
             pass

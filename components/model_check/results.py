@@ -1,4 +1,4 @@
-"""What the check of a model has found, and whether the model passes."""
+"""The result of a model check, and whether the model passes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from components.model_check.settings import CheckSettings
 from storage.files import replace_file
 
 CHECK_FILE: Final = "check.json"
-# Limit in the configuration -> the measurement, its name for a person, and its unit.
+# Limit in the configuration -> the measurement, its text in messages, and its unit.
 _LIMITS: Final = {
     "max_load_seconds": ("load_seconds", "loading took", "s"),
     "max_latency_ms": ("latency_p99_ms", "99 of 100 single images were answered in", "ms"),
@@ -21,19 +21,20 @@ _LIMITS: Final = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How a model has answered as a server would ask it.
+    """How a model has answered the requests of a model check.
 
     Attributes:
-      passed: whether it may be pushed.
-      reasons: why not, a line each.
-      images: of the test split that it was asked about.
-      max_difference: between a probability and the Evaluator's, that is still the same answer.
-      largest_difference: found; None where nothing was answered.
+      passed: whether the model may be pushed.
+      reasons: why it may not, one line each.
+      images: number of images of the test split in the requests.
+      max_difference: largest accepted difference between a probability and the Evaluator's.
+      largest_difference: largest difference that was found; None if there was no answer.
       measured: "start_seconds" (Python and TensorFlow), "load_seconds", "first_answer_seconds" (after loading),
-        "latency_p50_ms" and "latency_p99_ms" (requests of one image), "timed" (how many of these), "image_ms" (of each in a
-        batch of 64), "memory_mb" (the process at most, TensorFlow included, 10^6 bytes); what it did not get to is missing.
-      bad_inputs: what it was sent that is no image -> "refused (type of the error)" or "answered".
-      seconds: that the check took.
+        "latency_p50_ms" and "latency_p99_ms" (requests of one image), "timed" (number of these requests), "image_ms" (time per
+        image in a batch of 64), "memory_mb" (peak memory of the process, with TensorFlow, 10^6 bytes). Values that the check
+        did not reach are missing.
+      bad_inputs: bad request -> "refused (type of the error)" or "answered".
+      seconds: duration of the check.
     """
 
     passed: bool
@@ -47,14 +48,14 @@ class CheckResult:
 
 
 def judge(findings: list[dict[str, Any]], settings: CheckSettings, images: int, seconds: float, died: str = "") -> CheckResult:
-    """Makes a result of the checker's findings.
+    """Makes the result of a check from the checker's findings.
 
     Args:
-      findings: its lines, in order.
-      settings: of the component.
-      images: it was asked about.
-      seconds: that it took.
-      died: how its process ended, if not by itself: "killed by SIGABRT".
+      findings: the findings, in order.
+      settings: settings of the component.
+      images: number of images in the requests.
+      seconds: duration of the check.
+      died: how the checker's process died, such as "killed by SIGABRT"; "" if it ended normally.
     """
     measured: dict[str, float] = {}
     for finding in findings:
@@ -93,6 +94,6 @@ def write_check(result: CheckResult, folder: str) -> None:
 
 
 def read_check(folder: str) -> CheckResult:
-    """Reads what `write_check` has written."""
+    """Reads the file that `write_check` writes."""
     with fileio.open(os.path.join(folder, CHECK_FILE)) as file:
         return CheckResult(**json.load(file))

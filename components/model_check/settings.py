@@ -1,20 +1,20 @@
-"""What ModelCheck goes by: a record without defaults, which are the configuration's to have."""
+"""Settings of ModelCheck. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """Of the component.
+    """Settings of the component ModelCheck.
 
     Attributes:
-      images: that the model is asked about.
-      max_difference: between a probability and the Evaluator's, that is still the same answer.
-      max_load_seconds: that loading may take; None: any.
-      max_latency_ms: in which 99 of 100 requests of one image must be answered; None: any.
-      max_memory_mb: 10^6 bytes that the process may take; None: any.
-      timeout_seconds: after which the check is stopped and failed.
-      splits: that the images are of, which the Evaluator has predicted.
+      images: number of images in the requests.
+      max_difference: largest accepted difference between a probability and the Evaluator's.
+      max_load_seconds: largest accepted time to load the model; None: any.
+      max_latency_ms: time in which 99 of 100 requests of one image must be answered; None: any.
+      max_memory_mb: largest accepted memory of the process, in 10^6 bytes; None: any.
+      timeout_seconds: after this time the check is stopped and has failed.
+      splits: splits of the images; the Evaluator must have predicted them.
     """
 
     images: int

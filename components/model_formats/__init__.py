@@ -1,1 +1,1 @@
-"""The model in other formats, each tested before it is shipped."""
+"""ModelFormats: converts the model to other formats and tests each before it is shipped."""

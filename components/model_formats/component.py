@@ -1,4 +1,4 @@
-"""ModelFormats: the model in other formats beside the SavedModel, each only if it meets its thresholds on the test split."""
+"""ModelFormats: adds other formats of the model beside the SavedModel, if they pass their thresholds on the test split."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from models.packing import pack
 
 
 class ModelFormatsSpec(ComponentSpec):
-    """Inputs, outputs and parameters."""
+    """Inputs, outputs and parameters of ModelFormats."""
 
     PARAMETERS: ClassVar = {
         executor.SETTINGS_KEY: ExecutionParameter(type=str),
@@ -27,7 +27,7 @@ class ModelFormatsSpec(ComponentSpec):
 
 
 class ModelFormats(base_component.BaseComponent):
-    """See `executor` for what it puts out."""
+    """Converts and tests a model; see `executor` for its output."""
 
     SPEC_CLASS = ModelFormatsSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
@@ -38,11 +38,11 @@ class ModelFormats(base_component.BaseComponent):
         """Creates the component.
 
         Args:
-          examples: raw ones.
-          model: the Trainer's.
-          evaluation: the Evaluator's, of this model.
-          settings: which formats, and what they must keep.
-          code: anything whose change must make the component run again.
+          examples: raw examples.
+          model: the model of the Trainer.
+          evaluation: the Evaluator's evaluation of this model.
+          settings: the formats, and the thresholds that they must pass.
+          code: any text; when it changes, the component runs again.
         """
         super().__init__(
             spec=ModelFormatsSpec(

@@ -1,7 +1,7 @@
-"""Converts the model, measures each format on the test split, and keeps those that meet their thresholds.
+"""Converts the model, measures each format on the test split, and keeps the formats that pass their thresholds.
 
-`exported_model` gets a copy of the SavedModel, with the formats' files and `formats.json` in its `assets.extra/formats`.
-TensorFlow Serving reads the folder as before.
+`exported_model` gets a copy of the SavedModel, with the files of the formats and `formats.json` in `assets.extra/formats`.
+TensorFlow Serving can still read the folder.
 """
 
 import itertools
@@ -35,10 +35,10 @@ from models.records import read_records
 SETTINGS_KEY: Final = "settings"
 EXPORTED_KEY: Final = "exported_model"
 _BATCH_SIZE: Final = 64
-_REPRESENTATIVE: Final = 200  # images that the ranges of 8-bit numbers are taken from
+_NUM_REPRESENTATIVE: Final = 200  # images from which the ranges of 8-bit numbers are determined
 _ROUNDS: Final = 60  # measurements of the latency
 _SAVED_MODEL: Final = "saved_model"
-_SHOWN: Final = ("accuracy", "cross_entropy")  # beside the metrics that thresholds are on
+_ALWAYS_MEASURED: Final = ("accuracy", "cross_entropy")  # in addition to the metrics of the thresholds
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,13 @@ class Executor(base_executor.BaseExecutor):
         for kind in settings.formats:
             try:
                 contents[kind] = formats.convert(
-                    model, kind, _representative(signatures, split_files(examples, settings.train))
+                    model, kind, _representative_images(signatures, split_files(examples, settings.train))
                 )
             except ImportError as error:
                 raise UserError(
                     f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
                 ) from error
-            except Exception as error:  # an operation that the format does not have; hours of training are not lost for that
+            except Exception as error:  # the format lacks an operation; that must not lose hours of training
                 log.exception("no conversion to %s", kind)
                 errors[kind] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         threads = os.cpu_count() or 1
@@ -119,12 +119,12 @@ class Executor(base_executor.BaseExecutor):
 
 
 def judge_format(reference: Predictions, probabilities: np.ndarray, settings: FormatSettings) -> list[Verdict]:
-    """Holds a format to the thresholds.
+    """Judges a format by the thresholds.
 
     Args:
-      reference: the test split, with the SavedModel's answers.
-      probabilities: float32 [images, classes], the format's.
-      settings: as of the component.
+      reference: the test split, with the answers of the SavedModel.
+      probabilities: float32 [images, classes], the answers of the format.
+      settings: settings of the component.
     """
     names = [threshold.metric for threshold in settings.thresholds]
     wanted = [threshold.features for threshold in settings.thresholds if threshold.features]
@@ -146,16 +146,18 @@ def judge_format(reference: Predictions, probabilities: np.ndarray, settings: Fo
 
 
 def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> dict[str, float]:
-    """Median time of one image in milliseconds, by name; the formats take turns, so that what disturbs disturbs all.
+    """Measures the median time of one image in milliseconds, by name of the format.
+
+    The formats take turns, so that other load on the machine affects all of them equally.
 
     Args:
-      predict: from uint8 [1, height, width, channels].
-      image: such a one.
+      predict: for each format, a function of uint8 [1, height, width, channels].
+      image: uint8 [1, height, width, channels].
     """
     times: dict[str, list[float]] = {name: [] for name in predict}
     for _ in range(_ROUNDS):
         for name, answer in predict.items():
-            answer(image)  # what another format has put out of the processor's caches comes back
+            answer(image)  # not timed: fills the processor's caches, which another format has used
             start = time.perf_counter()
             answer(image)
             times[name].append(time.perf_counter() - start)
@@ -163,7 +165,7 @@ def measure_latency(predict: dict[str, formats.Predict], image: np.ndarray) -> d
 
 
 def _names(settings: FormatSettings) -> list[str]:
-    return list(dict.fromkeys([*_SHOWN, *(threshold.metric for threshold in settings.thresholds)]))
+    return list(dict.fromkeys([*_ALWAYS_MEASURED, *(threshold.metric for threshold in settings.thresholds)]))
 
 
 def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, float]:
@@ -172,7 +174,7 @@ def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) ->
 
 
 def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
-    """Batches of the images as the network sees them, uint8 [N, height, width, channels]."""
+    """Yields batches of the images as the network sees them, uint8 [N, height, width, channels]."""
     specification = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     for file in files:
         for records in read_records(file).batch(_BATCH_SIZE).prefetch(1):
@@ -180,9 +182,9 @@ def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
             yield signatures["decode"](image_bytes=encoded)["images"].numpy()
 
 
-def _representative(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
-    """Some images, as many of each file."""
-    share = -(-_REPRESENTATIVE // max(1, len(files)))
+def _representative_images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
+    """Yields about `_NUM_REPRESENTATIVE` images, the same number from each file."""
+    share = -(-_NUM_REPRESENTATIVE // max(1, len(files)))
     for file in files:
         batches = _images(signatures, [file])
         yield from itertools.islice((image for batch in batches for image in batch), share)

@@ -1,4 +1,4 @@
-"""What was measured of each format, written and read."""
+"""The results of each format: measurements and verdicts; written and read."""
 
 import json
 import os
@@ -16,16 +16,16 @@ RESULTS_FILE: Final = "formats.json"
 
 @dataclass(frozen=True)
 class FormatResult:
-    """A format on the test split.
+    """The results of a format on the test split.
 
     Attributes:
-      name: float16, int8 or onnx; "saved_model" for what the others are compared with.
-      file: its name in `FOLDER`, if it is shipped; else "".
-      bytes: size of the file, or of the SavedModel's graph and weights; 0 if there is none.
-      latency_ms: median time of one image through the network alone, in milliseconds; None if there is no file.
-      metrics: on all test images, by name.
-      verdicts: on the thresholds, of which differences are to the SavedModel.
-      error: why it could not be converted; "" if it could.
+      name: float16, int8 or onnx; "saved_model" for the model that the others are compared with.
+      file: name of the file in `FOLDER` if the format is shipped; else "".
+      bytes: size of the file, or of the SavedModel's graph and weights; 0 if the conversion failed.
+      latency_ms: median time of one image in milliseconds, network only; None if the conversion failed.
+      metrics: metrics on all test images, by name.
+      verdicts: verdicts on the thresholds; changes are against the SavedModel.
+      error: why the conversion failed; "" if it did not.
     """
 
     name: str
@@ -38,7 +38,7 @@ class FormatResult:
 
     @property
     def failed(self) -> list[str]:
-        """Why it is not shipped, a line each; empty if it is."""
+        """Why the format is not shipped, one line each; empty if it is shipped."""
         lines = [str(verdict) for verdict in self.verdicts if not verdict.passed]
         return [f"could not be converted: {self.error}", *lines] if self.error else lines
 
@@ -54,13 +54,13 @@ class FormatResult:
 
 
 def write_results(results: list[FormatResult], model: str) -> None:
-    """Writes `RESULTS_FILE` into a SavedModel's folder, where the formats are."""
+    """Writes `RESULTS_FILE` beside the formats, in a SavedModel's folder."""
     text = json.dumps([asdict(result) for result in results], indent=2) + "\n"
     replace_file(os.path.join(model, FOLDER, RESULTS_FILE), lambda file: file.write(text.encode()))
 
 
 def read_results(model: str) -> list[FormatResult]:
-    """Reads what `write_results` has written; empty if the model has no other formats."""
+    """Reads the file that `write_results` writes; empty if the model has no other formats."""
     name = os.path.join(model, FOLDER, RESULTS_FILE)
     if not fileio.exists(name):
         return []

@@ -1,4 +1,4 @@
-"""What ModelFormats goes by: a record without defaults, which are the configuration's to have."""
+"""Settings of ModelFormats. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from models.choices import Format
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
-    """Of the component.
+    """Settings of the component ModelFormats.
 
     Attributes:
-      formats: to convert the model to.
-      thresholds: what each must keep to be shipped; `change` is against the SavedModel.
-      groups: how groups are answered.
-      buckets: of features that are numbers, the edges between their slices.
-      min_slice_size: images that a slice needs to be measured.
-      train: splits that are sampled for int8.
-      test: splits that are measured on.
+      formats: formats to convert the model to.
+      thresholds: a format is shipped if it passes all of them; `change` is against the SavedModel.
+      groups: how the answers to the images of a group are combined.
+      buckets: for numeric features, the edges between their slices.
+      min_slice_size: smallest number of images in a slice that is measured.
+      train: splits from which images are sampled for int8.
+      test: splits to measure on.
     """
 
     formats: tuple[Format, ...]

@@ -1,1 +1,1 @@
-"""Where blessed models go: numbered versions in a folder, each whole or not there."""
+"""Pusher: copies blessed models into a folder of numbered versions, each as a whole or not at all."""

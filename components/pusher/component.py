@@ -12,7 +12,7 @@ from models.packing import pack
 
 
 class VersionPusherSpec(ComponentSpec):
-    """The stock component's inputs and outputs, and what else the version's record tells of."""
+    """The inputs and outputs of TFX's Pusher, and the inputs that the version's record needs."""
 
     PARAMETERS: ClassVar = {
         executor.FOLDER_KEY: ExecutionParameter(type=str),
@@ -31,7 +31,7 @@ class VersionPusherSpec(ComponentSpec):
 
 
 class VersionPusher(base_component.BaseComponent):
-    """Takes the place of the stock component, which copies file by file into the folder that servers watch."""
+    """Replaces TFX's Pusher, which copies file by file into the folder that servers watch."""
 
     SPEC_CLASS = VersionPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
@@ -50,13 +50,13 @@ class VersionPusher(base_component.BaseComponent):
         """Creates the component.
 
         Args:
-          model: pushed if all blessings that are given bless it.
-          model_blessing: the Evaluator's.
-          infra_blessing: the model check's.
-          evaluation: whose metrics the version's record takes.
-          examples: whose data's fingerprint it takes.
-          folder: of the versions, local or a URI.
-          settings: what the versions are of, and how many are kept.
+          model: the model, which is pushed if all given blessings are positive.
+          model_blessing: the blessing of the Evaluator.
+          infra_blessing: the blessing of ModelCheck.
+          evaluation: has the metrics for the version's record.
+          examples: have the data's fingerprint for the version's record.
+          folder: folder of the versions, local or a URI.
+          settings: name of the pipeline, and the number of versions to keep.
         """
         super().__init__(
             spec=VersionPusherSpec(

@@ -1,4 +1,4 @@
-"""What the Pusher does: a blessed model becomes the newest version in a folder.
+"""Makes a blessed model the newest version in a folder.
 
 `pushed_model` gets a copy of the model and TFX's properties: `pushed` (1 or 0), `pushed_destination` (the version's folder) and
 `pushed_version`.
@@ -20,11 +20,11 @@ from models.packing import unpack
 
 FOLDER_KEY: Final = "folder"
 SETTINGS_KEY: Final = "settings"
-_FINGERPRINT: Final = "input_fingerprint"  # property that ingestion's driver leaves on the examples
+_FINGERPRINT: Final = "input_fingerprint"  # property that the driver of the ingestion sets on the examples
 
 
 class Executor(stock_executor.Executor):
-    """Judges blessings and finds the model as TFX's Pusher does, and pushes by `versions.push`."""
+    """Checks blessings and finds the model as TFX's Pusher does, but pushes with `versions.push`."""
 
     def Do(
         self,
@@ -32,12 +32,12 @@ class Executor(stock_executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Pushes the model if all blessings that there are bless it.
+        """Pushes the model if all given blessings are positive.
 
         Args:
-          input_dict: model; model_blessing, infra_blessing, evaluation and examples, where they are given.
+          input_dict: model; optionally model_blessing, infra_blessing, evaluation and examples.
           output_dict: pushed_model.
-          exec_properties: folder; settings, packed.
+          exec_properties: folder, and the packed settings.
 
         Raises:
           UserError: the folder can't be written.

@@ -1,14 +1,14 @@
-"""The run's own folder, as the runner of this machine tells it and the Pusher reads it.
+"""Passes the folder of the run from the local runner to the Pusher.
 
 `fpn run` keeps a folder for each run: `runs/RUN_ID/` has its configuration and its report. The record of a pushed version
-names that folder, so the Pusher must know it. The two sides agree on this:
+names that folder, so the Pusher must know it:
 
-- The runner calls `tell_run_folder`. It sets the property `run_folder` on the run's context, which every component of a
-  compiled pipeline names. ML Metadata keeps the property: `context.custom_properties["run_folder"]` of the type
+- The runner calls `tell_run_folder`. It sets the property `run_folder` on the run's context, to which every component of a
+  compiled pipeline refers. ML Metadata keeps the property: `context.custom_properties["run_folder"]` of the type
   `pipeline_run`.
-- The Pusher calls `run_folder_of` with its executor's context.
-- The property is no part of a component's key in the cache. A parameter would be, and each run would push again.
-- Where runs have no folder, as on Kubeflow, nobody sets the property, and `run_folder_of` gives "".
+- The Pusher calls `run_folder_of` with the context of its executor.
+- The property is not part of the cache key of a component. A parameter would be, and then every run would push again.
+- Where runs have no folder, as on Kubeflow, the property is not set, and `run_folder_of` returns "".
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ def tell_run_folder(pipeline: pipeline_pb2.Pipeline, folder: str) -> None:
     """Sets the run's folder in a compiled pipeline, for all of its components.
 
     Args:
-      pipeline: changed in place.
+      pipeline: the compiled pipeline, which is changed in place.
       folder: an absolute path.
     """
     for node in pipeline.nodes:
@@ -34,10 +34,10 @@ def tell_run_folder(pipeline: pipeline_pb2.Pipeline, folder: str) -> None:
 
 
 def run_folder_of(context: BaseExecutor.Context | None) -> str:
-    """The folder that the runner has told; "" if it has told none.
+    """The folder that `tell_run_folder` has set; "" if it was not set.
 
     Args:
-      context: of the component's executor; None where nothing but a test runs it.
+      context: context of the component's executor; None if a test runs the executor alone.
     """
     if context is None or context.pipeline_node is None:
         return ""

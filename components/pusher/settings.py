@@ -1,15 +1,15 @@
-"""What the Pusher goes by: a record without defaults, which are the configuration's to have."""
+"""Settings of the Pusher. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class PusherSettings:
-    """Of the component.
+    """Settings of the component Pusher.
 
     Attributes:
-      pipeline: its name, for the version's record.
-      keep: versions to keep, the newest; None: all.
+      pipeline: name of the pipeline, for the version's record.
+      keep: number of newest versions to keep; None: all.
     """
 
     pipeline: str

@@ -7,6 +7,6 @@ from components.transform import executor
 
 
 class ImageTransform(components.Transform):
-    """Analyses as TFX's Transform does; see `executor` for what it writes."""
+    """Analyses data as TFX's Transform does; see `executor` for its outputs."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)

@@ -1,4 +1,4 @@
-"""Analyses with TensorFlow Transform, then writes the transformed examples, one shard after the other."""
+"""Analyses the data with TensorFlow Transform, then writes the transformed examples, each shard as one Beam element."""
 
 import os
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from images.layout import find_layout
 from models.files import replaced
 from models.records import read_records
 
-_BATCH, _BATCH_BYTES = 256, 2**24  # examples at a time, as far as they take no more than about these bytes
+_BATCH, _BATCH_BYTES = 256, 2**24  # examples per batch, fewer if they would take more than about these bytes
 
 
 class _WriteShard(beam.DoFn):
-    """(raw examples, transformed examples), two files: reads one, writes the other."""
+    """Transforms a file for each element (file of raw examples, file to write); yields the written file."""
 
     def __init__(self, transform_graph: str) -> None:
         self._transform_graph = transform_graph
@@ -49,7 +49,7 @@ class _WriteShard(beam.DoFn):
         lengths = [len(example.numpy()) for example in examples.take(1)]  # another ExampleGen may leave an empty file
         size = max(1, min(_BATCH, _BATCH_BYTES // max([1, *lengths])))
         with replaced(destination) as unfinished, tf.io.TFRecordWriter(unfinished) as writer:
-            # Not `map`, which would prepare the function anew for every shard, and take longer for that than for the examples.
+            # `map` would trace the function again for every shard, which takes longer than transforming the examples.
             for batch in examples.batch(size).prefetch(2):
                 for example in self._encoder.encode(self._converter.convert(self._transform(batch))):
                     writer.write(example)
@@ -57,10 +57,10 @@ class _WriteShard(beam.DoFn):
 
 
 class Executor(executor.Executor):
-    """Beam spreads shards instead of examples, which then need no Python each; the files are not compressed.
+    """Distributes shards instead of single examples, so that no Python code runs per example; the files are not compressed.
 
-    Of examples that have ImageExampleGen's layout, those that are decoded are read. Data of several spans is analysed span by
-    span, and what an earlier run has found out about one is taken from it. Of the examples of another ExampleGen,
+    If the examples have the layout of ImageExampleGen, their decoded copies are read. Data with several spans is analysed span
+    by span, and the analysis of a span is reused from an earlier run. For the examples of another ExampleGen,
     `preprocessing_fn` decodes `image/encoded`.
     """
 
@@ -70,7 +70,7 @@ class Executor(executor.Executor):
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         _check_payload(examples)
         layout = find_layout(examples)
-        if layout and layout.decoded:  # what the network sees, without the files
+        if layout and layout.decoded:  # pixels as the network sees them, without the image files
             decoded = standard_artifacts.Examples()
             decoded.uri, decoded.split_names = layout.decoded, examples.split_names
             examples = decoded
@@ -101,7 +101,7 @@ class Executor(executor.Executor):
 
 
 def _check_payload(examples: Artifact) -> None:
-    """Raises UserError unless the files hold tf.Example."""
+    """Raises UserError if the files do not hold tf.Example."""
     kind = examples_utils.get_payload_format_string(examples)
     if kind != "FORMAT_TF_EXAMPLE":
         raise UserError(

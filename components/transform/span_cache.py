@@ -1,4 +1,4 @@
-"""Shows the spans of the examples to TensorFlow Transform one by one, so that its cache serves those that it knows."""
+"""Gives the spans of the examples to TensorFlow Transform as separate inputs, so that it reuses its cache for known spans."""
 
 import contextlib
 import hashlib
@@ -17,19 +17,19 @@ from images.shards import link_or_copy
 def span_by_span(
     examples: types.Artifact, shards: list[Shard], splits: list[str], outputs: dict[str, list[types.Artifact]]
 ) -> Iterator[dict[str, list[types.Artifact]]]:
-    """What is to replace the inputs of Transform: one artifact a span.
+    """Yields inputs that replace those of Transform: one artifact per span.
 
-    The cache is keyed by the path of the examples. So each of several spans is linked into a folder that is named by its
-    content, for as long as the context lasts.
+    The key of the cache is the path of the examples. So each span is linked into a temporary folder whose name is a digest of
+    its content. The folders are deleted at the end of the context. With a single span the examples are yielded as they are.
 
     Args:
-      examples: as ImageExampleGen has written them.
-      shards: of which they are made.
-      splits: those that are analysed.
-      outputs: of Transform. The caches of earlier runs are beside this run's `updated_analyzer_cache`; the last is taken.
+      examples: examples written by ImageExampleGen.
+      shards: the shards of the examples.
+      splits: the splits that are analysed.
+      outputs: outputs of Transform. The caches of earlier runs are beside `updated_analyzer_cache`; the last one is used.
 
     Yields:
-      {"examples": an artifact a span, "analyzer_cache": none or one}.
+      {"examples": one artifact per span, "analyzer_cache": a list of no or one artifact}.
     """
     numbers = sorted({shard.span for shard in shards})
     caches = outputs.get(standard_component_specs.UPDATED_ANALYZER_CACHE_KEY)

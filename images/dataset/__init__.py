@@ -1,1 +1,1 @@
-"""Which images a data set has, with their labels, groups and splits, before any is opened."""
+"""Lists the images of a data set with their labels, groups and splits, without opening them."""

@@ -1,4 +1,4 @@
-"""Which row goes into which split: as given, by hash, stratified, or in folds. A group stays together."""
+"""Assigns rows to splits: as given by the data, by hash, stratified, or in folds. A group is always in one split."""
 
 import bisect
 import hashlib
@@ -11,46 +11,48 @@ from images.dataset.row import UNLABELLED, Row
 from images.settings import SourceSettings, SplitShares
 from models import features
 
-_NAMED = 5  # classes that a message names
+_MAX_NAMED = 5  # largest number of classes that a message names
 
 
 def split_names(settings: SourceSettings) -> tuple[str, ...]:
-    """The splits that ingestion writes: train, eval and test, or folds; one alone of data that is not for training."""
+    """The splits that ingestion writes: train, eval and test, or the folds; a single one for data that is not for training."""
     if not settings.labelled:
         return (UNLABELLED,)
     return fold_names(settings.folds) if settings.folds else features.SPLITS
 
 
 def fold_names(folds: int) -> tuple[str, ...]:
-    """What as many folds are called."""
+    """Names of the folds of a cross-validation: fold_1, fold_2, ..."""
     return tuple(f"fold_{number}" for number in range(1, folds + 1))
 
 
 def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> list[Row]:
-    """Gives every row that is not set aside its split.
+    """Assigns a split to every row that is not set aside.
 
-    Data that comes with a train and a test split, but without an eval split, gets one out of train. Rows without a split go
-    by the hash of their group, which keeps them where they are when data is added; with `splits.stratify`, and into folds,
-    they are dealt (see `deal`), which needs all data at once.
+    If the data has a train and a test split but no eval split, eval is taken from train. Rows without a split are assigned by
+    the hash of their group, so they stay in their split when data is added. With `splits.stratify` or `folds` they are
+    assigned by `deal`, which needs all rows at once.
 
     Args:
       folder: the data folder, for messages.
-      rows: with the splits that the data gives, or with "".
-      settings: of the data set. With `folds`, all rows but those given as test go there.
+      rows: rows with the splits that the data gives, or with "".
+      settings: settings of the data set. With `folds`, all rows except those given as test go into the folds.
 
     Returns:
       The rows, in the same order.
 
     Raises:
-      UserError: a split is empty or lacks a class, a group is in two, or there are fewer than two classes.
+      UserError: a split is empty or lacks a class, a group is in two splits, or there are fewer than two classes.
     """
     if not settings.labelled:
         return [row if row.reason else row.in_split(UNLABELLED) for row in rows]
     taken = [row for row in rows if not row.reason]
     _check_groups(taken)
     folds = settings.folds
-    spread = _spread(taken)
-    assigned = _into_folds(folder, rows, taken, folds) if folds else _into_splits(rows, taken, settings.splits, spread)
+    spread = _target_splits(taken)
+    assigned = (
+        _assign_to_folds(folder, rows, taken, folds) if folds else _assign_to_splits(rows, taken, settings.splits, spread)
+    )
     taken = [row for row in assigned if row.split in split_names(settings)]
     labels = {label for row in taken for label in row.labels}
     _check_labels(folder, rows, labels, settings)
@@ -61,30 +63,31 @@ def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> lis
 
 
 def hash_of(text: str) -> int:
-    """A number that is the same on every run and machine, evenly spread over 256 bits."""
+    """A hash of 256 bits, uniformly distributed, that is the same on every run and machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
 def deal(groups: dict[str, Counter[str]], shares: list[float]) -> dict[str, int]:
-    """Deals groups to splits so that every split gets the same share of each class, as far as groups allow.
+    """Assigns groups to splits so that every split gets the same share of each class, as far as groups allow.
 
-    The largest group first, each goes to the split s that minimises the sum over the classes c of
+    Groups are assigned one by one, the largest first. Each goes to the split s that minimises the sum over the classes c of
 
         n[group, c] (n[s, c] + n[group, c] / 2) / (n[c]^2 share[s]),
 
-    with which Pearson's distance between the splits' shares of the classes and the wanted ones, the sum over s and c of
-    (n[s, c] / n[c] - share[s])^2 / share[s], grows least. The last groups of a class are kept for splits that have none of it.
-    Among equals it is the split that is filled least for its share.
+    where n is a number of images. This choice increases least Pearson's distance between the shares that the splits have of
+    each class and the wanted shares: the sum over s and c of (n[s, c] / n[c] - share[s])^2 / share[s]. The last groups of a
+    class are reserved for splits that have no image of it. Of equally good splits, the one with the fewest images relative to
+    its share is taken.
 
     Args:
-      groups: images of each class in each group.
-      shares: of the splits, above 0, in sum 1.
+      groups: group to number of images per class.
+      shares: wanted share of each split, above 0; the sum is 1.
 
     Returns:
-      The position of each group's split.
+      Group to position of its split in `shares`.
     """
     classes: Counter[str] = Counter()
-    left: Counter[str] = Counter()  # groups of a class that are not dealt yet
+    left: Counter[str] = Counter()  # number of groups of each class that have no split yet
     for counts in groups.values():
         classes.update(counts)
         left.update(counts.keys())
@@ -124,19 +127,19 @@ def _check_groups(rows: list[Row]) -> None:
             )
 
 
-def _spread(taken: list[Row]) -> tuple[str, ...]:
-    """The splits among which rows without a split are shared out, and those given as train."""
+def _target_splits(taken: list[Row]) -> tuple[str, ...]:
+    """The splits among which rows that have no split or are given as train are divided."""
     given = {row.split for row in taken} - {""}
     return tuple(
         split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"
     )
 
 
-def _into_splits(rows: list[Row], taken: list[Row], splits: SplitShares, spread: tuple[str, ...]) -> list[Row]:
+def _assign_to_splits(rows: list[Row], taken: list[Row], splits: SplitShares, spread: tuple[str, ...]) -> list[Row]:
     buckets = [splits.buckets[split] for split in spread]
     if splits.stratify:
         shares = [count / sum(buckets) for count in buckets]
-        dealt = deal(_groups([row for row in taken if row.split in ("", "train")]), shares)
+        dealt = deal(_count_by_group([row for row in taken if row.split in ("", "train")]), shares)
 
         def split_of(group: str) -> str:
             return spread[dealt[group]]
@@ -146,30 +149,30 @@ def _into_splits(rows: list[Row], taken: list[Row], splits: SplitShares, spread:
         def split_of(group: str) -> str:
             return spread[bisect.bisect(bounds, hash_of(group) % bounds[-1])]
 
-    return _with_splits(rows, ("", "train"), split_of)
+    return _replace_splits(rows, ("", "train"), split_of)
 
 
-def _into_folds(folder: str, rows: list[Row], taken: list[Row], folds: int) -> list[Row]:
-    groups = _groups([row for row in taken if row.split != "test"])
+def _assign_to_folds(folder: str, rows: list[Row], taken: list[Row], folds: int) -> list[Row]:
+    groups = _count_by_group([row for row in taken if row.split != "test"])
     if len(groups) < folds:
         raise UserError(f"{folder}: {len(groups)} groups can't fill {folds} folds; give more groups, or fewer folds (--folds)")
     dealt = deal(groups, [1 / folds] * folds)
     names = fold_names(folds)
-    return _with_splits(rows, ("", "train", "eval"), lambda group: names[dealt[group]])
+    return _replace_splits(rows, ("", "train", "eval"), lambda group: names[dealt[group]])
 
 
-def _groups(rows: list[Row]) -> dict[str, Counter[str]]:
-    """Images of each class in each group; groups of a single image share their counter."""
+def _count_by_group(rows: list[Row]) -> dict[str, Counter[str]]:
+    """Number of images per class in each group. Groups of one image share a counter, to save memory."""
     of_one: dict[tuple[str, ...], Counter[str]] = {}
     groups: dict[str, Counter[str]] = {}
     for row in rows:
-        labels = row.labels or ("",)  # images of no class are to be spread like a class
+        labels = row.labels or ("",)  # images without a class are stratified like a class of their own
         one = of_one.setdefault(labels, Counter(labels))
         groups[row.group] = groups[row.group] + one if row.group in groups else one
     return groups
 
 
-def _with_splits(rows: list[Row], from_splits: tuple[str, ...], split_of: Callable[[str], str]) -> list[Row]:
+def _replace_splits(rows: list[Row], from_splits: tuple[str, ...], split_of: Callable[[str], str]) -> list[Row]:
     return [row if row.reason or row.split not in from_splits else row.in_split(split_of(row.group)) for row in rows]
 
 
@@ -177,12 +180,12 @@ def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: Sour
     if settings.multi_label:
         if not labels:
             raise UserError(
-                f"{folder}: no image has a label; name the classes in the manifest's label column{_set_aside(rows)}"
+                f"{folder}: no image has a label; name the classes in the manifest's label column{_set_aside_note(rows)}"
             )
         return
     if len(labels) < 2:
         raise UserError(
-            f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}{_set_aside(rows)}"
+            f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}{_set_aside_note(rows)}"
         )
     for label in sorted(labels):
         parts = {part.strip() for part in label.split(features.LABEL_SEPARATOR)} - {""}
@@ -193,7 +196,7 @@ def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: Sour
             )
 
 
-def _set_aside(rows: list[Row]) -> str:
+def _set_aside_note(rows: list[Row]) -> str:
     reasons = Counter(row.reason for row in rows if row.reason)
     if not reasons:
         return ""
@@ -223,9 +226,10 @@ def _check_splits(folder: str, rows: list[Row], labels: set[str], could_stratify
             for label in row.labels:
                 groups[label].add(row.group)
         named = ", ".join(
-            f"{label} ({len(groups[label])} group{'' if len(groups[label]) == 1 else 's'} in all)" for label in missing[:_NAMED]
+            f"{label} ({len(groups[label])} group{'' if len(groups[label]) == 1 else 's'} in all)"
+            for label in missing[:_MAX_NAMED]
         )
-        more = f" and {len(missing) - _NAMED} other classes" if len(missing) > _NAMED else ""
+        more = f" and {len(missing) - _MAX_NAMED} other classes" if len(missing) > _MAX_NAMED else ""
         enough = all(len(groups[label]) >= len(could_stratify) for label in missing)
         stratify = "set data.splits.stratify to true, " if split in could_stratify and enough else ""
         raise UserError(

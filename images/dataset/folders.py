@@ -1,4 +1,4 @@
-"""The data set by its folders: a folder a class, in folders for train, eval and test if there are such."""
+"""Reads a data set from class folders, which may be inside folders for train, eval and test."""
 
 from base.errors import UserError
 from images.dataset.listing import File
@@ -6,17 +6,17 @@ from images.dataset.row import SPLIT_NAMES, Row
 
 
 def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
-    """Takes the label from the first folder of a path, or from the second one where the first is that of a split.
+    """Takes the label from the first folder in a path, or from the second if the first is a split folder.
 
     Args:
       folder: the data folder, for messages.
-      files: as listed.
+      files: the files of the folder, by path.
 
     Returns:
-      A row a file; files outside class folders are set aside.
+      One row per file; files outside class folders are set aside.
 
     Raises:
-      UserError: there are no class folders, or others beside those of the splits.
+      UserError: there are no class folders, or there are other folders beside the split folders.
     """
     top_folders, split_folders = _top_folders(files)
     has_splits = len(split_folders) > 1
@@ -24,7 +24,7 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
         raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
     depth = 2 if has_splits else 1
     rows = []
-    labels: dict[str, tuple[str, ...]] = {}  # one tuple a class, however many images
+    labels: dict[str, tuple[str, ...]] = {}  # one tuple per class, shared by its rows
     for path, file in files.items():
         parts = path.split("/", depth)
         if len(parts) <= depth:
@@ -41,13 +41,13 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
 
 
 def read_any(files: dict[str, File]) -> list[Row]:
-    """Takes every file, in a folder or not; the label as in `read_folders`, where there is a folder to take it from.
+    """Takes every file; the label as in `read_folders`, none if the file is not in a class folder.
 
     Args:
-      files: as listed.
+      files: the files of the folder, by path.
 
     Returns:
-      A row a file, without a split.
+      One row per file, without a split.
     """
     depth = 2 if len(_top_folders(files)[1]) > 1 else 1
     rows = []
@@ -60,6 +60,6 @@ def read_any(files: dict[str, File]) -> list[Row]:
 
 
 def _top_folders(files: dict[str, File]) -> tuple[set[str], set[str]]:
-    """The folders that paths begin with, and which of them are named as splits."""
+    """The top folders of all paths, and those of them that have the name of a split."""
     top_folders = {path.split("/", 1)[0] for path in files if "/" in path}
     return top_folders, {name for name in top_folders if name.lower() in SPLIT_NAMES}

@@ -1,4 +1,4 @@
-"""What files there are, on a local disk or in one of Beam's file systems, and which of them must not be opened."""
+"""Lists files on a local disk or one of Beam's file systems, and marks those that must not be opened."""
 
 import heapq
 import os
@@ -19,12 +19,12 @@ from storage.stores import file_system, open_to_read
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that was found.
+    """A file in a listing.
 
     Attributes:
       size: bytes.
       modified: seconds since 1970.
-      reason: why it must not be opened, a `Reason` where it has a detail; "" if it may be.
+      reason: why the file must not be opened, a `Reason` if there is a detail; "" if it may be opened.
     """
 
     size: int = 0
@@ -33,12 +33,12 @@ class File:
 
 
 def is_remote(path: str) -> bool:
-    """Whether it is a URI of one of Beam's file systems, such as gs://, s3:// or hdfs://, and no local path."""
+    """Whether the path is a URI of one of Beam's file systems, such as gs://, s3:// or hdfs://, and not a local path."""
     return FileSystems.get_scheme(path) is not None
 
 
 def join(folder: str, path: str) -> str:
-    """Where a path is that is relative to a folder, unless it is a URI or absolute."""
+    """Joins a folder and a path; a URI or an absolute path is returned unchanged."""
     if is_remote(path) or os.path.isabs(path):
         return path
     if not path:
@@ -47,29 +47,29 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file as it is, compressed or not."""
+    """Opens a file for reading, without decompressing it."""
     return open_to_read(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
-    """All files below a folder that are not hidden, by path relative to it, in alphabetical order.
+    """Lists all files below a folder that are not hidden, by path relative to the folder, in alphabetical order.
 
-    On a local disk, links are followed if they lead to a place inside the folder, others if they are allowed to; what they
-    lead to is then read once, however many ways there are. Links that are not followed, folders that can't be read and what
-    is no regular file are listed with a reason.
+    On a local disk, symbolic links to places inside the folder are followed, and others with `allow_links`. A folder that can
+    be reached in several ways is read once. Links that are not followed, folders that can't be read, and files that are not
+    regular files are listed with a reason.
 
     Args:
-      folder: a local path, or one of Beam's file systems (gs://, s3://, hdfs://).
-      allow_links: follow symbolic links that lead out of the folder.
+      folder: a local path, or a URI of one of Beam's file systems (gs://, s3://, hdfs://).
+      allow_links: whether to follow symbolic links that lead out of the folder.
 
     Raises:
-      UserError: there is no such folder, or nothing in it.
+      UserError: there is no such folder, it is empty, or it can't be listed.
     """
     try:
         files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
     except UserError:
         raise
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system raises exceptions of its own
         raise UserError(f"{folder}: can't be listed ({error}); give an existing folder of images as data.path") from error
     if not files:
         state = "holds no files" if is_remote(folder) or os.path.exists(folder) else "no such folder"
@@ -78,18 +78,19 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
 
 
 def look_up(folder: str, paths: Iterable[str], allow_links: bool) -> dict[str, File]:
-    """Files that a listing of the folder does not have: hidden ones, behind links, or elsewhere.
+    """Looks up files that a listing of the folder does not contain: hidden, behind links, or outside the folder.
 
     Args:
       folder: the data folder.
-      paths: relative to it and without needless dots, absolute, or URIs.
-      allow_links: whether a local path may lead out of the folder.
+      paths: URIs, absolute paths, or normalised paths relative to the folder.
+      allow_links: whether a path may lead out of the folder.
 
     Returns:
-      Those that exist, by path; those that lead out of the folder and may not, with that as their reason, in any case.
+      The files that exist, by path. A path that leads out of the folder without permission is always included, with that as
+      its reason.
 
     Raises:
-      UserError: the place of a URI can't be listed.
+      UserError: the folder of a URI can't be listed.
     """
     found: dict[str, File] = {}
     remote: dict[str, str] = {}  # URI -> path
@@ -135,7 +136,7 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
 def _list_remote(folder: str) -> dict[str, File]:
     root = folder.rstrip("/") + "/"
     files = {}
-    for item in file_system(root)._list(root):  # not match(), which takes [ and * in names for patterns
+    for item in file_system(root)._list(root):  # match() would treat [ and * in names as patterns
         path = item.path.removeprefix(root)
         # A name that ends in a slash stands for an empty folder.
         if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
@@ -148,11 +149,11 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
     files: dict[str, File] = {}
     if not os.path.exists(root):
         return files
-    folders = [(root, "")]  # the real path, and the beginning of the paths in it
+    folders = [(root, "")]  # real path of a folder, and the prefix of the listed paths of its files
     links: list[tuple[str, str]] = []
     seen: set[str] = set()
     while folders or links:
-        # Links come last, so that files are found under their own path if they have one inside the folder.
+        # Links come last, so that a file inside the folder is listed under its own path.
         if folders:
             place, prefix = folders.pop()
         else:
@@ -187,8 +188,8 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
                 try:
                     files[path] = _describe(entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
-                    continue  # gone since the folder was read
-    return _with_readable_names(files)
+                    continue  # deleted since the folder was read
+    return _escape_names(files)
 
 
 def _describe(found: os.stat_result) -> File:
@@ -201,8 +202,8 @@ def _is_inside(real: str, root: str) -> bool:
     return real == root or real.startswith(root.rstrip("/") + "/")
 
 
-def _with_readable_names(files: dict[str, File]) -> dict[str, File]:
-    """Names that are no UTF-8 can't be written down; they stand in the listing with escapes."""
+def _escape_names(files: dict[str, File]) -> dict[str, File]:
+    """Replaces names that are not valid UTF-8 by names with escapes, because they can't be written to a text file."""
     named = {}
     for path, item in files.items():
         if path.isascii():

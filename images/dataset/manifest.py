@@ -1,4 +1,4 @@
-"""The data set by a manifest, a CSV or Parquet table with a line an image."""
+"""Reads a data set from a manifest, a CSV or Parquet table with one line per image."""
 
 import csv
 import difflib
@@ -18,18 +18,18 @@ from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
 _ROLES: Final = ("path", "label", "group", "split")
-_UNLABELLED_ROLES: Final = ("path", "label", "group")  # of data that is not for training
+_UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A manifest's header and lines.
+    """Header and lines of a manifest.
 
     Attributes:
-      name: of the file, for messages.
-      columns: their names.
-      lines: (number, a value a column); values are text, of Parquet also int, float or None.
-      unit: what the numbers count: line or row.
+      name: path of the file, for messages.
+      columns: names of the columns.
+      lines: pairs (number, one value per column). Values are text; from Parquet also int, float or None.
+      unit: what the numbers count: "line" or "row".
     """
 
     name: str
@@ -39,16 +39,19 @@ class _Table:
 
 
 def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings) -> str | None:
-    """Path of the manifest in the data folder.
+    """Finds the manifest in the data folder.
 
     Args:
       folder: the data folder, for messages.
-      files: as listed.
-      settings: of the data set. Under its default name, a manifest need not be there, and may be manifest.parquet; so too
-        under any name of data that is not `labelled`.
+      files: the files of the folder, by path.
+      settings: settings of the data set. With the default name a manifest is optional and may also be manifest.parquet. For
+        data that is not `labelled` that is so with any name.
+
+    Returns:
+      Path of the manifest in the folder; None if there is none.
 
     Raises:
-      UserError: another one is asked for and is not there, or it can't be read for its suffix or where it leads to.
+      UserError: a manifest with another name is missing, has a wrong suffix, or must not be opened.
     """
     name = settings.manifest
     if name not in files and (name == MANIFEST or not settings.labelled):
@@ -71,13 +74,13 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
 
     Args:
       folder: the data folder.
-      name: path of the manifest in it; the files that it names are relative to its own folder.
-      files: as listed.
-      settings: of the data set. Where it is not `labelled`, the label is optional, and other columns than it, the path and
-        the group don't count.
+      name: path of the manifest in the folder; the paths in the manifest are relative to the manifest's own folder.
+      files: the files of the folder, by path.
+      settings: settings of the data set. For data that is not `labelled`, the label is optional, and only path, label and
+        group are read.
 
     Returns:
-      A row a line. Set aside are those without a label, and those whose file must not be opened.
+      One row per line. Rows without a label and rows whose file must not be opened are set aside.
 
     Raises:
       UserError: a column, a value or a file is missing or wrong.
@@ -136,7 +139,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
 
 
 def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> dict[str, File]:
-    """The files that a manifest names and that a listing of the folder does not have, those that exist."""
+    """The existing files that a manifest names and that a listing of the folder does not contain, by path."""
     table = _open_table(folder, name)
     if settings.columns.path not in table.columns:
         return {}
@@ -147,7 +150,7 @@ def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: So
 
 
 def _path_in(folder: str, base: str, written: str) -> str:
-    """A path as the listing has it if it is in the data folder; else as written, without needless dots."""
+    """Normalises a path of the manifest; a path inside the data folder becomes relative to that folder, as in the listing."""
     if listing.is_remote(written):
         return written.removeprefix(folder.rstrip("/") + "/")
     if not os.path.isabs(written):
@@ -167,7 +170,7 @@ def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
     wanted = [
         (f"{name} for the {role}", name, f"data.columns.{role}")
         for role, name in columns.by_role.items()
-        # A group and a split column are optional under their default names.
+        # The columns of group and split are optional if they have their default names.
         if (labelled or role in ("path", "group")) and not (role in ("group", "split") and name == role)
     ]
     wanted += [(column, column, "data.columns.types") for column in columns.types if labelled]
@@ -181,10 +184,10 @@ def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
 
 
 def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
-    """(name, position, conversion) of each column without a role; a conversion gives None for a missing number."""
+    """(name, position, conversion) of each column without a role; a conversion returns None for a missing number."""
     roles = set(columns.by_role.values())
     types = columns.types
-    known: dict[str, str] = {}  # one string a value, however many lines
+    known: dict[str, str] = {}  # one string per value, shared by all lines
 
     def text(value: Any) -> str:
         return known.setdefault(found := _text(value), found)

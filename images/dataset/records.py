@@ -1,6 +1,6 @@
-"""The data set in TFRecord files of tf.Example, by itself or as a prepared TensorFlow Datasets directory.
+"""Reads a data set from TFRecord files of tf.Example, also from a prepared TensorFlow Datasets directory.
 
-Works without TensorFlow and tensorflow_datasets.
+Needs neither TensorFlow nor tensorflow_datasets.
 """
 
 import gzip
@@ -36,12 +36,12 @@ _GZIP: Final = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a record has what.
+    """The features in which records hold the image and the label.
 
     Attributes:
-      images: features that may hold the encoded image, the first that is there counts.
-      labels: likewise, for the label or labels, as text or as number.
-      names: of the classes by number; None: the numbers are the names.
+      images: features that may hold the encoded image; the first one that a record has is used.
+      labels: features that may hold the label or labels, as text or number; the first one that a record has is used.
+      names: names of the classes by number; None: numbers are used as names.
     """
 
     images: tuple[str, ...]
@@ -50,27 +50,29 @@ class _Layout:
 
 
 def is_record_file(path: str) -> bool:
-    """Whether the name is that of a TFRecord file: `x.tfrecord`, `x.tfrecords.gz`, `x-00000-of-00010`."""
+    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrecords.gz` or `x-00000-of-00010`."""
     return _RECORD_FILE.search(path) is not None
 
 
 def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
-    """Reads labels, groups and splits out of all TFRecord files of a data folder.
+    """Reads labels, groups and splits from all TFRecord files of a data folder.
 
-    The split comes from a feature named as `data.columns.split`; else from names such as `train-00000-of-00010`,
-    `digits-test.tfrecord` or `validation/x.tfrecord`, if all files have one, and not all the same.
+    The split comes from the feature that `data.columns.split` names. Without it, the split comes from the file's name, such
+    as `train-00000-of-00010`, `digits-test.tfrecord` or `validation/x.tfrecord`, if all names have a split and there are at
+    least two different splits.
 
     Args:
       folder: the data folder.
-      files: as listed, with one TFRecord file or more.
-      settings: of the data set. Features that are named in `columns.types` become the rows' meta, where it is `labelled`.
+      files: the files of the folder, by path, at least one of them a TFRecord file.
+      settings: settings of the data set. If it is `labelled`, the features in `columns.types` become the meta of the rows.
 
     Returns:
-      A row a record. Set aside are damaged records, those without an image or of an unknown class number, and files beside
-      the TFRecord files. Of a TensorFlow Datasets directory, splits other than train, validation and test are left out.
+      One row per record. Damaged records, records without an image or with an unknown class number, and files that are not
+      TFRecord files are set aside. In a TensorFlow Datasets directory, splits other than train, validation and test are
+      skipped.
 
     Raises:
-      UserError: the directory's description, or a value, can't be used.
+      UserError: the description of the directory, or a value, can't be used.
     """
     prepared = _TFDS_INFO in files and _TFDS_FEATURES in files
     labelled = settings.labelled
@@ -98,15 +100,15 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
 
 
 def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tuple[bytes, str]]:
-    """The encoded images of one TFRecord file, in one pass if the numbers rise.
+    """Reads encoded images from one TFRecord file, in one pass if the numbers are in ascending order.
 
     Args:
       folder: the data folder.
-      path: of the TFRecord file in it.
+      path: path of the TFRecord file in the folder.
       numbers: positions of the records, from 0.
 
     Yields:
-      For each number the image and "", or nothing and the reason why there is none.
+      For each number a pair: the image and "", or b"" and the reason why there is no image.
     """
     prepared = all(_exists(folder, name) for name in (_TFDS_INFO, _TFDS_FEATURES))
     layout = _tfds_layout(folder, labelled=False) if prepared else _layout("")
@@ -114,7 +116,7 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
     position, record, reason = -1, b"", ""
     for number in numbers:
         if number < position or position == -1:
-            records = _numbered(listing.join(folder, path))
+            records = _enumerate_records(listing.join(folder, path))
             position = -1
         while position < number:
             try:
@@ -128,18 +130,18 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
 
 
 def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: SourceSettings) -> Iterator[Row]:
-    for number, record, reason in _numbered(listing.join(folder, path)):
+    for number, record, reason in _enumerate_records(listing.join(folder, path)):
         row = Row(path, (), "", split, record=number)
         if not reason:
             try:
                 example = _parse(record)
-                row = _filled(row, example, layout, settings)
+                row = _fill_row(row, example, layout, settings)
             except ValueError as error:
                 reason = error.args[0]
         yield replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason)
 
 
-def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> Row:
+def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> Row:
     columns = settings.columns
     size = len(_image_scalar(example, layout).as_buffer())
     labelled = settings.labelled
@@ -156,7 +158,7 @@ def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Source
     for name, kind in columns.types.items() if labelled else ():
         for value in _values(example, name)[:1]:
             try:
-                text = _decoded(value)
+                text = _to_text(value)
                 meta[name] = text if kind == "text" else int(text) if kind == "integer" else float(text)
             except ValueError as error:
                 raise UserError(f"{row.name} has {value!r} as {name}, which is no {kind}; change data.columns.types") from error
@@ -167,19 +169,19 @@ def _filled(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Source
 # Records
 
 
-def _numbered(path: str) -> Iterator[tuple[int, bytes, str]]:
-    """(number, record, "") or (number, b"", reason); nothing comes after what can't be passed over."""
+def _enumerate_records(path: str) -> Iterator[tuple[int, bytes, str]]:
+    """Yields (number, record, "") or (number, b"", reason); ends after damage that can't be skipped."""
     number = -1
     try:
         with listing.open_file(path) as raw:
-            for number, (record, reason) in enumerate(_framed(_decompressed(raw))):
+            for number, (record, reason) in enumerate(_read_records(_decompress(raw))):
                 yield number, record, reason
     except (OSError, EOFError, zlib.error) as error:
         yield number + 1, b"", Reason("unreadable from here on", str(error))
 
 
-def _decompressed(raw: BinaryIO) -> BinaryIO:
-    """By content, for TensorFlow's writers leave the name to their user."""
+def _decompress(raw: BinaryIO) -> BinaryIO:
+    """Decompresses gzip, which is detected by the content: TensorFlow's writers do not set a suffix."""
     header = raw.read(12)
     raw.seek(0)
     if header.startswith(_GZIP) and not _is_length(header):
@@ -196,14 +198,17 @@ def _masked_crc(content: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _framed(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
-    """Records as tensorflow/core/lib/io/record_writer.h lays them out: length, its checksum, bytes, their checksum."""
+def _read_records(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
+    """Yields (record, "") or (b"", reason).
+
+    The format is that of tensorflow/core/lib/io/record_writer.h: length, its checksum, bytes, their checksum.
+    """
     while header := file.read(12):
         if not _is_length(header):
             yield b"", Reason("damaged from here on", "no TFRecord")
             return
         (length,) = struct.unpack("<Q", header[:8])
-        content = _read(file, length + 4) if length < _LONGEST else b""
+        content = _read_bytes(file, length + 4) if length < _LONGEST else b""
         if len(content) < length + 4:
             yield b"", Reason("damaged from here on", "truncated")
             return
@@ -212,8 +217,8 @@ def _framed(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
         yield (b"", Reason("damaged", "wrong checksum")) if damaged else (record, "")
 
 
-def _read(file: BinaryIO, count: int) -> bytes:
-    """In pieces, for a length is but a claim, and memory would be reserved for all of it."""
+def _read_bytes(file: BinaryIO, count: int) -> bytes:
+    """Reads in pieces, because the length may be wrong, and a single read would allocate memory for all of it."""
     pieces = []
     while count and (piece := file.read(min(count, _PIECE))):
         pieces.append(piece)
@@ -232,7 +237,7 @@ def _decoder() -> Any:
 
 
 def _parse(record: bytes) -> pa.RecordBatch:
-    """A tf.Example as a table of one row, a column of lists a feature."""
+    """A tf.Example as a table with one row and one column of lists per feature; raises ValueError if it is damaged."""
     try:
         return _decoder().DecodeBatch([record])
     except RuntimeError as error:
@@ -244,7 +249,7 @@ def _values(example: pa.RecordBatch, name: str) -> list[Any]:
     return [] if index < 0 else example.column(index).to_pylist()[0] or []
 
 
-def _decoded(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if not isinstance(value, bytes):
         return str(value)
     try:
@@ -254,7 +259,7 @@ def _decoded(value: Any) -> str:
 
 
 def _texts(example: pa.RecordBatch, name: str) -> list[str]:
-    return [text for value in _values(example, name) if (text := _decoded(value))]
+    return [text for value in _values(example, name) if (text := _to_text(value))]
 
 
 def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]:
@@ -267,7 +272,7 @@ def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]
             if unknown:
                 raise ValueError("label missing" if unknown == [-1] else f"no class has the number {unknown[0]}")
             return [layout.names[value] for value in values]
-        if texts := [text for value in values if (text := _decoded(value))]:
+        if texts := [text for value in values if (text := _to_text(value))]:
             return texts
     return []
 
@@ -290,12 +295,12 @@ def _image(example: pa.RecordBatch, layout: _Layout) -> bytes:
 
 
 def _layout(label: str) -> _Layout:
-    """The usual names: of TensorFlow's examples, of this project's, and the column's."""
+    """The usual feature names of TensorFlow's examples and of this project, and the label column's name."""
     return _Layout(("image/encoded", "image"), ("image/class/text", features.LABEL, "image/class/label", label))
 
 
 def _split_of(path: str) -> str:
-    """The split that a file's name or else its folder's name has as one of its words; "" if none or several."""
+    """The split that is a word in the file's name, else in the name of its folder; "" if there are none or several."""
     for part in reversed(path.split("/")[-2:]):
         found = {SPLIT_NAMES[word] for word in re.split(r"[-_.]", part.lower()) if word in SPLIT_NAMES}
         if found:
@@ -321,7 +326,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 
 
 def _tfds_layout(folder: str, labelled: bool) -> _Layout:
-    """What features.json says, in its present form and in that of before 2022."""
+    """The layout by features.json, in its present format or the one from before 2022."""
     kind = _read_json(folder, _TFDS_INFO).get("fileFormat", "tfrecord")
     if kind != "tfrecord":
         raise UserError(f"{folder}: a TensorFlow Datasets directory in {kind} files; prepare it with file_format='tfrecord'")

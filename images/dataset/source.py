@@ -1,6 +1,6 @@
-"""Finds the images of a data folder, their labels, groups and splits, without opening an image.
+"""Finds the images of a data folder with their labels, groups and splits, without opening an image.
 
-Imports no TensorFlow, so that a mistake in a data folder is told at once.
+Does not import TensorFlow, so that an error in a data folder is reported at once.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Found:
-    """What a data folder holds.
+    """The contents of a data folder.
 
     Attributes:
-      rows: a row an image, taken or set aside, one span after the other, in each in an order that is random but the same on
-        every run, so that no later shard holds one class only; those of one TFRecord file follow each other in its order.
-      unlisted: files that are no part of the data set: those that a manifest does not name, or of other splits than train,
-        validation and test of a TensorFlow Datasets directory.
+      rows: one row per image, used or set aside, one span after the other. The order within a span is random, so that no
+        shard holds one class only, but the same on every run. The rows of one TFRecord file are together, in its order.
+      unlisted: number of files that are not part of the data set: files that the manifest does not name, or files of a
+        TensorFlow Datasets directory in splits other than train, validation and test.
     """
 
     rows: list[Row]
@@ -45,11 +45,13 @@ class Found:
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
-    """A digest of all files' names, sizes and times, and of those that a manifest names elsewhere: it changes with the data.
+    """A digest that changes with the data: of the names, sizes and times of all files, also those outside the folder.
+
+    Files outside the folder are those that a manifest names.
 
     Args:
       folder: the data folder.
-      settings: of the data set; `manifest`, `columns` and `allow_links` count.
+      settings: settings of the data set; only `manifest`, `columns`, `labelled` and `allow_links` matter.
 
     Raises:
       UserError: the folder can't be used.
@@ -58,7 +60,7 @@ def fingerprint(folder: str, settings: SourceSettings) -> str:
 
 
 def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
-    """The same of each span."""
+    """The digest of each span, by number; see `fingerprint`."""
     root = root_of(folder)
     return {span.number: _fingerprint(listing.join(root, span.prefix), settings) for span in find_spans(folder)}
 
@@ -79,12 +81,12 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
 
 
 def find_rows(folder: str, settings: SourceSettings) -> Found:
-    """Lists the data set: by the folder's manifest if it has one, else by its TFRecord files, else by its class folders.
+    """Lists the data set: from the folder's manifest if it has one, else from its TFRecord files, else from class folders.
 
     Args:
-      folder: the data folder, or with `{SPAN}` those of several spans; with a manifest, TFRecord files, class folders
+      folder: the data folder, or with `{SPAN}` the folders of several spans. Each has a manifest, TFRecord files, class folders
         (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
-      settings: of the data set.
+      settings: settings of the data set.
 
     Returns:
       The rows, with the splits that the data itself gives.
@@ -102,7 +104,7 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
 
 
 def _in_span(row: Row, span: Span) -> Row:
-    """The row with its path relative to the root of all spans. Groups go across spans."""
+    """The row with its path relative to the root of all spans. Groups keep their names, so they may extend over spans."""
     if listing.is_remote(row.path) or row.path.startswith("/"):
         return replace(row, span=span.number)
     moved = replace(row, path=f"{span.prefix}{row.path}", span=span.number)
@@ -123,11 +125,11 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
         rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
     if not labelled:
         return Found(rows, unlisted)
-    return Found([_judged(row, settings.labels, settings.multi_label) for row in rows], unlisted)
+    return Found([_check_label(row, settings.labels, settings.multi_label) for row in rows], unlisted)
 
 
-def _judged(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:
-    """Sets a row aside that lacks a label or has one that is not known."""
+def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:
+    """The row, set aside if it has no label or an unknown one."""
     if row.reason:
         return row
     if not row.labels and not multi_label:

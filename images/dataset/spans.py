@@ -1,4 +1,4 @@
-"""Data that comes in numbered parts: `{SPAN}` in the path of the data folder, as TFX names it."""
+"""Spans: numbered parts of the data, given by `{SPAN}` in the path of the data folder, as in TFX."""
 
 import os
 import re
@@ -13,11 +13,11 @@ _MARK: Final = re.compile(r"\{SPAN(?::(\d+))?\}")
 
 @dataclass(frozen=True)
 class Span:
-    """One part.
+    """One part of the data.
 
     Attributes:
-      number: as its name has it; 0 of data without spans.
-      prefix: of the paths in it, relative to the data's root: "" or "span-7/".
+      number: number in the folder's name; 0 for data without spans.
+      prefix: prefix of the paths in the span, relative to the root of all spans: "" or "span-7/".
     """
 
     number: int
@@ -25,20 +25,19 @@ class Span:
 
 
 def root_of(folder: str) -> str:
-    """The folder that holds all spans, to which the paths of rows are relative; the folder itself if it has no `{SPAN}`."""
+    """The folder that contains all spans; the folder itself if it has no `{SPAN}`. Paths of rows are relative to the root."""
     match = _MARK.search(folder)
     return folder[: match.start()].rpartition("/")[0] or "." if match else folder
 
 
 def find_spans(folder: str) -> list[Span]:
-    """Lists the spans that are there, by number.
+    """Lists the existing spans in the order of their numbers.
 
     Args:
-      folder: a data folder, or the folders of spans as `images/day-{SPAN}` or `{SPAN:3}/images`, the latter with numbers of
-        three digits.
+      folder: a data folder, or a pattern such as `images/day-{SPAN}` or `{SPAN:3}/images`; `:3` means numbers of three digits.
 
     Raises:
-      UserError: there are none, or two of one number, or `{SPAN}` is there twice.
+      UserError: there are no spans, two have the same number, or the pattern has `{SPAN}` twice.
     """
     marks = _MARK.findall(folder)
     if not marks:

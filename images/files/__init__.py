@@ -1,1 +1,1 @@
-"""One image file: read, checked, decoded, brought to pixels that TensorFlow takes."""
+"""Image files: reading, checking, decoding, and conversion to pixels that TensorFlow reads."""

@@ -1,4 +1,4 @@
-"""Makes of one file of any format images that TensorFlow reads, touching nothing that it reads as it is."""
+"""Converts an image file of any format to images that TensorFlow reads. Files that it reads already stay unchanged."""
 
 import io
 import os
@@ -23,7 +23,8 @@ _JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 _BY_PILLOW: Final = ("GIF", "BMP", "WEBP", "PPM")
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
-_JPEG_TAIL: Final = 2**16  # bytes at the end that may hold the mark and what programs append; before it, it may be a preview's
+# Bytes at the end in which the end mark is searched: programs append data, and an earlier mark may be that of a preview.
+_JPEG_TAIL: Final = 2**16
 _PNG_HEADER: Final = 16  # offset of width, height, bits and colour type
 _PNG_TAIL: Final = 2**17  # bytes at the end that are searched for EXIF
 _PALETTE: Final = 3
@@ -38,8 +39,8 @@ _SUFFIXES: Final = {
     **{f".{name}": name for name in ("png", "gif", "bmp", "webp")},
 }
 
-warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata would fill the log
-Image.MAX_IMAGE_PIXELS = None  # the configuration says how many, and `check_size` looks at every header
+warnings.filterwarnings("ignore", module="PIL")  # warnings about odd metadata would fill the log
+Image.MAX_IMAGE_PIXELS = None  # `check_size` applies the configured limit instead
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class ImageFile:
     """An image as TensorFlow will read it.
 
     Attributes:
-      encoded: a PNG or JPEG file: the original's bytes, or a PNG made of it.
-      format: png or jpeg, of `encoded`.
+      encoded: a PNG or JPEG file: the bytes of the original, or a PNG made from it.
+      format: format of `encoded`, png or jpeg.
       height: pixels.
       width: pixels.
       channels: 1 to 4, as TensorFlow decodes: grey, grey with alpha, RGB, RGBA.
       original_format: jpeg, png, tiff, webp, gif, bmp, ppm or dicom.
-      page: number in a file of several pages or frames, from 0.
-      note: what a person may want to know about it, such as a wrong suffix; mostly empty.
+      page: number of the page or frame in the file, from 0.
+      note: something unusual about the file, such as a wrong suffix; mostly empty.
     """
 
     encoded: bytes
@@ -70,20 +71,21 @@ class ImageFile:
 def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFile]:
     """Checks a file by its header and makes it readable to TensorFlow.
 
-    JPEG (grey and RGB) and PNG (any) that are not to be turned stay as they are and are not decoded here: whoever decodes them
-    finds what is damaged in them. Everything else is decoded here and becomes PNG: of 16 bits if it was grey of more than 8,
-    otherwise of 8; see `pixels.as_png_pixels` and `dicom.read_frames` for what becomes black and white.
+    JPEG files (grey or RGB) and PNG files (any) without an EXIF orientation stay as they are. They are not decoded here, so
+    damage in them is found later, by the code that decodes them. All other files are decoded here and become PNG: of 16 bits
+    if they were grey with more than 8 bits, else of 8 bits. See `pixels.as_png_pixels` and `dicom.read_frames` for the values
+    that become black and white.
 
     Args:
       encoded: the file's bytes.
-      path: for a note where the suffix is another format's.
-      settings: how it is read.
+      path: path of the file; a suffix of another format gives a note.
+      settings: how the file is read.
 
     Returns:
-      One image, or one a page.
+      One image, or one image per page.
 
     Raises:
-      RejectedImage: no image, too large, of a pixel type without a defined range, or damaged, as far as it was decoded.
+      RejectedImage: not an image, too large, a pixel type without a defined range, or damage in the part that was decoded.
     """
     if not encoded:
         raise RejectedImage("empty file")
@@ -111,14 +113,14 @@ def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFi
 
 
 def lacks_end(encoded: bytes) -> bool:
-    """Whether a JPEG or PNG file ends before its end mark, as one that was not written or copied to the end."""
+    """Whether the end mark of a JPEG or PNG file is missing, as in a file that was not written or copied to the end."""
     if encoded.startswith(_PNG_SIGNATURE):
         return _PNG_END not in encoded
     return encoded.startswith(_JPEG_SIGNATURE) and _JPEG_END not in encoded[-_JPEG_TAIL:]
 
 
 def note_on_suffix(path: str, original_format: str) -> str:
-    """What is to be said where the suffix is that of another format."""
+    """A note if the suffix belongs to another format; else an empty string."""
     suffix = os.path.splitext(path)[1].lower()
     if _SUFFIXES.get(suffix, original_format) == original_format:
         return ""
@@ -128,8 +130,8 @@ def note_on_suffix(path: str, original_format: str) -> str:
 def _from_jpeg(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(encoded))
     check_size(image.width, image.height, settings.max_pixels)
-    to_be_turned = ("exif" in image.info or "xmp" in image.info) and _is_turned(image)
-    if to_be_turned or image.mode not in ("L", "RGB"):
+    has_orientation = ("exif" in image.info or "xmp" in image.info) and _has_orientation(image)
+    if has_orientation or image.mode not in ("L", "RGB"):
         return _to_png([_pixels(image, settings)], "jpeg")
     return [ImageFile(encoded, "jpeg", image.height, image.width, len(image.mode), "jpeg")]
 
@@ -145,31 +147,31 @@ def _from_png(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     plain = True
     if colour_type == _PALETTE and "transparency" in image.info:
         channels, plain = 4, _has_transparent_colours(image, bits)
-    if not plain or (_may_be_turned(image, encoded) and _is_turned(image)):
+    if not plain or (_may_have_orientation(image, encoded) and _has_orientation(image)):
         return _to_png([_pixels(image, settings)], "png", note)
     return [ImageFile(encoded, "png", height, width, channels, "png", note=note)]
 
 
 def _has_transparent_colours(image: PngImagePlugin.PngImageFile, bits: int) -> bool:
-    """Whether the palette's transparency is of a length that TensorFlow does not ignore."""
-    transparency = image.info["transparency"]  # of each colour, or the position of the only one
+    """Whether TensorFlow applies the palette's transparency, which it ignores if it has the wrong length."""
+    transparency = image.info["transparency"]  # one value per colour, or the position of the only transparent colour
     colours = min(len(image.palette.palette) // 3, 2**bits) if image.palette else 0
     return 0 < (transparency + 1 if isinstance(transparency, int) else len(transparency)) <= colours
 
 
-def _may_be_turned(image: PngImagePlugin.PngImageFile, encoded: bytes) -> bool:
+def _may_have_orientation(image: PngImagePlugin.PngImageFile, encoded: bytes) -> bool:
     return (
         "exif" in image.info
         or "Raw profile type exif" in image.info
         or b"tiff:Orientation" in image.info.get("xmp", b"")
-        or b"eXIf" in encoded[-_PNG_TAIL:]  # it may follow the pixels, where Pillow's lazy reading has not been
+        or b"eXIf" in encoded[-_PNG_TAIL:]  # it may follow the pixels, which Pillow has not read yet
     )
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _has_orientation(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION) in range(2, 9)
-    except Exception:  # EXIF that can't be read names no orientation, and does not make the picture unusable
+    except Exception:  # unreadable EXIF has no orientation, and does not make the image unusable
         return False
 
 
@@ -181,11 +183,11 @@ def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
 
 
 def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
-    """Decodes to pixels that a PNG holds, upright."""
+    """Decodes an image to pixels that a PNG can hold, with the EXIF orientation applied."""
     image.load()
-    image = ImageOps.exif_transpose(image) if _is_turned(image) else image
+    image = ImageOps.exif_transpose(image) if _has_orientation(image) else image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # I is how Pillow has PGM and PPM of 16 bits, spread over all of them.
+        # Pillow reads PGM and PPM of more than 8 bits as mode I, scaled to 16 bits.
         values = np.asarray(image)
         values = values.astype(np.uint16) if values.dtype.kind in "iu" else values
         return as_png_pixels(values, values.dtype.itemsize * 8, settings)
@@ -195,7 +197,7 @@ def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
 
 
 def _to_png(pages: Iterable[np.ndarray], original_format: str, note: str = "") -> list[ImageFile]:
-    """Encodes pixels, uint8 [height, width] or [height, width, 2 to 4], or uint16 [height, width]."""
+    """Encodes the pixels of each page: uint8 [height, width] or [height, width, 2 to 4], or uint16 [height, width]."""
     images = []
     for page, pixels in enumerate(pages):
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Frames of a DICOM file, by pydicom."""
+"""Reads frames of DICOM files with pydicom."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from images.file_settings import FileSettings
-from images.files.pixels import RejectedImage, as_png_pixels, check_size, windowed
+from images.files.pixels import RejectedImage, apply_window, as_png_pixels, check_size
 from images.reason import Reason
 
 if TYPE_CHECKING:
@@ -24,34 +24,35 @@ _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _GREY: Final = ("MONOCHROME1", "MONOCHROME2")
 _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_DATA_TAG: Final = b"\xe0\x7f\x10\0"
-# Of an enhanced multi-frame image, what a plain one has in its data set stands in these sequences.
+# In an enhanced multi-frame image these sequences hold the values that a plain image has at the top of its data set.
 _FRAME_GROUPS: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
-# Remarks on odd files would fill the log.
+# Warnings about odd files would fill the log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module="pydicom")
 
 
 def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
-    """Decodes the first frame, or all.
+    """Decodes the first frame or all frames.
 
-    Grey values are rescaled to their unit, such as Hounsfield, and mapped by `settings.intensity`:
-    - type: the file's own VOI LUT or (first) window, else the range of the stored bits; 8 bits.
-    - window: `settings.window`, in the rescaled unit; 8 bits.
-    - percentiles: value + 32768 as 16 bits, for the graph of `models.preprocessing` to map, so that one value is one level in
-      all files. Values with steps below 1, or beyond -32768..32767, are refused.
-    MONOCHROME1, where low is bright, is inverted after that.
+    Grey values are rescaled to their unit, such as Hounsfield units, and mapped by `settings.intensity`:
+    - type: by the file's own VOI LUT or (first) window, else by the range of the stored bits; 8 bits.
+    - window: by `settings.window`, in the rescaled unit; 8 bits.
+    - percentiles: stored as value + 32768 in 16 bits, so that a value has the same level in all files; the graph of
+      `models.preprocessing` maps the levels. Values in steps below 1, or outside -32768..32767, are refused.
+    MONOCHROME1, where low values are bright, is inverted after that.
 
     Args:
-      encoded: the file.
-      settings: as of `decoding.normalise`.
+      encoded: the file's bytes.
+      settings: as in `decoding.normalise`.
 
     Yields:
       uint8 [height, width] or [height, width, 3], or uint16 [height, width].
 
     Raises:
-      RejectedImage: no pixels, too large, of a kind that is not read, or pydicom is not installed. Damage may raise anything.
+      RejectedImage: no pixels, too large, a kind of file that is not read, or pydicom is not installed. A damaged file may
+        raise any exception.
     """
     try:
         import pydicom
@@ -62,7 +63,7 @@ def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
         raise RejectedImage("DICOM with a deflated data set is not read")
     header = pydicom.dcmread(io.BytesIO(encoded))
     if not any(name in header for name in _PIXELS):
-        # What ends too early, pydicom leaves out.
+        # pydicom leaves out an element that ends too early.
         raise RejectedImage(
             Reason("damaged", "the pixels are cut short") if _PIXEL_DATA_TAG in encoded else "DICOM without pixels"
         )
@@ -73,8 +74,8 @@ def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
     try:
         stored = iter_pixels(header) if frames > 1 else iter([pixel_array(header, index=0)])
         for index, values in enumerate(stored):
-            yield _levels(values, _of_frame(header, index), settings)
-    except RuntimeError as error:  # what pydicom raises where no decoder is installed, among others
+            yield _levels(values, _frame_header(header, index), settings)
+    except RuntimeError as error:  # pydicom raises it if no decoder is installed, and in other cases
         syntax = header.file_meta.TransferSyntaxUID
         if "missing dependencies" in str(error):
             raise RejectedImage(f"DICOM in {syntax.name} needs another decoder: pip install pylibjpeg[all]") from error
@@ -82,14 +83,14 @@ def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
 
 
 def _check_frames(header: "Dataset") -> None:
-    """Refuses JPEG and JPEG 2000 frames of other sizes than the header's, by their own headers."""
+    """Refuses JPEG and JPEG 2000 frames whose own headers have another size than the DICOM header."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels.utils import get_nr_frames
 
     for frame in generate_frames(header.PixelData, number_of_frames=get_nr_frames(header, warn=False)):
         try:
             size = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
-        except UnidentifiedImageError:  # of another compression, none of which claims sizes of its own
+        except UnidentifiedImageError:  # another compression; none of them stores a size of its own
             return
         if size != (header.Columns, header.Rows):
             raise RejectedImage(
@@ -97,8 +98,8 @@ def _check_frames(header: "Dataset") -> None:
             )
 
 
-def _of_frame(header: "Dataset", index: int) -> "Dataset":
-    """The data set with a frame's own rescaling and window at the top, where pydicom's functions look for them."""
+def _frame_header(header: "Dataset", index: int) -> "Dataset":
+    """Copies a frame's own rescaling and window to the top of the data set, where pydicom's functions look for them."""
     groups = [*header.get("SharedFunctionalGroupsSequence", [])[:1]]
     groups += [*header.get("PerFrameFunctionalGroupsSequence", [])[index : index + 1]]
     for group in groups:
@@ -131,19 +132,19 @@ def _grey_levels(values: np.ndarray, header: "Dataset", settings: FileSettings) 
         raise RejectedImage("pixels of type float, whose range is not known; set image.intensity to window and image.window")
     rescaled = apply_modality_lut(values, header)
     if settings.intensity == "window" and settings.window:
-        return windowed(rescaled, *settings.window)
+        return apply_window(rescaled, *settings.window)
     if settings.intensity == "percentiles":
-        return _coded(rescaled, abs(float(header.get("RescaleSlope", None) or 1)))
+        return _percentile_codes(rescaled, abs(float(header.get("RescaleSlope", None) or 1)))
     low, high = _stored_range(header)
     if header.get("VOILUTSequence"):
         table = header.VOILUTSequence[0]
-        return windowed(apply_voi_lut(np.rint(rescaled).astype(np.int32), header), 0, 2 ** table.LUTDescriptor[2] - 1)
+        return apply_window(apply_voi_lut(np.rint(rescaled).astype(np.int32), header), 0, 2 ** table.LUTDescriptor[2] - 1)
     if "WindowCenter" in header and "WindowWidth" in header:
         rescaled = apply_voi_lut(rescaled, header)  # stretches the window over the whole range
-    return windowed(rescaled, low, high)
+    return apply_window(rescaled, low, high)
 
 
-def _coded(rescaled: np.ndarray, slope: float) -> np.ndarray:
+def _percentile_codes(rescaled: np.ndarray, slope: float) -> np.ndarray:
     if slope < 1:
         raise RejectedImage(f"values in steps of {slope:g}; set image.intensity to window and image.window")
     codes = np.rint(rescaled).astype(np.int64) + 32768
@@ -153,7 +154,7 @@ def _coded(rescaled: np.ndarray, slope: float) -> np.ndarray:
 
 
 def _stored_range(header: "Dataset") -> tuple[float, float]:
-    """Least and greatest value that the stored bits can have, rescaled."""
+    """Smallest and largest value that the stored bits can represent, rescaled."""
     if header.get("ModalityLUTSequence"):
         return 0, 2 ** header.ModalityLUTSequence[0].LUTDescriptor[2] - 1
     lowest = -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0

@@ -1,4 +1,4 @@
-"""Reads the bytes of images, several files at a time."""
+"""Reads image files, several at a time."""
 
 import os
 import stat
@@ -14,23 +14,23 @@ from images.files.decoding import RejectedImage
 from images.reason import Reason
 
 _THREADS: Final = 4
-_REMOTE_THREADS: Final = 16  # they wait for the network
-_BATCH: Final = 16  # files that a thread reads one after the other, at most
+_REMOTE_THREADS: Final = 16  # more, as they mostly wait for the network
+_BATCH: Final = 16  # largest number of files that a thread reads one after the other
 _BATCH_BYTES: Final = 4 * 2**20
-_AHEAD_BYTES: Final = 64 * 2**20  # that wait to be taken, or one batch if that is larger
+_AHEAD_BYTES: Final = 64 * 2**20  # limit of the bytes that are read ahead, or one batch if that is larger
 _LONGEST: Final = 2**31 - 1  # bytes; no tf.Example is longer
 
 
 def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedImage]:
-    """Reads the images' files, ahead of the one who takes them by 64 MB at most.
+    """Reads the files of images, at most 64 MB ahead of the caller.
 
     Args:
       folder: the data folder.
-      rows: of the images; those of one TFRecord file should follow each other in the file's order, which is then read once.
+      rows: rows of the images. Those of one TFRecord file should be together and in the file's order; then it is read once.
 
     Yields:
-      For each row, in their order, the file's bytes, or the reason why there are none: unreadable, gone, empty, no regular
-      file, or the row is set aside. A pipe or a device is never waited for.
+      For each row, in the order of `rows`, the file's bytes, or the reason why there are none: unreadable, deleted, empty, not
+      a regular file, or the row is set aside. Reading never waits for a pipe or a device.
     """
     for (record_file, remote), run in groupby(rows, key=lambda row: _place(folder, row)):
         if record_file is None:
@@ -41,7 +41,7 @@ def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedIma
 
 
 def _place(folder: str, row: Row) -> tuple[str | None, bool]:
-    """The TFRecord file that a row is in, if any, and whether it is to be read over the network."""
+    """The TFRecord file that holds the row, or None, and whether the row is read over the network."""
     remote = listing.is_remote(listing.join(folder, row.path))
     return row.path if row.record is not None and not row.reason else None, remote
 
@@ -96,14 +96,14 @@ def _read(folder: str, row: Row) -> bytes | RejectedImage:
             content = _read_local(path)
     except RejectedImage as reason:
         return reason
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system raises exceptions of its own
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return RejectedImage(Reason("unreadable", text))
     return content or RejectedImage("empty file")
 
 
 def _read_local(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else, opening a pipe waits for its other end
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # NONBLOCK: opening a pipe would wait for a writer
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

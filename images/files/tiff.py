@@ -1,4 +1,4 @@
-"""Pages of a TIFF file, by tifffile."""
+"""Reads pages of TIFF files with tifffile."""
 
 import io
 import itertools
@@ -18,33 +18,34 @@ from images.reason import Reason
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# none, LZW, deflate (two numbers), PackBits, Zstandard: the codecs that are told the size to decode to. Others (JPEG, fax) are
-# decoded by Pillow, whose libtiff compares what is inside with the page's header; so is what is neither grey, RGB nor palette.
+# None, LZW, deflate (two numbers), PackBits, Zstandard: these codecs get the decoded size as an argument, so they can't exceed
+# it. Pillow decodes the other compressions (JPEG, fax), because its libtiff compares their content with the page's header.
+# Pillow also decodes pages that are neither grey, RGB nor palette.
 _COMPRESSIONS: Final = {1, 5, 8, 32946, 32773, 50000}
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
 _ASSOCIATED_ALPHA, _ALPHA = 1, 2
 _ORIENTATION: Final = 274
 _MOST_PAGES: Final = 10_000
-_LARGEST_RATIO: Final = 4096  # of pixels to compressed data: LZW's, the highest of the codecs
-_LARGEST_PADDING: Final = 2**24  # pixels of a tile beyond max_pixels
+_LARGEST_RATIO: Final = 4096  # bytes of pixels to compressed bytes; LZW has the highest ratio of the codecs
+_LARGEST_PADDING: Final = 2**24  # pixels that a tile may have beyond max_pixels
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its remarks on damaged files would fill the log
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its warnings about damaged files would fill the log
 
 
 def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
-    """Decodes the first page, or all but reduced versions and masks.
+    """Decodes the first page, or all pages except reduced versions and masks.
 
     Args:
-      encoded: the file.
-      settings: as of `decoding.normalise`.
+      encoded: the file's bytes.
+      settings: as in `decoding.normalise`.
 
     Yields:
-      Pixels as of `pixels.as_png_pixels`, upright.
+      Pixels as returned by `pixels.as_png_pixels`, with the orientation applied.
 
     Raises:
-      RejectedImage: too large, or of a kind that is not read. Damage may raise anything.
+      RejectedImage: too large, or a kind of file that is not read. A damaged file may raise any exception.
     """
-    # No vendor's layout: their pages are read as any other's, and some are found by lengthy searches.
+    # Vendor formats are read like any other TIFF; tifffile's detection of some of them takes long.
     with tifffile.TiffFile(io.BytesIO(encoded), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
         chosen = {0: _page(file, 0)} if settings.pages == "first" else _find_pages(file)
         total = 0
@@ -64,7 +65,7 @@ def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
 
 
 def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
-    """All pages that are neither a smaller version of another nor a mask, by number."""
+    """All pages that are neither a reduced version of another page nor a mask, by number."""
     pages: dict[int, tifffile.TiffPage] = {}
     offsets: set[int] = set()
     for number in itertools.count():
@@ -73,7 +74,7 @@ def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
         try:
             page = _page(file, number)
         except IndexError:
-            if _next_page(file, file.pages[number - 1].offset):
+            if _next_page_offset(file, file.pages[number - 1].offset):
                 raise RejectedImage(Reason("damaged", f"page {number + 1} is missing")) from None
             return pages
         if page.offset in offsets:
@@ -84,8 +85,8 @@ def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
     return pages
 
 
-def _next_page(file: tifffile.TiffFile, offset: int) -> int:
-    """Where the page after the one at `offset` is said to be; 0: nowhere."""
+def _next_page_offset(file: tifffile.TiffFile, offset: int) -> int:
+    """Offset of the page that follows the page at `offset`, as the file states it; 0 if there is none."""
     file.filehandle.seek(offset)
     (tags,) = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))
     file.filehandle.seek(offset + file.tiff.tagnosize + tags * file.tiff.tagsize)
@@ -102,9 +103,9 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: File
         return _decode_by_pillow(encoded, number)
     colours = 3 if page.photometric == _RGB else 1
     unknown = page.samplesperpixel - colours - (alpha == (_ALPHA,))
-    if unknown < 0 or unknown > (colours == 3):  # of RGB, one channel more is padding
+    if unknown < 0 or unknown > (colours == 3):  # one more channel than RGB is padding
         raise RejectedImage(f"{page.samplesperpixel} channels of unknown meaning")
-    if page.dtype is None or page.imagedepth != 1 or isinstance(page.bitspersample, tuple):  # of channels that differ in bits
+    if page.dtype is None or page.imagedepth != 1 or isinstance(page.bitspersample, tuple):  # a tuple: channels differ in bits
         raise RejectedImage(f"pixels of {page.bitspersample} bits, which are not read")
     _check_data(page, len(encoded), settings.max_pixels)
     stored = page.asarray(squeeze=False, maxworkers=1)  # [planes, 1, height, width, samples]
@@ -117,11 +118,11 @@ def _decode(page: tifffile.TiffPage, number: int, encoded: bytes, settings: File
     else:
         values = values[..., 0] if values.shape[-1] == 1 else values
         pixels = as_png_pixels(values, page.bitspersample, settings, inverted=page.photometric == _MIN_IS_WHITE)
-    return _upright(pixels, int(page.tags.valueof(_ORIENTATION, default=1)))
+    return _turn_upright(pixels, int(page.tags.valueof(_ORIENTATION, default=1)))
 
 
 def _check_data(page: tifffile.TiffPage, size: int, max_pixels: int) -> None:
-    """Compares what the header promises with the data that is there, before memory is taken for it."""
+    """Compares the sizes in the header with the data in the file, before memory is allocated for the pixels."""
     if page.is_tiled and page.tilewidth * page.tilelength > max_pixels + _LARGEST_PADDING:
         raise RejectedImage(Reason("damaged", f"tiles of {page.tilewidth}x{page.tilelength} pixels"))
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
@@ -146,8 +147,8 @@ def _decode_by_pillow(encoded: bytes, number: int) -> np.ndarray:
         return np.asarray(image)
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes the orientation of TIFF 6.0, section 8."""
+def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns pixels upright by the orientation tag, 1 to 8 (TIFF 6.0, section 8)."""
     if orientation in (5, 6, 7, 8):
         pixels = np.swapaxes(pixels, 0, 1)
     if orientation in (3, 4, 7, 8):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise, note_on_suffix
-from images.files.pixels import windowed
+from images.files.pixels import apply_window
 
 SIZE = RGB.shape[0] * RGB.shape[1]
 
@@ -65,9 +65,9 @@ def test_a_reason_is_one_short_printable_line() -> None:
 def test_a_window_is_mapped_as_its_formula_says() -> None:
     values = np.array([-2000, -1000, -999, 0, 399, 400, 5000, np.nan, np.inf, -np.inf])
     expected = [0, 0, 0, 182, 255, 255, 255, 0, 255, 0]  # 255 (value + 1000) / 1400
-    np.testing.assert_array_equal(windowed(values, -1000, 400), expected)
+    np.testing.assert_array_equal(apply_window(values, -1000, 400), expected)
     large = np.array([2**32 - 1, 2**32 - 3], np.uint32)
-    np.testing.assert_array_equal(windowed(large, 2**32 - 3, 2**32 - 1), [255, 0])
+    np.testing.assert_array_equal(apply_window(large, 2**32 - 3, 2**32 - 1), [255, 0])
 
 
 def test_windows_and_tables_of_frames_do_not_pass_to_the_next() -> None:
