@@ -215,5 +215,11 @@ def test_every_metric_of_the_data_is_computed(multi_label: bool) -> None:
 
 
 def test_lists_of_some_metrics_name_no_others() -> None:
-    some = [groups.GROUP_METRICS, intervals._CONTINUOUS, intervals._DISTANCES, intervals._OF_ALL, model_formats._SHOWN]
+    some = [
+        groups.GROUP_METRICS,
+        intervals._CONTINUOUS,
+        intervals._DISTANCES,
+        intervals._OVER_ALL_IMAGES,
+        model_formats._ALWAYS_MEASURED,
+    ]
     assert {name for names in some for name in names} <= metrics.METRICS.keys()

@@ -77,7 +77,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Execution:
         config,
         pipeline_root=str(folder / "artifacts"),
         push_folder=str(folder / "pushed"),
-        store=store,
+        name=store.pipeline_name(config.name),
+        connection=store.connection,
         example_gen=example_gen,
     )
     place = Workplace(folder, "run", Console(file=io.StringIO()), store)
