@@ -165,7 +165,7 @@ def measure_apart(name: str) -> Result:
     Raises:
       SystemExit: it has failed; it has said why.
     """
-    command = [sys.executable, __file__, "--measure", name]
+    command = [sys.executable, "-m", "benchmarks.backbones", "--measure", name]
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)

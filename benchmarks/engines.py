@@ -30,7 +30,7 @@ from typing import Any
 
 from base.local_files import new_folder, write_text
 from benchmarks.backbones import write_section
-from benchmarks.evaluation import DRAWN, NETWORKS, newest, prepare
+from benchmarks.evaluator import DRAWN, NETWORKS, newest, prepare
 from benchmarks.ingestion import KINDS, draw_image, file_name, write_images
 from benchmarks.measurement import PROJECT, machine, paragraph, table
 from pipeline.config.beam import BeamConfig

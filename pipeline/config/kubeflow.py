@@ -29,6 +29,8 @@ def quantity(text: str) -> float:
 TolerationOperator = Literal["Equal", "Exists"]
 TaintEffect = Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"]
 ImagePullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
 VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]  # a claim's or a secret's
 
@@ -58,7 +60,7 @@ class PodConfig(Section):
     memory_request: Memory = Field("4Gi", description="memory that a node must have free")
     memory_limit: Memory = Field("8Gi", description="memory at most")
     gpus: WholeNumber = Field(0, description="GPUs; with any, the container is made of `kubeflow.gpu_image`")
-    gpu_resource: str = Field(
+    gpu_resource: Word = Field(
         "nvidia.com/gpu", description="name of the GPUs' resource; on Vertex AI, of the accelerator's type"
     )
     node_selector: dict[str, str] = Field({}, description="labels that a node must have")
@@ -86,7 +88,7 @@ class OwnPodConfig(Section):
     memory_request: Memory | None = None
     memory_limit: Memory | None = None
     gpus: WholeNumber | None = None
-    gpu_resource: str | None = None
+    gpu_resource: Word | None = None
     node_selector: dict[str, str] | None = None
     tolerations: list[TolerationConfig] | None = None
     env: dict[VariableName, Text] = Field({})
@@ -96,7 +98,9 @@ class SecretConfig(Section):
     """A secret of the cluster, given to containers in environment variables or as files."""
 
     name: ObjectName = Field(description="of the secret")
-    env: dict[VariableName, str] = Field({}, description="environment variables, each with the key in the secret that it takes")
+    env: dict[VariableName, SecretKey] = Field(
+        {}, description="environment variables, each with the key in the secret that it takes"
+    )
     path: str | None = Field(None, description="folder in which the keys are files")
 
     @model_validator(mode="after")
@@ -116,9 +120,9 @@ class VolumeConfig(Section):
 class KubeflowConfig(Section):
     """Where and how the pipeline runs on Kubeflow Pipelines."""
 
-    image: str = Field("fpn-pipeline:cpu", description="container image of the project")
-    gpu_image: str = Field("fpn-pipeline:gpu", description="the same for components with GPUs")
-    root: Annotated[str, Field(pattern="^(s3|minio|gs)://.+")] = Field(
+    image: Word = Field("fpn-pipeline:cpu", description="container image of the project")
+    gpu_image: Word = Field("fpn-pipeline:gpu", description="the same for components with GPUs")
+    root: Annotated[str, Field(pattern=r"^(s3|minio|gs)://[^/\s?#$]+(/[^\s#$]*)?$")] = Field(
         "minio://mlpipeline/v2/artifacts", description="place for what components put out: s3://, minio:// or gs://"
     )
     state: str | None = Field(
@@ -166,9 +170,12 @@ class KubeflowConfig(Section):
         named = [*self.pod.env, *(name for own in self.components.values() for name in own.env)]
         known = Counter([*set(named), *self.secret_variables])
         for name in known:
-            if known[name] > 1 or (name.upper() == "NO_PROXY" and name in self.secret_variables):
-                cure = "write it into pod.env" if name.upper() == "NO_PROXY" else "keep one of them"
-                raise ValueError(f"the environment variable {name} comes from a secret and from elsewhere as well; {cure}")
+            if known[name] > 1:
+                raise ValueError(
+                    f"the environment variable {name} comes from a secret and from elsewhere as well; keep one of them"
+                )
+            if name.upper() == "NO_PROXY" and name in self.secret_variables:
+                raise ValueError(f"the environment variable {name} can't come from a secret; write it into pod.env")
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,13 @@
 """How Kubernetes changes the values of a container, and which names it refuses for a pod's volumes."""
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from base.errors import UserError
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Volumes that Kubeflow Pipelines (2.17) and Argo put into each pod, and the folders where they are mounted.
@@ -73,15 +76,22 @@ def volume_errors(mounts: Iterable[Mount]) -> list[str]:
     for path, times in sorted(Counter(_normal(mount.path) for mount in mounts).items()):
         if times > 1:
             errors.append(f"{path} is the place of {times} volumes; give each its own path")
-        if path in _RESERVED_PATHS:
+        if any(path == reserved or path.startswith(f"{reserved}/") for reserved in _RESERVED_PATHS):
             errors.append(f"{path} is a place that Kubeflow Pipelines mounts a folder of its own at; choose another path")
-        if ":" in path or not path.startswith("/"):
-            errors.append(f"{path} must be an absolute path without a colon")
+        if path == "/" or not path.startswith("/") or not path.isprintable() or ":" in path:
+            errors.append(f"{path!r} must be an absolute path other than /, without a colon")
     return errors
 
 
 def escaped(text: str) -> str:
-    """Escapes a text, so that it arrives unchanged: Kubernetes turns `$$` into `$`, and replaces `$(NAME)`."""
+    """Escapes a text, so that it arrives unchanged: Kubernetes turns `$$` into `$`, and replaces `$(NAME)`.
+
+    Raises:
+      UserError: the text has `{{`, which Argo replaces, and for which there is no escape.
+    """
+    if "{{" in text:
+        shown = text[max(0, text.index("{{") - 20) :][:60]
+        raise UserError(f"{shown!r}: double braces can't be in a value on Kubeflow, whose Argo fills in what they enclose")
     return text.replace("$", "$$")
 
 
@@ -99,7 +109,7 @@ def environment(variables: dict[str, str], secret_variables: Collection[str] = (
     if has_proxy(variables, secret_variables):
         given = ",".join(value for name, value in found.items() if name.upper() == "NO_PROXY")
         hosts = dict.fromkeys(host.strip() for host in (*given.split(","), *_CLUSTER) if host.strip())
-        found |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(hosts))
+        found |= dict.fromkeys(("NO_PROXY", "no_proxy"), "*" if "*" in hosts else ",".join(hosts))
     return found
 
 
@@ -110,4 +120,4 @@ def has_proxy(variables: dict[str, str], secret_variables: Collection[str] = ())
 
 
 def _normal(path: str) -> str:
-    return path.rstrip("/") or "/"
+    return re.sub("^/+", "/", posixpath.normpath(path))

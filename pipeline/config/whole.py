@@ -28,9 +28,9 @@ _LOSS_KEYS = (
 class Config(Section):
     """The whole configuration of a pipeline."""
 
-    # The name of a version on Kubeflow is this name and 13 more characters; its server takes 127 at most.
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=114)] = Field(
-        description="of the pipeline: at most 114 lower-case letters, digits and hyphens"
+    # TFX takes 63 characters at most. Kubeflow's server would take 114: a version's name is 13 longer, and may have 127.
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)] = Field(
+        description="of the pipeline: at most 63 lower-case letters, digits and hyphens"
     )
     data: DataConfig
     image: ImageConfig = ImageConfig()

@@ -81,14 +81,14 @@ def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
         _check_reach(beam, key, path, "on this machine")
 
 
-def check_engine_of_containers(beam: BeamConfig, data_path: str, root: str) -> None:
+def check_engine_of_containers(beam: BeamConfig, paths: dict[str, str], root: str) -> None:
     """Finds, while a pipeline of containers is compiled, what would stop its Beam engine.
 
     Java and Beam's job server must be in the image; this can't be checked here.
 
     Args:
       beam: the configuration's section.
-      data_path: path of what workers read, as a container sees it.
+      paths: what workers read, as a container sees it, by the setting that gives it ("data.path").
       root: URI below which they write.
 
     Raises:
@@ -112,7 +112,8 @@ def check_engine_of_containers(beam: BeamConfig, data_path: str, root: str) -> N
             f"beam.worker_address: {beam.worker_address} is the component's own container, where no pool is; "
             "remove it and beam.environment, or name the pool's host"
         )
-    _check_reach(beam, "data.path", data_path, "in the component's container")
+    for key, path in paths.items():
+        _check_reach(beam, key, path, "in the component's container")
     if not beam.workers_are_here and not root.startswith("gs://"):
         raise UserError(
             f"kubeflow.root: workers of beam.runner {beam.runner} run elsewhere, and Kubeflow keeps what is on {root} "

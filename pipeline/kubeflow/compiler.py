@@ -20,7 +20,7 @@ from base.errors import UserError
 from base.local_files import write_text
 from images.dataset.source import root_of
 from pipeline.config.choices import ComponentName, Target
-from pipeline.config.kubeflow import PodConfig, quantity
+from pipeline.config.kubeflow import KubeflowConfig, PodConfig, quantity
 from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine_of_containers
@@ -79,11 +79,14 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
         write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: can't be written ({error.strerror}); give another --output") from error
-    return _notes(config) if target == "kubeflow" else []
+    return _notes(config, target)
 
 
-def _notes(config: Config) -> list[str]:
+def _notes(config: Config, target: Target) -> list[str]:
     settings = config.kubeflow
+    if target == "vertex":
+        left_out = [key for key in ("secrets", "volumes", "image_pull_secrets") if getattr(settings, key)]
+        return [f"kubeflow.{key}: left out, for Vertex AI knows none" for key in left_out]
     pods = [settings.pod, *map(settings.pod_of, settings.components)]
     if any(has_proxy(pod.env, settings.secret_variables) for pod in pods):
         return [
@@ -96,7 +99,8 @@ def _notes(config: Config) -> list[str]:
 def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     """The compiled pipeline as a PipelineJob in JSON; see `compile_pipeline`."""
     data_path, state = _data_path(config), state_folder(config)
-    check_engine_of_containers(config.beam, root_of(data_path), config.kubeflow.root)
+    read = {"data.path": data_path, "score.path": config.score.path}
+    check_engine_of_containers(config.beam, {key: root_of(path) for key, path in read.items() if path}, config.kubeflow.root)
     if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
         raise UserError(f"kubeflow.root: Vertex AI writes to gs:// alone, is {config.kubeflow.root}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -155,15 +159,22 @@ def state_folder(config: Config) -> str:
       UserError: containers can't reach the folder, or it disappears with them.
     """
     settings = config.kubeflow
-    folder = settings.state or (f"{settings.root.rstrip('/')}/state" if settings.root.startswith("gs://") else None)
+    folder = settings.state or (
+        f"{settings.root.partition('?')[0].rstrip('/')}/state" if settings.root.startswith("gs://") else None
+    )
     if folder is None:
         raise UserError(
             "kubeflow.state: is missing; name a folder on one of kubeflow.volumes, or gs://, for pushed models and checkpoints"
         )
-    if not folder.startswith("gs://") and not any(_is_below(folder, volume.path) for volume in settings.volumes):
-        known = ", ".join(volume.path for volume in settings.volumes) or "none"
-        raise UserError(f"kubeflow.state: must be on one of kubeflow.volumes ({known}) or gs://, is {folder}")
+    if not folder.startswith("gs://"):
+        _check_volume("kubeflow.state", folder, settings)
     return f"{folder.rstrip('/')}/{config.name}"
+
+
+def _check_volume(key: str, folder: str, settings: KubeflowConfig) -> None:
+    if not any(_is_below(folder, volume.path) for volume in settings.volumes):
+        known = ", ".join(volume.path for volume in settings.volumes) or "none"
+        raise UserError(f"{key}: must be on one of kubeflow.volumes ({known}) or gs://, is {folder}")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -181,7 +192,8 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _is_below(path: str, folder: str) -> bool:
-    return os.path.commonpath([os.path.normpath(path), os.path.normpath(folder)]) == os.path.normpath(folder)
+    inner, outer = os.path.normpath(path), os.path.normpath(folder)
+    return os.path.isabs(path) and os.path.commonpath([inner, outer]) == outer
 
 
 def _data_path(config: Config) -> str:
@@ -198,6 +210,9 @@ def _data_path(config: Config) -> str:
     for key, value in needed.items():
         if value and not _is_reachable(value):
             raise UserError(f"{key}: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {value}")
+    pushed = config.push.path
+    if pushed and "://" not in pushed:
+        _check_volume("push.path", pushed, config.kubeflow)
     return path
 
 

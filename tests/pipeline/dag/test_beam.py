@@ -182,7 +182,7 @@ def test_engines_that_containers_and_workers_reach_are_taken_without_java(
     beam: dict[str, Any], data: str, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    check_engine_of_containers(BeamConfig(**beam), data, root)
+    check_engine_of_containers(BeamConfig(**beam), {"data.path": data}, root)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_engines_that_containers_or_workers_can_not_reach_are_refused(
     beam: dict[str, Any], data: str, root: str, message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        check_engine_of_containers(BeamConfig(**beam), data, root)
+        check_engine_of_containers(BeamConfig(**beam), {"data.path": data}, root)
     assert message in str(error.value)
 
 

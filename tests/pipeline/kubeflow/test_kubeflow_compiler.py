@@ -238,6 +238,27 @@ def test_texts_reach_the_components_as_they_were_written(tmp_path):
         assert [text for text in container["args"] if "$" in text] == ["{{$}}"]
 
 
+def test_a_name_of_63_characters_is_compiled(config, tmp_path):
+    compile_pipeline(load_config(config, overrides=[f"name={'x' * 63}"]), tmp_path / "pipeline.yaml")
+    assert lint(tmp_path / "pipeline.yaml") == []
+
+
+def test_images_to_be_scored_must_be_where_an_engines_workers_are(config, tmp_path):
+    overrides = [
+        "beam={runner: dataflow, project: p, region: r, temp_location: gs://b/t, sdk_container_image: i}",
+        "data.path=gs://b/images",
+        "kubeflow.root=gs://b/root",
+        "score.path=/data/new",
+    ]
+    with pytest.raises(UserError, match=r"score\.path: /data/new is in the component's container"):
+        compile_pipeline(load_config(config, overrides=overrides), tmp_path / "pipeline.yaml")
+
+
+def test_vertex_ai_is_told_to_have_no_secrets(config, tmp_path):
+    notes = compile_pipeline(load_config(config, overrides=["kubeflow.root=gs://bucket/root"]), tmp_path / "job.json", "vertex")
+    assert notes == [f"kubeflow.{key}: left out, for Vertex AI knows none" for key in ("secrets", "volumes")]
+
+
 def test_the_compiled_digits_are_at_most_45_kb(tmp_path):
     config = load_config(Path("configs/digits.yaml"), overrides=["kubeflow.state=/data/state", f"kubeflow.volumes={VOLUMES}"])
     compile_pipeline(config, tmp_path / "pipeline.yaml")
@@ -314,7 +335,17 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
         ("kubeflow.pod.env={A=B: x}", r"kubeflow\.pod\.env"),
         ("kubeflow.pod.tolerations=[{operator: Exists, value: x}]", "operator Exists takes no value"),
         ("kubeflow.pod.tolerations=[{value: x}]", "operator Equal needs a key"),
-        (f"name={'x' * 115}", "name: .*at most 114 characters"),
+        (f"name={'x' * 64}", "name: .*at most 63 characters"),
+        ("kubeflow.state=state", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
+        ("kubeflow.state=s3://bucket/state", r"kubeflow\.state: must be on one of kubeflow\.volumes"),
+        ("push.path=models", r"push\.path: must be on one of kubeflow\.volumes \(/data\) or gs://, is models"),
+        ("push.path=/elsewhere/models", r"push\.path: must be on one of kubeflow\.volumes"),
+        ("data.path=/data/{{workflow.name}}", "double braces can't be in a value on Kubeflow"),
+        ("kubeflow.root=s3:///p", r"kubeflow\.root"),
+        ("kubeflow.root=minio://b/$(X)", r"kubeflow\.root"),
+        ("kubeflow.image=", r"kubeflow\.image"),
+        ("kubeflow.secrets=[{name: keys, env: {A: a b/c}}]", r"kubeflow\.secrets\.0\.env"),
+        ("kubeflow.secrets=[{name: keys, env: {NO_PROXY: x}}]", "NO_PROXY can't come from a secret; write it into pod.env"),
         ("kubeflow.components.Trainer={memory_limit: 1Mi}", r"components\.Trainer: memory_request \(1Gi\) must not be above"),
     ],
 )

@@ -1,6 +1,6 @@
 """What does the Evaluator cost beside the model's answers, and what the page about them?
 
-    .venv/bin/python -m benchmarks.evaluation
+    .venv/bin/python -m benchmarks.evaluator
 
 - Evaluator: seconds of the component on so many test images, against a bare loop that reads the same records and calls the
   same exported model on them in batches of the same size. Both are processes of their own that take turns. The start-up is
@@ -162,7 +162,7 @@ SIDES: dict[str, Callable[[Path, int, Path], dict[str, float]]] = {"loop": loop,
 def measure_apart(side: str, output: Path, images: int) -> dict[str, float]:
     """Runs one side in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="run-", dir=output.parent) as work:
-        return run_apart("-m", "benchmarks.evaluation", "--measure", side, output, images, work).result
+        return run_apart("-m", "benchmarks.evaluator", "--measure", side, output, images, work).result
 
 
 def measure_network(network: str, folder: Path, images: int, repeats: int) -> list[Figure]:
