@@ -79,16 +79,21 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace) -> int:
+    _write_pipeline(options, options.output, options.target)
+    print(options.output)
+    return 0
+
+
+def _write_pipeline(options: argparse.Namespace, output: Path, target: Target = "kubeflow") -> None:
+    """Compiles the configuration that the options name, and prints what the user should know of it."""
     from pipeline.config.loading import load_config
     from pipeline.kubeflow.compiler import compile_pipeline
 
     config = load_config(options.config, options.data, options.overrides)
     with quiet_libraries():
-        notes = compile_pipeline(config, options.output, options.target)
+        notes = compile_pipeline(config, output, target)
     for note in notes:
         print(f"fpn: {note}", file=sys.stderr)
-    print(options.output)
-    return 0
 
 
 def _deploy(options: argparse.Namespace) -> int:
@@ -164,15 +169,8 @@ def _pipeline_on_server(options: argparse.Namespace) -> Iterator[tuple["Backend"
         if path and (options.overrides or options.data):
             raise UserError("--set and --data: change a configuration; with --pipeline, give --parameter NAME=VALUE")
         if not path:
-            from pipeline.config.loading import load_config
-            from pipeline.kubeflow.compiler import compile_pipeline
-
             path = Path(folder) / "pipeline.yaml"
-            config = load_config(options.config, options.data, options.overrides)
-            with quiet_libraries():
-                notes = compile_pipeline(config, path)
-            for note in notes:
-                print(f"fpn: {note}", file=sys.stderr)
+            _write_pipeline(options, path)
         breaches = lint(path)
         if breaches:
             raise UserError(f"{path}: {breaches[0]}\n{len(breaches)} in all; see them with fpn lint FILE.yaml")
