@@ -98,7 +98,9 @@ def _notes(config: Config, target: Target) -> list[str]:
 
 def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     """The compiled pipeline as a PipelineJob in JSON; see `compile_pipeline`."""
-    data_path, state = _data_path(config), state_folder(config)
+    data_path = _data_path(config)
+    _check_paths(config, data_path)
+    state = state_folder(config)
     read = {"data.path": data_path, "score.path": config.score.path}
     check_engine_of_containers(config.beam, {key: root_of(path) for key, path in read.items() if path}, config.kubeflow.root)
     if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
@@ -198,11 +200,15 @@ def _is_below(path: str, folder: str) -> bool:
 
 def _data_path(config: Config) -> str:
     path = config.data.path
-    if config.data.sample and not _is_reachable(path):  # each container that reads the data set first writes it
-        path = f"/tmp/{path}"
+    # Each container that reads a built-in data set first writes it.
+    return f"/tmp/{path}" if config.data.sample and not _is_reachable(path) else path
+
+
+def _check_paths(config: Config, data_path: str) -> None:
+    """Finds paths that containers can't reach, and a folder for pushed models that goes with them."""
     weights = config.model.weights
     needed = {
-        "data.path": path,
+        "data.path": data_path,
         "data.schema": config.data.schema_file,
         "model.weights": None if weights in ("none", "imagenet") else weights,
         "score.path": config.score.path,
@@ -213,7 +219,6 @@ def _data_path(config: Config) -> str:
     pushed = config.push.path
     if pushed and "://" not in pushed:
         _check_volume("push.path", pushed, config.kubeflow)
-    return path
 
 
 def _is_reachable(path: str) -> bool:
