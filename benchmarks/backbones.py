@@ -1,4 +1,4 @@
-"""How large and how fast is the classifier on each backbone? Parameters, multiply-adds, and images a second on this machine.
+"""How large and how fast is the classifier on each backbone? Parameters, multiply-adds, and images per second on this machine.
 
     .venv/bin/python -m benchmarks.backbones
     .venv/bin/python -m benchmarks.backbones --backbones resnet50 mobilenet_v2
@@ -41,7 +41,7 @@ MOST_STEPS = 50
 
 @dataclass(frozen=True)
 class Result:
-    """One backbone; `digest` is of the code that it depends on, rates are in images a second."""
+    """One backbone; `digest` is of the code that it depends on, rates are in images per second."""
 
     backbone: str
     machine: str

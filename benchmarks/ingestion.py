@@ -31,7 +31,7 @@ from benchmarks.components_run import run_components
 from benchmarks.measurement import Figure, run_apart, warm
 from pipeline.config.whole import Config
 
-LEAST_SPEED = 0.7  # of the plain loop's images a second, beyond the start-up
+LEAST_SPEED = 0.7  # of the plain loop's images per second, beyond the start-up
 LOOP_WITH_FILES = "loop with files"
 HANDFUL = 12  # images, of which the start-up is measured
 COMPONENTS = ("ImageExampleGen", "Transform")  # what is measured

@@ -95,7 +95,7 @@ def draw_ratios(figures: list[Figure], path: Path) -> None:
 
 
 def draw_growth(figures: list[Figure], path: Path) -> None:
-    """Seconds over the number of images, a line a component."""
+    """Seconds over the number of images, one line per component."""
     import matplotlib
 
     matplotlib.use("Agg")

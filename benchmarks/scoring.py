@@ -91,7 +91,7 @@ def main() -> None:
                 rates[name].append(((large - small) / clock, (large - small) / cores))
         for name, found in rates.items():
             clock, cores = (statistics.median(values) for values in zip(*found, strict=True))
-            print(f"{name}: {clock:.0f} images a second, {cores:.0f} a second of one core")
+            print(f"{name}: {clock:.0f} images per second, {cores:.0f} per second of one core")
         ratios = [
             tuple(one / two for one, two in zip(ours_, bare_, strict=True))
             for bare_, ours_ in zip(*rates.values(), strict=True)

@@ -239,7 +239,7 @@ def ask_bare(process: "subprocess.Popen[str]", question: dict[str, float]) -> di
 
 
 def call_bare(model: Path, files: list[bytes]) -> None:
-    """Answers questions on standard input: how many images a second, or the answers to the first images."""
+    """Answers questions on standard input: how many images per second, or the answers to the first images."""
     import tensorflow as tf
 
     versions = [path.parent for path in model.glob("*/saved_model.pb")]

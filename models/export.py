@@ -31,7 +31,7 @@ def export_model(
 ) -> None:
     """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
 
-    All outputs have a row an image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
+    All outputs have one row per image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
 
     Signatures:
       serving_default: `image_bytes` string [N], image files; gives `probabilities` float [N, classes], `label` string [N]

@@ -168,7 +168,7 @@ def fit(
       config: how.
       log_dir: gets `history.csv`, which is the returned history, and the same curves for TensorBoard in `train` and
         `validation`, renewed after every epoch. An interrupted training's part is written again.
-      class_weights: of the loss, one a class; see `build_loss`.
+      class_weights: of the loss, one per class; see `build_loss`.
       checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
         Whoever calls removes it when the model is safe.
       multi_label: whether each class is a yes-or-no decision of its own.
@@ -177,7 +177,7 @@ def fit(
       ValueError: gradients are to be accumulated on several devices, which Keras can't do.
 
     Returns:
-      One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
+      One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
     if strategy.num_replicas_in_sync > 1:

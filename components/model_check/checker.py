@@ -154,7 +154,7 @@ class _Checker:
         worst = int(differences.argmax())
         self._report(difference=float(differences[worst]), where=where, image=names[rows[worst]])
         if bare := [name for name, value in answers.items() if value.shape[:1] != (len(rows),)]:
-            self._fail(f"{where}: {', '.join(bare)}: no row an image, which TensorFlow Serving's row format refuses")
+            self._fail(f"{where}: {', '.join(bare)}: no row per image, which TensorFlow Serving's row format refuses")
             return False
         if "labels" in answers and any([item.decode() for item in row] != classes for row in answers["labels"]):
             self._fail(f"{where}: labels are other ones, or in another order, than the Evaluator's")

@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -67,55 +67,71 @@ class Executor(base_executor.BaseExecutor):
         fileio.makedirs(os.path.join(model, FOLDER))
 
         signatures = tf.saved_model.load(model).signatures
-        contents: dict[formats.Format, bytes] = {}
-        errors: dict[formats.Format, str] = {}
-        for kind in settings.formats:
-            try:
-                contents[kind] = formats.convert(
-                    model, kind, _representative_images(signatures, split_files(examples, settings.train))
-                )
-            except ImportError as error:
-                raise UserError(
-                    f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
-                ) from error
-            except Exception as error:  # the format lacks an operation; that must not lose hours of training
-                log.exception("no conversion to %s", kind)
-                errors[kind] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        threads = os.cpu_count() or 1
-        predict: dict[str, formats.Predict] = {
-            _SAVED_MODEL: lambda images: signatures[formats.SIGNATURE](images=tf.constant(images))["probabilities"].numpy()
-        }
-        for kind, content in contents.items():
-            predict[kind] = formats.load(content, kind, threads)
-
-        answers: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in contents}
-        for images in _images(signatures, split_files(examples, settings.test)):
-            for kind, found in answers.items():
-                found.append(predict[kind](images))
-        latencies = measure_latency(predict, next(_images(signatures, split_files(examples, settings.test)))[:1])
+        train, test = (split_files(examples, splits) for splits in (settings.train, settings.test))
+        contents, errors = _convert(model, settings.formats, signatures, train)
+        predict = _predict_functions(signatures, contents)
+        answers = _answers(predict, contents, _images(signatures, test))
+        latencies = measure_latency(predict, next(_images(signatures, test))[:1])
 
         reference = Predictions.read(evaluation)
-        results = [
-            FormatResult(
-                _SAVED_MODEL,
-                bytes=_model_bytes(model),
-                latency_ms=latencies[_SAVED_MODEL],
-                metrics=_metrics(reference.labels, reference.probabilities, _names(settings)),
-            )
-        ]
+        metrics = _metrics(reference.labels, reference.probabilities, _names(settings))
+        results = [FormatResult(_SAVED_MODEL, "", _model_bytes(model), latencies[_SAVED_MODEL], metrics)]
         for kind in settings.formats:
             if kind in errors:
                 results.append(FormatResult(kind, error=errors[kind]))
                 continue
-            probabilities = np.concatenate(answers[kind])
-            verdicts = judge_format(reference, probabilities, settings)
+            verdicts = judge_format(reference, answers[kind], settings)
             file = formats.FILES[kind] if all(verdict.passed for verdict in verdicts) else ""
             if file:
                 with fileio.open(os.path.join(model, FOLDER, file), "wb") as target:
                     target.write(contents[kind])
-            metrics = _metrics(reference.labels, probabilities, _names(settings))
+            metrics = _metrics(reference.labels, answers[kind], _names(settings))
             results.append(FormatResult(kind, file, len(contents[kind]), latencies[kind], metrics, verdicts))
         write_results(results, model)
+
+
+def _convert(
+    model: str, kinds: Iterable[formats.Format], signatures: Any, train: list[str]
+) -> tuple[dict[formats.Format, bytes], dict[formats.Format, str]]:
+    """Converts a SavedModel to each format: the contents of the files, and the reasons of conversions that failed.
+
+    Raises:
+      UserError: a format's packages are not installed.
+    """
+    contents: dict[formats.Format, bytes] = {}
+    errors: dict[formats.Format, str] = {}
+    for kind in kinds:
+        try:
+            contents[kind] = formats.convert(model, kind, _representative_images(signatures, train))
+        except ImportError as error:
+            raise UserError(
+                f"export.formats: {kind} needs the package {error.name}; install the project with its extra onnx"
+            ) from error
+        except Exception as error:  # the format lacks an operation; that must not lose hours of training
+            log.exception("no conversion to %s", kind)
+            errors[kind] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return contents, errors
+
+
+def _predict_functions(signatures: Any, contents: dict[formats.Format, bytes]) -> dict[str, formats.Predict]:
+    """For the SavedModel and each format, a function of uint8 images [N, height, width, channels]."""
+    threads = os.cpu_count() or 1
+    loaded: dict[str, formats.Predict] = {kind: formats.load(content, kind, threads) for kind, content in contents.items()}
+    return {
+        _SAVED_MODEL: lambda images: signatures[formats.SIGNATURE](images=tf.constant(images))["probabilities"].numpy(),
+        **loaded,
+    }
+
+
+def _answers(
+    predict: dict[str, formats.Predict], kinds: Iterable[formats.Format], batches: Iterator[np.ndarray]
+) -> dict[formats.Format, np.ndarray]:
+    """The probabilities of each format, float32 [images, classes]. Each batch is decoded once for all formats."""
+    found: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in kinds}
+    for images in batches:
+        for kind, rows in found.items():
+            rows.append(predict[kind](images))
+    return {kind: np.concatenate(rows) for kind, rows in found.items()}
 
 
 def judge_format(reference: Predictions, probabilities: np.ndarray, settings: FormatSettings) -> list[Verdict]:

@@ -31,7 +31,7 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
     score.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
     score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
-    score.add_argument("--batch-size", type=int, metavar="N", help="images a step (score.batch_size)")
+    score.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
     score.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
     )

@@ -78,7 +78,7 @@ class EvaluateConfig(Section):
     max_shortcut: Annotated[float, Field(gt=0.5, le=1)] = Field(
         0.75, description="balanced accuracy by a property of the file alone from which there is a warning"
     )
-    batch_size: Count = Field(256, description="images a step")
+    batch_size: Count = Field(256, description="images per step")
     thresholds: list[ThresholdConfig] = Field(
         [ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1, description="all must hold for a blessing"
     )

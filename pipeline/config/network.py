@@ -92,7 +92,7 @@ class TrainConfig(Section):
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
     frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
-    batch_size: Count = Field(32, description="images a step, over all GPUs together")
+    batch_size: Count = Field(32, description="images per step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
     optimizer: Optimizer = Field("adamw", description="by name")
     learning_rate: Positive = Field(1e-3, description="peak rate of the optimizer")
