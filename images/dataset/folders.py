@@ -19,10 +19,10 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
       UserError: there are no class folders, or there are other folders beside the split folders.
     """
     top_folders, split_folders = _top_folders(files)
-    has_splits = len(split_folders) > 1
-    if has_splits and (others := sorted(top_folders - split_folders)):
+    split_first = has_splits(files)
+    if split_first and (others := sorted(top_folders - split_folders)):
         raise UserError(f"{folder}: has folders for splits, and others beside them ({', '.join(others)}); move those away")
-    depth = 2 if has_splits else 1
+    depth = 2 if split_first else 1
     rows = []
     labels: dict[str, tuple[str, ...]] = {}  # one tuple per class, shared by its rows
     for path, file in files.items():
@@ -31,7 +31,7 @@ def read_folders(folder: str, files: dict[str, File]) -> list[Row]:
             rows.append(Row(path, (), path, "", reason=file.reason or "not in a class folder", size=file.size))
             continue
         label = labels.setdefault(parts[depth - 1], (parts[depth - 1],))
-        split = SPLIT_NAMES[parts[0].lower()] if has_splits else ""
+        split = SPLIT_NAMES[parts[0].lower()] if split_first else ""
         rows.append(Row(path, label, path, "" if file.reason else split, reason=file.reason, size=file.size))
     if not labels and not any(file.reason for file in files.values()):
         raise UserError(
@@ -49,7 +49,7 @@ def read_any(files: dict[str, File]) -> list[Row]:
     Returns:
       One row per file, without a split.
     """
-    depth = 2 if len(_top_folders(files)[1]) > 1 else 1
+    depth = 2 if has_splits(files) else 1
     rows = []
     labels: dict[str, tuple[str, ...]] = {}
     for path, file in files.items():
@@ -57,6 +57,11 @@ def read_any(files: dict[str, File]) -> list[Row]:
         label = labels.setdefault(parts[depth - 1], (parts[depth - 1],)) if len(parts) > depth else ()
         rows.append(Row(path, label, path, "", reason=file.reason, size=file.size))
     return rows
+
+
+def has_splits(files: dict[str, File]) -> bool:
+    """Whether the top folders are folders for splits, by their names; a single one is a class."""
+    return len(_top_folders(files)[1]) > 1
 
 
 def _top_folders(files: dict[str, File]) -> tuple[set[str], set[str]]:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
+from base.inputs import open_regular
 from images.dataset.row import LEADS_OUT
 from images.reason import Reason
 from storage.stores import file_system, open_to_read
@@ -47,8 +48,12 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading, without decompressing it."""
-    return open_to_read(path)
+    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file.
+
+    Raises:
+      OSError: a local file can't be opened, or is a pipe, a device or a folder. Other file systems have errors of their own.
+    """
+    return open_to_read(path) if is_remote(path) else open_regular(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:

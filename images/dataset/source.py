@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from images.dataset import folders, listing, manifest, records
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files
+from images.dataset.losses import Losses, find_losses
+from images.dataset.names import check_names
+from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
-from images.settings import SourceSettings
+from images.settings import Reading, SourceSettings
 
 __all__ = [
     "Found",
@@ -29,6 +32,10 @@ __all__ = [
 ]
 
 
+_RECORDS, _PREPARED = "TFRecord files", "a TensorFlow Datasets directory"
+_FOLDERS, _SPLIT_FOLDERS = "class folders", "class folders in folders of splits"
+
+
 @dataclass(frozen=True)
 class Found:
     """The contents of a data folder.
@@ -38,10 +45,14 @@ class Found:
         shard holds one class only, but the same on every run. The rows of one TFRecord file are together, in its order.
       unlisted: number of files that are not part of the data set: files that the manifest does not name, or files of a
         TensorFlow Datasets directory in splits other than train, validation and test.
+      reading: how it was read.
+      losses: what damaged TFRecord files have lost; None if nothing.
     """
 
     rows: list[Row]
     unlisted: int
+    reading: Reading
+    losses: Losses | None
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -92,15 +103,21 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
       The rows, with the splits that the data itself gives.
 
     Raises:
-      UserError: the folder or the manifest can't be used.
+      UserError: the folder or the manifest can't be used, or they are not as `settings.reading` says.
     """
     rows: list[Row] = []
-    unlisted = 0
+    sources: dict[str, str] = {}
+    unlisted = record_bytes = 0
     for span in find_spans(folder):
-        found = _find_rows(listing.join(root_of(folder), span.prefix), settings)
+        found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
+        sources[span.prefix] = found.source
         unlisted += found.unlisted
-    return Found(sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0)), unlisted)
+        record_bytes += found.record_bytes
+    reading = reading_of(rows, sources, settings.labelled)
+    check_reading(folder, reading, settings.reading)
+    ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
+    return Found(ordered, unlisted, reading, find_losses(rows, record_bytes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -111,21 +128,43 @@ def _in_span(row: Row, span: Span) -> Row:
     return replace(moved, group=moved.name) if row.group == row.name else moved
 
 
-def _find_rows(folder: str, settings: SourceSettings) -> Found:
+@dataclass(frozen=True)
+class _Span:
+    """The contents of one span: as `Found`; what it was read from; the size of its TFRecord files."""
+
+    rows: list[Row]
+    unlisted: int
+    source: str
+    record_bytes: int = 0
+
+
+def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     files = list_files(folder, settings.allow_links)
+    name = manifest.find_manifest(folder, files, settings)
+    source = f"the manifest {name}" if name else _source_without_manifest(files)
+    check_source(folder, prefix, source, settings.reading)
     labelled = settings.labelled
-    unlisted = 0
-    if name := manifest.find_manifest(folder, files, settings):
+    unlisted = record_bytes = 0
+    if name:
         rows = manifest.read_manifest(folder, name, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - {name})
-    elif any(records.is_record_file(path) for path in files):
+    elif source in (_RECORDS, _PREPARED):
         rows = records.read_record_files(folder, files, settings)
-        unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
+        named = {row.path for row in rows}
+        unlisted = len({path for path in files if records.is_record_file(path)} - named)
+        record_bytes = sum(files[path].size for path in named if records.is_record_file(path))
     else:
         rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
-    if not labelled:
-        return Found(rows, unlisted)
-    return Found([_check_label(row, settings.labels, settings.multi_label) for row in rows], unlisted)
+    if labelled:
+        check_names(folder, rows, settings.multi_label)
+        rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
+    return _Span(rows, unlisted, source, record_bytes)
+
+
+def _source_without_manifest(files: dict[str, listing.File]) -> str:
+    if any(records.is_record_file(path) for path in files):
+        return _PREPARED if records.is_prepared(files) else _RECORDS
+    return _SPLIT_FOLDERS if folders.has_splits(files) else _FOLDERS
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

@@ -1,7 +1,5 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
-import csv
-import io
 import json
 import shlex
 from dataclasses import asdict
@@ -9,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import UserError
-from base.local_files import write_text
+from base.local_files import new_file, write_text
 from base.paths import short_path
+from base.tables import write_table
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
+from pipeline.dag.readings import Readings
 from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
-from pipeline.records.notes import NoBaselineNote, NotRegisteredNote, RegisteredNote
+from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.records.results import RunResult, trial_rows
 from pipeline.terminal.progress import waiting
@@ -31,15 +31,15 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again where it runs
+    _, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
     with started("run", config, output) as place:
         write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
-        result = _run(config, place)
+        result = _run(config, place, readings)
         write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
         if result.trials:
-            table = io.StringIO()
-            csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
-            write_text(place.folder / "trials.csv", table.getvalue())
+            header, *rows = trial_rows(result.trials, result.summary["tuning"]["objective"])
+            with new_file(place.folder / "trials.csv") as path, path.open("wb") as file:
+                write_table(file, header, rows)
         if result.evaluation:
             from pipeline.pages.run_page import write_run_page
 
@@ -67,7 +67,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
-    read_data(config)
+    _, readings = read_data(config)
     with started("data", config, output, with_model=False) as place:
         write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.dag.pipeline import create_data_pipeline
@@ -78,6 +78,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
             pipeline_root=str(place.output / "artifacts"),
             name=place.store.pipeline_name(config.name),
             connection=place.store.connection,
+            readings=readings,
         )
         ended = execute(pipeline, place)
         if not ended.error:
@@ -105,7 +106,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
-def _run(config: Config, place: Workplace) -> RunResult:
+def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
     from pipeline.dag.pipeline import create_pipeline
 
     pipeline = create_pipeline(
@@ -114,6 +115,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         push_folder=config.push.path or str(place.output / "pushed"),
         name=place.store.pipeline_name(config.name),
         connection=place.store.connection,
+        readings=readings,
     )
     ended = execute(pipeline, place)
     outputs, evaluation = ended.outputs, ended.evaluation
@@ -132,12 +134,15 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "check": outputs.check,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
+        "lost": outputs.lost,
         "classes": outputs.classes,
         "training": outputs.training,
         "formats": [item.summary for item in outputs.formats],
         "components": ended.components,
     }
     notes = list(outputs.notes)
+    if readings.score_losses:
+        notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
     summary["notes"] = [line for note in notes for line in note.lines()]
