@@ -66,6 +66,8 @@ class ProgressDisplay(logging.Handler):
             self._bar.update(self._task, completed=progress["done"], total=progress["total"], text=progress["text"])
             if not self._console.is_terminal and record.levelno >= logging.INFO:
                 self._console.print(f"  {progress['text']}")
+        elif record.levelno >= logging.WARNING and record.name.startswith("models."):
+            self._console.print(f"  {record.getMessage()}", style="bold yellow", soft_wrap=True)
         elif record.msg == "Component %s is running.":
             self.running = str(record.args[0]) if isinstance(record.args, tuple) else ""
             self._started = time.monotonic()
