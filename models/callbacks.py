@@ -6,7 +6,6 @@ import math
 import os
 import time
 from dataclasses import replace
-from typing import Final
 
 import keras
 import numpy as np
@@ -14,9 +13,8 @@ import tensorflow as tf
 
 from models.checkpoints import Checkpoint, save_checkpoint
 from models.files import replaced
+from models.history import HISTORY_FILE, describe_divergence, is_diverged
 from models.settings import TrainSettings
-
-HISTORY_FILE: Final = "history.csv"  # in the folder of the curves: one row per epoch
 
 # INFO has one line per epoch, DEBUG about one per second; both carry `progress` (see Progress) for a display.
 log = logging.getLogger(__name__)
@@ -24,6 +22,8 @@ log = logging.getLogger(__name__)
 
 class Keeper(keras.callbacks.Callback):
     """At every epoch's end, keeps the best weights, stops the phase if it gets no better, and saves a checkpoint.
+
+    A training that has diverged is stopped in the epoch in which it does, with a warning.
 
     With averaged weights, it puts these into the model for the measurement on the eval split.
     """
@@ -66,7 +66,10 @@ class Keeper(keras.callbacks.Callback):
         if self._averages:
             _assign(model.trainable_variables, self._raw)
         waited = epoch + 1 - max(state.best_epoch + 1, state.phase_start)
-        state.stopped = model.stop_training = bool(self._patience) and waited >= self._patience
+        has_diverged = is_diverged(state.history[-1])
+        if has_diverged:
+            log.warning("%s", describe_divergence(state.history[-1]))
+        state.stopped = model.stop_training = has_diverged or (bool(self._patience) and waited >= self._patience)
         if self._folder:
             saved = replace(state, model=_values(model.variables), optimizer=_values(model.optimizer.variables))
             save_checkpoint(self._folder, saved)

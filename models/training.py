@@ -20,6 +20,7 @@ from models.callbacks import Curves, Keeper, Progress
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
+from models.history import is_diverged
 from models.inference import build_inference_model
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
@@ -156,6 +157,8 @@ def fit(
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
     are the averaged weights. The loss of the eval split is the one that training minimises.
 
+    A training whose loss is no finite number any more ends in that epoch.
+
     After every epoch a checkpoint replaces the last one. Where one is found, training goes on after the epoch that it was
     written in, with the same steps, rates and order of examples as if it had never stopped.
 
@@ -212,6 +215,8 @@ def fit(
                 verbose=0,
             )
         keeper.finish(model)
+        if state.history and is_diverged(state.history[-1]):
+            break
     return state.history
 
 

@@ -99,11 +99,10 @@ def _write_pipeline(options: argparse.Namespace, output: Path, target: Target = 
 def _deploy(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from pipeline.kubeflow.client import SUCCEEDED
+    from pipeline.terminal.console import plain_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     with _pipeline_on_server(options) as (backend, file, values):
         version = backend.upload(file)
         console.print(f"{version.name}: " + ("uploaded" if version.uploaded else "on the server already"))

@@ -36,17 +36,16 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _runs(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from base.paths import short_path
     from pipeline.records.runs import read_runs
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.runs import render_runs
 
     outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
     found = {output: runs for output in outputs if (runs := read_runs(output))}
     if not found:
         raise UserError(f"{options.output or 'output'}: no runs here; start one with fpn run --config configs/digits.yaml")
-    console = Console(highlight=False)
+    console = plain_console()
     for output, runs in found.items():
         data = next((run.data for run in runs if run.data), "")
         console.print(render_runs(runs, f"{short_path(output)}, from {short_path(data)}" if data else short_path(output)))
@@ -56,9 +55,8 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from pipeline.records.runs import find_evaluation
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import render_comparison, render_evaluation, render_training
 
     found = find_evaluation(options.folder)
@@ -81,5 +79,5 @@ def _report(options: argparse.Namespace) -> int:
             from evaluation.results import read_evaluation
 
             shown = [render_evaluation(read_evaluation(str(found.folder))), render_training(found.training)]
-    Console(highlight=False, soft_wrap=bool(options.output)).print(*shown)
+    plain_console(soft_wrap=bool(options.output)).print(*shown)
     return 0

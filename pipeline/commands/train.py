@@ -51,15 +51,14 @@ def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from pipeline.config.loading import load_config
     from pipeline.local import runner
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import print_summary
 
     config = load_config(options.config, options.data, options.overrides)
     result = runner.run(config, options.output or Path("output") / config.name)
-    print_summary(result, Console(highlight=False, soft_wrap=True))
+    print_summary(result, plain_console(soft_wrap=True))
     if result.error:
         print(f"fpn: {result.error}", file=sys.stderr)
     if options.json:
@@ -91,15 +90,14 @@ def _preview(options: argparse.Namespace) -> int:
 
 
 def _crossval(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from pipeline.config.loading import load_config
     from pipeline.local import crossval
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.crossval import print_crossval
 
     config = load_config(options.config, options.data, options.overrides)
     result = crossval.run(config, options.output or Path("output") / config.name, options.folds)
-    print_crossval(result, Console(highlight=False))
+    print_crossval(result, plain_console())
     if result.error:
         print(f"fpn: {result.error}", file=sys.stderr)
     if options.json:

@@ -76,27 +76,26 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from pipeline.pushed.prediction import format_answer, predict
+    from pipeline.terminal.console import plain_console
 
     with quiet_libraries():
         predictions = predict(options.model, options.images)
     table = Table("image", "label", "probability")
     for item in predictions:
         table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
-    Console(highlight=False).print(table)
+    plain_console().print(table)
     if options.json:
         print(json.dumps({"predictions": predictions}))
     return 0
 
 
 def _score(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from pipeline.config.loading import load_config
     from pipeline.pushed.scoring import score
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import print_scores
 
     folder, overrides = options.data, list(options.overrides)
@@ -108,18 +107,18 @@ def _score(options: argparse.Namespace) -> int:
         overrides.append(f"score.batch_size={options.batch_size}")
     config = load_config(options.config, folder, overrides)
     with quiet_libraries() as screen:
-        summary = score(config, options.model, options.output, Console(file=screen), overwrite=options.overwrite)
-    print_scores(summary, Console(highlight=False, soft_wrap=True))
+        summary = score(config, options.model, options.output, plain_console(screen), overwrite=options.overwrite)
+    print_scores(summary, plain_console(soft_wrap=True))
     if options.json:
         print(json.dumps(summary))
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from pipeline.pushed.explanation import as_json, explain, format_share, write_overlay
+    from pipeline.terminal.console import plain_console
 
     with quiet_libraries():
         explanations = [
@@ -132,7 +131,7 @@ def _explain(options: argparse.Namespace) -> int:
         table.add_row(item["image"], item["explained"], probability, *shares, Path(item["overlay"]).name)
     table.columns[0].overflow = "fold"  # a name that is cut short can't be found
     table.columns[-1].no_wrap = True
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print(table, soft_wrap=False)
     console.print(f"Overlays in {options.output}; shares are of the evidence for (+) and against (-) the label.")
     if options.json:
@@ -143,9 +142,8 @@ def _explain(options: argparse.Namespace) -> int:
 def _push(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from components.pusher.versions import list_versions, roll_back
+    from pipeline.terminal.console import plain_console
     from pipeline.terminal.runs import render_versions
 
     if not options.register and options.list == (options.version is not None):
@@ -154,7 +152,7 @@ def _push(options: argparse.Namespace) -> int:
         return _register(options)
     if options.list:
         versions = list_versions(options.to)
-        Console(highlight=False).print(render_versions(versions, options.to))
+        plain_console().print(render_versions(versions, options.to))
         result: dict[str, Any] = {"versions": [asdict(version) for version in versions]}
     else:
         made = roll_back(options.to, options.version)

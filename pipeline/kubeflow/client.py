@@ -18,6 +18,7 @@ import kfp_server_api
 import urllib3
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, ServiceAccountTokenVolumeCredentials
 from rich.console import Console
+from rich.text import Text
 
 from base.errors import UserError
 from base.inputs import MAX_CONFIG_BYTES, open_regular
@@ -191,11 +192,11 @@ class Backend:
                 if task.display_name in tasks and task.state and progress.tasks.get(task.display_name) != task.state:
                     progress.tasks[task.display_name] = task.state
                     seconds = (task.end_time - task.start_time).total_seconds() if _has_ended(task) else None
-                    shown = f"{task.display_name:<{width}}  {_colour_state(task.state)}"
-                    console.print(shown if seconds is None else f"{shown} {seconds:.0f} s", highlight=False)
+                    took = "" if seconds is None else f" {seconds:.0f} s"
+                    console.print(Text.assemble(f"{task.display_name:<{width}}  ", _coloured_state(task.state), took))
             if answer.state and answer.state != progress.state:
                 progress.state = answer.state
-                console.print(f"{'run':<{width}}  {_colour_state(answer.state)}", highlight=False)
+                console.print(Text.assemble(f"{'run':<{width}}  ", _coloured_state(answer.state)))
             if progress.state in _ENDED:
                 if progress.state != SUCCEEDED:
                     progress.errors = self._tell_failures(answer, run, tasks, console)
@@ -207,7 +208,7 @@ class Backend:
         failures = find_failures(answer, tasks, self._client.connection, self._namespace)
         if failures or answer.state == "FAILED":
             text = describe(failures, run.url, self._namespace)
-            console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
         return {failure.task: failure.cause for failure in failures if failure.cause}
 
     def schedule(
@@ -460,6 +461,5 @@ def _has_ended(task: Any) -> bool:
     return bool(task.state in _ENDED and task.start_time and task.end_time and task.end_time > task.start_time)
 
 
-def _colour_state(state: str) -> str:
-    colour = _ENDED.get(state)
-    return f"[{colour}]{state.lower()}[/]" if colour else state.lower()
+def _coloured_state(state: str) -> Text:
+    return Text(state.lower(), _ENDED.get(state, ""))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
+from rich.text import Text
 
 from base.errors import UserError
 from base.local_files import write_text
@@ -22,6 +22,7 @@ from pipeline.local.workplace import Workplace, execute, started
 from pipeline.records.notes import LeftOutNote
 from pipeline.records.reproduction import write_reproduction
 from pipeline.records.results import CrossvalResult, Execution, SliceSpread, Spread
+from pipeline.terminal.console import plain_console
 from pipeline.terminal.crossval import render_crossval
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
         for number, splits in enumerate(runs, start=1):
             sizes = {role: sum(images[name] for name in names) for role, names in _roles(splits).items()}
             heading = ", ".join(f"{role} {size}" for role, size in sizes.items())
-            place.console.print(f"\n[bold]Fold {number} of {folds}[/]  images: {heading}", highlight=False)
+            place.console.print(Text.assemble((f"\nFold {number} of {folds}", "bold"), f"  images: {heading}"))
             executions.append(_run_fold(config, place, splits, readings))
             if executions[-1].error:
                 break
@@ -72,7 +73,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
         write_text(place.folder / "crossval.json", json.dumps(result.summary, indent=2) + "\n")
         if result.slices:
             with (place.folder / "crossval.txt").open("w", encoding="utf-8") as file:
-                Console(file=file, width=80 + 10 * folds).print(render_crossval(result.slices))
+                plain_console(file, width=80 + 10 * folds).print(render_crossval(result.slices))
     if images["test"]:
         result.notes.append(LeftOutNote(images["test"]))
     return result
@@ -97,7 +98,7 @@ def _run_fold(config: Config, place: Workplace, splits: Splits, readings: Readin
     ended = execute(pipeline, place)
     if ended.evaluation:
         values = ", ".join(f"{name} {metric.value:.4f}" for name, metric in list(ended.evaluation.overall.items())[:_SHOWN])
-        place.console.print(f"  {values}", highlight=False)
+        place.console.print(f"  {values}")
     return ended
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from base.errors import UserError, user_error
-from base.paths import short_path
+from base.paths import check_for_tensorflow, short_path
 from base.redirection import output_to
 from images.dataset import source
 from pipeline.config.whole import Config
@@ -23,6 +24,7 @@ from pipeline.local.checks import check_formats, check_weights
 from pipeline.local.run_lock import locked
 from pipeline.records.results import Execution, RunOutputs
 from pipeline.records.store import Store, check_store, make_store
+from pipeline.terminal.console import plain_console
 from pipeline.terminal.progress import ProgressDisplay, waiting
 
 if TYPE_CHECKING:
@@ -65,10 +67,12 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
       with_model: whether a model will be built; if so, its weights are checked first.
 
     Raises:
-      UserError: the folder can't be made or is in use, the metadata store can't be used, the backbone's weights don't fit, or
-        Beam's engine can't run.
+      UserError: the folder can't be made, is in use or has a path that TensorFlow can't use, the metadata store can't be used,
+        the backbone's weights don't fit, or Beam's engine can't run.
     """
     output = output.resolve()
+    check_for_tensorflow(output, "--output")
+    check_for_tensorflow(config.push.path or "", "push.path")
     others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
     check_store(config.metadata, output)
@@ -81,10 +85,9 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         except OSError as error:
             raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
         screen = stack.enter_context(output_to(folder / "log.txt"))
-        place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
-        place.console.print(
-            f"[bold]{config.name}[/] {what} {run_id}, log in {short_path(place.log)}", highlight=False, soft_wrap=True
-        )
+        place = Workplace(output, run_id, plain_console(screen), make_store(config.metadata, output))
+        heading = Text.assemble((config.name, "bold"), f" {what} {run_id}, log in {short_path(place.log)}")
+        place.console.print(heading, soft_wrap=True)
         _load(config, place.console, with_model)
         yield place
 

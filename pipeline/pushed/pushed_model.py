@@ -5,6 +5,7 @@ from typing import Final
 
 from base.errors import UserError
 from base.inputs import read_json
+from base.paths import check_for_tensorflow
 from components.pusher.versions import version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
@@ -17,8 +18,9 @@ def find_version(model: Path) -> Path:
     """The SavedModel's folder: `model` itself, or the newest of the numbered versions in it.
 
     Raises:
-      UserError: there is no SavedModel.
+      UserError: there is no SavedModel, or TensorFlow can't use its path.
     """
+    check_for_tensorflow(model, "--model")
     folder = Path([str(model), *version_folders(str(model)).values()][-1])
     if not (folder / "saved_model.pb").is_file():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")

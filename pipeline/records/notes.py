@@ -57,6 +57,19 @@ class AnomalyNote:
 
 
 @dataclass(frozen=True)
+class DivergedNote:
+    """Training has diverged. `row` is that epoch's, from the history's file."""
+
+    row: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """See `describe_divergence`."""
+        from models.history import describe_divergence
+
+        return [describe_divergence(self.row)]
+
+
+@dataclass(frozen=True)
 class NoBaselineNote:
     """There are thresholds on the change, but no earlier model."""
 
@@ -125,6 +138,7 @@ Note: TypeAlias = (
     DuplicatesNote
     | LostNote
     | AnomalyNote
+    | DivergedNote
     | NoBaselineNote
     | OtherExamplesNote
     | RegisteredNote

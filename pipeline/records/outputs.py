@@ -20,8 +20,8 @@ from images.duplicates import DUPLICATES_FILE, describe_duplicates
 from images.index import REJECTED_FILE, SUMMARY_FILE
 from images.layout import has_layout
 from models.calibration import CALIBRATION_FILE
-from models.callbacks import HISTORY_FILE
-from pipeline.records.notes import AnomalyNote, DuplicatesNote, LostNote, Note, OtherExamplesNote
+from models.history import HISTORY_FILE, is_diverged
+from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
 from pipeline.records.runs import is_score_ingestion
 from pipeline.records.store import Store
@@ -51,6 +51,8 @@ def read_outputs(store: Store) -> RunOutputs:
             notes.append(DuplicatesNote(summary["duplicates"], table))
     if "anomalies" in artifacts:
         notes += [AnomalyNote(**asdict(anomaly)) for anomaly in read_anomalies(artifacts["anomalies"].uri)]
+    if "model_run" in artifacts:
+        notes += [DivergedNote(row) for row in _read_history(artifacts["model_run"].uri) if is_diverged(row)]
     trials: list[Trial] = []
     if "tuner_results" in artifacts:
         with fileio.open(os.path.join(artifacts["tuner_results"].uri, _TRIALS_FILE)) as file:
@@ -92,7 +94,7 @@ def read_training(folder: str) -> dict[str, Any]:
       "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
     """
     path = os.path.join(folder, HISTORY_FILE)
-    history = csv.DictReader(_read(path).splitlines()) if fileio.exists(path) else []
+    history = _read_history(folder)
     losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
     finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
     best, loss = min(finite.items(), key=lambda item: item[1], default=(None, None))
@@ -104,6 +106,11 @@ def read_training(folder: str) -> dict[str, Any]:
         "history": path if losses else None,
         "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
     }
+
+
+def _read_history(folder: str) -> list[dict[str, str]]:
+    path = os.path.join(folder, HISTORY_FILE)
+    return list(csv.DictReader(_read(path).splitlines())) if fileio.exists(path) else []
 
 
 def _read(path: str) -> str:

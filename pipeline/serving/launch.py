@@ -5,6 +5,7 @@ import os
 import socket
 
 from base.errors import UserError
+from base.paths import check_for_tensorflow
 from pipeline.serving.folders import is_version, numbered_versions
 
 
@@ -15,8 +16,9 @@ def serve(options: argparse.Namespace) -> None:
       options: the options of `fpn serve`.
 
     Raises:
-      UserError: there is no model, or the server can't listen on the address.
+      UserError: there is no model, TensorFlow can't use its path, or the server can't listen on the address.
     """
+    check_for_tensorflow(options.model, "--model")
     if not is_version(options.model) and not numbered_versions(options.model):
         raise UserError(
             f"{options.model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed"

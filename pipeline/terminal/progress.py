@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 from rich.table import Column
+from rich.text import Text
 
 
 class ProgressDisplay(logging.Handler):
@@ -35,7 +36,7 @@ class ProgressDisplay(logging.Handler):
             TextColumn("{task.description}", table_column=Column(min_width=self._width)),
             BarColumn(bar_width=16, table_column=Column(min_width=16)),
             TimeRemainingColumn(table_column=Column(min_width=7)),
-            TextColumn("left  {task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("left  {task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False),
             console=console,
             transient=True,
             redirect_stdout=False,  # else everything that TFX logs would be shown above the bar
@@ -64,7 +65,9 @@ class ProgressDisplay(logging.Handler):
         if progress := getattr(record, "progress", None):
             self._bar.update(self._task, completed=progress["done"], total=progress["total"], text=progress["text"])
             if not self._console.is_terminal and record.levelno >= logging.INFO:
-                self._console.print(f"  {progress['text']}", highlight=False)
+                self._console.print(f"  {progress['text']}")
+        elif record.levelno >= logging.WARNING and record.name.startswith("models."):
+            self._console.print(f"  {record.getMessage()}", style="bold yellow", soft_wrap=True)
         elif record.msg == "Component %s is running.":
             self.running = str(record.args[0]) if isinstance(record.args, tuple) else ""
             self._started = time.monotonic()
@@ -79,9 +82,9 @@ class ProgressDisplay(logging.Handler):
     def _finish(self, state: str) -> None:
         seconds = round(time.monotonic() - self._started, 2)
         self.components[self.running] = {"state": state, "seconds": seconds}
-        mark = {"complete": "[green]✓[/]", "cached": "[green]✓[/]", "failed": "[bold red]✗[/]"}[state]
+        mark = Text("✗", "bold red") if state == "failed" else Text("✓", "green")
         note = {"complete": "", "cached": "  from the cache", "failed": "  failed"}[state]
-        self._console.print(f"{mark} {self.running:<{self._width}} {seconds:7.1f} s{note}", highlight=False)
+        self._console.print(Text.assemble(mark, f" {self.running:<{self._width}} {seconds:7.1f} s{note}"))
         if state == "complete" and self.running in self._when_done:
             self._when_done[self.running]()
 
@@ -89,6 +92,6 @@ class ProgressDisplay(logging.Handler):
 @contextlib.contextmanager
 def waiting(console: Console, what: str) -> Iterator[None]:
     """Shows that something is going on for a while."""
-    spinner = Live(Spinner("dots", what), console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    spinner = Live(Spinner("dots", Text(what)), console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     with spinner if console.is_terminal else contextlib.nullcontext():
         yield

@@ -24,11 +24,11 @@ def render_runs(runs: list["Run"], title: str) -> RenderableType:
     table.add_column("outcome", overflow="fold", min_width=11)
     table.add_column("what has changed", overflow="fold")
     for run in runs:
-        outcome = (
+        outcome: str | Text = (
             "pushed " + Path(run.pushed).name if run.pushed else {True: "blessed", False: "not blessed", None: "-"}[run.blessed]
         )
         if run.failed or run.unfinished:
-            outcome = f"[bold red]{run.failed} failed" if run.failed else f"[bold red]unfinished: {run.unfinished}"
+            outcome = Text(f"{run.failed} failed" if run.failed else f"unfinished: {run.unfinished}", "bold red")
         values = (f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for name in names)
         table.add_row(run.run_id, str(run.images or "-"), *values, outcome, Text("\n".join(run.changes)))
     return table
@@ -46,11 +46,11 @@ def render_versions(versions: list["Version"], folder: str) -> RenderableType:
     table.add_column("")
     for number, record in records.items():
         values = (f"{record.metrics[name]['value']:.4f}" if record and name in record.metrics else "-" for name in names)
-        remarks = [f"copy of {record.copy_of}"] if record and record.copy_of is not None else []
+        remarks = [Text(f"copy of {record.copy_of}")] if record and record.copy_of is not None else []
         if number == versions[-1].number:
-            remarks.append("[green]served[/]")
+            remarks.append(Text("served", "green"))
         when = record.time[:19].replace("T", " ") if record else "-"
-        table.add_row(str(number), when, (record and record.run) or "-", *values, ", ".join(remarks))
+        table.add_row(str(number), when, (record and record.run) or "-", *values, Text(", ").join(remarks))
     return table
 
 

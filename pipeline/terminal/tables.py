@@ -243,20 +243,20 @@ def print_summary(result: "RunResult", console: Console) -> None:
     _print_notes(result.notes, console)
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
-        console.print(describe_classes(summary["classes"]), markup=False)
+        console.print(describe_classes(summary["classes"]))
     if summary.get("check"):
-        console.print(describe_check(summary["check"]), markup=False)
+        console.print(describe_check(summary["check"]))
     if summary["blessed"]:
-        console.print(f"[green]Blessed[/], pushed to {short_path(summary['pushed_model'])}")
+        console.print(Text.assemble(("Blessed", "green"), f", pushed to {short_path(summary['pushed_model'])}"))
         if summary.get("scores"):
             console.print(f"Answers to the images of score.path in {short_path(summary['scores'])}")
     elif result.evaluation and not result.error:
-        console.print("[bold red]Not blessed[/], not pushed:")
+        console.print(Text.assemble(("Not blessed", "bold red"), ", not pushed:"))
         for verdict in result.evaluation.verdicts:
             if not verdict.passed:
-                console.print(f"  {verdict}", markup=False)
+                console.print(f"  {verdict}")
         for reason in (summary.get("check") or {}).get("reasons", ()):
-            console.print(f"  check: {reason}", markup=False)
+            console.print(f"  check: {reason}")
     if result.evaluation:
         console.print(f"All of it, with pictures: {short_path(summary['report'])}")
 
@@ -264,7 +264,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
 def _print_notes(notes: Iterable["Note"], console: Console) -> None:
     for note in notes:
         for line in note.lines():
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def describe_check(check: dict[str, Any]) -> str:
@@ -297,13 +297,11 @@ def print_scores(summary: dict[str, Any], console: Console) -> None:
         table.add_row(Text(name), *map(str, counts))
     console.print(table)
     if summary["groups"]:
-        console.print(f"Groups: {groups['count']}, by the {groups['rule']}", markup=False)
+        console.print(f"Groups: {groups['count']}, by the {groups['rule']}")
     if summary["rejected"]:
         reason, count = next(iter(summary["reasons"].items()))
-        console.print(f"Rejected: {summary['rejected']}, most of them ({count}): {reason}", markup=False)
+        console.print(f"Rejected: {summary['rejected']}, most of them ({count}): {reason}")
     if summary["lost"]:
-        console.print(Losses(**summary["lost"]).describe(), markup=False)
+        console.print(Losses(**summary["lost"]).describe())
     kept = f", {summary['shards_kept']} of {summary['shards']} files were there already" if summary["shards_kept"] else ""
-    console.print(
-        f"{summary['images']} images in {summary['seconds']:.1f} s{kept}; tables in {summary['output']}", markup=False
-    )
+    console.print(f"{summary['images']} images in {summary['seconds']:.1f} s{kept}; tables in {summary['output']}")

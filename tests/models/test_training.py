@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from models import callbacks, features, training
 from models.calibration import CALIBRATION_FILE, calibrate
+from models.history import is_diverged
 from models.preprocessing import serialize_images
 from pipeline.config.network import TrainConfig
 from pipeline.config.whole import Config
@@ -115,6 +116,30 @@ def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(tmp_path):
     assert [row["epoch"] for row in history] == list(range(1, len(losses) + 1))
     assert min(losses[-2:]) >= min(losses[:-2])
     assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_a_diverged_training_ends_in_that_epoch_and_says_why(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "models.callbacks"):
+        history = train(tiny_model(), tmp_path, frozen_epochs=3, epochs=3, optimizer="sgd", learning_rate=1e38)
+    assert len(history) == 1
+    (text,) = (record.getMessage() for record in caplog.records)
+    assert text.startswith("Training diverged in epoch 1: loss ")
+    assert "inf, learning rate 7.5e+37; set" in text
+    assert text.endswith("set train.learning_rate lower, to a tenth for example, or train.clip_norm: 1")
+    (row,) = read_history(tmp_path)
+    assert is_diverged(row)
+
+
+def test_the_weights_from_before_a_training_diverged_are_kept(tmp_path):
+    def train_batches(first):
+        good = batches()(first)
+        bad = good.map(lambda images, labels: (images, labels * np.nan))
+        return good.take(4).concatenate(bad)
+
+    model, config = tiny_model(), replace(CONFIG, epochs=3, keep="best")
+    history = training.fit(model, tf.distribute.get_strategy(), train_batches, EVALUATION, 4, config, str(tmp_path))
+    assert [is_diverged(row) for row in history] == [False, True]
+    assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(history[0]["val_loss"], abs=1e-5)
 
 
 def test_averaged_weights_are_measured_and_left_in_the_model(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from images.duplicates import describe_duplicates
 from models.calibration import CALIBRATION_FILE
-from models.callbacks import HISTORY_FILE
+from models.history import HISTORY_FILE
 from pipeline.records.outputs import read_training
 from pipeline.terminal.tables import render_training
 
