@@ -256,7 +256,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
                 console.print(f"  {verdict}", markup=False)
         for reason in (summary.get("check") or {}).get("reasons", ()):
             console.print(f"  check: {reason}", markup=False)
-    if result.evaluation:
+    if summary["report"]:
         console.print(f"All of it, with pictures: {short_path(summary['report'])}")
 
 
