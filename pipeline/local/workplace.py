@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
     if config.metadata:
         check_server(config.metadata)
-    run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    run_id = _new_run_id(output)
     folder = output / "runs" / run_id
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(output, run_id))
@@ -107,6 +108,15 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
             place.tell(RecoveredNote(recovered))
         _load(config, place.console, with_model)
         yield place
+
+
+def _new_run_id(output: Path) -> str:
+    """The time; waits for the next second if a run, which has ended or was killed, has begun in this one."""
+    while True:
+        run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        if not (output / "runs" / run_id).exists():
+            return run_id
+        time.sleep(0.1)
 
 
 def _recover(path: Path) -> str:

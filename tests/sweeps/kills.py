@@ -56,6 +56,8 @@ class KillSweep:
         assert reference.status == 0, reference.stderr
         self._metrics = reference.summary["metrics"]
         self.seconds = reference.seconds
+        parts = [item["seconds"] for item in reference.summary["components"].values()]
+        self._parts = [max(self.seconds - sum(parts), 0.1), *parts]  # the start, and each component
 
     def kill(self, kind: str, number: int) -> Outcome:
         """Starts a run, kills it, and sees what the same command makes of it."""
@@ -78,7 +80,10 @@ class KillSweep:
                 time.sleep(0.0005)
             time.sleep(self._random.uniform(0, _STORE_SECONDS))
             return
-        time.sleep(self._random.uniform(0, self.seconds))
+        (part,) = self._random.choices(range(len(self._parts)), self._parts)  # by time, but in a slower run later
+        while command.runs and command.screen.count("✓") < part:
+            time.sleep(0.02)
+        time.sleep(self._random.uniform(0, self._parts[part]))
         while kind == "journal" and command.runs and not (output / "metadata.sqlite-journal").exists():
             pass
 

@@ -107,6 +107,11 @@ class Command:
     def runs(self) -> bool:
         return self._process.is_alive()
 
+    @property
+    def screen(self) -> str:
+        """What it has printed on standard error so far."""
+        return self._screen.with_suffix(".err").read_text(errors="replace")
+
     def kill(self) -> None:
         """Kills the command and all that it has started, at once."""
         assert self._process.pid
