@@ -1,11 +1,13 @@
 """Resolvers of the last blessed model other than the candidate, and of the statistics of the previous data."""
 
+import itertools
 import os
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.common import resolver
+from tfx.types import standard_artifacts
 
 from storage.made_files import FILES_PROPERTY, find_change
 
@@ -41,9 +43,10 @@ class LastBlessedBaseline(resolver.ResolverStrategy):
             if blessing.get_int_custom_property(_BLESSED) == 1 and checked.get(blessing.get_int_custom_property(_MODEL_ID), 1)
         }
         candidates = {model.id for model in input_dict["candidate"]}
-        models = [model for model in input_dict["model"] if model.id in blessed - candidates and _is_there(model)]
+        models = [model for model in input_dict["model"] if model.id in blessed - candidates]
+        latest_first = sorted(models, key=lambda model: model.id, reverse=True)
         return {
-            "model": [max(models, key=lambda model: model.id)] if models else [],
+            "model": list(itertools.islice(filter(_is_there, latest_first), 1)),
             "model_blessing": [],
             "infra_blessing": [],
             "candidate": input_dict["candidate"],
@@ -85,7 +88,9 @@ class PreviousStatistics(resolver.ResolverStrategy):
 def _is_there(artifact: types.Artifact) -> bool:
     """Whether an artifact of an earlier run is still as it was made; nobody can make it again for this run."""
     digest = artifact.get_string_custom_property(FILES_PROPERTY)
-    return not find_change(artifact.uri, digest) if digest else os.path.isdir(artifact.uri)
+    if not digest:
+        return os.path.isdir(artifact.uri)
+    return not find_change(artifact.uri, digest, contents=artifact.type_name == standard_artifacts.Model.TYPE_NAME)
 
 
 def _outputs_by_run(store: mlmd.MetadataStore, artifacts: list[types.Artifact], key: str) -> dict[int, types.Artifact]:

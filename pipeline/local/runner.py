@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -47,15 +48,20 @@ def run(config: Config, output: Path) -> RunResult:
 
 
 def _run(config: Config, place: Workplace) -> RunResult:
-    """Runs the components and writes the run's files. For those files too, a full disk is told in the result."""
+    """Runs the components and writes the run's files.
+
+    A full disk is told in the result for these files, too. If a component has failed, that is told, whatever can't be written.
+    """
     result = _run_components(config, place)
     try:
         _write(result, place)
     except Exception as failure:
         told = full_disk(failure, place.folder)
-        if not told:
+        if not told and not result.error:
             raise
-        result.status, result.error = 1, result.error or told
+        logging.exception("the run's files can't be written")
+        if not result.error:
+            result.status, result.error = 1, told
         if not Path(result.summary["report"] or "").is_file():
             result.summary["report"] = None
     if config.push.registry and result.summary["pushed_model"] and not result.error:
