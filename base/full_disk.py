@@ -12,7 +12,9 @@ from typing import Final
 from base.paths import short_path
 
 _ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT)
-_SIGNS: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
+_OF_SQLITE: Final = "database or disk is full"
+_SIGNS: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), _OF_SQLITE)
+_QUOTED: Final = re.compile(r": '([^']+)'")
 _PATH: Final = re.compile(r"(?<![\w/])/[^\s:;,'\"\])]+")
 
 
@@ -28,7 +30,7 @@ def full_disk(failure: BaseException, folder: str | Path) -> str:
         sign = next((sign for sign in _SIGNS if sign in str(cause)), None)
         if of_system or sign:
             named = cause.filename if isinstance(cause, OSError) else None
-            place = named or _path_before(str(cause), sign or "") or _fuller(folder)
+            place = named or _path_in(str(cause), sign or "") or _fuller(folder)
             return f"{short_path(os.fsdecode(place))}: the disk is full; make room, and do the same again"
     return ""
 
@@ -45,10 +47,13 @@ def _causes(failure: BaseException) -> Iterator[BaseException]:
         waiting += [item for item in (cause.__cause__, cause.__context__) if item]
 
 
-def _path_before(text: str, sign: str) -> str:
-    """The last path in the line of a message that has the sign; "" if there is none."""
+def _path_in(text: str, sign: str) -> str:
+    """The path that a message names: in quotes after the sign, as Python writes it, or before it; "" if there is none."""
     line = next((line for line in text.splitlines() if sign in line), "")
-    return next(reversed(_PATH.findall(line)), "")
+    before, _, after = line.partition(sign)
+    if quoted := _QUOTED.match(after):
+        return quoted[1]
+    return "" if sign == _OF_SQLITE else next(reversed(_PATH.findall(before)), "")  # there a query follows
 
 
 def _fuller(folder: str | Path) -> str | Path:

@@ -1,5 +1,6 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
+import contextlib
 import csv
 import io
 import json
@@ -64,14 +65,20 @@ def _run(config: Config, place: Workplace) -> RunResult:
             result.status, result.error = 1, told
         if not Path(result.summary["report"] or "").is_file():
             result.summary["report"] = None
+        with contextlib.suppress(OSError):
+            _write_summary(result, place)
     if config.push.registry and result.summary["pushed_model"] and not result.error:
         _register(result, config.push.registry, place)
     return result
 
 
+def _write_summary(result: RunResult, place: Workplace) -> None:
+    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+
+
 def _write(result: RunResult, place: Workplace) -> None:
     """Writes `summary.json`, `trials.csv` if there was a search, and the page if there is an evaluation."""
-    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+    _write_summary(result, place)
     if result.trials:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
@@ -135,7 +142,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(NotRegisteredNote(str(error), later))
     result.summary["notes"] = [line for note in (*place.notes, *result.notes) for line in note.lines()]
-    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+    _write_summary(result, place)
 
 
 def _run_components(config: Config, place: Workplace) -> RunResult:

@@ -21,6 +21,7 @@ def test_the_file_is_named_from_the_error_of_the_system():
     [
         "/data/out/x.tfrecord; No space left on device",
         "Failed to write: /data/out/x.tfrecord; No space left on device [[{{node SaveV2}}]] [Op:SaveV2]",
+        "[Errno 28] No space left on device: '/data/out/x.tfrecord' [while running 'WriteShard']",
         "something first\n/data/out/x.tfrecord; Disk quota exceeded\nsomething last",
     ],
 )
@@ -29,7 +30,8 @@ def test_the_file_is_named_from_the_message_of_a_library(text):
 
 
 def test_without_a_file_the_folder_is_named(tmp_path):
-    error = RuntimeError("Error when executing query: database or disk is full query: INSERT INTO `Type`")
+    query = "INSERT INTO `ExecutionProperty` VALUES ('input_base', '/other/data')"
+    error = RuntimeError(f"Error when executing query: database or disk is full query: {query}")
     assert full_disk(error, tmp_path).startswith(f"{tmp_path}: the disk is full")
 
 
