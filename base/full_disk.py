@@ -13,6 +13,8 @@ from base.paths import short_path
 
 _ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT)
 _OF_SQLITE: Final = "database or disk is full"
+_AFTERWARDS: Final = "cannot commit - no transaction is active"  # of ML Metadata, after SQLite has ended the transaction itself
+_LITTLE: Final = 1 << 20  # bytes
 _SIGNS: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), _OF_SQLITE)
 _QUOTED: Final = re.compile(r": '([^']+)'")
 _PATH: Final = re.compile(r"(?<![\w/])/[^\s:;,'\"\])]+")
@@ -28,9 +30,9 @@ def full_disk(failure: BaseException, folder: str | Path) -> str:
     for cause in _causes(failure):
         of_system = isinstance(cause, OSError) and cause.errno in _ERRNOS
         sign = next((sign for sign in _SIGNS if sign in str(cause)), None)
-        if of_system or sign:
+        if of_system or sign or (_AFTERWARDS in str(cause) and _free(folder) < _LITTLE):
             named = cause.filename if isinstance(cause, OSError) else None
-            place = named or _path_in(str(cause), sign or "") or _fuller(folder)
+            place = named or (sign and _path_in(str(cause), sign)) or _fuller(folder)
             return f"{short_path(os.fsdecode(place))}: the disk is full; make room, and do the same again"
     return ""
 
@@ -59,7 +61,12 @@ def _path_in(text: str, sign: str) -> str:
 def _fuller(folder: str | Path) -> str | Path:
     """The folder, or the temporary one if less is free there."""
     temporary = tempfile.gettempdir()
+    return temporary if _free(temporary) < _free(folder) else folder
+
+
+def _free(folder: str | Path) -> int:
+    """Bytes that are free on the disk of a folder; 0 if there is no such folder."""
     try:
-        return temporary if shutil.disk_usage(temporary).free < shutil.disk_usage(folder).free else folder
+        return shutil.disk_usage(folder).free
     except OSError:
-        return folder
+        return 0

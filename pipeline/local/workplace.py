@@ -24,7 +24,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
 from pipeline.local.checks import check_formats, check_weights
 from pipeline.records.notes import Note, RecoveredNote
-from pipeline.records.recovery import back_up, recover
+from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
 from pipeline.records.run_lock import locked
 from pipeline.records.store import METADATA_FILE, Store, check_server, make_store
@@ -131,6 +131,7 @@ def _recover(path: Path) -> str:
 def _back_up(path: Path) -> None:
     """Copies the store; without room for the copy, the one before stays."""
     try:
+        remove_fragments(path)
         back_up(path)
     except (OSError, sqlite3.Error):
         logging.exception("no copy of %s", path)

@@ -28,6 +28,25 @@ from base.local_files import new_file
 _PATIENCE: Final = 10.0  # seconds to wait for another program that has the file open
 _BESIDE: Final = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a database, by the end of its name
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REFERENCES: Final = (  # table of ML Metadata, column, and the table whose rows the column names
+    ("Artifact", "type_id", "Type"),
+    ("Execution", "type_id", "Type"),
+    ("Context", "type_id", "Type"),
+    ("TypeProperty", "type_id", "Type"),
+    ("ParentType", "type_id", "Type"),
+    ("ArtifactProperty", "artifact_id", "Artifact"),
+    ("ExecutionProperty", "execution_id", "Execution"),
+    ("ContextProperty", "context_id", "Context"),
+    ("Event", "artifact_id", "Artifact"),
+    ("Event", "execution_id", "Execution"),
+    ("EventPath", "event_id", "Event"),
+    ("Association", "context_id", "Context"),
+    ("Association", "execution_id", "Execution"),
+    ("Attribution", "context_id", "Context"),
+    ("Attribution", "artifact_id", "Artifact"),
+    ("ParentContext", "context_id", "Context"),
+    ("ParentContext", "parent_context_id", "Context"),
+)
 _OTHER_REASONS: Final = (
     "locked",
     "is full",
@@ -63,8 +82,24 @@ def recover(path: Path) -> str:
         done = f"{path.name} {damage}{_replace(path, copy)}"
     if damage:
         _open(path)
+    if remove_fragments(path) and not done:
+        done = f"{path.name}: a record that a full disk had cut short was removed"
     _skip_used_numbers(path)
     return done
+
+
+def remove_fragments(path: Path) -> int:
+    """Deletes rows that belong to no other row, and returns their number.
+
+    On a full disk SQLite ends a transaction by itself, and ML Metadata writes on without one. What it had written before is
+    then missing, and a later execution would get the number of one that is missing, with its events and its contexts.
+    """
+    with _connected(path) as store:
+        before = store.total_changes
+        for table, column, owner in _REFERENCES:
+            store.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM {owner})")
+        store.commit()
+        return store.total_changes - before
 
 
 def back_up(path: Path) -> None:

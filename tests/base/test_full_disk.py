@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_without_a_file_the_folder_is_named(tmp_path):
     query = "INSERT INTO `ExecutionProperty` VALUES ('input_base', '/other/data')"
     error = RuntimeError(f"Error when executing query: database or disk is full query: {query}")
     assert full_disk(error, tmp_path).startswith(f"{tmp_path}: the disk is full")
+
+
+@pytest.mark.parametrize(("free", "told"), [(70_000, True), (1 << 30, False)])
+def test_what_is_only_a_consequence_counts_if_there_is_little_room(free, told, monkeypatch, tmp_path):
+    monkeypatch.setattr("base.full_disk.shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    error = RuntimeError("Error when executing query: cannot commit - no transaction is active query: COMMIT;")
+    assert bool(full_disk(error, tmp_path)) == told
 
 
 def fail_with_others_in_between():

@@ -155,6 +155,22 @@ def test_after_a_restore_no_execution_gets_the_number_of_a_folder_that_is_there(
     assert connection.put_executions([metadata_store_pb2.Execution(type_id=type_id)]) == [42]
 
 
+def test_what_a_full_disk_has_left_of_a_record_does_not_pass_to_the_next_one(store):
+    with sqlite3.connect(store) as connection:  # as ML Metadata leaves it: an execution is missing, what belongs to it is not
+        (number,) = connection.execute("SELECT MAX(id) FROM Execution").fetchone()
+        connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'Execution'", (number - 1,))
+        connection.execute("DELETE FROM Execution WHERE id = ?", (number,))
+    connection.close()
+    assert recover(store) == "metadata.sqlite: a record that a full disk had cut short was removed"
+    opened = make_store(None, store.parent).open()
+    type_id = opened.put_execution_type(metadata_store_pb2.ExecutionType(name="Pusher"))
+    assert opened.put_executions([metadata_store_pb2.Execution(type_id=type_id)]) == [number]
+    assert opened.get_events_by_execution_ids([number]) == []
+    with pytest.raises(mlmd.errors.NotFoundError, match="No contexts found"):
+        opened.get_contexts_by_execution(number)
+    assert recover(store) == ""
+
+
 def test_readers_answer_after_a_kill_and_leave_the_folder_as_it_is(store):
     kill_while_writing(store)
     before = {path.name: path.read_bytes() for path in store.parent.iterdir()}
