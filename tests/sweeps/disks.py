@@ -22,7 +22,7 @@ from tests.sweeps.runs import COMPONENTS, KEYS, Ended, Starter, check_model, tab
 
 _INSIDE: Final = "FPN_SWEEP_INSIDE"  # set in the namespace
 _SIZES: Final = (4096, 65_536, 262_144, 524_288)  # bytes of a disk on which a run can't begin, or not make its store
-_LEFT: Final = (0, 16_384, 65_536)  # bytes that are left when a component begins
+_LEFT: Final = (0, 65_536, 262_144)  # bytes that are left when a component begins
 _ROOM: Final = 256 << 20
 _FILES: Final = "files of the run"
 
