@@ -147,7 +147,10 @@ def sweep(folder: Path, sample: int | None = None, folders: Sequence[str] | None
     print(f"one run without damage: {damages.reference.seconds:.1f} s; {len(cases)} cases", flush=True)
     if sample is not None:
         cases = random.Random(seed).sample(cases, min(sample, len(cases)))
-    outcomes = [damages.damage(*case) for case in cases]
+    outcomes = []
+    for case in cases:
+        outcomes.append(damages.damage(*case))
+        print(f"{' '.join(case)}: {outcomes[-1].result}", flush=True)
     if folders is None:
         names = sorted(path.name for path in (folder / "pristine" / "artifacts").iterdir())
         folders = ["artifacts", *(f"artifacts/{name}" for name in names)]
