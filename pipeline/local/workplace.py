@@ -123,7 +123,7 @@ def _recover(path: Path) -> str:
     """See `recover`."""
     try:
         return recover(path)
-    except (sqlite3.Error, RuntimeError) as error:
+    except (OSError, sqlite3.Error, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(f"{path}: can't be used ({reason}); check your rights to it, or give another --output") from error
 
@@ -192,8 +192,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
                 evaluation = read_evaluation(outputs.evaluation)
     except Exception as lost:  # a server has become unreachable meanwhile, or the disk is full
         logging.exception("the outputs can't be read")
-        if not error:
-            status, error = _explain(lost, "reading the outputs", place)
+        status, error = status or 1, error or _explain(lost, "reading the outputs", place)[1]
     return Execution(display.components, status, error, outputs, evaluation)
 
 

@@ -154,7 +154,7 @@ def _readable(path: Path, tell: Callable[[str], None]) -> Path:
             raise UserError(f"{path}: can't be read ({error.strerror}); check your rights, or start the run again") from error
     try:
         done = recover(copied)
-    except (sqlite3.Error, RuntimeError) as error:
+    except (OSError, sqlite3.Error, RuntimeError) as error:
         raise UserError(f"{path}: can't be read ({_reason(str(error))}); start the run again, which recovers it") from error
     if done:
         tell(f"{path.parent}: read from a copy: {done}")

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from metadata_records import kill_while_written
 
 from components.pusher.versions import list_versions
 from tests.sweeps import damage, kills
@@ -52,27 +52,10 @@ def first(place: Place) -> Ended:
     return ended
 
 
-def kill_while_the_store_is_written(store: Path) -> None:
-    program = """
-import sqlite3, sys, time
-store = sqlite3.connect(sys.argv[1], isolation_level=None)
-store.execute("PRAGMA cache_size = 1")
-store.execute("BEGIN IMMEDIATE")
-for number in range(2000):
-    store.execute("INSERT INTO Type (name, type_kind) VALUES (?, 1)", (f"unfinished {number}",))
-print("written", flush=True)
-time.sleep(100)
-"""
-    with subprocess.Popen([sys.executable, "-c", program, store], stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"written\n"
-        process.send_signal(signal.SIGKILL)
-
-
 @pytest.fixture(scope="module")
 def killed(place: Place, first: Ended) -> tuple[Ended, Ended]:
     """What `fpn runs` and the same command say after the store was left half-written, and a bit of the model flipped."""
-    kill_while_the_store_is_written(place.output / "metadata.sqlite")
+    kill_while_written(place.output / "metadata.sqlite")
     (weights,) = place.output.glob("artifacts/Trainer/model/*/Format-Serving/variables/variables.data*")
     damage.DAMAGES["flipped, time as before"](weights)
     listed = place.starter.run(["runs", "--output", str(place.output), "--json"])

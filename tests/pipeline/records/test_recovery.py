@@ -2,14 +2,13 @@
 
 import datetime
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 
 import ml_metadata as mlmd
 import pytest
-from metadata_records import Store
+from metadata_records import Store, kill_while_written
 from ml_metadata.proto import metadata_store_pb2
 
 from base.errors import UserError
@@ -18,16 +17,6 @@ from pipeline.records.run_lock import locked, no_run
 from pipeline.records.store import find_store, make_store
 
 BEGAN = datetime.datetime(2026, 3, 1, 12)
-WRITE_AND_STOP = """
-import sqlite3, sys, time
-store = sqlite3.connect(sys.argv[1], isolation_level=None)
-store.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end of the transaction
-store.execute("BEGIN IMMEDIATE")
-for number in range(2000):
-    store.execute("INSERT INTO Type (name, type_kind) VALUES (?, 1)", (f"unfinished {number}",))
-print("written", flush=True)
-time.sleep(100)
-"""
 
 
 @pytest.fixture
@@ -37,14 +26,6 @@ def store(tmp_path):
     Store(path).run("Trainer", BEGAN, outputs={"model": "Model"})
     back_up(path)
     return path
-
-
-def kill_while_writing(path):
-    process = subprocess.Popen([sys.executable, "-c", WRITE_AND_STOP, path], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"written\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert path.with_name("metadata.sqlite-journal").stat().st_size
 
 
 def runs_in(path):
@@ -63,7 +44,7 @@ def test_an_intact_store_stays_as_it_is(store):
 
 
 def test_what_a_killed_run_was_writing_is_rolled_back(store):
-    kill_while_writing(store)
+    kill_while_written(store)
     assert recover(store) == "metadata.sqlite: what a killed run had recorded in part was rolled back"
     assert runs_in(store) == [BEGAN.isoformat()]
     assert not store.with_name("metadata.sqlite-journal").exists()
@@ -108,7 +89,7 @@ def test_a_copy_that_is_damaged_too_is_moved_aside(store):
 
 
 def test_a_kill_between_moving_aside_and_restoring_loses_nothing(store):
-    kill_while_writing(store)
+    kill_while_written(store)
     store.rename(store.with_name("metadata.sqlite.damaged-then-1"))
     assert "restored" in recover(store)  # and the old journal is not applied to the copy
     assert runs_in(store) == [BEGAN.isoformat()]
@@ -172,7 +153,7 @@ def test_what_a_full_disk_has_left_of_a_record_does_not_pass_to_the_next_one(sto
 
 
 def test_readers_answer_after_a_kill_and_leave_the_folder_as_it_is(store):
-    kill_while_writing(store)
+    kill_while_written(store)
     before = {path.name: path.read_bytes() for path in store.parent.iterdir()}
     told = []
     found = find_store(None, store.parent, told.append)
@@ -204,7 +185,7 @@ def test_readers_read_beside_a_run_where_it_writes(store):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 def test_readers_answer_on_a_read_only_disk_with_an_unfinished_journal(store):
-    kill_while_writing(store)
+    kill_while_written(store)
     program = f"""
 from pathlib import Path
 from pipeline.records.store import find_store
@@ -247,7 +228,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10**9, 10**9))
 
 
 def test_the_copy_in_another_folder_has_all_that_recovery_needs(store, tmp_path_factory):
-    kill_while_writing(store)
+    kill_while_written(store)
     copied = copy_store(store, tmp_path_factory.mktemp("copy"))
     assert not is_readable(copied)
     recover(copied)
