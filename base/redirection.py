@@ -28,11 +28,21 @@ def output_to(log: Path) -> Iterator[TextIO]:
         with open(os.dup(saved[1]), "w", encoding="utf-8", buffering=1) as screen:
             yield screen
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
         for number, copy in enumerate(saved, start=1):
             os.dup2(copy, number)
             os.close(copy)
+
+
+def _flush(stream: TextIO) -> None:
+    """Writes out what a stream holds back; if the disk is full, discards it, so that it doesn't turn up on the screen later."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
 
 
 def quiet_libraries() -> contextlib.AbstractContextManager[TextIO]:

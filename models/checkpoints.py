@@ -6,8 +6,11 @@ All paths go through `tf.io.gfile`, so they may be on this machine or in an obje
 import hashlib
 import io
 import json
+import logging
 import os
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,12 +57,21 @@ def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: str) -> Checkpoint | None:
-    """Reads the folder's checkpoint; None if there is none."""
+    """Reads the folder's checkpoint; None if there is none, or if it is damaged: the training then begins anew."""
     path = os.path.join(folder, _FILE)
     if not tf.io.gfile.exists(path):
         return None
     with tf.io.gfile.GFile(path, "rb") as file:
-        stored = np.load(io.BytesIO(file.read()))
+        content = io.BytesIO(file.read())
+    try:
+        return _read(content)
+    except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        logging.exception("%s is damaged, and not used", path)
+        return None
+
+
+def _read(content: io.BytesIO) -> Checkpoint:
+    stored = np.load(content)
     checkpoint = Checkpoint(**json.loads(str(stored["state"])))
     for name in _ARRAYS:
         count = sum(key.startswith(f"{name}/") for key in stored.files)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from base.errors import UserError
+from base.full_disk import full_disk
 from pipeline.commands import cluster, look, train, use
 
 
@@ -18,9 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(50_000, 20, 20)
     try:
         return options.call(options)
-    except UserError as error:
-        print(f"fpn: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        told = full_disk(error, os.getcwd())
+        if not told and not isinstance(error, UserError):
+            raise
+        print(f"fpn: {told or error}", file=sys.stderr)
+        return 1 if told else 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,9 +1,15 @@
 """Resolvers of the last blessed model other than the candidate, and of the statistics of the previous data."""
 
+import itertools
+import os
+
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.common import resolver
+from tfx.types import standard_artifacts
+
+from storage.made_files import FILES_PROPERTY, find_change
 
 _MODEL_ID = "current_model_id"  # properties that Evaluator and ModelCheck set on a blessing
 _BLESSED = "blessed"
@@ -38,8 +44,9 @@ class LastBlessedBaseline(resolver.ResolverStrategy):
         }
         candidates = {model.id for model in input_dict["candidate"]}
         models = [model for model in input_dict["model"] if model.id in blessed - candidates]
+        latest_first = sorted(models, key=lambda model: model.id, reverse=True)
         return {
-            "model": [max(models, key=lambda model: model.id)] if models else [],
+            "model": list(itertools.islice(filter(_is_there, latest_first), 1)),
             "model_blessing": [],
             "infra_blessing": [],
             "candidate": input_dict["candidate"],
@@ -50,8 +57,9 @@ class PreviousStatistics(resolver.ResolverStrategy):
     """Resolves `previous` to the statistics of the last run that reached Transform, if they differ from those of this run.
 
     Runs that stopped at anomalies, or that only examined the data, are ignored: the next data should not be compared with
-    theirs. If the data has not changed, the last run has the same statistics as this run. These are left out, because
-    comparing data with itself is useless and the changed input would prevent the validator from using the cache.
+    theirs. So are runs whose statistics are not there any more as they were made. If the data has not changed, the last run has
+    the same statistics as this run. These are left out, because comparing data with itself is useless and the changed input
+    would prevent the validator from using the cache.
     """
 
     def resolve_artifacts(
@@ -68,13 +76,21 @@ class PreviousStatistics(resolver.ResolverStrategy):
         earlier = {
             run: statistics
             for run, statistics in _outputs_by_run(store, input_dict["previous"], "statistics").items()
-            if run in reached_transform and statistics.id not in current
+            if run in reached_transform and statistics.id not in current and _is_there(statistics)
         }
         return {
             "previous": [earlier[max(earlier)]] if earlier else [],
             "current": input_dict["current"],
             "transformed": [],
         }
+
+
+def _is_there(artifact: types.Artifact) -> bool:
+    """Whether an artifact of an earlier run is still as it was made; nobody can make it again for this run."""
+    digest = artifact.get_string_custom_property(FILES_PROPERTY)
+    if not digest:
+        return os.path.isdir(artifact.uri)
+    return not find_change(artifact.uri, digest, contents=artifact.type_name == standard_artifacts.Model.TYPE_NAME)
 
 
 def _outputs_by_run(store: mlmd.MetadataStore, artifacts: list[types.Artifact], key: str) -> dict[int, types.Artifact]:

@@ -17,6 +17,7 @@ from images.settings import IngestionSettings
 from images.shards import link_or_copy
 from models.packing import as_dict
 from storage.files import replace_file
+from storage.made_files import is_whole
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings
 
 
 def find_written_shards(examples: str) -> dict[str, WrittenShard]:
-    """Finds the shards of earlier runs, by key.
+    """Finds the shards of earlier runs, by key. Runs whose examples have changed since they were written don't count.
 
     Args:
       examples: folder of the examples of this run. The orchestrator puts those of earlier runs beside it.
@@ -56,6 +57,8 @@ def find_written_shards(examples: str) -> dict[str, WrittenShard]:
     for name in fileio.listdir(parent) if fileio.isdir(parent) else []:
         folder = os.path.join(parent, name.rstrip("/"))
         if name.rstrip("/") == own or not fileio.exists(os.path.join(folder, SHARDS_FILE)):
+            continue
+        if "://" not in folder and not is_whole(folder):
             continue
         known = read_shards(folder)
         found |= {shard.key: WrittenShard(folder, number, len(known)) for number, shard in enumerate(known)}

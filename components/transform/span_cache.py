@@ -11,6 +11,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 
 from images.layout import Shard, shard_path
 from images.shards import link_or_copy
+from storage.made_files import is_whole
 
 
 @contextlib.contextmanager
@@ -66,11 +67,13 @@ def span_by_span(
 
 
 def _last_cache(own: str) -> list[types.Artifact]:
+    """The cache of the last run whose cache is as it was made, and is not empty."""
     parent, name = os.path.split(own.rstrip("/"))
     earlier = [item.rstrip("/") for item in fileio.listdir(parent) if item.rstrip("/").isdigit() and item.rstrip("/") != name]
-    filled = [item for item in earlier if fileio.listdir(os.path.join(parent, item))]
+    folders = [os.path.join(parent, item) for item in earlier]
+    filled = [folder for folder in folders if fileio.listdir(folder) and ("://" in folder or is_whole(folder))]
     if not filled:
         return []
     artifact = standard_artifacts.TransformCache()
-    artifact.uri = os.path.join(parent, max(filled, key=int))
+    artifact.uri = max(filled, key=lambda folder: int(os.path.basename(folder)))
     return [artifact]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from base.errors import UserError
@@ -42,7 +43,9 @@ def _runs(options: argparse.Namespace) -> int:
     from pipeline.terminal.runs import render_runs
 
     outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
-    found = {output: runs for output in outputs if (runs := read_runs(output))}
+    found = {
+        output: runs for output in outputs if (runs := read_runs(output, lambda line: print(f"fpn: {line}", file=sys.stderr)))
+    }
     if not found:
         raise UserError(f"{options.output or 'output'}: no runs here; start one with fpn run --config configs/digits.yaml")
     console = plain_console()

@@ -1,6 +1,7 @@
 """LocalDagRunner on a store that several runs share."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -10,29 +11,36 @@ from google.protobuf.descriptor import FieldDescriptor
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import constants
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.proto.orchestration import pipeline_pb2
 
 from components.pusher.run_folder import tell_run_folder
+from pipeline.local.launcher import CheckingLauncher
+from pipeline.records.notes import Note
 from pipeline.records.store import MetadataType, Store, register_types
 
 _TYPES = (metadata_store_pb2.ArtifactType, metadata_store_pb2.ExecutionType, metadata_store_pb2.ContextType)
 
 
 class DagRunner(LocalDagRunner):
-    """Names the run, passes its folder to the components, and makes a server's metadata types before they do."""
+    """Names the run, passes its folder to the components, and makes a server's metadata types before they do.
 
-    def __init__(self, store: Store, folder: Path):
+    Components are launched by `CheckingLauncher`.
+    """
+
+    def __init__(self, store: Store, folder: Path, tell: Callable[[Note], None]):
         """Creates the runner.
 
         Args:
           store: where the run is recorded.
           folder: absolute path of the run's own folder.
+          tell: is given what a person should know at once.
         """
         super().__init__()
         self._store = store
         self._folder = folder
+        self._tell = tell
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None) -> None:
         """Args: see LocalDagRunner."""
@@ -42,7 +50,11 @@ class DagRunner(LocalDagRunner):
         if self._store.owner:
             cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)
             register_types(self._store.open(), [*_types_in(pipeline), cache])
-        with mock.patch.object(mlmd, "MetadataStore", self._store.kind):  # TFX has no other way to take a different store
+        # TFX has no other way to take a different store and a different launcher.
+        with (
+            mock.patch.object(mlmd, "MetadataStore", self._store.kind),
+            mock.patch.object(launcher, "Launcher", functools.partial(CheckingLauncher, tell=self._tell)),
+        ):
             super().run_with_ir(pipeline, run_options)
 
 

@@ -1,12 +1,15 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
+import contextlib
 import json
+import logging
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from base.errors import UserError
+from base.full_disk import full_disk
 from base.local_files import new_file, write_text
 from base.paths import short_path
 from base.tables import write_table
@@ -17,7 +20,7 @@ from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
 from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
-from pipeline.records.results import RunResult, trial_rows
+from pipeline.records.results import Execution, RunOutputs, RunResult, trial_rows
 from pipeline.terminal.progress import waiting
 
 
@@ -31,23 +34,60 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    _, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
-    with started("run", config, output) as place:
-        write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
-        result = _run(config, place, readings)
-        write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
-        if result.trials:
-            header, *rows = trial_rows(result.trials, result.summary["tuning"]["objective"])
-            with new_file(place.folder / "trials.csv") as path, path.open("wb") as file:
-                write_table(file, header, rows)
-        if result.evaluation:
-            from pipeline.pages.run_page import write_run_page
+    place: Workplace | None = None
+    try:
+        _, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
+        with started("run", config, output) as place:
+            write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
+            return _run(config, place, readings)
+    except Exception as failure:
+        told = full_disk(failure, output)
+        if not told:
+            raise
+        ended = Execution({}, 1, told, RunOutputs(), None)
+        return RunResult(_summary(config, place, ended), 1, place.log if place else output, told)
 
-            with waiting(place.console, "drawing the page"):
-                write_run_page(place.folder, Path(result.summary["report"]))
-        if config.push.registry and result.summary["pushed_model"] and not result.error:
-            _register(result, config.push.registry, place)
+
+def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
+    """Runs the components and writes the run's files.
+
+    A full disk is told in the result for these files, too. If a component has failed, that is told, whatever can't be written.
+    """
+    result = _run_components(config, place, readings)
+    try:
+        _write(result, place)
+    except Exception as failure:
+        told = full_disk(failure, place.folder)
+        if not told and not result.error:
+            raise
+        logging.exception("the run's files can't be written")
+        if not result.error:
+            result.status, result.error = 1, told
+        if not Path(result.summary["report"] or "").is_file():
+            result.summary["report"] = None
+        with contextlib.suppress(OSError):
+            _write_summary(result, place)
+    if config.push.registry and result.summary["pushed_model"] and not result.error:
+        _register(result, config.push.registry, place)
     return result
+
+
+def _write_summary(result: RunResult, place: Workplace) -> None:
+    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+
+
+def _write(result: RunResult, place: Workplace) -> None:
+    """Writes `summary.json`, `trials.csv` if there was a search, and the page if there is an evaluation."""
+    _write_summary(result, place)
+    if result.trials:
+        header, *rows = trial_rows(result.trials, result.summary["tuning"]["objective"])
+        with new_file(place.folder / "trials.csv") as path, path.open("wb") as file:
+            write_table(file, header, rows)
+    if result.evaluation:
+        from pipeline.pages.run_page import write_run_page
+
+        with waiting(place.console, "drawing the page"):
+            write_run_page(place.folder, Path(result.summary["report"]))
 
 
 def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
@@ -102,11 +142,11 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     except UserError as error:
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(NotRegisteredNote(str(error), later))
-    result.summary["notes"] = [line for note in result.notes for line in note.lines()]
-    write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
+    result.summary["notes"] = [line for note in (*place.notes, *result.notes) for line in note.lines()]
+    _write_summary(result, place)
 
 
-def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
+def _run_components(config: Config, place: Workplace, readings: Readings) -> RunResult:
     from pipeline.dag.pipeline import create_pipeline
 
     pipeline = create_pipeline(
@@ -122,30 +162,13 @@ def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
     status = ended.status
     if not ended.error and not outputs.blessed:
         status = 3
-    summary: dict[str, Any] = {
-        "pipeline": config.name,
-        "run_id": place.run_id,
-        "blessed": None if ended.error else outputs.blessed,
-        "pushed_model": outputs.pushed_model,
-        "scores": outputs.scores,
-        "model": outputs.model,
-        "evaluation": outputs.evaluation,
-        "report": str(place.folder / "report.html") if evaluation else None,
-        "check": outputs.check,
-        "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
-        "examples": outputs.examples,
-        "lost": outputs.lost,
-        "classes": outputs.classes,
-        "training": outputs.training,
-        "formats": [item.summary for item in outputs.formats],
-        "components": ended.components,
-    }
+    summary = _summary(config, place, ended)
     notes = list(outputs.notes)
     if readings.score_losses:
         notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
-    summary["notes"] = [line for note in notes for line in note.lines()]
+    summary["notes"] += [line for note in notes for line in note.lines()]
     if outputs.trials:
         best = outputs.trials[0]
         summary["tuning"] = {
@@ -155,3 +178,27 @@ def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
             "trials": len(outputs.trials),
         }
     return RunResult(summary, status, place.log, ended.error, evaluation, notes, outputs.trials, outputs.formats)
+
+
+def _summary(config: Config, place: Workplace | None, ended: Execution) -> dict[str, Any]:
+    """What `--json` prints, with the notes so far; `place` is None if the run has no folder yet."""
+    outputs, evaluation = ended.outputs, ended.evaluation
+    return {
+        "pipeline": config.name,
+        "run_id": place.run_id if place else None,
+        "blessed": None if ended.error else outputs.blessed,
+        "pushed_model": outputs.pushed_model,
+        "scores": outputs.scores,
+        "model": outputs.model,
+        "evaluation": outputs.evaluation,
+        "report": str(place.folder / "report.html") if place and evaluation else None,
+        "check": outputs.check,
+        "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
+        "examples": outputs.examples,
+        "lost": outputs.lost,
+        "classes": outputs.classes,
+        "training": outputs.training,
+        "formats": [item.summary for item in outputs.formats],
+        "components": ended.components,
+        "notes": [line for note in (place.notes if place else []) for line in note.lines()],
+    }

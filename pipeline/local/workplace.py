@@ -6,8 +6,10 @@ import gc
 import importlib.util
 import logging
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +17,18 @@ from rich.console import Console
 from rich.text import Text
 
 from base.errors import UserError, user_error
+from base.full_disk import full_disk
 from base.paths import check_for_tensorflow, short_path
 from base.redirection import output_to
 from images.dataset import source
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
 from pipeline.local.checks import check_formats, check_weights
-from pipeline.local.run_lock import locked
+from pipeline.records.notes import Note, RecoveredNote
+from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
-from pipeline.records.store import Store, check_store, make_store
+from pipeline.records.run_lock import locked
+from pipeline.records.store import METADATA_FILE, Store, check_server, make_store
 from pipeline.terminal.console import plain_console
 from pipeline.terminal.progress import ProgressDisplay, waiting
 
@@ -40,12 +45,14 @@ class Workplace:
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
       store: where the run is recorded.
+      notes: what a person was told while the run went on.
     """
 
     output: Path
     run_id: str
     console: Console
     store: Store
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -55,10 +62,18 @@ class Workplace:
     def log(self) -> Path:
         return self.folder / "log.txt"
 
+    def tell(self, note: Note) -> None:
+        """Shows a note at once, and keeps it."""
+        self.notes.append(note)
+        for line in note.lines():
+            self.console.print(line, soft_wrap=True)
+
 
 @contextlib.contextmanager
 def started(what: str, config: Config, output: Path, *, with_model: bool = True) -> Iterator[Workplace]:
-    """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
+    """Makes the folder of a new run, recovers its metadata store, sends the standard streams to its log, and loads TFX.
+
+    At the end the store is copied, for the recovery of a later run.
 
     Args:
       what: what is started, for the heading, such as "run".
@@ -75,21 +90,54 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
     check_for_tensorflow(config.push.path or "", "push.path")
     others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
-    check_store(config.metadata, output)
-    run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    if config.metadata:
+        check_server(config.metadata)
+    run_id = _new_run_id(output)
     folder = output / "runs" / run_id
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(output, run_id))
+        recovered = "" if config.metadata else _recover(output / METADATA_FILE)
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
         screen = stack.enter_context(output_to(folder / "log.txt"))
+        if not config.metadata:
+            stack.callback(_back_up, output / METADATA_FILE)
         place = Workplace(output, run_id, plain_console(screen), make_store(config.metadata, output))
         heading = Text.assemble((config.name, "bold"), f" {what} {run_id}, log in {short_path(place.log)}")
         place.console.print(heading, soft_wrap=True)
+        if recovered:
+            place.tell(RecoveredNote(recovered))
         _load(config, place.console, with_model)
         yield place
+
+
+def _new_run_id(output: Path) -> str:
+    """The time; waits for the next second if a run, which has ended or was killed, has begun in this one."""
+    while True:
+        run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        if not (output / "runs" / run_id).exists():
+            return run_id
+        time.sleep(0.1)
+
+
+def _recover(path: Path) -> str:
+    """See `recover`."""
+    try:
+        return recover(path)
+    except (OSError, sqlite3.Error, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path}: can't be used ({reason}); check your rights to it, or give another --output") from error
+
+
+def _back_up(path: Path) -> None:
+    """Copies the store; without room for the copy, the one before stays."""
+    try:
+        remove_fragments(path)
+        back_up(path)
+    except (OSError, sqlite3.Error):
+        logging.exception("no copy of %s", path)
 
 
 def _load(config: Config, console: Console, with_model: bool) -> None:
@@ -132,29 +180,33 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     status, error = 0, ""
     try:
         with display:
-            DagRunner(place.store, place.folder).run(pipeline)
+            DagRunner(place.store, place.folder, place.tell).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
-        status, error = _explain(failure, display.running, place.log)
+        status, error = _explain(failure, display.running, place)
     finally:
         stop_ahead()
 
+    outputs, evaluation = RunOutputs(), None
     try:
         outputs = read_outputs(place.store)
-    except UserError as lost:  # the server has become unreachable meanwhile
-        status, error, outputs = status or 1, error or str(lost), RunOutputs()
-    evaluation = None
-    if outputs.evaluation:
-        with waiting(place.console, "reading the evaluation"):
-            evaluation = read_evaluation(outputs.evaluation)
+        if outputs.evaluation:
+            with waiting(place.console, "reading the evaluation"):
+                evaluation = read_evaluation(outputs.evaluation)
+    except Exception as lost:  # a server has become unreachable meanwhile, or the disk is full
+        logging.exception("the outputs can't be read")
+        status, error = status or 1, error or _explain(lost, "reading the outputs", place)[1]
     return Execution(display.components, status, error, outputs, evaluation)
 
 
-def _explain(failure: BaseException, component: str, log: Path) -> tuple[int, str]:
+def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[int, str]:
     """Exit status and message; a UserError anywhere in the chain of causes gives its own text as the message."""
     if isinstance(failure, KeyboardInterrupt):
         return 1, f"interrupted in {component}; start again to go on from the last finished component"
+    if told := full_disk(failure, place.output):
+        return 1, told
     if cause := user_error(failure):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
-    return 1, f"{component} failed: {type(failure).__name__}: {lines[0][:300]}\nThe whole story is in {short_path(log)}"
+    text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"
+    return 1, f"{text}\nThe whole story is in {short_path(place.log)}"

@@ -134,6 +134,38 @@ class LeftOutNote:
         return [f"{self.images} images that the data gives as test were left out"]
 
 
+@dataclass(frozen=True)
+class RecoveredNote:
+    """What a killed run, or a disk, had left of the metadata store was recovered.
+
+    Attributes:
+      done: what was done; see `pipeline.records.recovery.recover`.
+    """
+
+    done: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [self.done]
+
+
+@dataclass(frozen=True)
+class MadeAgainNote:
+    """What an earlier run had made could not come from the cache, because files are gone or have changed.
+
+    Attributes:
+      component: the component that ran again.
+      change: the first such file, and what is wrong with it.
+    """
+
+    component: str
+    change: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [f"{self.component} was run again, for what it had made is not there any more as it was: {self.change}"]
+
+
 Note: TypeAlias = (
     DuplicatesNote
     | LostNote
@@ -144,4 +176,6 @@ Note: TypeAlias = (
     | RegisteredNote
     | NotRegisteredNote
     | LeftOutNote
+    | RecoveredNote
+    | MadeAgainNote
 )

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -52,11 +53,12 @@ class Run:
     unfinished: str | None
 
 
-def read_runs(output: Path) -> list[Run]:
+def read_runs(output: Path, tell: Callable[[str], None] = lambda line: None) -> list[Run]:
     """All runs of an output folder, the oldest first, without cross-validations and without runs of `fpn inspect`.
 
     Args:
       output: folder with `runs/`; the runs' configurations say where their metadata is.
+      tell: is given a line if the metadata store was found damaged.
 
     Raises:
       UserError: a server that has their metadata can't be used.
@@ -67,7 +69,7 @@ def read_runs(output: Path) -> list[Run]:
     stored: dict[str, _RunRecord] = {}
     for server in dict.fromkeys(config.get("metadata") for config in configs.values()):
         stored |= _read_store(
-            server, output, [run_id for run_id, config in configs.items() if config.get("metadata") == server]
+            server, output, [run_id for run_id, config in configs.items() if config.get("metadata") == server], tell
         )
     runs: list[Run] = []
     before: dict[str, Any] | None = None
@@ -214,7 +216,7 @@ class _RunRecord:
     unfinished: str | None = None
 
 
-def _read_store(server: str | None, output: Path, run_ids: list[str]) -> dict[str, _RunRecord]:
+def _read_store(server: str | None, output: Path, run_ids: list[str], tell: Callable[[str], None]) -> dict[str, _RunRecord]:
     """What the store records about each run, by run_id.
 
     The store names a run by the time at which its first component began, some seconds after the time in our run_id.
@@ -223,8 +225,9 @@ def _read_store(server: str | None, output: Path, run_ids: list[str]) -> dict[st
       server: `metadata` in the runs' configuration.
       output: the output folder.
       run_ids: the runs that are recorded there, in order.
+      tell: see `find_store`.
     """
-    store = find_store(parse_metadata_server(server) if server else None, output)
+    store = find_store(parse_metadata_server(server) if server else None, output, tell)
     if store is None:
         return {}
     connection = store.open()

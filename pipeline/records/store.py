@@ -1,13 +1,16 @@
 """The store of ML Metadata that runs are recorded in: a file in the output folder, or a database on a server."""
 
+import atexit
 import contextlib
 import datetime
 import os
+import shutil
 import socket
+import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -20,6 +23,8 @@ from base.local_files import write_text
 from base.redirection import output_to
 from pipeline.config.metadata_server import MetadataServer
 from pipeline.records.postgresql import PostgresqlStore
+from pipeline.records.recovery import backup_of, copy_store, is_readable, recover, store_age
+from pipeline.records.run_lock import no_run
 
 METADATA_FILE: Final = "metadata.sqlite"
 PASSWORD_VARIABLE: Final = "FPN_METADATA_PASSWORD"
@@ -81,8 +86,9 @@ class Store:
                     return self.kind(self.connection)
                 except RuntimeError as error:
                     text = f"{error}\n{output_file.read_text(errors='replace')}"
+                    failure = error
             if not self.server:
-                raise UserError(f"{self.connection.sqlite.filename_uri}: {_cure_of_file(text)}")
+                raise UserError(f"{self.connection.sqlite.filename_uri}: {_cure_of_file(text)}") from failure
             if not _is_being_made(text) or time.monotonic() > until:
                 raise UserError(f"metadata: {self.server}: {_cure(self.server, text)}")
             time.sleep(0.5)
@@ -96,36 +102,68 @@ def make_store(server: MetadataServer | None, output: Path) -> Store:
       output: the run's output folder, locked.
     """
     if server is None:
-        return _file_store(output, metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE)
+        return _file_store(output / METADATA_FILE, metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE)
     path = output / _OWNER_FILE
     if not path.exists():
         write_text(path, uuid.uuid4().hex[:8] + "\n")
     return _server_store(server, path.read_text(encoding="utf-8").strip())
 
 
-def find_store(server: MetadataServer | None, output: Path) -> Store | None:
-    """The store of earlier runs, to read from; None if no run has begun."""
+def find_store(server: MetadataServer | None, output: Path, tell: Callable[[str], None] = lambda line: None) -> Store | None:
+    """The store of earlier runs, to read from; None if no run has begun.
+
+    A file that can't be read as it is, after a run was killed or the file was damaged, is copied to a temporary folder and
+    recovered there. So nothing is written to the output folder.
+
+    Args:
+      server: `metadata` in the configuration.
+      output: the output folder.
+      tell: is given a line about what was found damaged.
+
+    Raises:
+      UserError: the file can't be read at all.
+    """
     if server is None:
-        read_only = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
-        return _file_store(output, read_only) if (output / METADATA_FILE).exists() else None
+        path = output / METADATA_FILE
+        if not path.exists() and not backup_of(path).exists():
+            return None
+        return _file_store(_readable(path, tell), metadata_store_pb2.SqliteMetadataSourceConfig.READONLY)
     path = output / _OWNER_FILE
     return _server_store(server, path.read_text(encoding="utf-8").strip()) if path.exists() else None
 
 
-def check_store(server: MetadataServer | None, output: Path) -> None:
+def check_server(server: MetadataServer) -> None:
     """Connects once, before anything has begun.
 
     Raises:
       UserError: see `Store.open`.
     """
-    store = _server_store(server) if server else find_store(None, output)
-    if store:
-        store.open()
+    _server_store(server).open()
 
 
-def _file_store(output: Path, mode: int) -> Store:
+def _readable(path: Path, tell: Callable[[str], None]) -> Path:
+    """The store if it can be read where it is, or a run writes it; else a recovered copy, which goes when the process ends."""
+    with no_run(path.parent) as quiet:
+        if not quiet or is_readable(path):
+            return path
+        folder = Path(tempfile.mkdtemp(prefix="fpn-records-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            copied = copy_store(path, folder)
+        except OSError as error:
+            raise UserError(f"{path}: can't be read ({error.strerror}); check your rights, or start the run again") from error
+    try:
+        done = recover(copied)
+    except (OSError, sqlite3.Error, RuntimeError) as error:
+        raise UserError(f"{path}: can't be read ({_reason(str(error))}); start the run again, which recovers it") from error
+    if done:
+        tell(f"{path.parent}: read from a copy: {done}")
+    return copied
+
+
+def _file_store(path: Path, mode: int) -> Store:
     connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(output / METADATA_FILE)
+    connection.sqlite.filename_uri = str(path)
     connection.sqlite.connection_mode = mode
     return Store(connection)
 
@@ -182,9 +220,9 @@ def _is_being_made(text: str) -> bool:
 
 
 def _cure_of_file(text: str) -> str:
-    if age := _age(text):
-        return f"{age}; move the file away to begin a new one"
-    return f"{_reason(text)}; move the file away to begin a new one"
+    if age := store_age(text):
+        return f"{age}; use the version that made it, or give another --output"
+    return f"can't be opened ({_reason(text)}); check your rights to it and its folder, and do it again"
 
 
 def _cure(server: MetadataServer, text: str) -> str:
@@ -196,7 +234,7 @@ def _cure(server: MetadataServer, text: str) -> str:
     """
     user, database = server.user, server.database
     password = f"set {PASSWORD_VARIABLE}" + (", or write it into ~/.pgpass" if server.system == "postgresql" else "")
-    if age := _age(text):
+    if age := store_age(text):
         return f"{age}; use another database, or upgrade that one"
     if "no password supplied" in text:
         return f"{user} needs a password: {password}"
@@ -211,13 +249,6 @@ def _cure(server: MetadataServer, text: str) -> str:
     if "permission denied" in text:
         return f"{user} may not make tables in {database}; let {user} own it: ALTER DATABASE {database} OWNER TO {user}"
     return _reason(text)
-
-
-def _age(text: str) -> str:
-    """Whether the store is older or newer than this version of ML Metadata, in words; empty if it is neither."""
-    if "older than library version" in text:
-        return "made by an older version of ML Metadata"
-    return "made by a newer version of ML Metadata" if "greater than library version" in text else ""
 
 
 def _reason(text: str) -> str:

@@ -257,7 +257,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
                 console.print(f"  {verdict}")
         for reason in (summary.get("check") or {}).get("reasons", ()):
             console.print(f"  check: {reason}")
-    if result.evaluation:
+    if summary["report"]:
         console.print(f"All of it, with pictures: {short_path(summary['report'])}")
 
 

@@ -1,6 +1,8 @@
 """What a run is compared with: the model and the statistics of earlier runs."""
 
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 import ml_metadata as mlmd
 import pytest
@@ -8,11 +10,13 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.types import Artifact, standard_artifacts
 
 from components.earlier_runs.resolvers import LastBlessedBaseline, PreviousStatistics
+from storage.made_files import FILES_PROPERTY, record_files
 
 
 def model(number: int) -> standard_artifacts.Model:
     artifact = standard_artifacts.Model()
     artifact.id = number
+    artifact.uri = "."  # a folder that is there
     return artifact
 
 
@@ -80,7 +84,12 @@ def test_a_model_that_failed_its_last_check_is_no_baseline(checks: list[bool], c
         (["a stopped"], "b", None),
     ],
 )
-def test_data_is_compared_with_that_of_the_last_run_that_went_on(runs: list[str], current: str, previous: str | None) -> None:
+def test_data_is_compared_with_that_of_the_last_run_that_went_on(
+    runs: list[str], current: str, previous: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        Path(name).mkdir()
     store, found = record_runs(runs, {*(run.split()[0] for run in runs), current})
     statistics = found[standard_artifacts.ExampleStatistics.TYPE_NAME]
     inputs = {
@@ -91,6 +100,33 @@ def test_data_is_compared_with_that_of_the_last_run_that_went_on(runs: list[str]
     resolved = PreviousStatistics().resolve_artifacts(store, inputs)
     assert [artifact.uri for artifact in resolved["previous"]] == ([previous] if previous else [])
     assert set(resolved) == set(inputs)
+
+
+def test_statistics_that_are_gone_or_have_changed_are_not_compared_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        Path(f"StatisticsGen/statistics/{name}").mkdir(parents=True)
+    runs = [f"StatisticsGen/statistics/{name} on" for name in "abc"]
+    store, found = record_runs(runs, [])
+    statistics = found[standard_artifacts.ExampleStatistics.TYPE_NAME]
+    Path(statistics[1].uri, "FeatureStats.pb").write_bytes(b"figures")
+    statistics[1].set_string_custom_property(FILES_PROPERTY, record_files(statistics[1].uri))
+    inputs = {
+        "previous": statistics,
+        "transformed": found[standard_artifacts.TransformGraph.TYPE_NAME],
+        "current": statistics[2:],
+    }
+
+    def previous() -> list[str]:
+        return [artifact.uri[-1] for artifact in PreviousStatistics().resolve_artifacts(store, inputs)["previous"]]
+
+    assert previous() == ["b"]
+    Path(statistics[1].uri, "FeatureStats.pb").write_bytes(b"figurez")
+    assert previous() == ["a"]
+    shutil.rmtree(statistics[0].uri)
+    assert previous() == []
 
 
 def record_runs(runs: list[str], data: Iterable[str]) -> tuple[mlmd.MetadataStore, dict[str, list[Artifact]]]:

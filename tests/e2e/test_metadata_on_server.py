@@ -18,7 +18,7 @@ from few_digits import write_few_digits
 from base.errors import UserError
 from pipeline.config.metadata_server import parse_metadata_server
 from pipeline.records.runs import read_runs
-from pipeline.records.store import PASSWORD_VARIABLE, check_store, make_store
+from pipeline.records.store import PASSWORD_VARIABLE, check_server, make_store
 
 pytestmark = pytest.mark.extra
 
@@ -263,12 +263,10 @@ def test_texts_and_order_are_those_of_a_file(server, tmp_path):
         ("third", "poor", "poor", "poor may not make tables in third; let poor own it", "does not let poor in"),
     ],
 )
-def test_what_keeps_a_run_from_the_server_is_told(
-    server, database, user, password, of_postgresql, of_mysql, tmp_path, monkeypatch
-):
+def test_what_keeps_a_run_from_the_server_is_told(server, database, user, password, of_postgresql, of_mysql, monkeypatch):
     monkeypatch.setenv(PASSWORD_VARIABLE, password)
     with pytest.raises(UserError) as failure:
-        check_store(parse_metadata_server(server.url(database, user)), tmp_path)
+        check_server(parse_metadata_server(server.url(database, user)))
     told = str(failure.value)
     assert told.startswith(f"metadata: {server.url(database, user)}: ")
     assert {"postgresql": of_postgresql, "mysql": of_mysql}[server.system] in told

@@ -1,4 +1,10 @@
-"""A metadata store as TFX writes it, as far as it is read."""
+"""A metadata store as TFX writes it, as far as it is read, and as a kill leaves it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -6,6 +12,17 @@ from ml_metadata.proto import metadata_store_pb2
 from pipeline.records import store
 
 Execution, Event, Artifact = metadata_store_pb2.Execution, metadata_store_pb2.Event, metadata_store_pb2.Artifact
+
+_WRITE_AND_STOP: Final = """
+import sqlite3, sys, time
+store = sqlite3.connect(sys.argv[1], isolation_level=None)
+store.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end of the transaction
+store.execute("BEGIN IMMEDIATE")
+for number in range(2000):
+    store.execute("INSERT INTO Type (name, type_kind) VALUES (?, 1)", (f"unfinished {number}",))
+print("written", flush=True)
+time.sleep(100)
+"""
 
 
 class Store:
@@ -61,3 +78,12 @@ class Store:
 def _values(properties):
     kinds = {int: "int_value", str: "string_value"}
     return {name: metadata_store_pb2.Value(**{kinds[type(value)]: value}) for name, value in properties.items()}
+
+
+def kill_while_written(path: Path) -> None:
+    """Leaves a store as a kill does in the middle of a transaction: with pages of it in the file, and a hot journal."""
+    with subprocess.Popen([sys.executable, "-c", _WRITE_AND_STOP, path], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+    assert path.with_name(f"{path.name}-journal").stat().st_size

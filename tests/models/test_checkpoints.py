@@ -52,6 +52,19 @@ def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(tmp_path, monkeyp
     same(load_checkpoint(str(tmp_path)), checkpoint(1))
 
 
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-200], lambda content: flipped(content)])
+def test_a_damaged_checkpoint_counts_as_none(tmp_path, damage):
+    save_checkpoint(str(tmp_path), checkpoint(1))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    assert load_checkpoint(str(tmp_path)) is None
+
+
+def flipped(content):
+    half = len(content) // 2
+    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+
+
 def test_object_stores_are_reached_through_gfile():
     folder = checkpoint_folder("ram://checkpoints", data="x")
     save_checkpoint(folder, checkpoint(2))

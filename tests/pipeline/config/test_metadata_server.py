@@ -11,7 +11,7 @@ from pipeline.config.loading import dump_config, load_config
 from pipeline.config.metadata_server import parse_metadata_server
 from pipeline.config.whole import Config
 from pipeline.records.reproduction import write_reproduction
-from pipeline.records.store import PASSWORD_VARIABLE, check_store, find_store, make_store
+from pipeline.records.store import PASSWORD_VARIABLE, check_server, find_store, make_store
 
 SECRET = "s3cret'\\ /@:é"
 WRITTEN = "s3cret%27%5C%20%2F%40%3A%C3%A9"
@@ -118,12 +118,6 @@ def test_each_output_folder_has_names_of_its_own_on_a_server(tmp_path):
 
 
 @pytest.mark.parametrize("system", ["postgresql", "mysql"])
-def test_a_server_that_is_not_there_is_told(system, tmp_path):
+def test_a_server_that_is_not_there_is_told(system):
     with pytest.raises(UserError, match=rf"metadata: {system}://u@127.0.0.1:1/d: no server answers there .*; start it"):
-        check_store(parse_metadata_server(f"{system}://u:s3cret@127.0.0.1:1/d"), tmp_path)
-
-
-def test_a_file_that_is_no_store_is_told(tmp_path):
-    (tmp_path / "metadata.sqlite").write_text("text " * 1000)
-    with pytest.raises(UserError, match=r"metadata.sqlite: .*file is not a database.*; move the file away"):
-        check_store(None, tmp_path)
+        check_server(parse_metadata_server(f"{system}://u:s3cret@127.0.0.1:1/d"))

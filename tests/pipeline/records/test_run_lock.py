@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from base.errors import UserError
-from pipeline.local.run_lock import locked
+from pipeline.records.run_lock import locked
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.local.run_lock import locked
+from pipeline.records.run_lock import locked
 with locked(Path(sys.argv[1]), "2026-03-01T12-00-00"):
     print("held", flush=True)
     sys.stdin.read()

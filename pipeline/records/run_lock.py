@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TextIO
@@ -13,6 +14,7 @@ from typing import Final, TextIO
 from base.errors import UserError
 
 LOCK_FILE: Final = ".lock"
+_PATIENCE: Final = 1.0  # seconds: a reader holds the lock for less
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ def locked(output: Path, run_id: str) -> Iterator[None]:
         raise UserError(f"{path}: can't be written ({error.strerror}); give another --output") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             raise UserError(f"{output}: {_holder(file)} is writing here; wait for its end, or give another --output") from error
         except OSError as error:
@@ -46,6 +48,38 @@ def locked(output: Path, run_id: str) -> Iterator[None]:
         json.dump({"run": run_id, "process": os.getpid(), "host": platform.node(), "since": since}, file)
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def no_run(output: Path) -> Iterator[bool]:
+    """Yields whether no run writes to the output folder. If so, none can begin before the context ends; be quick."""
+    try:
+        file = (output / LOCK_FILE).open()
+    except OSError:  # no run has begun yet, or the lock may not be read: then it can't be a run of this user
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield True
+
+
+def _take(file: TextIO) -> None:
+    """Locks the file; raises BlockingIOError if another run has it."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def _holder(file: TextIO) -> str:

@@ -1,0 +1,201 @@
+"""Runs on 300 tiny images, started as copies of a process that has TFX loaded, so that hundreds of them can be killed."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+from PIL import Image
+
+IMAGES: Final = 300
+COMPONENTS: Final = (
+    "ImageExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "ModelCheck",
+    "Pusher",
+)
+KEYS: Final = ("pipeline", "run_id", "blessed", "pushed_model", "evaluation", "report", "metrics", "examples", "components")
+_PATIENCE: Final = 300  # seconds that a run may take
+_LOADED: Final = [
+    "pipeline.cli",
+    "pipeline.local.runner",
+    "pipeline.local.dag_runner",
+    "pipeline.dag.pipeline",
+    "pipeline.dag.batch_bytes",
+    "pipeline.records.outputs",
+    "pipeline.pages.run_page",
+    "pipeline.terminal.tables",
+    "components.model_check.process",
+    "components.pusher.versions",
+    "components.image_example_gen.executor",
+    "components.transform.executor",
+    "components.evaluator.executor",
+    "evaluation.results",
+    "models.training",
+    "tensorflow_data_validation",
+]
+
+
+def write_images(folder: Path, images: int = IMAGES) -> None:
+    """Noise of two brightnesses, 16x16, in two folders of classes."""
+    random = np.random.default_rng(0)
+    for number in range(images):
+        label = ("bright", "dark")[number % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        pixels = random.normal(150 if label == "bright" else 100, 40, (16, 16)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+
+def write_config(path: Path, data: Path) -> None:
+    """A configuration whose run takes about ten seconds without the start of the interpreter."""
+    config = {
+        "name": "tiny",
+        "data": {"path": str(data)},
+        "image": {"height": 16, "width": 16, "channels": 1},
+        "model": {"backbone": "small_resnet10", "min_level": 2, "max_level": 3, "num_filters": 8},
+        "train": {"epochs": 2, "batch_size": 32},
+        "evaluate": {"confidence_intervals": "none", "thresholds": [{"metric": "accuracy", "lower": 0.1}]},
+    }
+    path.write_text(yaml.safe_dump(config))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status (negative: the signal), what it printed, and the seconds that it took."""
+
+    status: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON object on the last line; empty if there is none."""
+        lines = self.stdout.splitlines() or [""]
+        with contextlib.suppress(ValueError):
+            return json.loads(lines[-1])
+        return {}
+
+    def states(self, state: str) -> list[str]:
+        return [name for name, item in self.summary.get("components", {}).items() if item["state"] == state]
+
+
+class Command:
+    """A command that runs, in a process group of its own."""
+
+    def __init__(self, process: ForkServerProcess, screen: Path) -> None:
+        self._process = process
+        self._screen = screen
+        self._began = time.monotonic()
+
+    @property
+    def runs(self) -> bool:
+        return self._process.is_alive()
+
+    @property
+    def screen(self) -> str:
+        """What it has printed on standard error so far."""
+        return self._screen.with_suffix(".err").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kills the command and all that it has started, at once."""
+        assert self._process.pid
+        for end in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError):
+                end(self._process.pid, signal.SIGKILL)
+
+    def wait(self) -> Ended:
+        self._process.join(_PATIENCE)
+        seconds = time.monotonic() - self._began
+        if self._process.is_alive():
+            self.kill()
+            self._process.join()
+        stdout, stderr = (self._screen.with_suffix(end).read_text(errors="replace") for end in (".out", ".err"))
+        return Ended(self._process.exitcode, stdout, stderr, seconds)
+
+
+class Starter:
+    """Starts commands of `fpn`, and other functions, as copies of a process that has TFX loaded."""
+
+    def __init__(self, screens: Path) -> None:
+        """`screens`: folder for what the commands print."""
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_LOADED)
+        self._screens = screens
+        self._count = 0
+        screens.mkdir(parents=True, exist_ok=True)
+        self.call(_do_nothing)  # loads
+
+    def start(self, arguments: Sequence[str]) -> Command:
+        return self._start(_run_command, list(arguments))
+
+    def run(self, arguments: Sequence[str]) -> Ended:
+        return self.start(arguments).wait()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Ended:
+        """Calls a function in a process of its own; its status is 1 if the function raises."""
+        return self._start(function, *arguments).wait()
+
+    def _start(self, function: Callable[..., Any], *arguments: Any) -> Command:
+        self._count += 1
+        screen = self._screens / f"{os.getpid()}-{self._count}.out"
+        for end in (".out", ".err"):
+            screen.with_suffix(end).touch()
+        process = self._context.Process(target=_work, args=(screen, function, arguments))
+        process.start()
+        return Command(process, screen)
+
+
+def _work(screen: Path, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    os.setsid()
+    for number, end in ((1, ".out"), (2, ".err")):
+        with screen.with_suffix(end).open("ab") as file:
+            os.dup2(file.fileno(), number)
+    function(*arguments)
+
+
+def _run_command(arguments: list[str]) -> None:
+    from pipeline.cli import main
+
+    status = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def check_model(folder: str, image: str) -> None:
+    """Loads a pushed model, compares its digest with that of its record, and asks it about an image."""
+    import tensorflow as tf
+
+    from components.pusher.versions import RECORD_FILE, model_digest
+
+    record = json.loads(Path(folder, RECORD_FILE).read_text())
+    assert model_digest(folder) == record["digest"], f"{folder} is not what was pushed"
+    answer = tf.saved_model.load(folder).signatures["serving_default"](tf.constant([Path(image).read_bytes()]))
+    assert abs(float(tf.reduce_sum(answer["probabilities"])) - 1) < 1e-4
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows of text in columns."""
+    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
