@@ -108,6 +108,9 @@ class Executor(base_executor.BaseExecutor):
                 results.append(FormatResult(kind, error=errors[kind]))
                 continue
             probabilities = np.concatenate(answers[kind])
+            if not np.isfinite(probabilities).all():
+                results.append(FormatResult(kind, error="answers with numbers that are not finite"))
+                continue
             verdicts = judge_format(reference, probabilities, settings)
             file = formats.FILES[kind] if all(verdict.passed for verdict in verdicts) else ""
             if file:

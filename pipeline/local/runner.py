@@ -15,7 +15,7 @@ from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
 from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
-from pipeline.records.notes import NoBaselineNote, NotRegisteredNote, RegisteredNote
+from pipeline.records.notes import NoBaselineNote, NotRegisteredNote, OtherClassesNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.records.results import RunResult, trial_rows
 from pipeline.terminal.progress import waiting
@@ -106,16 +106,25 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
 
 
 def _run(config: Config, place: Workplace) -> RunResult:
+    from components.pusher.classes import check_classes
     from pipeline.dag.pipeline import create_pipeline
+    from pipeline.records.outputs import read_classes
+
+    push_folder = config.push.path or str(place.output / "pushed")
+    replaced: list[OtherClassesNote] = []
+
+    def check() -> None:
+        if difference := check_classes(push_folder, read_classes(place.store), replace=config.push.replace):
+            replaced.append(OtherClassesNote(short_path(push_folder), difference))
 
     pipeline = create_pipeline(
         config,
         pipeline_root=str(place.output / "artifacts"),
-        push_folder=config.push.path or str(place.output / "pushed"),
+        push_folder=push_folder,
         name=place.store.pipeline_name(config.name),
         connection=place.store.connection,
     )
-    ended = execute(pipeline, place)
+    ended = execute(pipeline, place, {"Tuner" if config.tune.enabled else "Trainer": check})
     outputs, evaluation = ended.outputs, ended.evaluation
     status = ended.status
     if not ended.error and not outputs.blessed:
@@ -125,6 +134,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "run_id": place.run_id,
         "blessed": None if ended.error else outputs.blessed,
         "pushed_model": outputs.pushed_model,
+        "already_served": outputs.already_served,
         "scores": outputs.scores,
         "model": outputs.model,
         "evaluation": outputs.evaluation,
@@ -137,7 +147,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "formats": [item.summary for item in outputs.formats],
         "components": ended.components,
     }
-    notes = list(outputs.notes)
+    notes = [*outputs.notes, *replaced]
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
     summary["notes"] = [line for note in notes for line in note.lines()]

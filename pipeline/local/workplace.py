@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,12 +109,13 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     absl_logging.set_verbosity(absl_logging.INFO)
 
 
-def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
+def execute(pipeline: "Pipeline", place: Workplace, before: Mapping[str, Callable[[], None]] | None = None) -> Execution:
     """Runs a pipeline's components, taking from the cache what has not changed, and reads their outputs.
 
     Args:
       pipeline: as `create_pipeline` makes it.
       place: where the run writes.
+      before: as for `DagRunner`.
     """
     from tfx.dsl.components.common.resolver import Resolver
 
@@ -129,7 +130,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     status, error = 0, ""
     try:
         with display:
-            DagRunner(place.store, place.folder).run(pipeline)
+            DagRunner(place.store, place.folder, before).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place.log)

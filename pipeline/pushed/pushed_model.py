@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from base.errors import UserError
-from components.pusher.versions import version_folders
+from components.pusher.versions import find_problem, served_version, version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
 
@@ -14,15 +14,21 @@ _MAX_PIXELS: Final = 100_000_000
 
 
 def find_version(model: Path) -> Path:
-    """The SavedModel's folder: `model` itself, or the newest of the numbered versions in it.
+    """The SavedModel's folder: `model` itself, or the served one of the numbered versions in it.
 
     Raises:
-      UserError: there is no SavedModel.
+      UserError: there is no SavedModel, or none that is intact.
     """
-    folder = Path([str(model), *version_folders(str(model)).values()][-1])
-    if not (folder / "saved_model.pb").exists():
+    versions = version_folders(str(model))
+    served = served_version(str(model)) if versions else None
+    if served:
+        return Path(served.path)
+    folder = versions[max(versions)] if versions else str(model)
+    if not Path(folder, "saved_model.pb").exists():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
-    return folder
+    if problem := find_problem(folder):
+        raise UserError(f"{folder}: is damaged ({problem}); push the model again")
+    return Path(folder)
 
 
 def read_image(image: Path, folder: Path) -> bytes:

@@ -41,11 +41,28 @@ class AnomalyNote:
 
 @dataclass(frozen=True)
 class NoBaselineNote:
-    """There are thresholds on the change, but no earlier model."""
+    """There are thresholds on the change, but no served model that the run's model can be compared with."""
 
     def lines(self) -> list[str]:
         """One line."""
-        return ["No earlier blessed model to compare with: thresholds on the change did not apply"]
+        return ["No served model to compare with: thresholds on the change did not apply"]
+
+
+@dataclass(frozen=True)
+class OtherClassesNote:
+    """The model that was served before the run has other classes, and the configuration lets the run replace it.
+
+    Attributes:
+      folder: folder of the versions.
+      difference: how the classes differ.
+    """
+
+    folder: str
+    difference: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [f"Not compared with the served model in {self.folder}: its classes are others ({self.difference})"]
 
 
 @dataclass(frozen=True)
@@ -105,5 +122,12 @@ class LeftOutNote:
 
 
 Note: TypeAlias = (
-    DuplicatesNote | AnomalyNote | NoBaselineNote | OtherExamplesNote | RegisteredNote | NotRegisteredNote | LeftOutNote
+    DuplicatesNote
+    | AnomalyNote
+    | NoBaselineNote
+    | OtherClassesNote
+    | OtherExamplesNote
+    | RegisteredNote
+    | NotRegisteredNote
+    | LeftOutNote
 )

@@ -44,10 +44,14 @@ def render_versions(versions: list["Version"], folder: str) -> RenderableType:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", min_width=6)
     table.add_column("")
-    for number, record in records.items():
+    served = max((version.number for version in versions if not version.problem), default=None)
+    for version in versions:
+        number, record = version.number, version.record
         values = (f"{record.metrics[name]['value']:.4f}" if record and name in record.metrics else "-" for name in names)
         remarks = [f"copy of {record.copy_of}"] if record and record.copy_of is not None else []
-        if number == versions[-1].number:
+        if version.problem:
+            remarks.append(f"[bold red]damaged: {version.problem}[/]")
+        if number == served:
             remarks.append("[green]served[/]")
         when = record.time[:19].replace("T", " ") if record else "-"
         table.add_row(str(number), when, (record and record.run) or "-", *values, ", ".join(remarks))

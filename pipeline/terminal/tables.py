@@ -246,7 +246,8 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if summary.get("check"):
         console.print(describe_check(summary["check"]), markup=False)
     if summary["blessed"]:
-        console.print(f"[green]Blessed[/], pushed to {short_path(summary['pushed_model'])}")
+        how = "is served already as" if summary.get("already_served") else "pushed to"
+        console.print(f"[green]Blessed[/], {how} {short_path(summary['pushed_model'])}")
         if summary.get("scores"):
             console.print(f"Answers to the images of score.path in {short_path(summary['scores'])}")
     elif result.evaluation and not result.error:

@@ -80,7 +80,7 @@ def write_examples(rows: pd.DataFrame, split: Path) -> None:
                 writer.write(example.SerializeToString())
 
 
-def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = None, **section):
+def run_evaluator(place: Path, with_baseline: bool = True, push_folder: Path | None = None, **section):
     """Runs the executor; the evaluation's folder and the blessing."""
     rows = draw()
     examples = make_artifact(standard_artifacts.Examples, place, "ImageExampleGen", "examples", 1)
@@ -102,7 +102,7 @@ def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = 
         eval_config=build_eval_config(settings),
         settings=settings,
         code="",
-        state=str(state) if state else None,
+        push_folder=str(push_folder) if push_folder else None,
     )
     evaluation = make_artifact(standard_artifacts.ModelEvaluation, place, "Evaluator", "evaluation", 1)
     blessing = make_artifact(standard_artifacts.ModelBlessing, place, "Evaluator", "blessing", 1)
@@ -244,12 +244,12 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
 
 
-def test_without_a_metadata_store_the_baseline_is_the_last_pushed_model(tmp_path):
-    pushed = tmp_path / "state" / "pushed" / "7"
+def test_without_a_metadata_store_the_baseline_is_the_served_model(tmp_path):
+    pushed = tmp_path / "pushed" / "7"
     save_model(tmp_path / "saved", "baseline", CLASSES)
     shutil.copytree(tmp_path / "saved" / "Format-Serving", pushed)
     thresholds = [{"metric": "accuracy", "change": 0.0}]
-    folder, blessing = run_evaluator(tmp_path, with_baseline=False, state=tmp_path / "state", thresholds=thresholds)
+    folder, blessing = run_evaluator(tmp_path, with_baseline=False, push_folder=tmp_path / "pushed", thresholds=thresholds)
     evaluation = read_evaluation(folder)
     accuracy = evaluation.slices[0].comparisons["accuracy"]
     rows = draw()

@@ -79,7 +79,9 @@ def push(place: Path, model, blessing) -> list[str]:
     target.mkdir()
     pushed = make_artifact(standard_artifacts.PushedModel, place, "Pusher", "pushed_model", 1)
     component = VersionPusher(
-        model=channel_utils.as_channel([model]), folder=str(target), settings=PusherSettings(pipeline="trial", keep=None)
+        model=channel_utils.as_channel([model]),
+        folder=str(target),
+        settings=PusherSettings(pipeline="trial", keep=None, replace=False),
     )
     inputs = {"model": [model], "infra_blessing": [blessing]}
     pusher.Executor(context(place, 1)).Do(inputs, {"pushed_model": [pushed]}, dict(component.exec_properties))

@@ -329,7 +329,7 @@ def artifacts(tmp_path: Path) -> tuple[dict, dict]:
     return {key: [artifact] for key, artifact in inputs.items()}, {"pushed_model": [pushed_model]}
 
 
-SETTINGS = '{"pipeline": "few-digits", "keep": 5}'
+SETTINGS = '{"pipeline": "few-digits", "keep": 5, "replace": false}'
 
 
 def context_of_run(folder: str | None) -> BaseExecutor.Context:
