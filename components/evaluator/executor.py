@@ -115,9 +115,15 @@ def _find_baseline(inputs: dict[str, Any], candidate: str, push_folder: str | No
 
 @contextlib.contextmanager
 def _readable(model: str | None, results: str) -> Iterator[str | None]:
-    """The served model where TensorFlow reads it: in a local copy, unless the workers are elsewhere, as the results are."""
+    """The served model where TensorFlow reads it: in a local copy, unless the workers are elsewhere, as the results are.
+
+    Args:
+      model: folder of a version, or of a Trainer's artifact; None if there is none.
+      results: folder of the results.
+    """
     if model is None or "://" not in model or "://" in results:
-        yield model
+        inside = model and path_utils.serving_model_path(model)
+        yield inside if inside and fileio.exists(inside) else model
         return
     with tempfile.TemporaryDirectory(prefix="fpn-baseline-") as copy:
         yield fetch(model, copy)

@@ -14,11 +14,8 @@ from components.pusher.versions import RECORD_FILE, Record, push
 
 
 def save_model(folder: Path, weights: str, classes: tuple[str, ...] = ("cat", "dog")) -> str:
-    for name, text in (
-        ("saved_model.pb", "graph"),
-        ("variables/variables.index", weights),
-        ("assets/labels", "\n".join(classes)),
-    ):
+    files = {"saved_model.pb": "graph", "variables/variables.index": weights, "assets/labels": "\n".join(classes)}
+    for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return str(folder)
@@ -98,9 +95,7 @@ def test_a_model_of_another_program_can_not_be_compared(
     if labels:
         (Path(folder) / "7" / "assets" / "labels").write_text(labels)
     assert found(folder, candidate) is None
-    with pytest.raises(
-        UserError, match="7, which is served, has other classes than this model .its classes are not known.; give"
-    ):
+    with pytest.raises(UserError, match="7, which is served, has other classes than this model"):
         check_classes(folder, ["cat", "dog"], replace=False)
     assert check_classes(folder, ["cat", "dog"], replace=True) == "its classes are not known"
 

@@ -15,11 +15,8 @@ from components.pusher.versions import Record, push, roll_back
 
 
 def save_model(folder: Path, weights: str, classes: tuple[str, ...] = ("cat", "dog")) -> str:
-    for name, text in (
-        ("saved_model.pb", "graph"),
-        ("variables/variables.index", weights),
-        ("assets/labels", "\n".join(classes)),
-    ):
+    files = {"saved_model.pb": "graph", "variables/variables.index": weights, "assets/labels": "\n".join(classes)}
+    for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return str(folder)
