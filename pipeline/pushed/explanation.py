@@ -90,7 +90,7 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
         batch = signatures["explain"](image_bytes=tf.constant(encoded[chosen]), label=tf.constant(labels[chosen]))
         batch = {name: value.numpy() for name, value in batch.items()}
         if not all(np.isfinite(batch[name]).all() for name in ("probabilities", "maps", "combined", "shares")):
-            raise UserError(f"{folder}: the model answers with numbers that are not finite, which nothing explains; train again")
+            raise UserError(f"{folder}: the model's answers are not finite numbers, so nothing explains them; train again")
         classes, levels = ([name.decode() for name in batch[key][0]] for key in ("labels", "levels"))
         for row, image in enumerate(images[chosen]):
             yield Explanation(

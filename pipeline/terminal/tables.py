@@ -29,7 +29,7 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
         names = slice_metrics(evaluation)
         parts.append(_slice_table(evaluation, names))
         if evaluation.compared:
-            parts.append(_difference_table(evaluation.slices, names, "the last blessed model"))
+            parts.append(_difference_table(evaluation.slices, names, "the served model"))
     if evaluation.group:
         parts.append(_group_table(evaluation.group) if with_slices else Text(describe_group(evaluation.group)))
     if evaluation.verdicts:
@@ -58,7 +58,7 @@ def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def describe_flips(flips: "Flips", before: str = "the last blessed model") -> str:
+def describe_flips(flips: "Flips", before: str = "the served model") -> str:
     """A line about the images that one of two models answers right and the other wrong."""
     return f"{flips.fixed} images that {before} has wrong are right now; {flips.broken} the other way round"
 
@@ -89,7 +89,7 @@ def table_of_figures(title: str, first: str, *columns: str) -> Table:
 
 def _overall_table(evaluation: "Evaluation") -> RenderableType:
     overall = evaluation.slices[0]
-    compared = ["last blessed", "difference"] if evaluation.compared else []
+    compared = ["served", "difference"] if evaluation.compared else []
     table = table_of_figures(f"Test split, {_sizes(overall)}", "metric", "value", *compared)
     for name, metric in overall.metrics.items():
         cells = [name, _value(metric)]
