@@ -1,4 +1,4 @@
-"""Compares a model with the last blessed one, image by image."""
+"""Compares a model with the served one, image by image."""
 
 import numpy as np
 

@@ -31,7 +31,8 @@ class Predictions:
       classes: names of the classes, in the order of the probabilities.
       multi_label: whether an image can have any number of classes.
       probabilities: float32 [images, classes], 0..1.
-      baseline: float32 [images, classes], 0..1, of the last blessed model; None if there is none.
+      baseline: float32 [images, classes], 0..1, of the served model; None if there is none.
+      not_finite: number of images whose probabilities were no finite numbers; they are 0 here.
     """
 
     rows: pd.DataFrame
@@ -39,6 +40,7 @@ class Predictions:
     multi_label: bool
     probabilities: np.ndarray
     baseline: np.ndarray | None = None
+    not_finite: int = 0
 
     @cached_property  # each slice asks for it
     def labels(self) -> np.ndarray:
@@ -77,7 +79,9 @@ class Predictions:
             if values is not None:
                 flat = pa.array(values.astype(np.float32).ravel())
                 table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, len(self.classes)))
-        metadata = json.dumps({"classes": self.classes, "multi_label": self.multi_label}).encode()
+        metadata = json.dumps(
+            {"classes": self.classes, "multi_label": self.multi_label, "not_finite": self.not_finite}
+        ).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA: metadata})
         replace_file(os.path.join(folder, PREDICTIONS_FILE), lambda file: parquet.write_table(table, file))
 
@@ -96,4 +100,5 @@ class Predictions:
         probabilities = matrix(_CANDIDATE)
         assert probabilities is not None
         rows = table.drop_columns([name for name in (_CANDIDATE, _BASELINE) if name in table.column_names]).to_pandas()
-        return cls(rows, metadata["classes"], metadata["multi_label"], probabilities, matrix(_BASELINE))
+        not_finite = metadata.get("not_finite", 0)  # missing in files of earlier releases
+        return cls(rows, metadata["classes"], metadata["multi_label"], probabilities, matrix(_BASELINE), not_finite)

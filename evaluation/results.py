@@ -46,7 +46,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of the last blessed model on the same images, and the candidate's value minus it."""
+    """A metric of the served model on the same images, and the candidate's value minus it."""
 
     baseline: float
     difference: Metric
@@ -91,7 +91,7 @@ class Verdict:
       found: which slice has the worst value, or why there is no value; mostly empty.
       lower: smallest value that passes; None: no lower bound.
       upper: largest value that passes; None: no upper bound.
-      against: "the last blessed model" if the bounds are on the difference to that model; "" if they are on the value.
+      against: "the served model" if the bounds are on the difference to that model; "" if they are on the value.
     """
 
     metric: str
@@ -156,7 +156,7 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Flips:
-    """Numbers of images on which only one of the candidate and the last blessed model is right."""
+    """Numbers of images on which only one of the candidate and the served model is right."""
 
     fixed: int  # the candidate is right, the baseline was wrong
     broken: int  # the candidate is wrong, the baseline was right

@@ -65,7 +65,7 @@ def judge(
     thresholds: Iterable[Threshold],
     slices: Sequence[Slice],
     group: GroupResult | None,
-    baseline: str = "the last blessed model",
+    baseline: str = "the served model",
 ) -> list[Verdict]:
     """Judges a model by thresholds.
 

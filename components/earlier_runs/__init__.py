@@ -1,1 +1,1 @@
-"""What a run needs from earlier runs: the last blessed model and the previous statistics."""
+"""What a run is compared with: the model that is served where it pushes to, and the previous statistics."""

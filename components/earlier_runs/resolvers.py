@@ -1,27 +1,32 @@
-"""Resolvers of the last blessed model other than the candidate, and of the statistics of the previous data."""
+"""Resolvers of the model that is served where the run pushes to, and of the statistics of the previous data."""
 
-import itertools
+import logging
 import os
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.dsl.components.common import resolver
-from tfx.types import standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import path_utils
 
+from components.earlier_runs.baseline import DIGEST, ERROR, find_baseline
 from storage.made_files import FILES_PROPERTY, find_change
 
-_MODEL_ID = "current_model_id"  # properties that Evaluator and ModelCheck set on a blessing
-_BLESSED = "blessed"
 _RUN = "pipeline_run"  # type of the context that TFX creates for each run
 
 
-class LastBlessedBaseline(resolver.ResolverStrategy):
-    """Resolves `model` to the last blessed model that is not the candidate and has not failed its model check.
+class ServedBaseline(resolver.ResolverStrategy):
+    """Resolves `model` to what `find_baseline` finds, as an artifact of the store.
 
-    TFX's LatestBlessedModelStrategy would give a blessed candidate as its own baseline on the next run. That comparison would
-    be useless, and the changed input would prevent the Evaluator from using the cache.
+    The artifact is made once for each version and digest, so an unchanged situation gives the same artifact, and the Evaluator
+    uses its cache. TFX goes on after a resolver that fails. So an error becomes a property of the artifact, and the Evaluator
+    raises it.
     """
+
+    def __init__(self, folder: str) -> None:
+        """`folder` has the versions that the run pushes to, local or a URI."""
+        self._folder = folder
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
@@ -29,28 +34,32 @@ class LastBlessedBaseline(resolver.ResolverStrategy):
         """Resolves the inputs.
 
         Args:
-          store: not used.
-          input_dict: all artifacts of `model`, `model_blessing` and `infra_blessing`; `candidate`, the model of this run.
+          store: the metadata store.
+          input_dict: `candidate`, the model of this run; `model`, which is ignored.
         """
-        del store
-        checked = {  # if a model was checked several times, the last check counts
-            blessing.get_int_custom_property(_MODEL_ID): blessing.get_int_custom_property(_BLESSED)
-            for blessing in sorted(input_dict["infra_blessing"], key=lambda blessing: blessing.id)
-        }
-        blessed = {
-            blessing.get_int_custom_property(_MODEL_ID)
-            for blessing in input_dict["model_blessing"]
-            if blessing.get_int_custom_property(_BLESSED) == 1 and checked.get(blessing.get_int_custom_property(_MODEL_ID), 1)
-        }
-        candidates = {model.id for model in input_dict["candidate"]}
-        models = [model for model in input_dict["model"] if model.id in blessed - candidates]
-        latest_first = sorted(models, key=lambda model: model.id, reverse=True)
-        return {
-            "model": list(itertools.islice(filter(_is_there, latest_first), 1)),
-            "model_blessing": [],
-            "infra_blessing": [],
-            "candidate": input_dict["candidate"],
-        }
+        (candidate,) = input_dict["candidate"]
+        try:
+            found = find_baseline(self._folder, path_utils.serving_model_path(candidate.uri))
+            models = [_artifact(store, found.path, {DIGEST: found.digest})] if found else []
+        except Exception as error:
+            logging.exception("the served model can't be found")
+            models = [_artifact(store, self._folder, {ERROR: str(error)})]
+        return {"model": models, "candidate": input_dict["candidate"]}
+
+
+def _artifact(store: mlmd.MetadataStore, uri: str, properties: dict[str, str]) -> types.Artifact:
+    """The Model in the store that has this URI and these custom properties; it is added if there is none."""
+    kind = store.get_artifact_type(standard_artifacts.Model.TYPE_NAME)
+    for known in store.get_artifacts_by_uri(uri):
+        found = {key: value.string_value for key, value in known.custom_properties.items()}
+        if known.type_id == kind.id and properties.items() <= found.items():
+            return artifact_utils.deserialize_artifact(kind, known)
+    made = metadata_store_pb2.Artifact(type_id=kind.id, uri=uri, state=metadata_store_pb2.Artifact.LIVE)
+    for key, value in properties.items():
+        made.custom_properties[key].string_value = value
+    (number,) = store.put_artifacts([made])
+    (stored,) = store.get_artifacts_by_id([number])
+    return artifact_utils.deserialize_artifact(kind, stored)
 
 
 class PreviousStatistics(resolver.ResolverStrategy):
@@ -90,7 +99,7 @@ def _is_there(artifact: types.Artifact) -> bool:
     digest = artifact.get_string_custom_property(FILES_PROPERTY)
     if not digest:
         return os.path.isdir(artifact.uri)
-    return not find_change(artifact.uri, digest, contents=artifact.type_name == standard_artifacts.Model.TYPE_NAME)
+    return not find_change(artifact.uri, digest, contents=False)
 
 
 def _outputs_by_run(store: mlmd.MetadataStore, artifacts: list[types.Artifact], key: str) -> dict[int, types.Artifact]:

@@ -15,7 +15,6 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, standard_artifacts
 from tfx.utils import io_utils
 
-from components.pusher.versions import version_folders
 from storage.files import replace_file
 
 _ORDER: Final = "order.json"  # [{"digest", "splits"}], oldest first
@@ -63,18 +62,6 @@ def keep_statistics(state: str, current: Artifact) -> None:
         io_utils.delete_dir(os.path.join(folder, entry["digest"]))
 
 
-def last_pushed(state: str, candidate: str) -> str | None:
-    """The folder of the SavedModel that was pushed last and is not the candidate; None if there is none.
-
-    Args:
-      state: the state folder.
-      candidate: folder of a SavedModel.
-    """
-    own = _graph_digest(candidate)
-    newest_first = reversed(version_folders(pushed_folder(state)).values())
-    return next((path for path in newest_first if _graph_digest(path) != own), None)
-
-
 def last_digest(state: str) -> str:
     """Digest of the statistics that were kept last, or "none"; it is a part of a cache key.
 
@@ -87,16 +74,6 @@ def last_digest(state: str) -> str:
 
 def _statistics_folder(state: str) -> str:
     return os.path.join(state, "statistics")
-
-
-def _graph_digest(folder: str) -> str:
-    """Digest of a SavedModel's graph and of its index, which has checksums of all weights.
-
-    The digest of a pushed version covers all files instead. This one does not read the weights, and is the same for a copy of
-    the model with other assets.
-    """
-    paths = ["saved_model.pb", os.path.join("variables", "variables.index")]
-    return _digest([(path, _read(os.path.join(folder, path))) for path in paths])
 
 
 def _read_order(state: str) -> list[dict[str, Any]]:

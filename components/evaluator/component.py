@@ -19,7 +19,7 @@ class ImageEvaluatorSpec(ComponentSpec):
     PARAMETERS: ClassVar = {
         standard_component_specs.EVAL_CONFIG_KEY: ExecutionParameter(type=str),
         executor.SETTINGS_KEY: ExecutionParameter(type=str),
-        executor.STATE_KEY: ExecutionParameter(type=str, optional=True),
+        executor.PUSH_FOLDER_KEY: ExecutionParameter(type=str, optional=True),
         "code": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar = {
@@ -48,18 +48,18 @@ class ImageEvaluator(base_beam_component.BaseBeamComponent):
         eval_config: config_pb2.EvalConfig,
         settings: EvaluatorSettings,
         code: str,
-        state: str | None = None,
+        push_folder: str | None = None,
     ) -> None:
         """Creates the component.
 
         Args:
           examples: raw examples.
           model: the candidate.
-          baseline_model: the last blessed model, or an empty channel; None to use the one in `state`, if that is given.
+          baseline_model: the served model, or an empty channel; None to look for it in `push_folder`, if that is given.
           eval_config: metrics and slices for TFMA.
           settings: what else is measured, and how the model is judged.
           code: any text; when it changes, the component runs again.
-          state: folder with the last pushed model, if there is no channel for it.
+          push_folder: where the run pushes to, if there is no channel for what is served there.
         """
         super().__init__(
             spec=ImageEvaluatorSpec(
@@ -69,7 +69,7 @@ class ImageEvaluator(base_beam_component.BaseBeamComponent):
                 eval_config=proto_utils.proto_to_json(eval_config),
                 settings=pack(settings),
                 code=code,
-                state=state,
+                push_folder=push_folder,
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=Channel(type=standard_artifacts.ModelBlessing),
             )

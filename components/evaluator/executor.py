@@ -1,8 +1,11 @@
 """Predicts, measures with TFMA, adds intervals, groups, the comparison and shortcuts, and judges the model."""
 
+import contextlib
 import logging
 import math
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,13 +16,15 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components.earlier_runs.state_folder import last_pushed
+from base.errors import UserError
+from components.earlier_runs.baseline import ERROR, find_baseline
 from components.evaluator.predict import predict, take_parts
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, make_extracts
 from components.examples import split_files
+from components.pusher.versions import fetch
 from evaluation import intervals, metrics
 from evaluation.flips import flips
 from evaluation.groups import evaluate_groups
@@ -28,11 +33,12 @@ from evaluation.results import Comparison, Evaluation, Metric, Slice, SliceKey, 
 from evaluation.settings import EvaluatorSettings
 from evaluation.shortcuts import find_shortcuts
 from evaluation.slicing import slice_images
+from evaluation.soundness import judge_answers
 from evaluation.verdicts import judge
 from models.packing import unpack
 
 SETTINGS_KEY: Final = "settings"
-STATE_KEY: Final = "state"
+PUSH_FOLDER_KEY: Final = "push_folder"
 _ROWS: Final = 2**16  # images that TFMA gets at a time
 
 
@@ -62,17 +68,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         settings = unpack(EvaluatorSettings, exec_properties[SETTINGS_KEY])
         folder = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
-        baseline = next(iter(input_dict.get(standard_component_specs.BASELINE_MODEL_KEY) or []), None)
+        baseline = _find_baseline(input_dict, path_utils.serving_model_path(model.uri), exec_properties.get(PUSH_FOLDER_KEY))
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         files = split_files(examples, settings.splits)
-        models = [path_utils.serving_model_path(item.uri) for item in (model, baseline) if item]
-        if (state := exec_properties.get(STATE_KEY)) and (pushed := last_pushed(state, models[0])):
-            baseline = standard_artifacts.Model()
-            baseline.uri = pushed
-            models.append(pushed)
         fileio.makedirs(folder)
-        with self._make_beam_pipeline() as pipeline:
-            predict(pipeline, files, models, folder, settings.batch_size, settings.multi_label)
+        with _readable(baseline.uri if baseline else None, folder) as served:
+            models = [path_utils.serving_model_path(model.uri), *([served] if served else [])]
+            with self._make_beam_pipeline() as pipeline:
+                predict(pipeline, files, models, folder, settings.batch_size, settings.multi_label)
         predictions = take_parts(folder, len(files))
         predictions.write(folder)
 
@@ -94,6 +97,40 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _write_blessing(blessing, evaluation.blessed, model, baseline, exec_properties)
 
 
+def _find_baseline(inputs: dict[str, Any], candidate: str, push_folder: str | None) -> Artifact | None:
+    """The served model, from the channel or, where there is none, from the folder that the run pushes to.
+
+    Raises:
+      UserError: it could not be looked for.
+    """
+    if given := inputs.get(standard_component_specs.BASELINE_MODEL_KEY):
+        if error := given[0].get_string_custom_property(ERROR):
+            raise UserError(error)
+        return given[0]
+    found = find_baseline(push_folder, candidate) if push_folder else None
+    if found is None:
+        return None
+    baseline = standard_artifacts.Model()
+    baseline.uri = found.path
+    return baseline
+
+
+@contextlib.contextmanager
+def _readable(model: str | None, results: str) -> Iterator[str | None]:
+    """The served model where TensorFlow reads it: in a local copy, unless the workers are elsewhere, as the results are.
+
+    Args:
+      model: folder of a version, or of a Trainer's artifact; None if there is none.
+      results: folder of the results.
+    """
+    if model is None or "://" not in model or "://" in results:
+        inside = model and path_utils.serving_model_path(model)
+        yield inside if inside and fileio.exists(inside) else model
+        return
+    with tempfile.TemporaryDirectory(prefix="fpn-baseline-") as copy:
+        yield fetch(model, copy)
+
+
 def evaluate(
     predictions: Predictions, values: dict[tuple[SliceKey, str, str], float], settings: EvaluatorSettings
 ) -> Evaluation:
@@ -108,7 +145,7 @@ def evaluate(
     keys = slice_images(predictions.rows, settings.slices, settings.buckets, predictions.multi_label)
     slices = [_measure(predictions, key, images, values, settings) for key, images in keys.items()]
     group = evaluate_groups(predictions, settings.groups, names, method)
-    verdicts = judge(settings.thresholds, slices, group) if settings.judged else []
+    verdicts = [*judge_answers(predictions), *judge(settings.thresholds, slices, group)] if settings.judged else []
     return Evaluation(
         classes=predictions.classes,
         multi_label=predictions.multi_label,
@@ -175,7 +212,7 @@ def _text(value: Any) -> str:
 
 
 def _write_blessing(blessing: Any, blessed: bool, model: Any, baseline: Any, exec_properties: dict[str, Any]) -> None:
-    """Writes the same file and properties as TFX's Evaluator, for the Pusher and `LastBlessedBaseline`."""
+    """Writes the same file and properties as TFX's Evaluator, for the Pusher and whoever reads the store."""
     blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
     if baseline:

@@ -20,7 +20,7 @@ _DROPPED_FEATURES = (features.ENCODED, features.PIXELS)
 
 
 class _Model:
-    """An exported model. The baseline may have been trained on other classes than the candidate."""
+    """An exported model. The baseline has the candidate's classes, perhaps in another order."""
 
     def __init__(self, folder: str) -> None:
         self._loaded = tf.saved_model.load(folder)
@@ -60,11 +60,18 @@ class _PredictFile(beam.DoFn):
         else:  # an ExampleGen other than ImageExampleGen may leave an empty file
             candidate, *rest = (np.zeros((0, len(model.classes)), np.float32) for model in self._models)
             images = pd.DataFrame()
-        baseline = _align(rest[0], self._models[1].classes, classes) if rest else None
+        baseline = _align(_without_gaps(rest[0])[0], self._models[1].classes, classes) if rest else None
+        candidate, not_finite = _without_gaps(candidate)
         part = _part_folder(self._folder, number)
         fileio.makedirs(part)
-        Predictions(images, classes, self._multi_label, candidate, baseline).write(part)
+        Predictions(images, classes, self._multi_label, candidate, baseline, not_finite).write(part)
         yield part
+
+
+def _without_gaps(probabilities: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sets the rows to 0 that have a value that is not finite, so that all else can be computed; also returns their number."""
+    gaps = ~np.isfinite(probabilities).all(axis=-1)
+    return np.where(gaps[:, None], np.float32(0), probabilities), int(gaps.sum())
 
 
 def _scalar_features(batch: pa.RecordBatch) -> pd.DataFrame:
@@ -141,6 +148,7 @@ def take_parts(folder: str, files: int) -> Predictions:
         parts[0].multi_label,
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate(baselines) if baselines else None,
+        sum(part.not_finite for part in parts),
     )
     for number in range(files):
         fileio.rmtree(_part_folder(folder, number))

@@ -48,7 +48,7 @@ class Executor(base_executor.BaseExecutor):
         name = "INFRA_BLESSED" if result.passed else "INFRA_NOT_BLESSED"  # as TFX's InfraValidator does
         io_utils.write_string_file(os.path.join(blessing.uri, name), "")
         blessing.set_int_custom_property("blessed", int(result.passed))
-        blessing.set_int_custom_property("current_model_id", model.id)  # for LastBlessedBaseline
+        blessing.set_int_custom_property("current_model_id", model.id)  # as the Evaluator does
 
 
 def check_model(model: str, files: list[str], predictions: Predictions, settings: CheckSettings) -> CheckResult:

@@ -80,6 +80,9 @@ class Executor(base_executor.BaseExecutor):
             if kind in errors:
                 results.append(FormatResult(kind, error=errors[kind]))
                 continue
+            if not np.isfinite(answers[kind]).all():
+                results.append(FormatResult(kind, error="answers with numbers that are not finite"))
+                continue
             verdicts = judge_format(reference, answers[kind], settings)
             file = formats.FILES[kind] if all(verdict.passed for verdict in verdicts) else ""
             if file:

@@ -53,10 +53,10 @@ class VersionPusher(base_component.BaseComponent):
           model: the model, which is pushed if all given blessings are positive.
           model_blessing: the blessing of the Evaluator.
           infra_blessing: the blessing of ModelCheck.
-          evaluation: has the metrics for the version's record.
+          evaluation: has metrics and classes for the version's record; a model that has failed it is an error.
           examples: have the data's fingerprint for the version's record.
           folder: folder of the versions, local or a URI.
-          settings: name of the pipeline, and the number of versions to keep.
+          settings: name of the pipeline, the number of versions to keep, and whether classes may change.
         """
         super().__init__(
             spec=VersionPusherSpec(

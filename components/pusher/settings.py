@@ -10,7 +10,9 @@ class PusherSettings:
     Attributes:
       pipeline: name of the pipeline, for the version's record.
       keep: number of newest versions to keep; None: all.
+      replace: whether to push over a model with other classes.
     """
 
     pipeline: str
     keep: int | None
+    replace: bool

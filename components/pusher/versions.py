@@ -14,6 +14,10 @@ is moved last; a version is complete if that file exists.
 Servers use the largest number, whatever `latest` says. So a rollback makes a copy: `roll_back` gives an earlier version a new,
 larger number, and its record names the version that was copied. All readers then use it. Undoing a rollback is another
 rollback.
+
+A version is intact if its record can be read and has the digest of its files. The newest intact version is the one that is
+served: `fpn serve` and `fpn predict` pass over damaged ones. Without a record, as other programs leave it, a version counts as
+intact. Digests are computed when somebody goes by them, from the files as they are then.
 """
 
 import contextlib
@@ -22,25 +26,44 @@ import errno
 import fcntl
 import hashlib
 import io
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
 from base.errors import UserError
+from components.pusher.record import RECORD_FILE, Record, format_record, parse_record
 
-RECORD_FILE: Final = "assets.extra/push.json"
+__all__ = [
+    "RECORD_FILE",
+    "Record",
+    "Version",
+    "exists",
+    "fetch",
+    "find_problem",
+    "list_versions",
+    "model_digest",
+    "newest_first",
+    "push",
+    "read_file",
+    "roll_back",
+    "served_version",
+    "user_errors",
+    "version_folders",
+]
+
 LATEST_FILE: Final = "latest"
 _GRAPH: Final = "saved_model.pb"  # copied last
 _TEMPORARY_PREFIX: Final = ".push-"
 _LOCK: Final = ".lock"
 _DAY: Final = 86_400  # seconds; without locks, an unfinished push that is older was killed
 _CHUNK: Final = 1 << 20
+_LARGEST_RECORD: Final = 1 << 24  # bytes
+_LONGEST_NUMBER: Final = 12  # digits of a time in seconds
 
 _LOCAL: Final = SimpleNamespace(  # replaces TFX's file operations for local paths, without loading TensorFlow
     open=open,
@@ -55,41 +78,26 @@ _LOCAL: Final = SimpleNamespace(  # replaces TFX's file operations for local pat
 
 
 @dataclass(frozen=True)
-class Record:
-    """The origin of a version.
+class Version:
+    """A version.
 
     Attributes:
-      time: time of the push, UTC, as 2026-01-01T12:00:00+00:00.
-      digest: SHA-256 over the model's files, without this record.
-      pipeline: name of the pipeline.
-      run: id of the run.
-      run_folder: folder of the run, with `config.yaml` and `report.html`; empty if runs have no folder.
-      data: fingerprint of the data.
-      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None.
-      copy_of: after a rollback, the earlier version of which this is a copy; else None.
+      number: its number.
+      path: its folder, local or a URI.
+      record: None if another program has put the version there, or if the record can't be read.
+      problem: what is wrong with its record or, if they were compared with it, its files; "" for nothing.
     """
-
-    time: str = ""
-    digest: str = ""
-    pipeline: str = ""
-    run: str = ""
-    run_folder: str = ""
-    data: str = ""
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    copy_of: int | None = None
-
-
-@dataclass(frozen=True)
-class Version:
-    """A complete version; `record` is None if another program has put it there."""
 
     number: int
     path: str
     record: Record | None
+    problem: str = ""
 
 
 def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
     """Makes a SavedModel the newest version. If the newest version has the same files already, nothing is copied.
+
+    A newest version that was damaged is no reason not to push its model again, and does not count among those to keep.
 
     Args:
       model: folder of the SavedModel, local or a URI.
@@ -100,16 +108,17 @@ def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
     Raises:
       UserError: the folder can't be written. The version that was served before is unchanged.
     """
-    with _user_errors(folder), _open(folder) as place:
-        digest = model_digest(model)
-        versions = place.versions()
-        if versions and versions[-1].record and versions[-1].record.digest == digest:
-            number = versions[-1].number
+    with user_errors(folder), _open(folder) as place:
+        digest, numbers = model_digest(model), place.numbers()
+        newest = place.version(numbers[-1], verify=True) if numbers else None
+        if newest and not newest.problem and newest.record and newest.record.digest == digest:
+            number = newest.number
         else:
             filled = replace(record, time=_now(), digest=digest)
             number = place.add(lambda temporary: _write_version(temporary, model, filled, _copy))
         place.mark(number)
-        for old in place.numbers()[:-keep] if keep else []:
+        counted = [old for old in place.numbers() if not (newest and newest.problem and old == newest.number)]
+        for old in counted[:-keep] if keep else []:
             if old not in (number, place.latest()):
                 place.delete(old)
         return place.version(number)
@@ -123,16 +132,20 @@ def roll_back(folder: str, number: int) -> Version:
       number: number of the earlier version.
 
     Raises:
-      UserError: there is no such version, its model is served already, or the folder can't be written.
+      UserError: there is no such version, it is damaged, its model is served already, or the folder can't be written.
     """
-    with _user_errors(folder), _open(folder, make=False) as place:
-        versions = {version.number: version for version in place.versions()}
-        if number not in versions:
-            raise UserError(f"{folder}: no version {number}; there are {', '.join(map(str, versions)) or 'none'}")
-        newest, found = max(versions), versions[number]
-        old, served = (item.record or Record(digest=model_digest(item.path)) for item in (found, versions[newest]))
-        if old.digest == served.digest:
-            raise UserError(f"{folder}: {newest}, which is served, has the model of {number} already; see fpn push --list")
+    with user_errors(folder), _open(folder, make=False) as place:
+        numbers = place.listed_numbers()
+        if number not in numbers:
+            raise UserError(f"{folder}: no version {number}; there are {', '.join(map(str, numbers)) or 'none'}")
+        found, newest = (place.version(item, verify=True) for item in (number, numbers[-1]))
+        if found.problem:
+            raise UserError(f"{folder}: {number} is damaged ({found.problem}); go back to another version, see fpn push --list")
+        old = found.record or Record(digest=model_digest(found.path))
+        if not newest.problem and old.digest == (newest.record.digest if newest.record else model_digest(newest.path)):
+            raise UserError(
+                f"{folder}: {newest.number}, which is served, has the model of {number} already; see fpn push --list"
+            )
         record = replace(old, time=_now(), copy_of=number if old.copy_of is None else old.copy_of)
         made = place.add(lambda temporary: _write_version(temporary, found.path, record, place.copy_within))
         place.mark(made)
@@ -140,16 +153,91 @@ def roll_back(folder: str, number: int) -> Version:
 
 
 def list_versions(folder: str) -> list[Version]:
-    """Lists all complete versions, the oldest first; the last one is served.
+    """Lists all versions, the oldest first, each with what is wrong with it. Reads all their files.
 
     Raises:
       UserError: the folder does not exist or can't be read.
     """
-    with _user_errors(folder, "read"):
+    with user_errors(folder, "read"):
         if not _files(folder).isdir(folder):
             raise UserError(f"{folder}: no such folder; give the one that a run has pushed to, such as output/digits/pushed")
         place = _Bucket(folder) if "://" in folder else _Folder(folder)
-        return place.versions()
+        return [place.version(number, verify=True) for number in place.listed_numbers()]
+
+
+def newest_first(folder: str) -> Iterator[Version]:
+    """The complete versions, the newest first. Their records are read, but not compared with their files.
+
+    Args:
+      folder: folder of the versions, local or a URI. If it does not exist, there are none.
+    """
+    place = _Place(folder)
+    return (place.version(number) for number in reversed(version_folders(folder)))
+
+
+def served_version(folder: str) -> Version | None:
+    """The newest intact version; None if there is none.
+
+    Args:
+      folder: folder of the versions, local or a URI.
+
+    Raises:
+      UserError: the folder can't be read.
+    """
+    with user_errors(folder, "read"):
+        return next((version for version in newest_first(folder) if not (version.problem or find_problem(version.path))), None)
+
+
+def find_problem(version: str) -> str:
+    """Compares the files of a version with its record.
+
+    Args:
+      version: folder of a SavedModel, local or a URI.
+
+    Returns:
+      What is wrong, such as "its files are not those that were pushed"; "" if nothing is, or if there is no record.
+    """
+    try:
+        record = _read_record(version)
+        if record is None:
+            return ""
+        if not _files(version).exists(f"{version}/{_GRAPH}"):
+            return f"{_GRAPH} is missing"
+        return "" if model_digest(version) == record.digest else "its files are not those that were pushed"
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return f"its files can't be read ({error.strerror or error})"
+
+
+def _read_record(version: str) -> Record | None:
+    """The record in the folder of a version; None if there is none.
+
+    Raises:
+      ValueError: it can't be read; the text says why.
+    """
+    path = f"{version}/{RECORD_FILE}"
+    if not _files(version).exists(path):
+        return None
+    try:
+        return parse_record(read_file(path, _LARGEST_RECORD))
+    except ValueError as error:
+        raise ValueError(f"{RECORD_FILE} can't be read: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{RECORD_FILE} can't be read: {error.strerror or error}") from error
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of this path, local or a URI."""
+    found: bool = _files(path).exists(path)
+    return found
+
+
+def read_file(path: str, size: int = -1) -> bytes:
+    """The content of a file, local or a URI; at most `size` bytes of it, if that is not negative."""
+    with _files(path).open(path, "rb") as file:
+        content: bytes = file.read(size)
+    return content
 
 
 def version_folders(folder: str) -> dict[int, str]:
@@ -167,7 +255,7 @@ def fetch(version: str, folder: str) -> str:
     """
     if "://" not in version:
         return version
-    with _user_errors(version, "read"):
+    with user_errors(version, "read"):
         for path in _walk(version):
             os.makedirs(os.path.dirname(f"{folder}/{path}"), exist_ok=True)
             _copy(f"{version}/{path}", f"{folder}/{path}")
@@ -188,27 +276,36 @@ class _Place:
         """Numbers of the complete versions, in ascending order."""
         return [number for number, path in version_folders(self.path).items() if path == f"{self.path}/{number}"]
 
-    def versions(self) -> list[Version]:
-        return [self.version(number) for number in self.numbers()]
+    def listed_numbers(self) -> list[int]:
+        """Numbers of the versions to list, in ascending order: the complete ones, and where it can be told, damaged ones."""
+        return self.numbers()
 
-    def version(self, number: int) -> Version:
-        path, record = f"{self.path}/{number}", None
-        if self.files.exists(f"{path}/{RECORD_FILE}"):
-            with self.files.open(f"{path}/{RECORD_FILE}", "r") as file:
-                record = Record(**json.loads(file.read()))
-        return Version(number, path, record)
+    def version(self, number: int, *, verify: bool = False) -> Version:
+        """The version of this number.
+
+        Args:
+          number: of a version that is there.
+          verify: whether to compare its files with its record.
+        """
+        path, problem = f"{self.path}/{number}", ""
+        try:
+            record = _read_record(path)
+        except ValueError as error:
+            record, problem = None, str(error)
+        return Version(number, path, record, problem or (find_problem(path) if verify else ""))
 
     def next_number(self) -> int:
-        """The time in seconds, as in TFX, or more if needed to exceed all existing numbers, of complete versions or not."""
-        return max([int(time.time()), *(int(name) + 1 for name in self.names() if name.isdecimal())])
+        """The time in seconds, as in TFX, or more if needed to exceed all numbers that there are and the last one pushed.
+
+        Numbers of versions that are not complete count, too. A number must not come back for another model: a server that has
+        loaded the first would keep it.
+        """
+        return max([int(time.time()), (self.latest() or 0) + 1, *(int(name) + 1 for name in self.names() if name.isdecimal())])
 
     def latest(self) -> int | None:
         path = f"{self.path}/{LATEST_FILE}"
-        if not self.files.exists(path):
-            return None
-        with self.files.open(path, "r") as file:
-            text = file.read().strip()
-        return int(text) if text.isdecimal() else None
+        text = read_file(path, 2 * _LONGEST_NUMBER).decode("ascii", "replace").strip() if exists(path) else ""
+        return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
     @property
     def new_temporary(self) -> str:
@@ -220,6 +317,12 @@ class _Folder(_Place):
     """A folder of versions on a file system."""
 
     copy_within = staticmethod(lambda source, target: _link(source, target))
+
+    def listed_numbers(self) -> list[int]:
+        """Here a version appears as a whole, so one with a record and without a graph was damaged later."""
+        folders = (name for name in self.names() if name.isdecimal() and name == str(int(name)))
+        files = (_GRAPH, RECORD_FILE)
+        return sorted(int(name) for name in folders if any(os.path.exists(f"{self.path}/{name}/{file}") for file in files))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -403,7 +506,7 @@ def _write_version(temporary: str, model: str, record: Record, copy: Callable[[s
         copy(f"{model}/{path}", f"{temporary}/{path}")
     files.makedirs(os.path.dirname(f"{temporary}/{RECORD_FILE}"))
     with files.open(f"{temporary}/{RECORD_FILE}", "w") as file:
-        file.write(json.dumps(asdict(record), indent=2) + "\n")
+        file.write(format_record(record))
         _sync(file)
 
 
@@ -447,7 +550,7 @@ def _now() -> str:
 
 
 @contextlib.contextmanager
-def _user_errors(folder: str, what: str = "written") -> Iterator[None]:
+def user_errors(folder: str, what: str = "written") -> Iterator[None]:
     """Turns exceptions of file systems into UserErrors."""
     try:
         yield

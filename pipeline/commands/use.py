@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,11 @@ def _push(options: argparse.Namespace) -> int:
         result = {"version": asdict(made)}
     if options.json:
         print(json.dumps(result))
+    if options.list and versions and versions[-1].problem:
+        newest = versions[-1]
+        cure = f"go back to an intact one: fpn push --to {options.to} --version V"
+        print(f"fpn: {newest.path}: the newest version is damaged ({newest.problem}); {cure}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -21,6 +21,7 @@ class PushConfig(Section):
         description="folder of numbered versions, or a URI such as gs://bucket/models; `pushed` in the output if not given",
     )
     keep: Count | None = Field(5, description="versions to keep, the newest; null: all")
+    replace: bool = Field(False, description="push over a model with other classes; without it, that is an error")
     registry: RegistryConfig | None = Field(
         None,
         description="MLflow registry in which each pushed version is registered: `uri`, and `model`, its name there; "

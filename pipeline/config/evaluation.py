@@ -16,7 +16,7 @@ class ThresholdConfig(Section):
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(
         None,
-        description="value minus the last blessed model's must be at least (where less is better: at most) this",
+        description="value minus the served model's must be at least (where less is better: at most) this",
     )
     slice: dict[str, str] = Field({}, description="one or two features with their values; all images if not given")
     worst_of: list[str] = Field(

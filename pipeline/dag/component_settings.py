@@ -114,7 +114,7 @@ def check_settings(config: Config, splits: Splits) -> CheckSettings:
 
 def pusher_settings(config: Config) -> PusherSettings:
     """Settings of the Pusher."""
-    return PusherSettings(pipeline=config.name, keep=config.push.keep)
+    return PusherSettings(pipeline=config.name, keep=config.push.keep, replace=config.push.replace)
 
 
 def inferrer_settings(config: Config) -> InferrerSettings:

@@ -5,7 +5,7 @@ the metadata store, folders and Kubeflow's tasks name them.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Final
 
 import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
@@ -20,7 +20,7 @@ from tfx.proto import trainer_pb2, transform_pb2
 from tfx.types import BaseChannel, Channel
 
 from components.bulk_inferrer.component import ImageBulkInferrer
-from components.earlier_runs.resolvers import LastBlessedBaseline, PreviousStatistics
+from components.earlier_runs.resolvers import PreviousStatistics, ServedBaseline
 from components.evaluator.component import ImageEvaluator
 from components.example_validator.component import ImageExampleValidator
 from components.image_example_gen.component import ImageExampleGen, ScoreExampleGen
@@ -54,6 +54,10 @@ _OPAQUE_BYTES = schema_pb2.Schema(
         for name in (features.ENCODED, features.PIXELS)
     ]
 )
+
+
+# Components that look at what is outside of the store each time, which the cache does not notice.
+NEVER_CACHED: Final = ("Pusher",)
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,8 @@ def create_pipeline(
     tuner = _tuner(config, training_data) if config.tune.enabled else None
     trainer = _trainer(config, training_data, tuner, checkpoints=f"{state or pipeline_root}/checkpoints")
     model = trainer.outputs["model"]
-    baseline = _baseline(model) if push_folder and not state else None
-    evaluator = _evaluator(config, splits, examples, model, baseline, state, push_folder)
+    baseline = _baseline(model, push_folder) if push_folder and not state else None
+    evaluator = _evaluator(config, splits, examples, model, baseline, push_folder)
     components = [*data.in_order(), transform, tuner, trainer, baseline, evaluator]
     if push_folder:
         check = _model_check(config, splits, examples, model, evaluator) if config.check.enabled else None
@@ -213,12 +217,11 @@ def _trainer(
     )
 
 
-def _baseline(candidate: BaseChannel) -> Resolver:
+def _baseline(candidate: BaseChannel, push_folder: str) -> Resolver:
     return Resolver(
-        strategy_class=LastBlessedBaseline,
+        strategy_class=ServedBaseline,
+        config={"folder": push_folder},
         model=Channel(type=artifacts.Model),
-        model_blessing=Channel(type=artifacts.ModelBlessing),
-        infra_blessing=Channel(type=artifacts.InfraBlessing),
         candidate=candidate,
     ).with_id("Baseline")
 
@@ -229,7 +232,6 @@ def _evaluator(
     examples: BaseChannel,
     model: BaseChannel,
     baseline: Resolver | None,
-    state: str | None,
     push_folder: str | None,
 ) -> ImageEvaluator:
     settings = evaluation_settings(config.evaluate, config.data.multi_label, splits.test, judged=push_folder is not None)
@@ -240,7 +242,7 @@ def _evaluator(
         eval_config=build_eval_config(settings),
         settings=settings,
         code=code_digest("components.evaluator.component"),
-        state=state if push_folder else None,
+        push_folder=None if baseline else push_folder,
     ).with_id("Evaluator")
 
 

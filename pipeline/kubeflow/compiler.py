@@ -3,8 +3,8 @@
 TFX's compiler makes the tasks and their connections. This module adds what open-source Kubeflow Pipelines needs beyond that:
 runtime parameters with defaults, resources, images, the container's own entry point, and the second document with settings
 that only Kubernetes has. It also adds two tasks that report what exists outside the run, so that the backend's cache notices
-changes there: Lookup, the first task, reports the data and the last statistics; Baseline, after the training, reports the last
-pushed model.
+changes there: Lookup, the first task, reports the data and the last statistics; Baseline, after the training, reports the
+model that is served where the run pushes to. The Pusher is never taken from the cache, either.
 """
 
 import copy
@@ -42,7 +42,7 @@ _LOOKED_UP: Final[dict[ComponentName, dict[str, tuple[ComponentName, str]]]] = {
     },
     BASELINE: {"baseline": ("Evaluator", "baseline")},
 }
-_STATE_READERS: Final[tuple[ComponentName, ...]] = ("ExampleValidator", "Evaluator")
+_READERS: Final[tuple[ComponentName, ...]] = ("ExampleValidator", "Evaluator")
 _TRAINING: Final[tuple[ComponentName, ...]] = ("Tuner", "Trainer")
 _SCORE_INGESTION: Final[ComponentName] = "ScoreExampleGen"
 _INVOCATION: Final = "{{$}}"  # the launcher puts the ExecutorInput in its place
@@ -109,14 +109,10 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # nothing is computed here
     runner = importlib.import_module("tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner")
     from components.earlier_runs.state_folder import pushed_folder
-    from pipeline.dag.pipeline import create_pipeline
+    from pipeline.dag.pipeline import NEVER_CACHED, create_pipeline
 
-    pipeline = create_pipeline(
-        config,
-        pipeline_root=config.kubeflow.root,
-        push_folder=config.push.path or pushed_folder(state),
-        state=state,
-    )
+    push_folder = config.push.path or pushed_folder(state)
+    pipeline = create_pipeline(config, pipeline_root=config.kubeflow.root, push_folder=push_folder, state=state)
     pipeline.enable_cache = config.kubeflow.cache
     settings = runner.KubeflowV2DagRunnerConfig(
         default_image=config.kubeflow.image, default_commands=COMMAND, use_pipeline_spec_2_1=True
@@ -125,10 +121,12 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = config.kubeflow.root
     if target == "kubeflow":
-        _add_lookups(spec, state)
-    else:  # the content of `state` is not part of their cache keys
-        for task in _STATE_READERS:
+        _add_lookups(spec, state, push_folder)
+    else:  # what they find outside of the run is not part of their cache keys
+        for task in _READERS:
             spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+    for task in NEVER_CACHED:
+        spec["root"]["dag"]["tasks"][task]["cachingOptions"] = {}
     if config.score.path and target == "kubeflow":
         spec["root"]["dag"]["tasks"][_SCORE_INGESTION]["cachingOptions"] = {}  # no cache: nothing notices new images
     _add_parameters(spec, config, data_path)
@@ -225,7 +223,7 @@ def _is_reachable(path: str) -> bool:
     return "://" in root_of(path) or os.path.isabs(path)
 
 
-def _add_lookups(spec: dict[str, Any], state: str) -> None:
+def _add_lookups(spec: dict[str, Any], state: str, push_folder: str) -> None:
     """Adds the tasks Lookup and Baseline, and passes their outputs to the tasks that depend on what they find."""
     from components.image_example_gen.executor import unpack_settings
     from models.packing import pack
@@ -233,14 +231,15 @@ def _add_lookups(spec: dict[str, Any], state: str) -> None:
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     ingestion = tasks["ImageExampleGen"]["inputs"]["parameters"]
     settings = unpack_settings({key: item["runtimeValue"]["constant"] for key, item in ingestion.items()})
-    state_input = {"state": {"runtimeValue": {"constant": state}}}
     data = {
         "input_base": {"componentInputParameter": "data_path"},
         "settings": {"runtimeValue": {"constant": pack(settings)}},
+        "state": {"runtimeValue": {"constant": state}},
     }
-    _add_lookup(spec, LOOKUP, {"parameters": {**data, **state_input}})
+    _add_lookup(spec, LOOKUP, {"parameters": data})
     model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}
-    _add_lookup(spec, BASELINE, {"parameters": state_input, "artifacts": {"model": model}})
+    folder = {"push_folder": {"runtimeValue": {"constant": push_folder}}}
+    _add_lookup(spec, BASELINE, {"parameters": folder, "artifacts": {"model": model}})
     components[BASELINE]["inputDefinitions"]["artifacts"] = {
         "model": copy.deepcopy(components["Trainer"]["outputDefinitions"]["artifacts"]["model"])
     }

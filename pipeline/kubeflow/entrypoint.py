@@ -66,7 +66,8 @@ def _look_up(options: argparse.Namespace) -> None:
     """Looks up what is there before the run, and writes each result into the file of its output parameter."""
     from tfx.utils import path_utils
 
-    from components.earlier_runs.state_folder import last_digest, last_pushed
+    from components.earlier_runs.baseline import find_baseline
+    from components.earlier_runs.state_folder import last_digest
     from images.dataset import source
     from images.settings import SourceSettings
     from models.packing import unpack
@@ -76,7 +77,8 @@ def _look_up(options: argparse.Namespace) -> None:
     if candidates := invocation["inputs"].get("artifacts"):
         (model,) = candidates["model"]["artifacts"]
         candidate = path_utils.serving_model_path(_Locations(options).local(model["uri"]))
-        found = {"baseline": last_pushed(parameters["state"], candidate) or "none"}
+        baseline = find_baseline(parameters["push_folder"], candidate)
+        found = {"baseline": f"{baseline.path} {baseline.digest}" if baseline else "none"}
     else:
         folder = parameters["input_base"]
         _write_sample(options.sample, folder)

@@ -1,6 +1,6 @@
 """TFX's launcher of a component, which takes from the cache only what is still as it was made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
@@ -19,16 +19,23 @@ _PUSHED = standard_artifacts.PushedModel.TYPE_NAME
 class CheckingLauncher(launcher.Launcher):
     """Records the files of each output; compares them before an output is taken from the cache, and before a push."""
 
-    def __init__(self, *, tell: Callable[[Note], None], **settings: Any) -> None:
+    def __init__(self, *, tell: Callable[[Note], None], before: Mapping[str, Callable[[], None]], **settings: Any) -> None:
         """Creates the launcher.
 
         Args:
           tell: is given a note if what was made before has changed.
+          before: functions to call before the components that it names, also if these come from the cache.
           **settings: see TFX's Launcher.
         """
         super().__init__(**settings)
         self._tell = tell
+        self._before = before
         self._changes: dict[int, str] = {}  # by the artifact's id
+
+    def launch(self) -> data_types.ExecutionInfo:
+        if check := self._before.get(self._pipeline_node.node_info.id):
+            check()
+        return super().launch()
 
     def _prepare_execution(self) -> Any:
         # TFX goes through earlier executions with the same inputs, the latest first, and asks this function about the outputs.

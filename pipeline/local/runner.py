@@ -18,7 +18,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.readings import Readings
 from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
-from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, RegisteredNote
+from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, OtherClassesNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.records.results import Execution, RunOutputs, RunResult, trial_rows
 from pipeline.terminal.progress import waiting
@@ -147,23 +147,32 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
 
 
 def _run_components(config: Config, place: Workplace, readings: Readings) -> RunResult:
+    from components.pusher.classes import check_classes
     from pipeline.dag.pipeline import create_pipeline
+    from pipeline.records.outputs import read_classes
+
+    push_folder = config.push.path or str(place.output / "pushed")
+    replaced: list[OtherClassesNote] = []
+
+    def check() -> None:
+        if difference := check_classes(push_folder, read_classes(place.store), replace=config.push.replace):
+            replaced.append(OtherClassesNote(short_path(push_folder), difference))
 
     pipeline = create_pipeline(
         config,
         pipeline_root=str(place.output / "artifacts"),
-        push_folder=config.push.path or str(place.output / "pushed"),
+        push_folder=push_folder,
         name=place.store.pipeline_name(config.name),
         connection=place.store.connection,
         readings=readings,
     )
-    ended = execute(pipeline, place)
+    ended = execute(pipeline, place, {"Tuner" if config.tune.enabled else "Trainer": check})
     outputs, evaluation = ended.outputs, ended.evaluation
     status = ended.status
     if not ended.error and not outputs.blessed:
         status = 3
     summary = _summary(config, place, ended)
-    notes = list(outputs.notes)
+    notes = [*outputs.notes, *replaced]
     if readings.score_losses:
         notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
@@ -188,6 +197,7 @@ def _summary(config: Config, place: Workplace | None, ended: Execution) -> dict[
         "run_id": place.run_id if place else None,
         "blessed": None if ended.error else outputs.blessed,
         "pushed_model": outputs.pushed_model,
+        "already_served": outputs.already_served,
         "scores": outputs.scores,
         "model": outputs.model,
         "evaluation": outputs.evaluation,

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,12 +160,13 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     absl_logging.set_verbosity(absl_logging.INFO)
 
 
-def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
+def execute(pipeline: "Pipeline", place: Workplace, before: Mapping[str, Callable[[], None]] | None = None) -> Execution:
     """Runs a pipeline's components, taking from the cache what has not changed, and reads their outputs.
 
     Args:
       pipeline: as `create_pipeline` makes it.
       place: where the run writes.
+      before: as for `DagRunner`.
     """
     from tfx.dsl.components.common.resolver import Resolver
 
@@ -180,7 +181,7 @@ def execute(pipeline: "Pipeline", place: Workplace) -> Execution:
     status, error = 0, ""
     try:
         with display:
-            DagRunner(place.store, place.folder, place.tell).run(pipeline)
+            DagRunner(place.store, place.folder, place.tell, before).run(pipeline)
     except (Exception, KeyboardInterrupt) as failure:
         logging.exception("the run has failed")
         status, error = _explain(failure, display.running, place)

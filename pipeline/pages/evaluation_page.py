@@ -219,7 +219,7 @@ def _scale(verdict: Verdict) -> Axis:
     """The part of a threshold's axis around bounds and value."""
     bounds = [bound for bound in (verdict.lower, verdict.upper) if bound is not None]
     axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
-    if verdict.against:
+    if verdict.against or verdict.metric not in METRICS:  # judge_answers has verdicts on what is no metric
         return axis
     definition = METRICS[verdict.metric]
     return Axis(max(axis.low, definition.least), min(axis.high, definition.most))

@@ -74,7 +74,7 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
       labels: the class to explain for each image; "" for the most probable one.
 
     Raises:
-      UserError: the model has no explanations, or no such class.
+      UserError: the model has no explanations, or no such class, or its answers are not finite.
     """
     import tensorflow as tf
 
@@ -89,6 +89,8 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
         chosen = slice(start, start + _BATCH_SIZE)
         batch = signatures["explain"](image_bytes=tf.constant(encoded[chosen]), label=tf.constant(labels[chosen]))
         batch = {name: value.numpy() for name, value in batch.items()}
+        if not all(np.isfinite(batch[name]).all() for name in ("probabilities", "maps", "combined", "shares")):
+            raise UserError(f"{folder}: the model's answers are not finite numbers, so nothing explains them; train again")
         classes, levels = ([name.decode() for name in batch[key][0]] for key in ("labels", "levels"))
         for row, image in enumerate(images[chosen]):
             yield Explanation(

@@ -6,7 +6,7 @@ from typing import Final
 from base.errors import UserError
 from base.inputs import read_json
 from base.paths import check_for_tensorflow
-from components.pusher.versions import version_folders
+from components.pusher.versions import find_problem, served_version, version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
 
@@ -15,16 +15,22 @@ _MAX_PIXELS: Final = 100_000_000
 
 
 def find_version(model: Path) -> Path:
-    """The SavedModel's folder: `model` itself, or the newest of the numbered versions in it.
+    """The SavedModel's folder: `model` itself, or the served one of the numbered versions in it.
 
     Raises:
-      UserError: there is no SavedModel, or TensorFlow can't use its path.
+      UserError: there is no SavedModel, none that is intact, or TensorFlow can't use its path.
     """
     check_for_tensorflow(model, "--model")
-    folder = Path([str(model), *version_folders(str(model)).values()][-1])
-    if not (folder / "saved_model.pb").is_file():
+    versions = version_folders(str(model))
+    served = served_version(str(model)) if versions else None
+    if served:
+        return Path(served.path)
+    folder = versions[max(versions)] if versions else str(model)
+    if not Path(folder, "saved_model.pb").is_file():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
-    return folder
+    if problem := find_problem(folder):
+        raise UserError(f"{folder}: is damaged ({problem}); push the model again")
+    return Path(folder)
 
 
 def read_image(image: Path, folder: Path) -> bytes:

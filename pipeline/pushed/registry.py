@@ -87,24 +87,27 @@ def register_version(folder: str, number: int | None, config: Path | None) -> Re
 
     Args:
       folder: folder of the versions.
-      number: number of the version; None for the newest.
+      number: number of the version; None for the one that is served.
       config: file that has `push.registry`; None for the configuration of the version's run.
 
     Raises:
-      UserError: there is no such version or no `push.registry`, or one of the errors of `register`.
+      UserError: there is no such version, it is damaged, there is no `push.registry`, or one of the errors of `register`.
     """
     versions = {version.number: version for version in list_versions(folder)}
     if not versions or (number is not None and number not in versions):
         known = ", ".join(map(str, versions)) or "none"
         raise UserError(f"{folder}: no version {'' if number is None else number} to register; there are {known}")
-    version = versions[max(versions) if number is None else number]
+    served = max((version.number for version in versions.values() if not version.problem), default=max(versions))
+    version = versions[served if number is None else number]
+    if version.problem:
+        raise UserError(f"{version.path}: is damaged ({version.problem}); register another version, see fpn push --list")
     record = version.record or Record()
     path = config or (Path(record.run_folder, CONFIG_FILE) if record.run_folder else None)
     registry = load_config(path).push.registry if path and (config or path.is_file()) else None
     if registry is None:
         where = path or version.path
         raise UserError(f"{where}: no push.registry here; give --config FILE that has push.registry: {{uri: ...}}")
-    return register(version, registry, newest=version.number == max(versions))
+    return register(version, registry, newest=version.number == served)
 
 
 def _request(version: Version, record: Record, path: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Lineage:
 
 
 def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
-    """Reads what a run was made of, including artifacts that come from earlier runs, such as the last blessed model.
+    """Reads what a run was made of, including artifacts that come from earlier runs, such as the served model.
 
     Args:
       store: where the run is recorded.

@@ -71,11 +71,28 @@ class DivergedNote:
 
 @dataclass(frozen=True)
 class NoBaselineNote:
-    """There are thresholds on the change, but no earlier model."""
+    """There are thresholds on the change, but no served model that the run's model can be compared with."""
 
     def lines(self) -> list[str]:
         """One line."""
-        return ["No earlier blessed model to compare with: thresholds on the change did not apply"]
+        return ["No served model to compare with: thresholds on the change did not apply"]
+
+
+@dataclass(frozen=True)
+class OtherClassesNote:
+    """The model that was served before the run has other classes, and the configuration lets the run replace it.
+
+    Attributes:
+      folder: folder of the versions.
+      difference: how the classes differ.
+    """
+
+    folder: str
+    difference: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [f"Not compared with the served model in {self.folder}: its classes are others ({self.difference})"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,7 @@ Note: TypeAlias = (
     | AnomalyNote
     | DivergedNote
     | NoBaselineNote
+    | OtherClassesNote
     | OtherExamplesNote
     | RegisteredNote
     | NotRegisteredNote

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
+from tensorflow_transform import TFTransformOutput
 from tfx.dsl.io import fileio
 from tfx.utils import path_utils
 
@@ -15,6 +16,8 @@ from base.paths import short_path
 from components.example_validator.executor import read_anomalies
 from components.model_check.results import read_check
 from components.model_formats.results import read_results
+from components.pusher.classes import read_labels
+from components.pusher.executor import ALREADY_SERVED
 from images.dataset.losses import Losses
 from images.duplicates import DUPLICATES_FILE, describe_duplicates
 from images.index import REJECTED_FILE, SUMMARY_FILE
@@ -77,9 +80,16 @@ def read_outputs(store: Store) -> RunOutputs:
         check=check,
         blessed=blessed,
         pushed_model=destination or None,
+        already_served=bool(pushed and pushed.custom_properties[ALREADY_SERVED].int_value),
         scores=artifacts["inference_result"].uri if "inference_result" in artifacts and blessed else None,
         formats=read_results(path_utils.serving_model_path(artifacts[_EXPORTED].uri)) if _EXPORTED in artifacts else [],
     )
+
+
+def read_classes(store: Store) -> list[str]:
+    """The classes that the latest run's model has or will have; empty if the run has not got that far."""
+    graph = _artifacts_of_latest_run(store).get("transform_graph")
+    return (read_labels(os.path.join(graph.uri, TFTransformOutput.TRANSFORM_FN_DIR)) or []) if graph else []
 
 
 def read_training(folder: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class RunOutputs:
       evaluation: folder of TFMA's results.
       check: the fields of `components.model_check.results.CheckResult`.
       blessed: whether the model has met its thresholds, and passed its check if there was one.
-      pushed_model: the numbered folder that the model was pushed to.
+      pushed_model: the numbered folder that has the model and is served now.
+      already_served: whether that folder had the model before this run.
       scores: folder of the answers to the images of `score.path`; also None if the model is not blessed.
       formats: measurements of the SavedModel and of its other formats.
     """
@@ -56,6 +57,7 @@ class RunOutputs:
     check: dict[str, Any] | None = None
     blessed: bool | None = None
     pushed_model: str | None = None
+    already_served: bool = False
     scores: str | None = None
     formats: "list[FormatResult]" = field(default_factory=list)
 

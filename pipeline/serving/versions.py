@@ -1,4 +1,7 @@
-"""The version of a model that is served: finds the newest, loads it beside the current one, and then replaces this one."""
+"""The version of a model that is served: finds the newest, loads it beside the current one, and then replaces this one.
+
+A version whose files are not those that its record names is not loaded.
+"""
 
 import asyncio
 import gc
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from base.errors import UserError
+from components.pusher.versions import find_problem
 from pipeline.serving.folders import is_version, numbered_versions
 from pipeline.serving.model import Model
 
@@ -41,7 +45,7 @@ class Versions:
         reason = f"{folder}: no SavedModel here"
         for path in candidates:
             try:
-                self.current = Model(path, int(path.name) if path.name.isdigit() else 1)
+                self.current = _load_intact(path, int(path.name) if path.name.isdigit() else 1)
                 return
             except Exception as error:
                 logger.warning("%s can't be loaded: %s", path, error)
@@ -81,12 +85,23 @@ class Versions:
 
     def _load(self, version: int, path: Path, snapshot: Snapshot) -> Model | None:
         try:
-            model = Model(path, version)
+            model = _load_intact(path, version)
         except Exception as error:
             logger.warning("version %d can't be loaded, going on with %d: %s", version, self.current.version, error)
             self._broken[version] = snapshot
             return None
         return model if _snapshot(path) == snapshot else None  # else it was still being written: look again
+
+
+def _load_intact(path: Path, version: int) -> Model:
+    """Loads a version.
+
+    Raises:
+      Exception: its files are not those that its record names, or what `Model` raises.
+    """
+    if problem := find_problem(str(path)):
+        raise ValueError(problem)
+    return Model(path, version)
 
 
 def _snapshot(folder: Path) -> Snapshot:

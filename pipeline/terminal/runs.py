@@ -44,10 +44,14 @@ def render_versions(versions: list["Version"], folder: str) -> RenderableType:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", min_width=6)
     table.add_column("")
-    for number, record in records.items():
+    served = max((version.number for version in versions if not version.problem), default=None)
+    for version in versions:
+        number, record = version.number, version.record
         values = (f"{record.metrics[name]['value']:.4f}" if record and name in record.metrics else "-" for name in names)
         remarks = [Text(f"copy of {record.copy_of}")] if record and record.copy_of is not None else []
-        if number == versions[-1].number:
+        if version.problem:
+            remarks.append(Text(f"damaged: {version.problem}", "bold red"))
+        if number == served:
             remarks.append(Text("served", "green"))
         when = record.time[:19].replace("T", " ") if record else "-"
         table.add_row(str(number), when, (record and record.run) or "-", *values, Text(", ").join(remarks))

@@ -30,7 +30,7 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
         names = slice_metrics(evaluation)
         parts.append(_slice_table(evaluation, names))
         if evaluation.compared:
-            parts.append(_difference_table(evaluation.slices, names, "the last blessed model"))
+            parts.append(_difference_table(evaluation.slices, names, "the served model"))
     if evaluation.group:
         parts.append(_group_table(evaluation.group) if with_slices else Text(describe_group(evaluation.group)))
     if evaluation.verdicts:
@@ -59,7 +59,7 @@ def describe_shortcuts(evaluation: "Evaluation") -> list[str]:
     ]
 
 
-def describe_flips(flips: "Flips", before: str = "the last blessed model") -> str:
+def describe_flips(flips: "Flips", before: str = "the served model") -> str:
     """A line about the images that one of two models answers right and the other wrong."""
     return f"{flips.fixed} images that {before} has wrong are right now; {flips.broken} the other way round"
 
@@ -90,7 +90,7 @@ def table_of_figures(title: str, first: str, *columns: str) -> Table:
 
 def _overall_table(evaluation: "Evaluation") -> RenderableType:
     overall = evaluation.slices[0]
-    compared = ["last blessed", "difference"] if evaluation.compared else []
+    compared = ["served", "difference"] if evaluation.compared else []
     table = table_of_figures(f"Test split, {_sizes(overall)}", "metric", "value", *compared)
     for name, metric in overall.metrics.items():
         cells = [name, _value(metric)]
@@ -247,7 +247,8 @@ def print_summary(result: "RunResult", console: Console) -> None:
     if summary.get("check"):
         console.print(describe_check(summary["check"]))
     if summary["blessed"]:
-        console.print(Text.assemble(("Blessed", "green"), f", pushed to {short_path(summary['pushed_model'])}"))
+        how = "is served already as" if summary.get("already_served") else "pushed to"
+        console.print(Text.assemble(("Blessed", "green"), f", {how} {short_path(summary['pushed_model'])}"))
         if summary.get("scores"):
             console.print(f"Answers to the images of score.path in {short_path(summary['scores'])}")
     elif result.evaluation and not result.error:

@@ -14,6 +14,8 @@ from executors import context, make_artifact
 from sklearn import metrics as sklearn_metrics
 from tfx.types import channel_utils, standard_artifacts
 
+from base.errors import UserError
+from components.earlier_runs.baseline import ERROR
 from components.evaluator import executor
 from components.evaluator.component import ImageEvaluator
 from evaluation.predictions import Predictions
@@ -80,9 +82,9 @@ def write_examples(rows: pd.DataFrame, split: Path) -> None:
                 writer.write(example.SerializeToString())
 
 
-def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = None, **section):
-    """Runs the executor; the evaluation's folder and the blessing."""
-    rows = draw()
+def run_evaluator(place: Path, with_baseline: bool = True, push_folder: Path | None = None, rows=None, **section):
+    """Runs the executor on rows as `draw` makes them; the evaluation's folder and the blessing."""
+    rows = draw() if rows is None else rows
     examples = make_artifact(standard_artifacts.Examples, place, "ImageExampleGen", "examples", 1)
     examples.split_names = '["test"]'
     write_examples(rows, Path(examples.uri) / "Split-test")
@@ -102,7 +104,7 @@ def run_evaluator(place: Path, with_baseline: bool = True, state: Path | None = 
         eval_config=build_eval_config(settings),
         settings=settings,
         code="",
-        state=str(state) if state else None,
+        push_folder=str(push_folder) if push_folder else None,
     )
     evaluation = make_artifact(standard_artifacts.ModelEvaluation, place, "Evaluator", "evaluation", 1)
     blessing = make_artifact(standard_artifacts.ModelBlessing, place, "Evaluator", "blessing", 1)
@@ -244,12 +246,43 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
 
 
-def test_without_a_metadata_store_the_baseline_is_the_last_pushed_model(tmp_path):
-    pushed = tmp_path / "state" / "pushed" / "7"
+@pytest.mark.parametrize("broken", ["not finite", "same"])
+def test_a_model_that_answers_nothing_is_measured_and_never_blessed(tmp_path, broken):
+    rows = draw()
+    if broken == "same":
+        rows["candidate"] = [np.array([0.2, 0.5, 0.3], np.float32)] * IMAGES
+    else:
+        spoilt = {0: np.full(3, np.nan, np.float32), 7: np.array([0.5, np.inf, 0.5], np.float32)}
+        rows["candidate"] = [spoilt.get(number, answer) for number, answer in enumerate(rows["candidate"])]
+        rows["baseline"] = [np.full(3, np.nan, np.float32)] * IMAGES  # pushed by an earlier release
+    folder, blessing = run_evaluator(
+        tmp_path, rows=rows, slices=[["image/label"], ["meta/site"]], thresholds=[{"metric": "accuracy", "lower": 0.0}]
+    )
+    evaluation = read_evaluation(folder)
+    assert (evaluation.blessed, blessing.get_int_custom_property("blessed")) == (False, 0)
+    assert [verdict.passed for verdict in evaluation.verdicts] == [False, True]
+    assert evaluation.verdicts[0].found == (
+        "all 240 images get the same probabilities"
+        if broken == "same"
+        else "2 of 240 images have probabilities that are not finite numbers"
+    )
+    assert all(math.isfinite(metric.value) for item in evaluation.slices for metric in item.metrics.values())
+    assert Predictions.read(folder).not_finite == (0 if broken == "same" else 2)
+
+
+def test_a_served_model_that_could_not_be_looked_for_is_an_error(tmp_path):
+    found = standard_artifacts.Model()
+    found.set_string_custom_property(ERROR, "gs://bucket/models: can't be read; check your rights")
+    with pytest.raises(UserError, match="gs://bucket/models: can't be read"):
+        executor._find_baseline({"baseline_model": [found]}, "candidate", None)
+
+
+def test_without_a_metadata_store_the_baseline_is_the_served_model(tmp_path):
+    pushed = tmp_path / "pushed" / "7"
     save_model(tmp_path / "saved", "baseline", CLASSES)
     shutil.copytree(tmp_path / "saved" / "Format-Serving", pushed)
     thresholds = [{"metric": "accuracy", "change": 0.0}]
-    folder, blessing = run_evaluator(tmp_path, with_baseline=False, state=tmp_path / "state", thresholds=thresholds)
+    folder, blessing = run_evaluator(tmp_path, with_baseline=False, push_folder=tmp_path / "pushed", thresholds=thresholds)
     evaluation = read_evaluation(folder)
     accuracy = evaluation.slices[0].comparisons["accuracy"]
     rows = draw()

@@ -78,8 +78,11 @@ def push(place: Path, model, blessing) -> list[str]:
     target = place / "pushed"
     target.mkdir()
     pushed = make_artifact(standard_artifacts.PushedModel, place, "Pusher", "pushed_model", 1)
+    settings = PusherSettings(pipeline="trial", keep=None, replace=False)
     component = VersionPusher(
-        model=channel_utils.as_channel([model]), folder=str(target), settings=PusherSettings(pipeline="trial", keep=None)
+        model=channel_utils.as_channel([model]),
+        folder=str(target),
+        settings=settings,
     )
     inputs = {"model": [model], "infra_blessing": [blessing]}
     pusher.Executor(context(place, 1)).Do(inputs, {"pushed_model": [pushed]}, dict(component.exec_properties))

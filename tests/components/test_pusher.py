@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from components.pusher import versions
 from components.pusher.executor import Executor
 from components.pusher.run_folder import tell_run_folder
 from components.pusher.versions import RECORD_FILE, Record, list_versions, push, roll_back
-from evaluation.results import Evaluation, Metric, Slice, write_evaluation
+from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, write_evaluation
 from pipeline.pushed.pushed_model import find_version
 
 FILES = {"saved_model.pb": "graph", "variables/variables.index": "index", "variables/variables.data-00000-of-00001": "weights"}
@@ -329,7 +330,7 @@ def artifacts(tmp_path: Path) -> tuple[dict, dict]:
     return {key: [artifact] for key, artifact in inputs.items()}, {"pushed_model": [pushed_model]}
 
 
-SETTINGS = '{"pipeline": "few-digits", "keep": 5}'
+SETTINGS = '{"pipeline": "few-digits", "keep": 5, "replace": false}'
 
 
 def context_of_run(folder: str | None) -> BaseExecutor.Context:
@@ -369,6 +370,88 @@ def test_the_component_pushes_with_tfxs_properties_and_a_record(
     assert record.run_folder == "/output/runs/2026-01-01T00-00-00"
     assert (record.pipeline, record.run, record.data) == ("few-digits", "2026-01-01T00-00-00", "split:test")
     assert record.metrics == {"accuracy": {"value": 0.75, "lower": 0.5, "upper": 1.0}}
+
+
+def test_a_run_whose_model_is_served_already_says_so_and_leaves_no_copy(pushed: Path, artifacts: tuple[dict, dict]) -> None:
+    inputs, outputs = artifacts
+    settings = {"folder": str(pushed), "settings": SETTINGS}
+    Executor(context_of_run("/output/runs/1")).Do(inputs, outputs, settings)
+    first = outputs["pushed_model"][0]
+    assert not first.get_int_custom_property("already_served")
+    Executor(context_of_run("/output/runs/2")).Do(inputs, outputs, settings)
+    again = outputs["pushed_model"][0]
+    assert again.get_int_custom_property("already_served") == 1
+    assert again.get_string_custom_property("pushed_destination") == list_versions(str(pushed))[0].path
+    assert list(Path(again.uri).iterdir()) == []
+
+
+def test_a_model_that_has_failed_its_evaluation_is_not_pushed_though_it_is_blessed(
+    pushed: Path, artifacts: tuple[dict, dict]
+) -> None:
+    inputs, outputs = artifacts
+    evaluation = inputs["evaluation"][0].uri
+    found = "4 of 4 images have probabilities that are not finite numbers"
+    failed = Verdict("finite answers", "all examples", Metric(0.0), False, found, lower=1.0)
+    write_evaluation(replace(read_evaluation(evaluation), verdicts=[failed]), evaluation)
+    with pytest.raises(UserError, match=r"the model is blessed, but has failed its evaluation \(finite answers"):
+        Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    assert not pushed.exists()
+
+
+def test_the_pusher_refuses_other_classes_unless_told_to_replace_them(
+    tmp_path: Path, pushed: Path, artifacts: tuple[dict, dict]
+) -> None:
+    inputs, outputs = artifacts
+    push(save_model(tmp_path / "b", "b"), str(pushed), Record(classes=["cat", "cow"]), None)
+    with pytest.raises(UserError, match=r"has other classes than this model \(dog new; cow gone\); give another push.path"):
+        Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS})
+    assert served(pushed) == "b"
+    Executor().Do(inputs, outputs, {"folder": str(pushed), "settings": SETTINGS.replace("false", "true")})
+    assert served(pushed) == "a"
+    record = list_versions(str(pushed))[-1].record
+    assert record is not None
+    assert record.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"digest": "x", "time": ""}', b"{" * 10**6])
+def test_a_damaged_record_breaks_nothing_and_is_told_beside_what_is_right(
+    tmp_path: Path, pushed: Path, fpn, content: bytes
+) -> None:
+    first, second = push_all(tmp_path, "ab")
+    (pushed / str(second) / RECORD_FILE).write_bytes(content)
+    listed = list_versions(str(pushed))
+    assert [bool(version.problem) for version in listed] == [False, True]
+    assert listed[1].problem.startswith("assets.extra/push.json can't be read: ")
+    assert find_version(pushed) == pushed / str(first)
+    (third,) = push_all(tmp_path, "b", keep=2)
+    assert third > second
+    assert names(pushed) == {str(number) for number in (first, second, third)}  # the damaged one does not count
+    assert find_version(pushed) == pushed / str(third)
+
+
+def test_the_list_names_what_is_damaged_and_going_back_repairs_it(tmp_path: Path, pushed: Path, fpn) -> None:
+    first, second, third = push_all(tmp_path, "aba")
+    whole = fpn("push", "--to", pushed, "--list", "--json")
+    assert (whole.status, whole.stderr) == (0, "")
+    assert [version["problem"] for version in whole.json["versions"]] == ["", "", ""]
+    for number in (second, third):
+        weights = pushed / str(number) / "variables" / "variables.data-00000-of-00001"
+        weights.write_bytes(weights.read_bytes()[:-1])
+
+    listed = fpn("push", "--to", pushed, "--list", "--json", columns=200)
+
+    assert listed.status == 1
+    assert f"{third}: the newest version is damaged (its files are not those that were pushed)" in listed.stderr
+    lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.strip()[:1].isdigit()}
+    assert "served" in lines[str(first)]
+    assert "damaged: its files are not those that were pushed" in lines[str(second)]
+    assert "served" not in lines[str(third)]
+    refused = fpn("push", "--to", pushed, "--version", second)
+    assert (refused.status, f"{second} is damaged" in refused.stderr) == (2, True)
+    back = fpn("push", "--to", pushed, "--version", first, "--json")
+    assert back.status == 0, back.stderr
+    assert served(pushed) == "a"
+    assert fpn("push", "--to", pushed, "--list").status == 0
 
 
 @pytest.mark.parametrize("refusing", ["model_blessing", "infra_blessing"])

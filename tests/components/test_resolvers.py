@@ -1,7 +1,7 @@
 """What a run is compared with: the model and the statistics of earlier runs."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ml_metadata as mlmd
@@ -9,66 +9,81 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import Artifact, standard_artifacts
 
-from components.earlier_runs.resolvers import LastBlessedBaseline, PreviousStatistics
+from components.earlier_runs.baseline import ERROR
+from components.earlier_runs.resolvers import PreviousStatistics, ServedBaseline
+from components.pusher.versions import Record, push, roll_back
 from storage.made_files import FILES_PROPERTY, record_files
 
 
-def model(number: int) -> standard_artifacts.Model:
-    artifact = standard_artifacts.Model()
-    artifact.id = number
-    artifact.uri = "."  # a folder that is there
-    return artifact
+def save_model(folder: Path, weights: str, classes: tuple[str, ...] = ("cat", "dog")) -> str:
+    files = {"saved_model.pb": "graph", "variables/variables.index": weights, "assets/labels": "\n".join(classes)}
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return str(folder)
 
 
-def blessing(model_id: int, blessed: bool) -> standard_artifacts.ModelBlessing:
-    artifact = standard_artifacts.ModelBlessing()
-    artifact.set_int_custom_property("current_model_id", model_id)
-    artifact.set_int_custom_property("blessed", int(blessed))
-    return artifact
+@pytest.fixture
+def store() -> mlmd.MetadataStore:
+    store = mlmd.MetadataStore(metadata_store_pb2.ConnectionConfig(fake_database=metadata_store_pb2.FakeDatabaseConfig()))
+    store.put_artifact_type(standard_artifacts.Model().artifact_type)
+    return store
 
 
-@pytest.mark.parametrize(
-    ("models", "blessed", "refused", "candidate", "chosen"),
-    [
-        ([], [], [], 5, []),
-        ([3, 4, 5], [], [3, 4], 5, []),
-        ([5], [5], [], 5, []),
-        ([3, 4, 5], [3, 4], [], 5, [4]),
-        ([5, 4, 3], [4, 3], [], 5, [4]),
-        ([3, 4, 5], [3], [4], 5, [3]),
-        ([3, 4, 5], [3, 5], [4], 5, [3]),
-        ([3, 4, 5], [3, 4, 5], [], 4, [5]),
-        ([4, 5], [3], [], 5, []),
-        ([3, 5, 10], [3, 10], [], 5, [10]),
-    ],
-)
-def test_the_last_blessed_model_other_than_the_candidate_is_the_baseline(
-    models: list[int], blessed: list[int], refused: list[int], candidate: int, chosen: list[int]
+@pytest.fixture
+def resolve(store: mlmd.MetadataStore, tmp_path: Path) -> Callable[[str], Artifact | None]:
+    """Finds the baseline of the model with these weights, as a run does that pushes to `pushed`."""
+
+    def resolve(weights: str) -> Artifact | None:
+        candidate = standard_artifacts.Model()
+        candidate.uri = str(tmp_path / f"candidate {weights}")
+        save_model(Path(candidate.uri) / "Format-Serving", weights)
+        inputs = {"model": [], "candidate": [candidate]}
+        resolved = ServedBaseline(str(tmp_path / "pushed")).resolve_artifacts(store, inputs)
+        assert resolved["candidate"] == [candidate]
+        return next(iter(resolved["model"]), None)
+
+    return resolve
+
+
+def test_the_baseline_is_the_served_model_and_the_same_artifact_until_another_is_served(
+    tmp_path: Path, resolve: Callable[[str], Artifact | None]
 ) -> None:
-    inputs = {
-        "model": [model(number) for number in models],
-        "model_blessing": [blessing(number, True) for number in blessed] + [blessing(number, False) for number in refused],
-        "infra_blessing": [],
-        "candidate": [model(candidate)],
-    }
-    resolved = LastBlessedBaseline().resolve_artifacts(None, inputs)
-    assert [artifact.id for artifact in resolved["model"]] == chosen
-    assert resolved["candidate"] == inputs["candidate"]
-    assert resolved["model_blessing"] == []
+    assert resolve("new") is None
+    first = push(save_model(tmp_path / "a", "a"), str(tmp_path / "pushed"), Record(run="of another pipeline"), None)
+    found, again = resolve("new"), resolve("new")
+    assert found.uri == first.path
+    assert found.mlmd_artifact == again.mlmd_artifact  # which the key of the Evaluator's cache is made of
+    push(save_model(tmp_path / "b", "b"), str(tmp_path / "pushed"), Record(), None)
+    assert resolve("new").id != found.id
+    roll_back(str(tmp_path / "pushed"), first.number)
+    back = resolve("new")
+    assert (Path(back.uri) / "variables/variables.index").read_text() == "a"
 
 
-@pytest.mark.parametrize(("checks", "chosen"), [([False], 3), ([True], 4), ([False, True], 4), ([True, False], 3)])
-def test_a_model_that_failed_its_last_check_is_no_baseline(checks: list[bool], chosen: int) -> None:
-    inputs = {
-        "model": [model(number) for number in (3, 4, 5)],
-        "model_blessing": [blessing(number, True) for number in (3, 4)],
-        "infra_blessing": [blessing(4, passed) for passed in checks],
-        "candidate": [model(5)],
-    }
-    for number, item in enumerate(inputs["infra_blessing"]):
-        item.id = number
-    inputs["infra_blessing"].reverse()
-    assert [artifact.id for artifact in LastBlessedBaseline().resolve_artifacts(None, inputs)["model"]] == [chosen]
+def test_another_model_in_the_same_folder_is_another_artifact(
+    tmp_path: Path, resolve: Callable[[str], Artifact | None]
+) -> None:
+    pushed = str(tmp_path / "pushed")
+    first = push(save_model(tmp_path / "a", "a"), pushed, Record(), None)
+    before = resolve("new")
+    shutil.rmtree(pushed)
+    second = push(save_model(tmp_path / "b", "b"), pushed, Record(), None)
+    Path(second.path).rename(first.path)
+    after = resolve("new")
+    assert after.uri == before.uri
+    assert after.id != before.id
+
+
+def test_a_folder_that_can_not_be_read_is_told_to_the_evaluator(
+    tmp_path: Path, resolve: Callable[[str], Artifact | None]
+) -> None:
+    """TFX would go on without a baseline, and the model would be judged by nothing."""
+    version = push(save_model(tmp_path / "a", "a"), str(tmp_path / "pushed"), Record(), None)
+    index = Path(version.path) / "variables/variables.index"
+    index.unlink()
+    index.mkdir()
+    assert "Is a directory" in resolve("new").get_string_custom_property(ERROR)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.earlier_runs.state_folder import keep_statistics, last_digest, last_pushed, previous_statistics
+from components.earlier_runs.state_folder import keep_statistics, last_digest, previous_statistics
 
 
 @pytest.fixture
@@ -20,13 +20,6 @@ def statistics(folder: Path, content: str) -> standard_artifacts.ExampleStatisti
         (folder / content / f"Split-{split}").mkdir(parents=True, exist_ok=True)
         (folder / content / f"Split-{split}" / "FeatureStats.pb").write_text(content)
     return artifact
-
-
-def save_model(folder: Path, weights: str) -> str:
-    (folder / "variables").mkdir(parents=True)
-    (folder / "saved_model.pb").write_text("the same graph")
-    (folder / "variables" / "variables.index").write_text(weights)
-    return str(folder)
 
 
 def read(found: standard_artifacts.ExampleStatistics | None) -> str | None:
@@ -50,18 +43,6 @@ def test_only_the_statistics_that_may_be_needed_are_kept(tmp_path, state):
         keep_statistics(state, statistics(tmp_path, content))
     kept = [path for path in (tmp_path / "state" / "statistics").iterdir() if path.is_dir()]
     assert len(kept) == 2
-
-
-def test_the_last_pushed_model_is_not_the_candidate_itself(tmp_path, state):
-    pushed = tmp_path / "state" / "pushed"
-    candidate = save_model(tmp_path / "candidate", "new")
-    assert last_pushed(state, candidate) is None
-    first = save_model(pushed / "9", "old")
-    assert last_pushed(state, candidate) == first
-    save_model(pushed / "10", "new")
-    assert last_pushed(state, candidate) == first
-    (pushed / "11").mkdir()  # being pushed
-    assert last_pushed(state, save_model(tmp_path / "another", "newer")) == str(pushed / "10")
 
 
 def test_the_digest_changes_with_the_last_statistics(tmp_path, state):

@@ -19,7 +19,8 @@ def test_the_embedded_default_reaches_its_accuracy_and_is_cached_then(fpn, tmp_p
     assert first.json["metrics"]["accuracy"]["value"] >= 0.96
     assert sum(first.json["examples"].values()) == 5391
     again = fpn(*arguments)
-    assert {component["state"] for component in again.json["components"].values()} == {"cached"}
+    uncached = [name for name, component in again.json["components"].items() if component["state"] != "cached"]
+    assert uncached == ["Pusher"]  # it looks each time
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the photographs of hand signs are not on this machine")

@@ -204,7 +204,7 @@ def test_two_runs_at_a_time_are_those_on_a_file_and_each_has_its_own(server, run
         assert summary["examples"] == on_file[0]["examples"]
     again = run(outputs[0], server.url("first"))
     assert states(again) == states(on_file[1])
-    assert set(states(again).values()) == {"cached"}
+    assert states(again) == dict.fromkeys(states(again), "cached") | {"Pusher": "complete"}  # it looks each time
     for key in ("pushed_model", "evaluation", "metrics", "examples"):
         assert again[key] == first[0][key]
 

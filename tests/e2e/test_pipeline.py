@@ -133,7 +133,10 @@ def test_the_model_is_calibrated_and_a_person_is_told(runs, fpn, place):
 def test_an_unchanged_run_comes_from_the_cache(runs):
     ended = runs["again"]
     assert ended.status == 0, ended.stderr
-    assert states(ended, "cached") == ALL
+    assert states(ended, "cached") == ALL[:-1]
+    assert states(ended, "complete") == ["Pusher"]  # it looks each time
+    assert (runs["first"].json["already_served"], ended.json["already_served"]) == (False, True)
+    assert "Blessed, is served already as out/pushed/" in ended.stdout
     for key in ("pushed_model", "evaluation", "check", "metrics", "examples", "training"):
         assert ended.json[key] == runs["first"].json[key]
 
@@ -176,13 +179,13 @@ def test_changed_code_is_trained_again_and_nothing_before_it(runs):
     assert states(ended, "cached") == ALL[:5]
 
 
-def test_the_new_model_is_compared_with_the_last_blessed_one(runs, fpn, place):
+def test_the_new_model_is_compared_with_the_served_one(runs, fpn, place):
     report = fpn("report", "out", project=place).stdout
-    line = next(line for line in report.splitlines() if "against the last blessed" in line)
+    line = next(line for line in report.splitlines() if "against the served" in line)
     assert "passed" in line
-    assert "against the last blessed" not in Path(runs["first"].json["report"]).read_text()
-    assert "No earlier blessed model to compare with" in runs["first"].stdout
-    assert "No earlier blessed model to compare with" not in runs["code"].stdout
+    assert "against the served" not in Path(runs["first"].json["report"]).read_text()
+    assert "No served model to compare with" in runs["first"].stdout
+    assert "No served model to compare with" not in runs["code"].stdout
 
 
 def test_the_report_shows_slices_with_intervals_and_verdicts(runs, fpn, place):

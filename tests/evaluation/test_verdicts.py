@@ -103,9 +103,9 @@ def test_a_change_is_judged_in_the_metrics_direction_beside_the_value():
     settings = [threshold(lower=0.8, change=-0.02), threshold("cross_entropy", change=0.12)]
     value, change, entropy = judge(settings, [compared], None)
     assert (value.passed, value.requirement) == (True, "at least 0.8")
-    assert (change.passed, change.requirement) == (False, "at least -0.02 against the last blessed model")
+    assert (change.passed, change.requirement) == (False, "at least -0.02 against the served model")
     assert change.measured == Metric(-0.03, -0.05, -0.01)
-    assert (entropy.passed, entropy.requirement) == (True, "at most 0.12 against the last blessed model")
+    assert (entropy.passed, entropy.requirement) == (True, "at most 0.12 against the served model")
 
 
 def test_a_change_at_its_bound_holds_however_it_is_rounded():

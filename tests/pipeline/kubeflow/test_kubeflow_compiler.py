@@ -13,6 +13,7 @@ from kubeflow_pods import build_pod, pod_errors, shared_implementations
 from kubernetes_rules import expand
 
 from base.errors import UserError
+from components.pusher.versions import Record, push
 from models.packing import as_dict, pack
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluateConfig
@@ -278,7 +279,7 @@ def test_runtime_parameters_have_the_configurations_values(documents):
 
 def test_all_but_the_lookups_may_come_from_the_cache_and_depend_on_what_it_found(documents, config):
     tasks = documents[0]["root"]["dag"]["tasks"]
-    assert [name for name, task in tasks.items() if not task["cachingOptions"]] == ["Baseline", "Lookup"]
+    assert [name for name, task in tasks.items() if not task["cachingOptions"]] == ["Baseline", "Lookup", "Pusher"]
     readers = {
         name: parameter["taskOutputParameter"]["outputParameterKey"]
         for name, task in tasks.items()
@@ -438,24 +439,24 @@ def test_images_to_be_answered_get_tasks_of_their_own(config):
         compile_pipeline(load_config(config, overrides=["score.path=new"]), path)
 
 
-def test_the_baseline_is_the_last_pushed_model_other_than_the_candidate(tmp_path):
+def test_the_baseline_is_the_served_model_other_than_the_candidate(tmp_path):
     invocation = {
         "inputs": {
-            "parameterValues": {"state": str(tmp_path)},
+            "parameterValues": {"push_folder": str(tmp_path / "pushed")},
             "artifacts": {"model": {"artifacts": [{"uri": "s3://bucket/model"}]}},
         },
         "outputs": {"parameters": {"baseline": {"outputFile": str(tmp_path / "found" / "baseline")}}},
     }
     arguments = ["--lookup", "--json_serialized_invocation_args", json.dumps(invocation), "--local_root", str(tmp_path)]
     found = []
-    for folder, weights in (
-        ("s3/bucket/model/Format-Serving", "new"),
-        ("pushed/1", "old"),
-        ("pushed/2", "new"),
-    ):
-        (tmp_path / folder / "variables").mkdir(parents=True)
-        (tmp_path / folder / "saved_model.pb").write_text("graph")
-        (tmp_path / folder / "variables" / "variables.index").write_text(weights)
+    pushed = []
+    for folder, weights in (("s3/bucket/model/Format-Serving", "new"), ("old", "old"), ("new", "new")):
+        for name, text in (("variables/variables.index", weights), ("assets/labels", "cat"), ("saved_model.pb", "graph")):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text(text)
+        if not folder.startswith("s3"):
+            pushed.append(push(str(tmp_path / folder), str(tmp_path / "pushed"), Record(), None))
         assert main(arguments) == 0
         found.append((tmp_path / "found" / "baseline").read_text())
-    assert found == ["none", str(tmp_path / "pushed/1"), str(tmp_path / "pushed/1")]
+    first = f"{pushed[0].path} {pushed[0].record.digest}"
+    assert found == ["none", first, first]

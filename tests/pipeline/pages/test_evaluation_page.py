@@ -111,7 +111,7 @@ def test_the_verdict_comes_first_with_each_threshold(page: Page) -> None:
     assert CONTEXT.notes[0] in text
     table = page.tables["Thresholds"][1:]
     assert [row[-1] for row in table] == ["holds", "fails", "holds", "holds", "fails"]
-    assert [row[2] for row in table][-2:] == ["at least -0.01 against the last blessed model", "at least 0.8"]
+    assert [row[2] for row in table][-2:] == ["at least -0.01 against the served model", "at least 0.8"]
     assert table[-1][3] == "not measured"
 
 

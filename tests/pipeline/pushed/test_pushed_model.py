@@ -9,10 +9,11 @@ import tifffile
 from PIL import Image
 
 from base.errors import UserError
+from components.pusher.versions import Record, push
 from models.export import export_image_settings
 from pipeline.config.data import ImageConfig
 from pipeline.dag.component_settings import image_settings
-from pipeline.pushed.pushed_model import read_image
+from pipeline.pushed.pushed_model import find_version, read_image
 
 HOUNSFIELD = np.arange(-1000, 1000, 5, dtype=np.int16).reshape(20, 20)
 
@@ -33,6 +34,20 @@ def test_the_window_of_the_training_is_used(scan: Path, tmp_path: Path) -> None:
 def test_a_model_that_does_not_say_takes_the_range_of_the_type(scan: Path, tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(read_image(scan, tmp_path))))
     np.testing.assert_array_equal(pixels, HOUNSFIELD.astype(int) + 32768)
+
+
+def test_a_version_that_is_damaged_is_not_used(tmp_path: Path) -> None:
+    versions = []
+    for graph in ("graph", "another"):
+        (tmp_path / graph).mkdir()
+        (tmp_path / graph / "saved_model.pb").write_text(graph)
+        versions.append(push(str(tmp_path / graph), str(tmp_path / "pushed"), Record(), None))
+    newest = Path(versions[1].path)
+    assert find_version(tmp_path / "pushed") == newest
+    (newest / "saved_model.pb").write_text("grap")
+    assert find_version(tmp_path / "pushed") == Path(versions[0].path)
+    with pytest.raises(UserError, match=rf"{newest}: is damaged \(its files are not those that were pushed\); push the model"):
+        find_version(newest)
 
 
 def test_a_file_that_is_no_image_is_an_error_of_the_user(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_a_failure_names_the_version_and_the_reason(tmp_path: Path, pushed: Vers
         register(pushed, RegistryConfig(uri="http://registry", model=None, python="/nowhere/python"), newest=True)
 
 
+def test_a_damaged_version_is_not_registered(tmp_path: Path, pushed: Version) -> None:
+    (Path(pushed.path) / "saved_model.pb").write_bytes(b"")
+    for number in (None, pushed.number):
+        with pytest.raises(UserError, match=rf"{pushed.number}: is damaged \(its files are not those that were pushed\)"):
+            register_version(str(tmp_path / "pushed"), number, None)
+
+
 def test_fpn_push_lists_rolls_back_and_says_what_it_needs(tmp_path: Path, pushed: Version, fpn: Any) -> None:
     folder = tmp_path / "pushed"
     (tmp_path / "other").mkdir()

@@ -9,6 +9,7 @@ from pipeline.records.notes import (
     NoBaselineNote,
     Note,
     NotRegisteredNote,
+    OtherClassesNote,
     OtherExamplesNote,
     RegisteredNote,
 )
@@ -21,7 +22,8 @@ COUNTS = {"exact": 1, "near": 0, "across_classes": 0, "across_splits": 3, "in_tr
     [
         (AnomalyNote("eval", "meta/site: north", "Unexpected: value"), "Anomaly: eval: meta/site: north: Unexpected: value"),
         (DuplicatesNote(COUNTS, "d.csv"), "Leak: 3 images have a duplicate or near duplicate in another split; table d.csv"),
-        (NoBaselineNote(), "No earlier blessed model to compare with: thresholds on the change did not apply"),
+        (NoBaselineNote(), "No served model to compare with: thresholds on the change did not apply"),
+        (OtherClassesNote("p", "cow new"), "Not compared with the served model in p: its classes are others (cow new)"),
         (OtherExamplesNote("x"), "No counts of images, classes, rejected files and duplicates: x is of another ExampleGen"),
         (RegisteredNote("http://x", "digits", "3"), "Registered with MLflow at http://x: version 3 of digits"),
         (NotRegisteredNote("no answer", "fpn push"), "Pushed, but not registered: no answer; later: fpn push"),

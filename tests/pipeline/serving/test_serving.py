@@ -221,6 +221,10 @@ def test_versions_come_and_go_and_the_server_ends_without_a_failed_request(expor
             asked = [clients.submit(client) for _ in range(4)]
             (tmp_path / "3" / "variables").mkdir(parents=True)  # a push that was cut short
             shutil.copy(f"{exported.path}/saved_model.pb", tmp_path / "3")
+            shutil.copytree(exported.path, tmp_path / ".4")  # its files are not those that were pushed
+            record = {"time": "2026-01-01T00:00:00+00:00", "digest": "0" * 64}
+            (tmp_path / ".4" / "assets.extra" / "push.json").write_text(json.dumps(record))
+            (tmp_path / ".4").rename(tmp_path / "4")
             shutil.copytree(exported.path, tmp_path / ".2")
             (tmp_path / ".2").rename(tmp_path / "2")
             deadline = time.monotonic() + 60

@@ -77,13 +77,13 @@ def test_groups_and_shortcuts_are_told():
     assert "Warning: image/format is jpeg tells cat from the other classes with a balanced accuracy of 0.9900" in text
 
 
-def test_the_difference_to_the_last_blessed_model_is_shown_where_there_was_one():
+def test_the_difference_to_the_served_model_is_shown_where_there_was_one():
     text = rendered(evaluation())
     assert "0.8850 │ +0.0150 better [+0.002, +0.030] │" in text
     assert "0.8850 │  +0.0150 worse [+0.002, +0.030] │" in text  # the cross-entropy
-    assert "Difference to the last blessed model" in text
-    assert "12 images that the last blessed model has wrong are right now; 3 the other way round" in text
-    assert "last blessed" not in rendered(evaluation(compared=False))
+    assert "Difference to the served model" in text
+    assert "12 images that the served model has wrong are right now; 3 the other way round" in text
+    assert "served model" not in rendered(evaluation(compared=False))
 
 
 def test_the_summary_leaves_the_slices_out():

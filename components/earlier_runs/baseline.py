@@ -1,0 +1,53 @@
+"""The model that a run's model is compared with: the one that is served where the run pushes to, whoever made it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from components.pusher.classes import known_classes, read_labels
+from components.pusher.versions import exists, find_problem, model_digest, newest_first, read_file, user_errors
+
+DIGEST: Final = "served_digest"  # custom properties of an artifact that stands for a served model
+ERROR: Final = "served_error"
+_IDENTITY: Final = ("saved_model.pb", "variables/variables.index")  # the graph, and checksums of all weights
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A served model: its folder, local or a URI, and the digest of its files."""
+
+    path: str
+    digest: str
+
+
+def find_baseline(folder: str, candidate: str) -> Baseline | None:
+    """The newest intact version that is not the candidate itself, if the two can be compared.
+
+    If the candidate is served already, its own earlier versions are passed over: it would be compared with itself, and its
+    evaluation would not come from the cache. Models with other classes can't be compared.
+
+    Args:
+      folder: folder of the versions, local or a URI. If it does not exist, there are none.
+      candidate: folder of a SavedModel.
+
+    Raises:
+      UserError: the folder can't be read.
+    """
+    own = _identity(candidate)
+    with user_errors(folder, "read"):
+        for version in newest_first(folder):
+            if version.problem or _identity(version.path) == own or find_problem(version.path):
+                continue
+            classes = known_classes(version)
+            if classes is None or set(classes) != set(read_labels(candidate) or []):
+                return None
+            return Baseline(version.path, version.record.digest if version.record else model_digest(version.path))
+    return None
+
+
+def _identity(model: str) -> str:
+    """A digest that is the same for all copies of a model, also with other assets. It does not read the weights."""
+    digest = hashlib.sha256()
+    for path in (f"{model}/{name}" for name in _IDENTITY):
+        digest.update(hashlib.sha256(read_file(path) if exists(path) else b"").digest())
+    return digest.hexdigest()

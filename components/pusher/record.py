@@ -1,0 +1,94 @@
+"""The record of a pushed version, in JSON in its folder: where the version comes from, and the digest of its files."""
+
+import datetime
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+RECORD_FILE: Final = "assets.extra/push.json"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_TEXTS: Final = ("time", "digest", "pipeline", "run", "run_folder", "data")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The origin of a version.
+
+    Attributes:
+      time: time of the push, UTC, as 2026-01-01T12:00:00+00:00.
+      digest: SHA-256 over the model's files, without this record.
+      pipeline: name of the pipeline.
+      run: id of the run.
+      run_folder: folder of the run, with `config.yaml` and `report.html`; empty if runs have no folder.
+      data: fingerprint of the data.
+      classes: names of the classes; empty in records of earlier releases.
+      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None.
+      copy_of: after a rollback, the earlier version of which this is a copy; else None.
+    """
+
+    time: str = ""
+    digest: str = ""
+    pipeline: str = ""
+    run: str = ""
+    run_folder: str = ""
+    data: str = ""
+    classes: list[str] = field(default_factory=list)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    copy_of: int | None = None
+
+
+def format_record(record: Record) -> str:
+    """The record as JSON, as `parse_record` reads it."""
+    return json.dumps(asdict(record), indent=2) + "\n"
+
+
+def parse_record(content: bytes) -> Record:
+    """Reads a record. Keys that this release does not know are left out, as a later release may have written them.
+
+    Args:
+      content: JSON, in UTF-8.
+
+    Raises:
+      ValueError: this is no whole record; the text says why.
+    """
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError("no JSON") from error
+    if not isinstance(found, dict):
+        raise ValueError("no object in JSON")
+    known = {item.name: found[item.name] for item in fields(Record) if item.name in found}
+    wrong = [name for name, value in known.items() if not _is_valid(name, value)]
+    wrong += [name for name in ("time", "digest") if name not in known]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is missing or wrong")
+    return Record(**known)
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    if name == "classes":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "metrics":
+        return isinstance(value, dict) and all(map(_is_metric, value.values()))
+    if name == "copy_of":
+        return value is None or (isinstance(value, int) and not isinstance(value, bool))
+    assert name in _TEXTS
+    if not isinstance(value, str):
+        return False
+    return _is_time(value) if name == "time" else name != "digest" or bool(_DIGEST.fullmatch(value))
+
+
+def _is_metric(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"value", "lower", "upper"} <= value.keys():
+        return False
+    numbers = (value["value"], *(bound for bound in (value["lower"], value["upper"]) if bound is not None))
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+
+
+def _is_time(value: str) -> bool:
+    try:
+        datetime.datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
