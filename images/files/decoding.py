@@ -216,7 +216,7 @@ def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
 def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
     """Decodes an image to pixels that a PNG can hold, with the EXIF orientation applied."""
     image.load()
-    if turn := _UPRIGHT.get(_orientation(image) or 0):
+    if (turn := _UPRIGHT.get(_orientation(image) or 0)) is not None:
         image = image.transpose(turn)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow reads PGM and PPM of more than 8 bits as mode I, scaled to 16 bits.

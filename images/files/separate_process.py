@@ -21,12 +21,13 @@ _lock = threading.Lock()
 _process: "subprocess.Popen[bytes] | None" = None  # shared by all threads; it takes half a second to start
 
 
-def call_apart(function: Callable[..., _Out], *arguments: Any) -> _Out:
-    """Calls a function of a module, in at most `SECONDS` of processor time.
+def call_apart(function: Callable[..., _Out], *arguments: Any, seconds: float = SECONDS) -> _Out:
+    """Calls a function of a module, and ends it when its time is up.
 
     Args:
       function: found by its module and name; that module should not import TensorFlow.
       arguments: what pickle takes.
+      seconds: of processor time, at most.
 
     Returns:
       What the function returns.
@@ -42,13 +43,13 @@ def call_apart(function: Callable[..., _Out], *arguments: Any) -> _Out:
         assert _process.stdin is not None
         assert _process.stdout is not None
         try:
-            _write(_process.stdin, (function, arguments))
+            _write(_process.stdin, (function, arguments, seconds))
             answer, reason, detail = _read(_process.stdout)
         except (EOFError, BrokenPipeError):
             status = _process.wait()
             _process = None
             if status == -signal.SIGPROF:
-                raise too_costly(f"it takes more than {SECONDS} s") from None
+                raise too_costly(f"it takes more than {seconds:g} s") from None
             raise RejectedImage(Reason("damaged", "the decoder does not survive it")) from None
     if reason:
         raise RejectedImage(Reason(reason, detail) if detail else reason)
@@ -60,10 +61,10 @@ def serve() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
-            function, arguments = _read(source)
+            function, arguments, seconds = _read(source)
         except EOFError:
             return
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process, whatever it does
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever it does
         try:
             answer = (function(*arguments), "", "")
         except RejectedImage as reason:

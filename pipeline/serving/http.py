@@ -13,6 +13,8 @@ from pipeline.serving.metrics import REQUESTS
 _MAX_HEAD: Final = 64 * 1024  # bytes of a request's headers, at most
 _MAX_HEADERS: Final = 128
 _MAX_AHEAD: Final = 8  # requests that a client may send before it has its answer
+_MAX_PIECES: Final = 4096  # of a body, that may be smaller than the next line says
+_LEAST_PIECE: Final = 64  # bytes
 _MAX_CONNECTIONS: Final = 2048
 _OTHER_FILES: Final = 256  # files that the process has open beside its connections, at most
 
@@ -55,6 +57,7 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("too many requests ahead")  # ends the connection with status 400
         self._head = 0
         self._is_whole = False
+        self._pieces = self._body = 0
         self._wait(self._give_up)
         super().on_message_begin()
 
@@ -68,6 +71,13 @@ class Protocol(HttpToolsProtocol):
         self._idle.pop(self, None)
         self._head = -(1 << 62)  # what follows is the body, which has a limit of its own
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces += 1
+        self._body += len(body)
+        if self._pieces > _MAX_PIECES and self._body < _LEAST_PIECE * self._pieces:
+            raise ValueError("too many small pieces")
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head = 0

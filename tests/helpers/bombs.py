@@ -9,6 +9,8 @@ import numpy as np
 from corpus import chunk, save
 from PIL import Image
 
+from images.files.pixels import RejectedImage
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _RUN = 32767  # blocks that one code ends
 
@@ -160,3 +162,32 @@ def example_of_features(count: int) -> bytes:
         varint += bytes([size & 0x7F | 0x80])
         size >>= 7
     return b"\x0a" + varint + bytes([size]) + features
+
+
+def gzip_of_zeros(megabytes: int) -> bytes:
+    """Zeros that gzip makes about a thousand times smaller."""
+    packer = zlib.compressobj(9, wbits=31)
+    zeros = bytes(1_000_000)
+    return b"".join(packer.compress(zeros) for _ in range(megabytes)) + packer.flush()
+
+
+def png_in_chunks(file: bytes, size: int) -> bytes:
+    """A PNG of Pillow's with its pixels in chunks of `size` bytes."""
+    start, end = file.index(b"IDAT") - 4, file.index(b"IEND") - 4
+    position, packed = start, b""
+    while position < end:
+        (length,) = struct.unpack_from(">I", file, position)
+        packed += file[position + 8 : position + 8 + length]
+        position += 12 + length
+    chunks = [chunk(b"IDAT", packed[at : at + size]) for at in range(0, len(packed), size)]
+    return file[:start] + b"".join(chunks) + file[end:]
+
+
+def never_end() -> None:
+    """A decoder that a file has brought into a circle."""
+    while True:
+        pass
+
+
+def reject(reason: str) -> None:
+    raise RejectedImage(reason)

@@ -57,7 +57,7 @@ def read_jpeg(encoded: bytes) -> Structure:
 def _check_scans(scans: int, pixels: int) -> None:
     if scans > MOST_SCANS:
         raise too_costly(f"JPEG of {scans:,} scans; at most {MOST_SCANS} are read")
-    if scans * pixels > MOST_SCANNED_PIXELS:
+    if scans > 1 and scans * pixels > MOST_SCANNED_PIXELS:
         raise too_costly(f"JPEG of {scans:,} scans of {pixels:,} pixels; save it again with fewer, or baseline")
 
 

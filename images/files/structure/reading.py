@@ -36,7 +36,8 @@ def read_structure(encoded: bytes) -> Structure:
         return tags.read_tiff(encoded)
     if encoded.startswith(_DICOM, _DICOM_OFFSET):
         start = encoded.find(_PIXEL_DATA)
-        return Structure("dicom", is_slow=not 0 <= start <= _LONG_HEADER or encoded.count(_ITEM) > _MOST_ITEMS)
+        header = start if start >= 0 else len(encoded)
+        return Structure("dicom", is_slow=header > _LONG_HEADER or encoded.count(_ITEM) > _MOST_ITEMS)
     if encoded.startswith(b"BM"):
         return _read_bmp(encoded)
     if encoded[:1] == b"P":
