@@ -3,7 +3,7 @@
     .venv/bin/python tests/sweeps/bombs.py --model output/digits/pushed --images data/digits
 
 32 clients in a process of their own ask for predictions all the time, over one connection each. Beside them, four connections
-send the same bomb again and again, and another process asks for health, on a new connection every 20 ms. The row "none" is without.
+send the same bomb again and again, and another process asks for health, on a new connection every 20 ms.
 """
 
 import argparse
