@@ -25,7 +25,8 @@ def pixels_of_rows(columns: Mapping[str, Sequence[bytes]], limits: Limits) -> li
     pixels = [_pixels_of_row(columns, row, limits.pixels) for row in range(rows)]
     if sum(pixels) > limits.request_pixels:
         million = limits.request_pixels / 1e6
-        raise Refusal(400, f"the images have more than {million:g} million pixels together; send them in several requests")
+        counted = f"{million:g} million pixels together, counted again for every {_USUAL_SCANS} scans of a JPEG"
+        raise Refusal(400, f"the images have more than {counted}; send them in several requests")
     return pixels
 
 

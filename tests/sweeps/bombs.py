@@ -12,6 +12,7 @@ import base64
 import http.client
 import json
 import multiprocessing
+import re
 import signal
 import sys
 import time
@@ -100,9 +101,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="PNG and JPEG files for the other clients")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="for each bomb (5)")
-    parser.add_argument("--only", metavar="TEXT", help="bombs whose names contain this")
+    parser.add_argument("--only", metavar="PATTERN", help="bombs in whose names this pattern is found")
     options = parser.parse_args()
-    chosen = {name: bomb for name, bomb in BOMBS.items() if not options.only or options.only in name or bomb is None}
+    chosen = {name: bomb for name, bomb in BOMBS.items() if not options.only or re.search(options.only, name) or bomb is None}
     pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
     print("| bomb | bytes | status | answered in, s | requests of others/s | p50, ms | p99 | health, p99 | max |")
     print("| --- " + "| ---: " * 8 + "|")
