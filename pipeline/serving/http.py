@@ -15,6 +15,7 @@ _MAX_HEADERS: Final = 128
 _MAX_AHEAD: Final = 8  # requests that a client may send before it has its answer
 _MAX_PIECES: Final = 4096  # of a body, that may be smaller than the next line says
 _LEAST_PIECE: Final = 64  # bytes
+_PAUSE: Final = 0.02  # seconds between two readings of the rest of a request that is answered
 _MAX_CONNECTIONS: Final = 2048
 _OTHER_FILES: Final = 256  # files that the process has open beside its connections, at most
 
@@ -49,6 +50,9 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
         super().data_received(data)
+        if self.cycle and self.cycle.response_complete and not self._is_whole and not self.transport.is_closing():
+            self.transport.pause_reading()  # what is answered already is not read faster than this
+            self.loop.call_later(_PAUSE, self._read_on)
         if self._head > _MAX_HEAD and not self.transport.is_closing():
             self.send_400_response("the headers are too large")
 
@@ -99,6 +103,10 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
         self._wait(self._cut_off)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _wait(self, act: Callable[[], None]) -> None:
         self._overdue.cancel()

@@ -27,6 +27,8 @@ from pipeline.serving.served_model import ServedModel
 
 Answer = Callable[[Request], Awaitable[Response]]
 
+_LARGE: Final = 2**16  # bytes that arrive at once, after which other requests have their turn
+_PAUSE: Final = 0.002  # seconds, for all large bodies together
 _HELD: Final = 32  # bodies of the largest size that are in memory at once
 _DRAINED: Final = 8  # a body up to so many times the limit is read to its end, so that the client reads the answer
 
@@ -57,6 +59,7 @@ class Routes:
         self._limits = limits
         self._page = page
         self._held = 0  # bytes of all bodies
+        self._turn = asyncio.Lock()
 
     def application(self, lifespan: Lifespan[Starlette]) -> Starlette:
         """Makes the ASGI application; `lifespan` runs while it does."""
@@ -158,6 +161,9 @@ class Routes:
                     if size <= self._limits.body:
                         chunks.append(chunk)
                         self._held += len(chunk)
+                    if len(chunk) > _LARGE:
+                        async with self._turn:
+                            await asyncio.sleep(_PAUSE)
                     if self._held > _HELD * self._limits.body:
                         raise Refusal(503, "too many large requests at once; send this one again", {"connection": "close"})
         except TimeoutError:

@@ -2,8 +2,9 @@
 
     .venv/bin/python tests/sweeps/bombs.py --model output/digits/pushed --images data/digits
 
-32 clients in a process of their own ask for predictions all the time, over one connection each. Beside them, four connections
-send the same bomb again and again, and another process asks for health, on a new connection every 20 ms.
+32 clients in a process of their own ask for predictions all the time, over one connection each. Beside them, --senders others
+send the same bomb again and again, each when its last one is answered. Another process asks for health, on a new connection
+every 20 ms.
 """
 
 import argparse
@@ -32,7 +33,6 @@ from serving_process import serving  # noqa: E402
 from benchmarks.serving import drive, read_images  # noqa: E402
 
 CLIENTS = 32
-SENDERS = 4
 PREDICT = "/v1/models/fpn:predict"
 INFER = "/v2/models/fpn/infer"
 
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="PNG and JPEG files for the other clients")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="for each bomb (5)")
+    parser.add_argument("--senders", type=int, default=1, metavar="N", help="of bombs (1)")
     parser.add_argument("--only", metavar="PATTERN", help="bombs in whose names this pattern is found")
     options = parser.parse_args()
     chosen = {name: bomb for name, bomb in BOMBS.items() if not options.only or re.search(options.only, name) or bomb is None}
@@ -113,9 +114,11 @@ def main() -> None:
             print(row(name, bomb, server.port, options, pool), flush=True)
         print("|", end=" ")
         bomb = next(each for each in reversed(chosen.values()) if each is None or each.path != "RAW")
-        with ThreadPoolExecutor(SENDERS) as senders:
+        with ThreadPoolExecutor(options.senders) as senders:
             until = time.monotonic() + 2
-            asked = [senders.submit(send, server.port, bomb, bomb.body() if bomb else b"", until) for _ in range(SENDERS)]
+            asked = [
+                senders.submit(send, server.port, bomb, bomb.body() if bomb else b"", until) for _ in range(options.senders)
+            ]
             time.sleep(1)
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
@@ -129,11 +132,11 @@ def row(name: str, bomb: Bomb | None, port: int, options: argparse.Namespace, po
     """Sends a bomb for some seconds, and writes what all saw as a row of the table."""
     body = bomb.body() if bomb else b""
     size = len(bomb.headers.get("raw", "")) or len(body) if bomb else 0
-    with ThreadPoolExecutor(SENDERS) as threads:
+    with ThreadPoolExecutor(options.senders) as threads:
         health = pool.submit(ask_health, port, options.seconds)
         others = pool.submit(load, port, options.images, options.seconds)
         until = time.monotonic() + options.seconds
-        sent = [threads.submit(send, port, bomb, body, until) for _ in range(SENDERS)] if bomb else []
+        sent = [threads.submit(send, port, bomb, body, until) for _ in range(options.senders)] if bomb else []
         latencies = np.array(others.result()) * 1000
         answers = [answer for sender in sent for answer in sender.result()]
         waited = np.array(health.result()) * 1000

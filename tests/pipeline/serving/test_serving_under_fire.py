@@ -153,7 +153,7 @@ def test_bombs_without_pause_leave_others_their_answers(exported, tmp_path):
     (tmp_path / "images").mkdir()
     for number, file in enumerate(exported.files):
         (tmp_path / "images" / f"{number}.png").write_bytes(file)
-    command = [sys.executable, PROJECT / "tests/sweeps/bombs.py", "--seconds", "2"]
+    command = [sys.executable, PROJECT / "tests/sweeps/bombs.py", "--seconds", "2", "--senders", "4"]
     command += ["--model", tmp_path / "model", "--images", tmp_path / "images"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
