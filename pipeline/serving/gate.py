@@ -13,6 +13,7 @@ from pipeline.serving.security import Security
 _HEALTH: Final = ("/healthz", "/v2/health/live", "/v2/health/ready")
 _PAGE: Final = "/"  # asks for the token itself
 _MOST_REQUESTS: Final = 1024  # at once; half of the connections, so that others can still ask for health
+_WANTED: Final = frozenset((b"host", b"origin", b"authorization", b"content-type", b"content-encoding", JSON_SIZE.encode()))
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
 
@@ -45,7 +46,7 @@ class Gate:
         """Raises Refusal if the request is not let in."""
         if self._requests >= _MOST_REQUESTS:
             raise Refusal(503, "too many requests at once; send this one again in a second", {"retry-after": "1"})
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED}
         host, origin = headers.get("host", ""), headers.get("origin")
         if (host or scope["http_version"] != "1.0") and not self._security.takes_host(host):
             raise Refusal(421, f"Host {host[:100]!r}: not a name of this server; name it with fpn serve --allow-host")

@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,7 @@ def host_name(host: str) -> str:
     return host.partition(":")[0].removesuffix(".")
 
 
+@lru_cache(256)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
