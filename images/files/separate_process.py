@@ -51,6 +51,10 @@ def call_apart(function: Callable[..., _Out], *arguments: Any, seconds: float = 
             if status == -signal.SIGPROF:
                 raise too_costly(f"it takes more than {seconds:g} s") from None
             raise RejectedImage(Reason("damaged", "the decoder does not survive it")) from None
+        except BaseException:  # such as Ctrl-C: its answer would be taken for the next one's
+            _process.kill()
+            _process = None
+            raise
     if reason:
         raise RejectedImage(Reason(reason, detail) if detail else reason)
     return answer

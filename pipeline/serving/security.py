@@ -82,7 +82,7 @@ def read_security(options: argparse.Namespace) -> Security:
     if options.key and not options.certificate:
         raise UserError("--key: give the --certificate that it belongs to")
     return Security(
-        hosts=(host_name(options.host), *(name.lower() for name in options.allow_host)),
+        hosts=(options.host.lower(), *(name.lower() for name in options.allow_host)),
         token=_read_token(options.token_file) if options.token_file else None,
         tls=_read_certificate(options.certificate, options.key) if options.certificate else None,
     )
