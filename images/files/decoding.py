@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from images.file_settings import FileSettings
 from images.files import dicom, tiff
 from images.files.pixels import RejectedImage, as_png_pixels, check_size
+from images.files.separate_process import call_apart
+from images.files.structure.reading import read_structure
+from images.files.structure.tags import check_exif
 from images.reason import Reason
 
 __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
@@ -30,6 +33,15 @@ _PNG_TAIL: Final = 2**17  # bytes at the end that are searched for EXIF
 _PALETTE: Final = 3
 _PNG_CHANNELS: Final = {0: 1, 2: 3, _PALETTE: 3, 4: 2, 6: 4}  # by the header's colour type, as TensorFlow decodes
 _ORIENTATION: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _ANIMATED: Final = "the first frame of an animation"
 _SUFFIXES: Final = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
@@ -76,6 +88,9 @@ def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFi
     if they were grey with more than 8 bits, else of 8 bits. See `pixels.as_png_pixels` and `dicom.read_frames` for the values
     that become black and white.
 
+    What a file may cost is in `structure.budget`. A file whose structure asks for more is refused before anything decodes it,
+    and one that may take very long is decoded in a process that ends when its time is up.
+
     Args:
       encoded: the file's bytes.
       path: path of the file; a suffix of another format gives a note.
@@ -85,10 +100,18 @@ def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFi
       One image, or one image per page.
 
     Raises:
-      RejectedImage: not an image, too large, a pixel type without a defined range, or damage in the part that was decoded.
+      RejectedImage: not an image, too large, beyond a budget, a pixel type without a defined range, or damage in the part that
+        was decoded.
     """
     if not encoded:
         raise RejectedImage("empty file")
+    if read_structure(encoded).is_slow:
+        return call_apart(normalise_here, encoded, path, settings)
+    return normalise_here(encoded, path, settings)
+
+
+def normalise_here(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFile]:
+    """Does what `normalise` does, without a look at what it costs."""
     try:
         if encoded.startswith(_JPEG_SIGNATURE):
             images = _from_jpeg(encoded, settings)
@@ -169,10 +192,18 @@ def _may_have_orientation(image: PngImagePlugin.PngImageFile, encoded: bytes) ->
 
 
 def _has_orientation(image: Image.Image) -> bool:
+    return _orientation(image) in _UPRIGHT
+
+
+def _orientation(image: Image.Image) -> int | None:
     try:
-        return image.getexif().get(_ORIENTATION) in range(2, 9)
+        exif = image.info.get("exif")
+        if exif is None and (text := image.info.get("Raw profile type exif")):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))  # as Pillow reads it
+        check_exif(exif or b"")
+        return image.getexif().get(_ORIENTATION)
     except Exception:  # unreadable EXIF has no orientation, and does not make the image unusable
-        return False
+        return None
 
 
 def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
@@ -185,7 +216,8 @@ def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
 def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
     """Decodes an image to pixels that a PNG can hold, with the EXIF orientation applied."""
     image.load()
-    image = ImageOps.exif_transpose(image) if _has_orientation(image) else image
+    if (turn := _UPRIGHT.get(_orientation(image) or 0)) is not None:
+        image = image.transpose(turn)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow reads PGM and PPM of more than 8 bits as mode I, scaled to 16 bits.
         values = np.asarray(image)

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from images.file_settings import FileSettings
 from images.files.pixels import RejectedImage, apply_window, as_png_pixels, check_size
+from images.files.structure.reading import read_structure
 from images.reason import Reason
 
 if TYPE_CHECKING:
@@ -83,11 +84,12 @@ def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
 
 
 def _check_frames(header: "Dataset") -> None:
-    """Refuses JPEG and JPEG 2000 frames whose own headers have another size than the DICOM header."""
+    """Refuses frames beyond a budget, and JPEG and JPEG 2000 frames of another size than the DICOM header says."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels.utils import get_nr_frames
 
     for frame in generate_frames(header.PixelData, number_of_frames=get_nr_frames(header, warn=False)):
+        read_structure(frame)
         try:
             size = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
         except UnidentifiedImageError:  # another compression; none of them stores a size of its own

@@ -1,7 +1,5 @@
 """Reads image files, several at a time."""
 
-import os
-import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +9,7 @@ from typing import Final
 from images.dataset import listing, records
 from images.dataset.row import Row
 from images.files.decoding import RejectedImage
+from images.files.regular_file import LONGEST, read_regular_file
 from images.reason import Reason
 
 _THREADS: Final = 4
@@ -18,7 +17,6 @@ _REMOTE_THREADS: Final = 16  # more, as they mostly wait for the network
 _BATCH: Final = 16  # largest number of files that a thread reads one after the other
 _BATCH_BYTES: Final = 4 * 2**20
 _AHEAD_BYTES: Final = 64 * 2**20  # limit of the bytes that are read ahead, or one batch if that is larger
-_LONGEST: Final = 2**31 - 1  # bytes; no tf.Example is longer
 
 
 def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedImage]:
@@ -85,7 +83,7 @@ def _read_batch(folder: str, rows: list[Row]) -> list[bytes | RejectedImage]:
 def _read(folder: str, row: Row) -> bytes | RejectedImage:
     if row.reason:
         return RejectedImage(row.reason)
-    if row.size > _LONGEST:
+    if row.size > LONGEST:
         return RejectedImage("larger than 2 GiB")
     path = listing.join(folder, row.path)
     try:
@@ -93,24 +91,10 @@ def _read(folder: str, row: Row) -> bytes | RejectedImage:
             with listing.open_file(path) as file:
                 content = file.read()
         else:
-            content = _read_local(path)
+            content = read_regular_file(path)
     except RejectedImage as reason:
         return reason
     except Exception as error:  # each file system raises exceptions of its own
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return RejectedImage(Reason("unreadable", text))
     return content or RejectedImage("empty file")
-
-
-def _read_local(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # NONBLOCK: opening a pipe would wait for a writer
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise RejectedImage(Reason("unreadable", "not a regular file"))
-        if found.st_size > _LONGEST:
-            raise RejectedImage("larger than 2 GiB")
-        with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.readall()
-    finally:
-        os.close(descriptor)

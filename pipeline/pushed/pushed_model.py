@@ -9,6 +9,7 @@ from base.paths import check_for_tensorflow
 from components.pusher.versions import find_problem, served_version, version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
+from images.files.regular_file import read_regular_file
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; importing that would load TensorFlow
 _MAX_PIXELS: Final = 100_000_000
@@ -40,7 +41,7 @@ def read_image(image: Path, folder: Path) -> bytes:
       UserError: the file can't be read, or is not an image.
     """
     try:
-        return normalise(image.read_bytes(), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
+        return normalise(read_regular_file(image), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
     except OSError as error:
         raise UserError(f"{image}: {error.strerror}; give an image file") from error
     except RejectedImage as reason:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -15,8 +14,6 @@ from pipeline.serving.model import Columns, Model
 from pipeline.serving.refusal import Refusal
 
 Answers = dict[str, np.ndarray]
-
-_THREADS: Final = 1  # TensorFlow spreads one batch over all cores by itself
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Batcher:
     so a client that is alone never waits.
     """
 
-    def __init__(self, max_batch: int, max_delay: float, max_pixels: int, max_waiting: int) -> None:
+    def __init__(self, max_batch: int, max_delay: float, max_pixels: int, max_waiting: int, threads: int = 1) -> None:
         """Makes a batcher for one event loop.
 
         Args:
@@ -50,12 +47,14 @@ class Batcher:
           max_delay: seconds that the first image waits for others, at most.
           max_pixels: largest number of pixels of all images in a batch; a single image may have more.
           max_waiting: largest number of waiting images; beyond it, requests are refused.
+          threads: number of batches at a time; TensorFlow spreads even one over all cores.
         """
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._max_pixels = max_pixels
         self._max_waiting = max_waiting
-        self._executor = ThreadPoolExecutor(_THREADS, "model")
+        self._executor = ThreadPoolExecutor(threads, "model")
+        self._threads = threads
         self._queue: deque[_Part] = deque()
         self._waiting = 0
         self._last_batch = 0
@@ -80,7 +79,7 @@ class Batcher:
         if self._queue and self._waiting + len(pixels) > self._max_waiting:
             raise Refusal(503, "too many requests at once; send this one again in a second", {"retry-after": "1"})
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._work()) for _ in range(_THREADS)]
+            self._tasks = [asyncio.create_task(self._work()) for _ in range(self._threads)]
         futures = []
         for start, end in self._ranges(pixels):
             part = {name: values[start:end] for name, values in columns.items()}
@@ -106,7 +105,7 @@ class Batcher:
 
     def _count(self, rows: int) -> None:
         self._waiting += rows
-        WAITING.set(self._waiting)
+        WAITING.inc(rows)
 
     async def _work(self) -> None:
         while True:

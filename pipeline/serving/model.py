@@ -13,6 +13,7 @@ from PIL import Image
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from pipeline.serving.images import IMAGES
 from pipeline.serving.protocol import DEFAULT_SIGNATURE
 from pipeline.serving.refusal import Refusal
 
@@ -28,7 +29,6 @@ _UNREADABLE: Final = (
 
 Columns = Mapping[str, Sequence[bytes]]  # input name -> its values
 
-IMAGES: Final = "image_bytes"  # the input of image files, named by models.export
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"  # TFRecord of tensorflow.serving.PredictionLog
 
 
@@ -50,6 +50,7 @@ class Model:
         """
         self.folder = folder
         self.version = version
+        self._metadata: bytes | None = None
         self._loaded = tf.saved_model.load(str(folder))
         self.inputs: dict[str, list[str]] = {}
         for name, signature in self._loaded.signatures.items():
@@ -87,7 +88,12 @@ class Model:
         return self._loaded.signatures[signature](**tensors)
 
     def metadata(self, name: str) -> bytes:
-        """The signatures in JSON, in TensorFlow Serving's form."""
+        """The signatures in JSON, in TensorFlow Serving's form; they are read from the file once."""
+        if self._metadata is None:
+            self._metadata = self._read_metadata(name)
+        return self._metadata
+
+    def _read_metadata(self, name: str) -> bytes:
         graph = SavedModel.FromString((self.folder / "saved_model.pb").read_bytes()).meta_graphs[0]
         signatures = {
             key: json_format.MessageToDict(signature, preserving_proto_field_name=True)

@@ -15,7 +15,7 @@ class Limits:
       pixels: width times height of an image, summed over all frames of an animation.
       request_pixels: pixels of all images in a request.
       waiting: images of all requests that wait for the model; beyond it, new requests are refused for the moment.
-      seconds: time in which a client must send its headers, and the same time again for the body.
+      seconds: time in which a client must send its headers, the same time again for the body, and again to take the answer.
     """
 
     body: int
@@ -49,7 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-instances", type=_positive, default=128, metavar="N", help="images of a request (128)")
     parser.add_argument("--max-pixels", type=_positive, default=25, metavar="M", help="million pixels of an image (25)")
     parser.add_argument(
-        "--timeout", type=float, default=20.0, metavar="S", help="seconds that a client has to send a request (20)"
+        "--timeout",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="seconds that a client has to send a request and to take its answer, or may send nothing (20)",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name by which clients or pages may address the server, beside localhost and addresses; such as *.example.com",
+    )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token that clients must send")
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="PEM file: serve HTTPS")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="PEM file of the certificate's key, if that is not in its file"
     )
     parser.add_argument("--poll", type=float, default=1.0, metavar="S", help="seconds between two looks for a new version (1)")
 

@@ -1,9 +1,10 @@
 """The routes: TensorFlow Serving's, those of the Open Inference Protocol (V2), health, metrics and the page."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ from pipeline.serving.served_model import ServedModel
 
 Answer = Callable[[Request], Awaitable[Response]]
 
+_LARGE: Final = 2**16  # bytes that arrive at once, after which other requests have their turn
+_PAUSE: Final = 0.002  # seconds, for all large bodies together
+_HELD: Final = 32  # bodies of the largest size that are in memory at once
 _DRAINED: Final = 8  # a body up to so many times the limit is read to its end, so that the client reads the answer
 
 logger = logging.getLogger("fpn")
@@ -54,6 +58,8 @@ class Routes:
         self._model = model
         self._limits = limits
         self._page = page
+        self._held = 0  # bytes of all bodies
+        self._turn = asyncio.Lock()
 
     def application(self, lifespan: Lifespan[Starlette]) -> Starlette:
         """Makes the ASGI application; `lifespan` runs while it does."""
@@ -81,21 +87,24 @@ class Routes:
 
     async def _predict(self, request: Request) -> Response:
         model = self._version(request)
-        return _json(await self._model.predict(model, await self._body(request)))
+        async with self._body(request) as body:
+            return _json(await self._model.predict(model, body))
 
     async def _explain(self, request: Request) -> Response:
         model = self._version(request)
-        return _json(await self._model.explain(model, await self._body(request)))
+        async with self._body(request) as body:
+            return _json(await self._model.explain(model, body))
 
     async def _infer(self, request: Request) -> Response:
         model = self._version(request)
         size = request.headers.get(JSON_SIZE)
         if size is not None and not (size.isascii() and size.isdigit() and len(size) < 19):
             raise Refusal(400, f"{JSON_SIZE}: must be a number of bytes")
-        body, json_size = await self._model.infer(model, await self._body(request), None if size is None else int(size))
+        async with self._body(request) as body:
+            answer, json_size = await self._model.infer(model, body, None if size is None else int(size))
         if json_size is None:
-            return _json(body)
-        return Response(body, headers={JSON_SIZE: str(json_size)}, media_type="application/octet-stream")
+            return _json(answer)
+        return Response(answer, headers={JSON_SIZE: str(json_size)}, media_type="application/octet-stream")
 
     async def _tell_status(self, request: Request) -> Response:
         model = self._version(request)
@@ -122,28 +131,45 @@ class Routes:
     def _version(self, request: Request) -> Model:
         return self._model.version(request.path_params["name"], request.path_params.get("version"))
 
-    async def _body(self, request: Request) -> bytes:
+    @contextlib.asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """A request's body, whose bytes count until the request is answered; raises Refusal as `_read` does."""
+        chunks: list[bytes] = []
+        try:
+            await self._read(request, chunks)
+            body = b"".join(chunks)
+            chunks = [body]
+            yield body
+        finally:
+            self._held -= sum(map(len, chunks))
+
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
         """Reads a request's body.
 
         Raises:
-          Refusal: 408, the body takes too long; 413, it is too large.
+          Refusal: 408, the body takes too long; 413, it is too large; 503, the bodies of all requests take too much memory.
         """
         if int(request.headers.get("content-length", "0")) > _DRAINED * self._limits.body:
             raise self._too_large()
-        chunks, size = [], 0
+        size = 0
         try:
             async with asyncio.timeout(self._limits.seconds):
                 async for chunk in request.stream():
                     size += len(chunk)
+                    if size > _DRAINED * self._limits.body:
+                        raise self._too_large()
                     if size <= self._limits.body:
                         chunks.append(chunk)
-                    elif size > _DRAINED * self._limits.body:
-                        raise self._too_large()
+                        self._held += len(chunk)
+                    if len(chunk) > _LARGE:
+                        async with self._turn:
+                            await asyncio.sleep(_PAUSE)
+                    if self._held > _HELD * self._limits.body:
+                        raise Refusal(503, "too many large requests at once; send this one again", {"connection": "close"})
         except TimeoutError:
             raise Refusal(408, f"the request has taken more than {self._limits.seconds:g} s", {"connection": "close"}) from None
         if size > self._limits.body:
             raise self._too_large()
-        return b"".join(chunks)
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"more than {self._limits.body / 1e6:g} MB; send fewer images at once", {"connection": "close"})

@@ -1,27 +1,30 @@
 """The served model: turns the body of a request into the body of its answer, through the batcher."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 import orjson
-from tensorflow.core.example.example_pb2 import Example
 
 from pipeline.serving.batching import Batcher
-from pipeline.serving.images import pixels_of
-from pipeline.serving.model import IMAGES, Columns, Model
-from pipeline.serving.open_inference import read_request, write_response
+from pipeline.serving.images import pixels_of_rows
+from pipeline.serving.model import Columns, Model
+from pipeline.serving.open_inference import InferRequest, read_request, write_response
 from pipeline.serving.options import Limits
 from pipeline.serving.pictures import explained_rows
-from pipeline.serving.protocol import DEFAULT_SIGNATURE, read_query, write_answer
+from pipeline.serving.protocol import DEFAULT_SIGNATURE, Query, read_query, write_answer
 from pipeline.serving.refusal import Refusal
 from pipeline.serving.versions import Versions
 
 _EXPLAIN: Final = "explain"  # name of a signature
 _MAX_EXPLAINED: Final = 16  # images in a request
-_EXAMPLES: Final = "examples"  # the input of serialised tf.Example
-_ENCODED: Final = "image/encoded"  # the feature with the image file, named by models.features
+_QUICK_PIXELS: Final = 4_000_000  # of a request, at most, that is answered among the others
+_SMALL: Final = 2**18  # bytes of a body, or values of an answer, that take about a millisecond
+_FEW: Final = 4096  # values of an answer that the event loop writes itself
+_Out = TypeVar("_Out")
 
 
 class ServedModel:
@@ -32,11 +35,16 @@ class ServedModel:
       versions: the model's versions.
     """
 
-    def __init__(self, name: str, versions: Versions, batcher: Batcher, limits: Limits) -> None:
+    def __init__(self, name: str, versions: Versions, quick: Batcher, patient: Batcher, limits: Limits) -> None:
+        """Makes the model; `patient` answers the requests whose images take long to decode, so that others need not wait."""
         self.name = name
         self.versions = versions
-        self._batcher = batcher
+        self._quick = quick
+        self._patient = patient
         self._limits = limits
+        # Bodies are read outside of the event loop. A thread each for small and large ones, as C code holds the interpreter.
+        self._small = ThreadPoolExecutor(1, "small")
+        self._large = ThreadPoolExecutor(1, "large")
 
     def version(self, name: str, version: str | None) -> Model:
         """Returns the version that answers a request.
@@ -70,16 +78,27 @@ class ServedModel:
         Raises:
           Refusal: 400, the request can't be read or asks for too much; 503, too many images are waiting.
         """
-        query = read_query(body, model.inputs, self._limits.instances)
-        return write_answer(query, await self._answer(model, query.signature, query.columns))
+
+        def read() -> tuple[Query, list[int]]:
+            query = read_query(body, model.inputs, self._limits.instances)
+            return query, pixels_of_rows(query.columns, self._limits)
+
+        query, pixels = await self._outside(read, len(body))
+        columns = await self._answer(model, query.signature, query.columns, pixels)
+        return await self._write(partial(write_answer, query, columns), columns)
 
     async def explain(self, model: Model, body: bytes) -> bytes:
         """Answers as `predict` does, with pictures of the evidence."""
         if _EXPLAIN not in model.inputs:
             raise Refusal(400, "this model was exported before models could explain themselves")
         most = min(_MAX_EXPLAINED, self._limits.instances)
-        query = read_query(body, {_EXPLAIN: model.inputs[_EXPLAIN]}, most, _EXPLAIN, {"label": b""})
-        return await asyncio.to_thread(_draw, await self._answer(model, _EXPLAIN, query.columns))
+
+        def read() -> tuple[Query, list[int]]:
+            query = read_query(body, {_EXPLAIN: model.inputs[_EXPLAIN]}, most, _EXPLAIN, {"label": b""})
+            return query, pixels_of_rows(query.columns, self._limits)
+
+        query, pixels = await self._outside(read, len(body))
+        return await asyncio.to_thread(_draw, await self._answer(model, _EXPLAIN, query.columns, pixels))
 
     async def infer(self, model: Model, body: bytes, json_size: int | None) -> tuple[bytes, int | None]:
         """Answers in the Open Inference Protocol.
@@ -95,37 +114,28 @@ class ServedModel:
         Raises:
           Refusal: as for `predict`.
         """
-        request = read_request(body, json_size, model.inputs[DEFAULT_SIGNATURE], model.outputs, self._limits.instances)
-        columns = await self._answer(model, DEFAULT_SIGNATURE, request.columns)
-        return write_response(request, self.name, model.version, columns)
 
-    async def _answer(self, model: Model, signature: str, columns: Columns) -> Mapping[str, np.ndarray]:
-        """Calls the model, unless the images are too large for it."""
-        rows = len(next(iter(columns.values())))
-        pixels = [self._pixels(columns, row) for row in range(rows)]
-        if sum(pixels) > self._limits.request_pixels:
-            million = self._limits.request_pixels / 1e6
-            raise Refusal(400, f"the images have more than {million:g} million pixels together; send them in several requests")
-        return await self._batcher.run(model, signature, columns, pixels)
+        def read() -> tuple[InferRequest, list[int]]:
+            inputs = model.inputs[DEFAULT_SIGNATURE]
+            request = read_request(body, json_size, inputs, model.outputs, self._limits.instances)
+            return request, pixels_of_rows(request.columns, self._limits)
 
-    def _pixels(self, columns: Columns, row: int) -> int:
-        if _EXAMPLES in columns:
-            features = _example(columns[_EXAMPLES][row], row).features.feature
-            files = list(features[_ENCODED].bytes_list.value) if _ENCODED in features else []
-        else:
-            files = [columns[IMAGES][row]] if IMAGES in columns else []
-        try:
-            return sum(pixels_of(file, self._limits.pixels) for file in files)
-        except Refusal as refusal:
-            raise Refusal(refusal.status, f"instances[{row}]: {refusal.reason}") from refusal
+        request, pixels = await self._outside(read, len(body))
+        columns = await self._answer(model, DEFAULT_SIGNATURE, request.columns, pixels)
+        return await self._write(partial(write_response, request, self.name, model.version, columns), columns)
+
+    async def _answer(self, model: Model, signature: str, columns: Columns, pixels: list[int]) -> Mapping[str, np.ndarray]:
+        batcher = self._quick if sum(pixels) <= _QUICK_PIXELS else self._patient
+        return await batcher.run(model, signature, columns, pixels)
+
+    async def _outside(self, function: Callable[[], _Out], size: int) -> _Out:
+        """Calls a function in a thread, whose work is in proportion to `size`."""
+        return await asyncio.get_running_loop().run_in_executor(self._small if size <= _SMALL else self._large, function)
+
+    async def _write(self, function: Callable[[], _Out], columns: Mapping[str, np.ndarray]) -> _Out:
+        size = sum(values.size for values in columns.values())
+        return function() if size <= _FEW else await self._outside(function, size)
 
 
 def _draw(columns: Mapping[str, np.ndarray]) -> bytes:
     return orjson.dumps({"predictions": list(explained_rows(columns))})
-
-
-def _example(serialised: bytes, row: int) -> Example:
-    try:
-        return Example.FromString(serialised)
-    except Exception as error:
-        raise Refusal(400, f"instances[{row}]: not a serialised tf.Example") from error

@@ -5,12 +5,15 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
+import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
 import uvicorn
@@ -18,24 +21,29 @@ from starlette.applications import Starlette
 
 from pipeline.serving import options
 from pipeline.serving.batching import Batcher
-from pipeline.serving.http import Protocol
+from pipeline.serving.gate import Gate
+from pipeline.serving.http import Protocol, limit_connections
 from pipeline.serving.metrics import RELOADS, VERSION
 from pipeline.serving.model import Model
 from pipeline.serving.routes import Routes
+from pipeline.serving.security import Security
 from pipeline.serving.served_model import ServedModel
 from pipeline.serving.versions import Versions
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds: the model's thread and the event loop take turns often, so that neither waits long
+_BATCH_PIXELS: Final = 8_000_000  # of a batch, so that none takes long
+_PATIENT_WAITING: Final = 64  # images that take long to decode
 _TEMPLATES: Final = [Path(__file__).parent / "templates", Path(__file__).parents[1] / "pages" / "templates"]
 
 logger = logging.getLogger("fpn")
 
 
-def run(chosen: argparse.Namespace, listening: socket.socket) -> None:
+def run(chosen: argparse.Namespace, security: Security, listening: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT; requests that have arrived are still answered.
 
     Args:
       chosen: the options of `fpn serve`.
+      security: who may ask.
       listening: the socket that accepts connections.
 
     Raises:
@@ -48,17 +56,19 @@ def run(chosen: argparse.Namespace, listening: socket.socket) -> None:
     gc.collect()
     gc.freeze()  # the loaded packages stay: later collections need not look at them
 
-    application = _application(chosen, f"http://{chosen.host}:{listening.getsockname()[1]}")
+    scheme = "https" if security.tls else "http"
+    application = _application(chosen, f"{scheme}://{chosen.host}:{listening.getsockname()[1]}")
     Protocol.max_seconds = chosen.timeout
+    Protocol.max_connections = limit_connections()
     config = uvicorn.Config(
-        application,
+        Gate(application, security),
         http=Protocol,
         ws="none",
         access_log=False,
         log_config=None,
-        limit_concurrency=2048,
-        timeout_keep_alive=75,
+        timeout_keep_alive=math.ceil(chosen.timeout),
         timeout_graceful_shutdown=60,
+        ssl_context_factory=_context_of(security) if security.tls else None,
     )
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends by itself and then raises the signal again
         signal.signal(sign, lambda *_: None)
@@ -66,11 +76,21 @@ def run(chosen: argparse.Namespace, listening: socket.socket) -> None:
     logger.info("stopped")
 
 
+def _context_of(security: Security) -> Callable[..., ssl.SSLContext]:
+    def context(*_: Any) -> ssl.SSLContext:
+        assert security.tls
+        return security.tls
+
+    return context
+
+
 def _application(chosen: argparse.Namespace, address: str) -> Starlette:
     """Loads the model, and makes the application, which looks for new versions while it runs."""
     limits = options.limits(chosen)
     versions = Versions(chosen.model)
-    batcher = Batcher(chosen.max_batch, chosen.max_delay / 1000, 2 * limits.pixels, limits.waiting)
+    delay, cores = chosen.max_delay / 1000, os.cpu_count() or 1
+    quick = Batcher(chosen.max_batch, delay, _BATCH_PIXELS, limits.waiting)
+    patient = Batcher(chosen.max_batch, delay, _BATCH_PIXELS // 4, _PATIENT_WAITING, threads=max(1, cores // 2))
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
     page = templates.get_template("serving.html").render(name=chosen.name, limits=limits)
 
@@ -86,4 +106,4 @@ def _application(chosen: argparse.Namespace, address: str) -> Starlette:
         yield
         watching.cancel()
 
-    return Routes(ServedModel(chosen.name, versions, batcher, limits), limits, page).application(lifespan)
+    return Routes(ServedModel(chosen.name, versions, quick, patient, limits), limits, page).application(lifespan)

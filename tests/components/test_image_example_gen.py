@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bombs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +21,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import Executor
 from images.dataset import source
 from images.index import REJECTED_FILE, SUMMARY_FILE
+from images.loading import read_checked
 from models import features
 from pipeline.config.data import DataConfig, ImageConfig, SplitsConfig
 from pipeline.config.whole import Config
@@ -226,3 +229,33 @@ def test_changed_settings_change_what_the_cache_looks_at(tmp_path: Path) -> None
     )
     assert first == same
     assert first != other
+
+
+def test_bombs_cost_their_budget_and_are_set_aside_by_name(tmp_path: Path) -> None:
+    write_images(tmp_path / "data")
+    files = {
+        "comments.gif": bombs.gif_of_comments(4_000_000),
+        "scans.jpg": bombs.jpeg_of_scans(900, 900, 2000),
+        "chunks.png": bombs.png_of_chunks(950_000),
+        "exif.jpg": bombs.jpeg_of_exif(9000, 8_000_000),
+        "rows.bmp": bombs.bmp_of_runs(100_000, side=30),
+    }
+    with (tmp_path / "data/manifest.csv").open("a") as manifest:
+        for name, content in files.items():
+            (tmp_path / "data" / name).write_bytes(content)
+            manifest.write(f"{name},cat,{name},day\n")
+    started = time.process_time()
+    examples = ingest(tmp_path / "data", tmp_path, max_rejected=0.5)
+    assert time.process_time() - started < 20
+    rejected = csv.DictReader(io.StringIO((Path(examples.uri) / REJECTED_FILE).read_text()))
+    assert {row["path"]: row["reason"].removeprefix("too costly to decode: ") for row in rejected} == {
+        "chunks.png": "more than 21,132 PNG chunks",
+        "comments.gif": "more than 10,000 blocks of comments and the like in a GIF",
+        "exif.jpg": "Exif tags with 72,000,000,000 bytes of values in 8,108,014 bytes",
+        "rows.bmp": "damaged: not enough image data",
+        "scans.jpg": "JPEG of 2,000 scans; at most 100 are read",
+    }
+    assert json.loads((Path(examples.uri) / SUMMARY_FILE).read_text())["found"] == 35
+    again = source.Row("scans.jpg", ("cat",), "scans.jpg", "")
+    ((_, found, image),) = read_checked(str(tmp_path / "data"), [again], SETTINGS.files)  # as fpn score reads it
+    assert (found.kind, image) == ("too costly to decode", None)

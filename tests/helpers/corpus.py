@@ -580,8 +580,8 @@ def rejected() -> dict[str, Case]:
             {"pages": "all"},
         ),
         "dicom bomb inside": (dicom(GREY, syntax=JPEGBaseline8Bit, PixelData=inner), "damaged: a frame of 500x500"),
-        "png bomb of a colour profile": (png(8, 2, rows, extra=profile), "damaged: "),
-        "png bomb of a comment": (png(8, 2, rows, extra=comment), "damaged: "),
+        "png bomb of a colour profile": (png(8, 2, rows, extra=profile), "too costly to decode: texts and profiles"),
+        "png bomb of a comment": (png(8, 2, rows, extra=comment), "too costly to decode: texts and profiles"),
     }
     cases = {}
     for name, (file, reason, *settings) in reasons.items():

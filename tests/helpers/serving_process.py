@@ -60,7 +60,7 @@ def serving(model: Path, *arguments: str, program: Sequence[str] = ("-m", "pipel
     with tempfile.NamedTemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=log)
         try:
-            while not (found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", Path(log.name).read_text())):
+            while not (found := re.search(r"serving version \d+ of \S+ at https?://[^:]+:(\d+)", Path(log.name).read_text())):
                 assert process.poll() is None, Path(log.name).read_text()
                 time.sleep(0.05)
             yield Server(process, int(found[1]))

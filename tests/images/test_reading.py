@@ -68,6 +68,7 @@ def test_a_file_without_permission_is_rejected(tmp_path: Path, monkeypatch: pyte
     def denied(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "1.png").write_bytes(b"secret")
     monkeypatch.setattr(os, "open", denied)
     assert [text_of(found) for found in read_files(str(tmp_path), [row("1.png")])] == ["unreadable: Permission denied"]
 

@@ -1,8 +1,11 @@
 """Image files reach a pushed model as they reached its training."""
 
 import io
+import os
+import socket
 from pathlib import Path
 
+import bombs
 import numpy as np
 import pytest
 import tifffile
@@ -54,3 +57,20 @@ def test_a_file_that_is_no_image_is_an_error_of_the_user(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(UserError, match=r"notes.txt: not an image"):
         read_image(tmp_path / "notes.txt", tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.png"))
+        for name in ("pipe.png", "device.png", "socket.png", "folder.png"):
+            with pytest.raises(UserError, match=f"{name}: unreadable: not a regular file; give an image file"):
+                read_image(tmp_path / name, tmp_path)
+
+
+def test_a_bomb_is_an_error_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "bomb.jpg").write_bytes(bombs.jpeg_of_scans(5000, 5000, 2000))
+    with pytest.raises(UserError, match=r"bomb.jpg: too costly to decode: JPEG of 2,000 scans; at most 100 are read; give"):
+        read_image(tmp_path / "bomb.jpg", tmp_path)

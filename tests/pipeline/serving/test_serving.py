@@ -198,10 +198,10 @@ def test_an_explanation_has_pictures(server: Server, exported):
 def test_an_oversized_request_and_a_slow_one_are_refused(server: Server):
     assert server.ask("POST", "/v1/models/fpn:predict", bytes(3_000_000))[0] == 413
     for sent, status in (
-        (b"POST /v1/models/fpn:predict HTTP/1.1\r\nHost: x\r\nX-", b"400"),
+        (b"POST /v1/models/fpn:predict HTTP/1.1\r\nHost: localhost\r\nX-", b"400"),
         (b"GET /" + b"x" * 100_000, b"400"),
         (b"\x16\x03\x01", b"400"),
-        (b"POST /v1/models/fpn:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{", b"408"),
+        (b"POST /v1/models/fpn:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{", b"408"),
     ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
             connection.sendall(sent)

@@ -145,3 +145,24 @@ def test_the_recipes_of_the_page_work(exported, tmp_path):
                 answer = json.loads(done.stdout)
                 label = answer["predictions"][0]["label"] if "predictions" in answer else answer["outputs"]["label"][0]
                 assert label == best
+
+
+def test_bombs_without_pause_leave_others_their_answers(exported, tmp_path):
+    """What tests/sweeps/bombs.py measures, with limits for a busy machine."""
+    shutil.copytree(exported.path, tmp_path / "model" / "1")
+    (tmp_path / "images").mkdir()
+    for number, file in enumerate(exported.files):
+        (tmp_path / "images" / f"{number}.png").write_bytes(file)
+    command = [sys.executable, PROJECT / "tests/sweeps/bombs.py", "--seconds", "2", "--senders", "4"]
+    command += ["--model", tmp_path / "model", "--images", tmp_path / "images"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, _, *rows, end = [[cell.strip() for cell in line.strip("| ").split("|")] for line in done.stdout.splitlines()]
+    assert len(rows) > 25
+    for name, _, statuses, answered, _, _, others, _, health in rows:
+        assert float(others) < 1000, name  # milliseconds, 99th percentile
+        assert float(health) < 1000, name  # at most
+        if name != "none":
+            assert set(statuses.split(", ")) <= {"200", "400", "413", "415", "503", "0"}, name
+            assert float(answered) < 20, name
+    assert re.fullmatch(r"SIGTERM meanwhile: status 0 after \d+\.\d\d s", end[0])
