@@ -47,6 +47,7 @@ def test_names_are_printed_as_they_are(name: str):
         "groups": None,
         "rejected": 1,
         "reasons": {f"not an image: {name}": 1},
+        "lost": None,
         "shards_kept": 0,
         "images": 3,
         "seconds": 1.0,
