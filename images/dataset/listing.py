@@ -4,7 +4,7 @@ import heapq
 import os
 import posixpath
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
+from images.dataset.litter import holds_outputs, litter_kind
 from images.dataset.row import LEADS_OUT
 from images.reason import Reason
 from storage.stores import file_system, open_to_read
@@ -30,6 +31,19 @@ class File:
     size: int = 0
     modified: float = 0.0
     reason: str = ""
+
+
+@dataclass
+class Listing:
+    """The files of a folder.
+
+    Attributes:
+      files: by path relative to the folder, in alphabetical order.
+      skipped: what is no part of a data set, such as "Thumbs.db", "hidden files" or "empty folders": how often it was found.
+    """
+
+    files: dict[str, File]
+    skipped: Counter[str]
 
 
 def is_remote(path: str) -> bool:
@@ -52,7 +66,12 @@ def open_file(path: str) -> BinaryIO:
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
-    """Lists all files below a folder that are not hidden, by path relative to the folder, in alphabetical order.
+    """The files that `list_folder` lists."""
+    return list_folder(folder, allow_links).files
+
+
+def list_folder(folder: str, allow_links: bool = False) -> Listing:
+    """Lists all files below a folder, without what programs leave there: see `litter`.
 
     On a local disk, symbolic links to places inside the folder are followed, and others with `allow_links`. A folder that can
     be reached in several ways is read once. Links that are not followed, folders that can't be read, and files that are not
@@ -65,8 +84,9 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     Raises:
       UserError: there is no such folder, it is empty, or it can't be listed.
     """
+    skipped: Counter[str] = Counter()
     try:
-        files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
+        files = _list_remote(folder, skipped) if is_remote(folder) else _list_local(folder, allow_links, skipped)
     except UserError:
         raise
     except Exception as error:  # each file system raises exceptions of its own
@@ -74,7 +94,7 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     if not files:
         state = "holds no files" if is_remote(folder) or os.path.exists(folder) else "no such folder"
         raise UserError(f"{folder}: {state}; give a folder of class folders, or one with a manifest, as data.path or --data")
-    return {path: files[path] for path in sorted(files)}
+    return Listing({path: files[path] for path in sorted(files)}, skipped)
 
 
 def look_up(folder: str, paths: Iterable[str], allow_links: bool) -> dict[str, File]:
@@ -124,7 +144,7 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     found = {}
     for place, wanted in places.items():
         try:
-            listed = _list_remote(place)
+            listed = _list_remote(place, Counter())
         except Exception as error:
             raise UserError(f"{wanted[0]}: can't be looked up ({error}); correct the manifest or the access to it") from error
         for uri in wanted:
@@ -133,18 +153,21 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     return found
 
 
-def _list_remote(folder: str) -> dict[str, File]:
+def _list_remote(folder: str, skipped: Counter[str]) -> dict[str, File]:
     root = folder.rstrip("/") + "/"
     files = {}
     for item in file_system(root)._list(root):  # match() would treat [ and * in names as patterns
         path = item.path.removeprefix(root)
-        # A name that ends in a slash stands for an empty folder.
-        if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
+        if not path or path.endswith("/"):  # stands for an empty folder
+            continue
+        if kind := next(filter(None, map(litter_kind, path.split("/"))), ""):
+            skipped[kind] += 1
+        else:
             files[path] = File(item.size_in_bytes, item.last_updated_in_seconds)
     return files
 
 
-def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
+def _list_local(folder: str, allow_links: bool, skipped: Counter[str]) -> dict[str, File]:
     root = os.path.realpath(folder)
     files: dict[str, File] = {}
     if not os.path.exists(root):
@@ -168,10 +191,14 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
                 raise
             files[prefix.rstrip("/")] = File(reason=Reason("unreadable folder", error.strerror or type(error).__name__))
             continue
-        for entry in entries:
+        if place != root and holds_outputs({entry.name for entry in entries}):
+            skipped[f"output folder {prefix.rstrip('/')}"] += 1
+            continue
+        wanted = _without_litter(entries, skipped)
+        if place != root and not wanted:
+            skipped["empty folders"] += 1
+        for entry in wanted:
             path = prefix + entry.name
-            if entry.name.startswith("."):
-                continue
             if entry.is_symlink():
                 real = os.path.realpath(entry.path)
                 if not allow_links and not _is_inside(real, root):
@@ -190,6 +217,16 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
                 except FileNotFoundError:
                     continue  # deleted since the folder was read
     return _escape_names(files)
+
+
+def _without_litter(entries: list[os.DirEntry[str]], skipped: Counter[str]) -> list[os.DirEntry[str]]:
+    wanted = []
+    for entry in entries:
+        if kind := litter_kind(entry.name):
+            skipped[kind] += 1
+        else:
+            wanted.append(entry)
+    return wanted
 
 
 def _describe(found: os.stat_result) -> File:

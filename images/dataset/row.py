@@ -11,13 +11,9 @@ UNLABELLED: Final = "unlabelled"  # the only split of data that is not for train
 
 # Names that a split may have in folders, manifests and file names.
 SPLIT_NAMES: Final = {
-    "train": "train",
-    "training": "train",
-    "eval": "eval",
-    "val": "eval",
-    "valid": "eval",
-    "validation": "eval",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("eval", "val", "valid", "validation", "dev"), "eval"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 
 Meta = dict[str, str | int | float]

@@ -5,11 +5,12 @@ Does not import TensorFlow, so that an error in a data folder is reported at onc
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from images.dataset import folders, listing, manifest, records
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
-from images.dataset.listing import list_files
+from images.dataset.listing import list_files, list_folder
+from images.dataset.litter import describe_skipped
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
 from images.settings import SourceSettings
@@ -36,12 +37,15 @@ class Found:
     Attributes:
       rows: one row per image, used or set aside, one span after the other. The order within a span is random, so that no
         shard holds one class only, but the same on every run. The rows of one TFRecord file are together, in its order.
-      unlisted: number of files that are not part of the data set: files that the manifest does not name, or files of a
-        TensorFlow Datasets directory in splits other than train, validation and test.
+      unlisted: number of files that are not part of the data set: files that the manifest does not name, images without
+        labels beside split folders with labels, or files of a TensorFlow Datasets directory in splits other than train,
+        validation and test.
+      notes: lines that tell a person how the data is read, where that is not plain.
     """
 
     rows: list[Row]
     unlisted: int
+    notes: list[str] = field(default_factory=list)
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -51,7 +55,7 @@ def fingerprint(folder: str, settings: SourceSettings) -> str:
 
     Args:
       folder: the data folder.
-      settings: settings of the data set; only `manifest`, `columns`, `labelled` and `allow_links` matter.
+      settings: settings of the data set; only `manifest`, `layout`, `columns`, `labelled` and `allow_links` matter.
 
     Raises:
       UserError: the folder can't be used.
@@ -85,7 +89,7 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
 
     Args:
       folder: the data folder, or with `{SPAN}` the folders of several spans. Each has a manifest, TFRecord files, class folders
-        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
+        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`); see `tree`.
       settings: settings of the data set.
 
     Returns:
@@ -96,11 +100,14 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     """
     rows: list[Row] = []
     unlisted = 0
+    notes: dict[str, None] = {}  # in order; spans mostly have the same ones
     for span in find_spans(folder):
         found = _find_rows(listing.join(root_of(folder), span.prefix), settings)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
         unlisted += found.unlisted
-    return Found(sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0)), unlisted)
+        notes |= dict.fromkeys(found.notes)
+    rows.sort(key=lambda row: (row.span, hash_of(row.path), row.record or 0))
+    return Found(rows, unlisted, list(notes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -112,9 +119,10 @@ def _in_span(row: Row, span: Span) -> Row:
 
 
 def _find_rows(folder: str, settings: SourceSettings) -> Found:
-    files = list_files(folder, settings.allow_links)
-    labelled = settings.labelled
+    listed = list_folder(folder, settings.allow_links)
+    files = listed.files
     unlisted = 0
+    notes: list[str] = []
     if name := manifest.find_manifest(folder, files, settings):
         rows = manifest.read_manifest(folder, name, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - {name})
@@ -122,10 +130,11 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
         rows = records.read_record_files(folder, files, settings)
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
     else:
-        rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
-    if not labelled:
-        return Found(rows, unlisted)
-    return Found([_check_label(row, settings.labels, settings.multi_label) for row in rows], unlisted)
+        rows, notes = folders.read_folders(folder, files, settings)
+        unlisted = len(files) - len(rows)
+    if settings.labelled:
+        rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
+    return Found(rows, unlisted, notes + describe_skipped(listed.skipped))
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from images.file_settings import Pages
-from images.settings import MANIFEST, ColumnType, Duplicates
+from images.settings import MANIFEST, ColumnType, Duplicates, Layout
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
 from pipeline.config.section import Count, Positive, Range, Section, Share
@@ -44,6 +44,11 @@ class DataConfig(Section):
         False, description="an image may have several classes, written `one|two` in the manifest, or none"
     )
     manifest: str = Field(MANIFEST, description="name of the manifest in the folder, .csv or .parquet")
+    layout: Layout = Field(
+        "auto",
+        description="what folders mean: seen from their names, or class folders alone, in split folders, around split folders, "
+        "or in folders that mean nothing",
+    )
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")

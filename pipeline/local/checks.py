@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from base.errors import UserError
@@ -12,12 +13,15 @@ from pipeline.dag.component_settings import source_settings
 from pipeline.samples.known import SAMPLES
 
 
-def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
+def read_data(config: Config, folds: int | None = None) -> source.Found:
     """Writes the sample data set if the configuration names one, and lists the data without opening an image.
 
     Args:
       config: the whole configuration.
       folds: number of folds instead of train, eval and test.
+
+    Returns:
+      The data set, each row with its split.
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or the data lacks a feature to slice by, or the class
@@ -25,12 +29,14 @@ def read_data(config: Config, folds: int | None = None) -> list[source.Row]:
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    rows = source.read_rows(config.data.path, source_settings(config.data, folds=folds))
+    settings = source_settings(config.data, folds=folds)
+    found = source.find_rows(config.data.path, settings)
+    rows = source.assign_splits(config.data.path, found.rows, settings)
     if config.score.path:
         source.find_rows(config.score.path, source_settings(config.data, labelled=False))
     _check_slices(config, rows)
     _check_positive(config.evaluate.groups.positive, rows)
-    return rows
+    return replace(found, rows=rows)
 
 
 def check_weights(config: Config) -> None:

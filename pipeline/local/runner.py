@@ -31,8 +31,8 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again where it runs
-    with started("run", config, output) as place:
+    notes = read_data(config).notes  # finds mistakes before TensorFlow is loaded; the component reads the rows again
+    with started("run", config, output, notes) as place:
         write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
         result = _run(config, place)
         write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
@@ -67,8 +67,8 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
-    read_data(config)
-    with started("data", config, output, with_model=False) as place:
+    notes = read_data(config).notes
+    with started("data", config, output, notes, with_model=False) as place:
         write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.dag.pipeline import create_data_pipeline
         from pipeline.pages.data_page import write_data_page
@@ -101,7 +101,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     except UserError as error:
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(NotRegisteredNote(str(error), later))
-    result.summary["notes"] = [line for note in result.notes for line in note.lines()]
+    result.summary["notes"] += result.notes[-1].lines()
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
@@ -140,7 +140,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
     notes = list(outputs.notes)
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
-    summary["notes"] = [line for note in notes for line in note.lines()]
+    summary["notes"] = [*place.notes, *(line for note in notes for line in note.lines())]
     if outputs.trials:
         best = outputs.trials[0]
         summary["tuning"] = {

@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from base.errors import UserError, user_error
 from base.paths import short_path
 from base.redirection import output_to
 from images.dataset import source
+from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
 from pipeline.local.checks import check_formats, check_weights
@@ -38,12 +39,14 @@ class Workplace:
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
       store: where the run is recorded.
+      notes: lines that tell a person how the data is read.
     """
 
     output: Path
     run_id: str
     console: Console
     store: Store
+    notes: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -55,13 +58,16 @@ class Workplace:
 
 
 @contextlib.contextmanager
-def started(what: str, config: Config, output: Path, *, with_model: bool = True) -> Iterator[Workplace]:
+def started(
+    what: str, config: Config, output: Path, notes: Sequence[str] = (), *, with_model: bool = True
+) -> Iterator[Workplace]:
     """Makes the folder of a new run, sends the standard streams to its log, and loads TFX.
 
     Args:
       what: what is started, for the heading, such as "run".
       config: the whole configuration.
       output: the folder below which everything is written; only one run at a time may use it.
+      notes: lines that tell a person how the data is read, to be shown below the heading.
       with_model: whether a model will be built; if so, its weights are checked first.
 
     Raises:
@@ -69,6 +75,8 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         Beam's engine can't run.
     """
     output = output.resolve()
+    if not is_remote(config.data.path) and output == Path(source.root_of(config.data.path)).resolve():
+        raise UserError(f"--output {short_path(output)} is the data folder; give one beside it, or inside it")
     others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
     check_store(config.metadata, output)
@@ -81,10 +89,12 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         except OSError as error:
             raise UserError(f"{folder}: can't be made ({error.strerror}); give another --output") from error
         screen = stack.enter_context(output_to(folder / "log.txt"))
-        place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output))
+        place = Workplace(output, run_id, Console(file=screen), make_store(config.metadata, output), notes)
         place.console.print(
             f"[bold]{config.name}[/] {what} {run_id}, log in {short_path(place.log)}", highlight=False, soft_wrap=True
         )
+        for line in notes:
+            place.console.print(line, markup=False, highlight=False, soft_wrap=True)
         _load(config, place.console, with_model)
         yield place
 

@@ -1,0 +1,248 @@
+"""How class folders are arranged: in folders for splits, in one folder that wraps everything, beside images without labels."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from base.errors import UserError
+from images.dataset.row import SPLIT_NAMES
+from images.settings import Layout
+
+# Words beside the split's that say nothing: train_images, TestSet.
+_PLAIN_WORDS: Final = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "pictures", "photos")
+# Suffixes of files that are no images. Any other file may be one.
+_TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xml", ".yaml", ".yml", ".xlsx", ".mat")
+_DOCUMENTS: Final = (*_TABLES, ".txt", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb")
+_MAX_NAMED: Final = 5  # folders that a message names
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a folder says of the images in it.
+
+    Attributes:
+      label: name of the class; "" outside class folders.
+      split: train, eval or test; "" if the folders give none.
+      unlabelled: whether it holds images without labels, beside the data set.
+    """
+
+    label: str = ""
+    split: str = ""
+    unlabelled: bool = False
+
+
+@dataclass
+class Arrangement:
+    """Where class folders and splits are in a data set.
+
+    Attributes:
+      roots: folders whose folders are the classes, such as "" or "archive/train/", with their split or "".
+      splits: splits of the folders inside the class folders, by name; empty if they mean nothing.
+      unlabelled: folders of images without labels, such as "test/".
+      notes: lines that tell a person how the folders are read, where that is not plain.
+    """
+
+    roots: dict[str, str]
+    splits: dict[str, str] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def place(self, folder: str) -> Place:
+        """What a folder, such as "train/cat/2024", says of the images in it."""
+        inside = f"{folder}/"
+        if inside.startswith(self.unlabelled):
+            return Place(unlabelled=True)
+        root = next((root for root in self.roots if inside.startswith(root)), None)
+        if root is None:
+            return Place()
+        label, *below = inside.removeprefix(root).rstrip("/").split("/")
+        if self.splits:
+            split = self.splits.get(below[0] if below else "", "")
+            return Place(label if split else "", split)
+        return Place(label, self.roots[root])
+
+
+class _Tree:
+    """The folders that hold images: how many directly, and how many with the folders inside."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.direct: Counter[str] = Counter()
+        for path in paths:
+            if not path.lower().endswith(_DOCUMENTS):
+                self.direct[path.rpartition("/")[0]] += 1
+        self.below: Counter[str] = Counter()
+        self._inside: dict[str, set[str]] = defaultdict(set)
+        for folder, count in self.direct.items():
+            self.below[""] += count
+            prefix = ""
+            for name in folder.split("/") if folder else ():
+                self._inside[prefix].add(name)
+                prefix += f"{name}/"
+                self.below[prefix] += count
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly inside that hold images at any depth."""
+        return sorted(self._inside.get(prefix, ()))
+
+    def loose(self, prefix: str) -> int:
+        """Number of images directly in the folder."""
+        return self.direct[prefix.rstrip("/")]
+
+    def unwrap(self, prefix: str) -> str:
+        """The folder inside that holds everything and has the first folders beside each other."""
+        while len(names := self.folders(prefix)) == 1:
+            inner = f"{prefix}{names[0]}/"
+            if not self.folders(inner) or 20 * self.loose(inner) > self.below[inner]:
+                break
+            prefix = inner
+        return prefix
+
+    def is_unlabelled(self, prefix: str) -> bool:
+        """Whether all images are in one folder whose name says nothing: test/1.png, test/images/1.png, pred/pred/1.png."""
+        own = _words(prefix.rstrip("/").rpartition("/")[2])
+        while not self.loose(prefix) and len(names := self.folders(prefix)) == 1:
+            if set(_words(names[0])) - {*own, *_PLAIN_WORDS, *SPLIT_NAMES}:
+                return False
+            prefix += f"{names[0]}/"
+        return self.loose(prefix) == self.below[prefix]
+
+
+def find_arrangement(folder: str, paths: Iterable[str], layout: Layout, labelled: bool) -> Arrangement:
+    """Finds out how the folders of a data set are to be read.
+
+    Args:
+      folder: the data folder, for messages.
+      paths: paths of all files, relative to the folder.
+      layout: as the configuration says; with "auto" it is seen from the names.
+      labelled: whether the images are for training. If not, folders that can be read in two ways are read as classes.
+
+    Raises:
+      UserError: the folders can be read in two ways, or not as `layout` says.
+    """
+    tree = _Tree(paths)
+    root = tree.unwrap("")
+    names = tree.folders(root)
+    notes = [f"Data: all images are in {root.rstrip('/')}, which is read as the data folder"] if root else []
+    splits = split_folders(names)
+    if layout == "class" or (layout == "auto" and not splits and not labelled):
+        return Arrangement({root: ""}, notes=notes)
+    if layout == "folder/class":
+        return Arrangement({f"{root}{name}/": "" for name in names}, notes=notes)
+    if layout == "class/split":
+        inner = split_folders({inner for name in names for inner in tree.folders(f"{root}{name}/")})
+        if not inner:
+            raise UserError(f"{folder}: data.layout is class/split, but the folders in {_list(names)} name no splits")
+        return Arrangement({root: ""}, splits=inner, notes=[*notes, _note_on_splits(inner)])
+    if layout == "auto" and not splits:
+        _check_one_reading(folder, tree, root)
+        return Arrangement({root: ""}, notes=notes)
+    return _by_splits(folder, tree, root, splits, notes, labelled)
+
+
+def split_folders(names: Iterable[str]) -> dict[str, str]:
+    """The splits that folders are named by: {"Training_set": "train", "Test_set": "test"}.
+
+    Case does not matter. Beside the split's name there may be words that say nothing, and others that all of them share.
+
+    Returns:
+      Name to split, without the names of other folders; empty unless there are two splits or more.
+    """
+    readings: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        split, others = _split_in(name)
+        if split:
+            readings[others][name] = split
+    best = max(readings.values(), key=lambda found: (len(set(found.values())), len(found)), default={})
+    return best if len(set(best.values())) > 1 else {}
+
+
+def _by_splits(folder: str, tree: _Tree, root: str, splits: dict[str, str], notes: list[str], labelled: bool) -> Arrangement:
+    prefixes = {name: f"{root}{name}/" for name in tree.folders(root)}
+    unlabelled = [name for name, prefix in prefixes.items() if tree.is_unlabelled(prefix)]
+    with_classes = [name for name in splits if name not in unlabelled]
+    others = [name for name in prefixes if name not in splits and name not in unlabelled]
+    if labelled and others:
+        raise UserError(
+            f"{folder}: has folders for splits ({_list(splits)}), and others beside them ({_list(others)}); "
+            f"move those away, or set data.layout to class if all of them are classes"
+        )
+    if labelled and not with_classes:
+        raise UserError(
+            f"{folder}: {_list(splits)} hold images but no class folders; if they are the classes, set data.layout to class; "
+            f"if they are splits, put class folders into them, or add a manifest"
+        )
+    inner = {name: tree.unwrap(prefixes[name]) for name in with_classes}
+    if any(tree.below[prefixes[name]] and inner[name] == prefixes[name] for name in with_classes):
+        inner = {name: prefixes[name] for name in with_classes}
+    notes.append(_note_on_splits({name: splits[name] for name in with_classes}))
+    for name in unlabelled:
+        count = tree.below[prefixes[name]]
+        notes.append(
+            f"Data: {prefixes[name].rstrip('/')} has {count} images without labels, which are left out; "
+            f"a model answers them with score.path, or fpn score --data"
+        )
+    given = {splits[name] for name in with_classes}
+    return Arrangement(
+        # All images of a single split are for all splits.
+        {prefix: splits[name] if len(given) > 1 else "" for name, prefix in inner.items()},
+        unlabelled=tuple(prefixes[name] for name in unlabelled),
+        notes=notes,
+    )
+
+
+def _check_one_reading(folder: str, tree: _Tree, root: str) -> None:
+    names = tree.folders(root)
+    if len(names) < 2:
+        return
+    if alone := [name for name in names if _split_in(name) != ("", ()) and not _split_in(name)[1]]:
+        raise UserError(
+            f"{folder}: {_list(alone)} may be a split or a class; set data.layout to class if {_list(names)} are the classes, "
+            f"else move away the folders beside the split"
+        )
+    inner = [set(tree.folders(f"{root}{name}/")) for name in names]
+    shared = sorted(set.intersection(*inner))
+    if len(shared) > 1 and not any(tree.loose(f"{root}{name}/") for name in names):
+        _raise_two_readings(folder, names, shared)
+
+
+def _raise_two_readings(folder: str, names: list[str], shared: list[str]) -> NoReturn:
+    splits = split_folders(shared)
+    second = (
+        f"class/split if the folders inside ({_list(shared)}) are splits"
+        if len(splits) == len(shared)
+        else f"folder/class if those inside ({_list(shared)}) are; splits need the names train, val and test"
+    )
+    raise UserError(
+        f"{folder}: all folders have the same folders inside, so it can be read in two ways; set data.layout to class if "
+        f"the outer ones ({_list(names)}) are the classes, or to {second}"
+    )
+
+
+def _split_in(name: str) -> tuple[str, tuple[str, ...]]:
+    """The split that a folder's name has as a word, and the other words of the name; ("", ()) if it has none or several."""
+    found: list[tuple[str, int]] = []
+    words = _words(name)
+    for number, word in enumerate(words):
+        stem = next((word.removesuffix(plain) for plain in _PLAIN_WORDS if word.removesuffix(plain) in SPLIT_NAMES), "")
+        if word in SPLIT_NAMES or stem:
+            found.append((SPLIT_NAMES[stem or word], number))
+    if len(found) != 1:
+        return "", ()
+    split, number = found[0]
+    return split, tuple(word for word in words[:number] + words[number + 1 :] if word not in _PLAIN_WORDS)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d+", name.casefold())
+
+
+def _note_on_splits(splits: dict[str, str]) -> str:
+    return f"Data: read as split folders: {', '.join(f'{name} ({split})' for name, split in splits.items())}"
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more

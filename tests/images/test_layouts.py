@@ -1,0 +1,278 @@
+"""Folders as people have them: what is read as a split, a class, an image without a label, or litter."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_folders import settings, touch, user_error
+
+from images.dataset import source
+from images.dataset.listing import list_folder
+from images.dataset.source import Found
+from images.dataset.tree import split_folders
+
+CLASSES = ("glioma", "none", "pituitary")
+
+
+def images(folder: str, per_class: int = 20, classes: tuple[str, ...] = CLASSES) -> list[str]:
+    return [f"{folder}{label}/{number:02d}.png" for label in classes for number in range(per_class)]
+
+
+def find(folder: Path, **changes: Any) -> Found:
+    return source.find_rows(str(folder), settings(**changes))
+
+
+def counts(found: Found) -> Counter[tuple[str, str]]:
+    """(split that the data gives, label) -> number of images."""
+    assert not any(row.reason for row in found.rows), [row for row in found.rows if row.reason][:3]
+    return Counter((row.split, row.label) for row in found.rows)
+
+
+def expected(*splits: str, per_class: int = 20) -> dict[tuple[str, str], int]:
+    return {(split, label): per_class for split in splits for label in CLASSES}
+
+
+# Split folders
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Training", "Testing"),
+        ("TRAIN", "Test"),
+        ("trn", "tst"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("images-train", "images-test"),
+        ("train2017", "test2017"),
+        ("Brain Train", "Brain Test"),
+        ("TrainSet", "TestImages"),
+        ("train", "test_set"),
+    ],
+)
+def test_split_folders_are_known_in_any_usual_spelling(train: str, test: str, tmp_path: Path) -> None:
+    touch(tmp_path, *images(f"{train}/"), *images(f"{test}/"))
+    found = find(tmp_path)
+    assert counts(found) == expected("train", "test")
+    assert all(row.split == {train: "train", test: "test"}[row.path.split("/")[0]] for row in found.rows)
+    assert found.notes == [f"Data: read as split folders: {test} (test), {train} (train)"] or found.notes == [
+        f"Data: read as split folders: {train} (train), {test} (test)"
+    ]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation", "dev", "eval", "validation_set"])
+def test_the_eval_folder_is_known_in_any_usual_spelling(name: str) -> None:
+    assert split_folders(["train", name, "test"]) == {"train": "train", name: "eval", "test": "test"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("trainer", "tester"),
+        ("training shoes", "running shoes"),
+        ("test_a", "train_b"),
+        ("train_val", "test"),
+        ("cat", "dog"),
+        ("train", "training"),
+        (),
+    ],
+)
+def test_other_names_are_no_splits(names: tuple[str, ...]) -> None:
+    assert split_folders(names) == {}
+
+
+def test_a_split_that_no_folder_gives_is_taken_from_train(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/", 60), *images("val/"))
+    rows = source.read_rows(str(tmp_path), settings())
+    assert all((row.split == "eval") == row.path.startswith("val/") for row in rows)
+    assert Counter(row.split for row in rows).keys() == {"train", "eval", "test"}
+
+
+def test_a_folder_inside_each_split_folder_that_holds_everything_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, *images("seg_train/seg_train/"), *images("seg_test/seg_test/"))
+    touch(tmp_path, *(f"seg_pred/seg_pred/{number}.png" for number in range(7)))
+    found = find(tmp_path)
+    assert counts(found) == expected("train", "test")
+    assert found.unlisted == 7
+
+
+# One folder around everything
+
+
+@pytest.mark.parametrize("wrapper", ["archive", "archive/archive", "chest xray/data/v1"])
+@pytest.mark.parametrize("splits", [("",), ("train", "val", "test")])
+def test_a_folder_that_holds_everything_is_passed_over(wrapper: str, splits: tuple[str, ...], tmp_path: Path) -> None:
+    for split in splits:
+        touch(tmp_path, *images(f"{wrapper}/{split}/" if split else f"{wrapper}/"))
+    touch(tmp_path, "README.md", f"{wrapper}/licence.txt")
+    found = find(tmp_path)
+    assert Counter((row.split, row.label) for row in found.rows if not row.reason) == expected(
+        *(("train", "eval", "test") if "train" in splits else ("",))
+    )
+    assert f"Data: all images are in {wrapper}, which is read as the data folder" in found.notes
+
+
+def test_a_lone_train_folder_gives_all_splits(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/"))
+    assert counts(find(tmp_path)) == expected("")
+
+
+# Images without labels
+
+
+@pytest.mark.parametrize("place", ["test", "Test/images", "test/test"])
+def test_images_without_labels_beside_a_labelled_train_folder_are_left_out_and_told(place: str, tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/"), *(f"{place}/{number}.png" for number in range(9)))
+    found = find(tmp_path)
+    assert counts(found) == expected("")
+    assert found.unlisted == 9
+    (line,) = [line for line in found.notes if "without labels" in line]
+    assert place.split("/")[0] in line
+    assert "9 images" in line
+    assert "score.path" in line
+    assert {row.split for row in source.read_rows(str(tmp_path), settings())} == {"train", "eval", "test"}
+
+
+def test_a_folder_in_test_may_be_a_class_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/"), *(f"test/unknown/{number}.png" for number in range(9)))
+    assert "the train split has no image of unknown" in user_error(tmp_path)
+
+
+def test_a_labelled_eval_folder_stays_eval_where_test_has_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/", 60), *images("val/"), *(f"test/{number}.png" for number in range(9)))
+    assert counts(find(tmp_path)) == expected("train", per_class=60) | expected("eval")
+    rows = source.read_rows(str(tmp_path), settings())
+    assert all((row.split == "eval") == row.path.startswith("val/") for row in rows)
+    assert "test" in {row.split for row in rows}
+
+
+def test_data_that_is_not_for_training_is_read_whole(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/"), *(f"test/{number}.png" for number in range(9)))
+    found = find(tmp_path, labelled=False)
+    assert Counter(row.label for row in found.rows) == {**dict.fromkeys(CLASSES, 20), "": 9}
+    touch(tmp_path / "two", *images("glioma/", classes=("a", "b")), *images("none/", classes=("a", "b")))
+    assert {row.label for row in find(tmp_path / "two", labelled=False).rows} == {"glioma", "none"}
+
+
+# Two readings
+
+
+def test_classes_with_the_same_folders_inside_need_a_choice(tmp_path: Path) -> None:
+    for label in CLASSES:
+        touch(tmp_path, *images(f"{label}/", classes=("images", "masks")))
+    text = user_error(tmp_path)
+    assert "two ways" in text
+    assert "data.layout" in text
+    assert all(name in text for name in (*CLASSES, "images", "masks", "folder/class"))
+    assert counts(find(tmp_path, layout="class")) == {("", label): 40 for label in CLASSES}
+    assert counts(find(tmp_path, layout="folder/class")) == {("", "images"): 60, ("", "masks"): 60}
+
+
+def test_split_folders_inside_class_folders_need_a_choice(tmp_path: Path) -> None:
+    for label in CLASSES:
+        touch(tmp_path, *images(f"data/{label}/", classes=("train", "test")))
+    text = user_error(tmp_path)
+    assert "class/split" in text
+    assert "set data.layout to class" in text
+    assert counts(find(tmp_path, layout="class/split")) == expected("train", "test")
+    assert counts(find(tmp_path, layout="class")) == expected("", per_class=40)
+
+
+def test_folders_for_splits_in_another_language_are_no_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *images("Entrenamiento/"), *images("Prueba/"))
+    assert "the names train, val and test" in user_error(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [("",), ("a/", "b/")])
+def test_a_class_that_is_named_as_a_split_needs_a_choice(inside: tuple[str, ...], tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{label}/{folder}{n}.png" for label in ("cat", "dog", "test") for folder in inside for n in range(9)))
+    text = user_error(tmp_path)
+    assert "test may be a split or a class" in text
+    assert "data.layout" in text
+    assert {row.label for row in find(tmp_path, layout="class").rows} == {"cat", "dog", "test"}
+
+
+def test_folders_beside_split_folders_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *images("train/"), *images("test/"), *images("extra/"))
+    text = user_error(tmp_path)
+    assert "others beside them (extra)" in text
+    assert "data.layout" in text
+
+
+def test_split_folders_without_class_folders_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{number}.png" for split in ("train", "test") for number in range(20)))
+    text = user_error(tmp_path)
+    assert "train" in text
+    assert "no class folders" in text
+    assert counts(find(tmp_path, layout="class")) == {("", "train"): 20, ("", "test"): 20}
+
+
+def test_a_layout_that_is_not_there_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *images(""))
+    assert "data.layout" in user_error(tmp_path, layout="class/split")
+    assert "data.layout" in user_error(tmp_path, layout="split/class")
+
+
+# Litter
+
+
+def test_what_systems_and_galleries_leave_is_skipped_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, *images(""))
+    touch(tmp_path, "Thumbs.db", "glioma/Thumbs.db", "glioma/desktop.ini", "glioma/.DS_Store", "glioma/._00.png")
+    touch(tmp_path, "__MACOSX/glioma/._00.png", ".ipynb_checkpoints/a.png", "none/@eaDir/00.png/thumb.jpg", ".git/config")
+    (tmp_path / "not yet").mkdir()
+    touch(tmp_path, "nothing/Thumbs.db")
+    found = find(tmp_path)
+    assert counts(found) == expected("")
+    assert found.notes == [
+        "Data: skipped: .DS_Store 1, ._* 1, .ipynb_checkpoints 1, @eaDir 1, Thumbs.db 3, __MACOSX 1, desktop.ini 1, "
+        "empty folders 2, hidden files 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ("metadata.sqlite", "artifacts/Evaluator/1/x.png"),
+        (".lock", "runs/2026-11-28T20-00-00/log.txt"),
+        ("job.json", "scores/0.parquet"),
+    ],
+)
+def test_an_output_folder_inside_the_data_is_left_out(outputs: tuple[str, ...], tmp_path: Path) -> None:
+    touch(tmp_path, *images(""))
+    before = source.fingerprint(str(tmp_path), settings())
+    touch(tmp_path / "output/mine", *outputs)
+    found = find(tmp_path)
+    assert counts(found) == expected("")
+    assert "Data: skipped: output folder output/mine" in found.notes
+    assert source.fingerprint(str(tmp_path), settings()) == before
+
+
+def test_names_of_outputs_may_be_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *images("", classes=("runs", "artifacts", "scores")))
+    assert {row.label for row in find(tmp_path).rows} == {"runs", "artifacts", "scores"}
+
+
+def test_litter_is_skipped_in_another_file_system(memory: dict[str, bytes]) -> None:
+    memory |= {f"memory://a/{path}": b"" for path in (*images("Training/"), *images("Testing/"), "Training/none/Thumbs.db")}
+    assert counts(find("memory://a")) == expected("train", "test")  # type: ignore[arg-type]
+    assert list_folder("memory://a").skipped == {"Thumbs.db": 1}
+
+
+# Size
+
+
+def test_a_large_folder_is_arranged_in_seconds() -> None:
+    from time import process_time
+
+    from images.dataset.folders import read_folders
+    from images.dataset.listing import File
+
+    files = {f"train/{label}/{number}.png": File() for label in range(100) for number in range(1000)}
+    files |= {f"test/{label}/{number}.png": File() for label in range(100) for number in range(100)}
+    began = process_time()
+    rows, _ = read_folders("x", files, settings())
+    assert len(rows) == 110_000
+    assert process_time() - began < 5, os.cpu_count()
