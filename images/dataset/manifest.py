@@ -1,4 +1,4 @@
-"""Reads a data set from a manifest, a CSV or Parquet table with one line per image."""
+"""Reads a data set from a manifest, a CSV, JSON Lines or Parquet table with one line per image."""
 
 import csv
 import difflib
@@ -12,17 +12,21 @@ from typing import Any, Final
 
 from base.errors import UserError
 from images.dataset import listing
+from images.dataset.columns import describe_columns, guess_columns, separator_of
+from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
 from images.settings import MANIFEST, Columns, SourceSettings
 
+SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 _OTHER: Final = "manifest.parquet"
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets write "Unicode text"
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """Header and lines of a manifest.
 
     Attributes:
@@ -60,8 +64,8 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
         if _OTHER not in files:
             return None
         name = _OTHER
-    if not name.lower().endswith((".csv", ".parquet")):
-        raise UserError(f"data.manifest: {name} must end in .csv or .parquet")
+    if not name.lower().endswith(SUFFIXES):
+        raise UserError(f"data.manifest: {name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if name not in files:
         raise UserError(f"{folder}: no manifest {name}; correct data.manifest, or leave it out if there is none")
     if files[name].reason:
@@ -69,7 +73,9 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
     return name
 
 
-def read_manifest(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+def read_manifest(
+    folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str = ""
+) -> tuple[list[Row], list[str]]:
     """Reads a manifest.
 
     Args:
@@ -78,15 +84,18 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
       files: the files of the folder, by path.
       settings: settings of the data set. For data that is not `labelled`, the label is optional, and only path, label and
         group are read.
+      split: the split of rows that have none of their own.
 
     Returns:
-      One row per line. Rows without a label and rows whose file must not be opened are set aside.
+      One row per line, and lines that tell a person how it is read. Rows without a label and rows whose file must not be
+      opened are set aside.
 
     Raises:
       UserError: a column, a value or a file is missing or wrong.
     """
-    table = _open_table(folder, name)
-    columns = settings.columns
+    table = open_table(folder, name)
+    columns = guess_columns(table.name, table.columns, settings.columns)
+    names = file_names(folder, table, name, files, split)
     labelled = settings.labelled
     _check_columns(table, columns, labelled)
     roles = _ROLES if labelled else _UNLABELLED_ROLES
@@ -95,7 +104,6 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
     }
     converters = _converters(table, columns) if labelled else []
     multi_label = settings.multi_label
-    base = posixpath.dirname(name)
     labels: dict[str, tuple[str, ...]] = {}
     numbers: dict[str, int] = {}
     lines = []
@@ -103,7 +111,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
-        path = written if written in files and not base else _path_in(folder, base, written)
+        path = names.find(written)
         if path in numbers:
             raise UserError(
                 f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
@@ -113,39 +121,54 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
         if text not in labels:
             labels[text] = split_label(text) if multi_label else ((text,) if text else ())
         given = _text(values[where["split"]]) if "split" in where else ""
-        split = SPLIT_NAMES.get(given.lower(), "")
-        if "split" in where and not split:
+        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where else split
+        if "split" in where and not row_split:
             raise UserError(f"{table.name}: {table.unit} {number} has the split {given or '(none)'}; use train, eval or test")
         group = _text(values[where["group"]]) if "group" in where else ""
         meta = _meta(values, number, converters, table) if converters else None
-        lines.append((path, labels[text], group or path, split, meta))
+        lines.append((path, labels[text], group or path, row_split, meta))
 
     elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
     rows, missing = [], []
-    for path, label, group, split, meta in lines:
+    for path, label, group, row_split, meta in lines:
         file = files.get(path) or elsewhere.get(path)
         if not file:
             missing.append(path)
             continue
         reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
-        rows.append(Row(path, label, group, "" if reason else split, meta or NO_META, reason, file.size))
+        rows.append(Row(path, label, group, "" if reason else row_split, meta or NO_META, reason, file.size))
     if missing:
         raise UserError(
             f"{table.name}: {len(missing)} of {len(lines)} files are missing, the first in {table.unit} "
             f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
             f"{table.unit}s"
         )
-    return rows
+    notes = [describe_columns(name, columns)] if columns != settings.columns or name != settings.manifest else []
+    if names.by_name:
+        notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
+    return rows, notes
 
 
-def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> dict[str, File]:
-    """The existing files that a manifest names and that a listing of the folder does not contain, by path."""
-    table = _open_table(folder, name)
-    if settings.columns.path not in table.columns:
-        return {}
-    where = table.columns.index(settings.columns.path)
+def file_names(folder: str, table: Table, name: str, files: dict[str, File], split: str = "") -> FileNames:
+    """Finds the files that a table names; see `read_manifest` for the arguments."""
     base = posixpath.dirname(name)
-    paths = {_path_in(folder, base, _text(values[where])) for _, values in table.lines}
+    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written))
+
+
+def files_elsewhere(
+    folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str = ""
+) -> dict[str, File]:
+    """The existing files that a manifest names and that a listing of the folder does not contain, by path.
+
+    The arguments are those of `read_manifest`.
+    """
+    table = open_table(folder, name)
+    columns = guess_columns(table.name, table.columns, settings.columns)
+    if columns.path not in table.columns:
+        return {}
+    where = table.columns.index(columns.path)
+    names = file_names(folder, table, name, files, split)
+    paths = {names.find(_text(values[where])) for _, values in table.lines}
     return listing.look_up(folder, sorted(paths - files.keys()), settings.allow_links)
 
 
@@ -163,7 +186,7 @@ def _path_in(folder: str, base: str, written: str) -> str:
     return path
 
 
-def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
+def _check_columns(table: Table, columns: Columns, labelled: bool) -> None:
     found = table.columns
     if repeated := next((column for column in found if found.count(column) > 1), None):
         raise UserError(f"{table.name}: two columns are called {repeated}; rename one of them")
@@ -183,7 +206,7 @@ def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
             )
 
 
-def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
+def _converters(table: Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
     """(name, position, conversion) of each column without a role; a conversion returns None for a missing number."""
     roles = set(columns.by_role.values())
     types = columns.types
@@ -203,7 +226,7 @@ def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callabl
     ]
 
 
-def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Callable[[Any], Any]]], table: _Table) -> Meta:
+def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Callable[[Any], Any]]], table: Table) -> Meta:
     meta: Meta = {}
     for name, position, convert in converters:
         try:
@@ -244,19 +267,26 @@ def _real(value: Any) -> float | None:
     return number if text else None
 
 
-def _open_table(folder: str, name: str) -> _Table:
+def open_table(folder: str, name: str) -> Table:
+    """Opens a table; its lines are read as they are asked for.
+
+    Raises:
+      UserError: it can't be read.
+    """
     path = listing.join(folder, name)
     with listing.open_file(path) as file:
         content = file.read()
-    return _open_parquet(path, content) if name.lower().endswith(".parquet") else _open_csv(path, content)
+    if name.lower().endswith((".parquet", ".jsonl")):
+        return _open_arrow(path, content)
+    return _open_csv(path, content)
 
 
-def _open_csv(name: str, content: bytes) -> _Table:
+def _open_csv(name: str, content: bytes) -> Table:
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text.partition("\n")[0]))
 
     def lines() -> Iterator[tuple[int, list[Any]]]:
         try:
@@ -276,17 +306,19 @@ def _open_csv(name: str, content: bytes) -> _Table:
         columns = next(reader, [])
     except csv.Error as error:
         raise UserError(f"{name}: line 1: {error}; look for a quote that is not closed") from error
-    return _Table(name, columns, lines(), "line")
+    return Table(name, columns, lines(), "line")
 
 
-def _open_parquet(name: str, content: bytes) -> _Table:
+def _open_arrow(name: str, content: bytes) -> Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.json
+    import pyarrow.parquet
 
+    of_json = name.lower().endswith(".jsonl")
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = (pyarrow.json.read_json if of_json else pyarrow.parquet.read_table)(io.BytesIO(content))
     except pa.ArrowException as error:
-        raise UserError(f"{name}: no Parquet file that can be read ({error})") from error
+        raise UserError(f"{name}: no {'JSON Lines' if of_json else 'Parquet'} file that can be read ({error})") from error
     values = []
     for column, kind in zip(table.columns, table.schema.types, strict=True):
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -296,4 +328,4 @@ def _open_parquet(name: str, content: bytes) -> _Table:
             values.append(column.cast(pa.string()).to_pylist())
         except pa.ArrowException:  # lists, structures
             values.append([None if value is None else str(value) for value in column.to_pylist()])
-    return _Table(name, table.column_names, ((n, list(line)) for n, line in enumerate(zip(*values, strict=True), 1)), "row")
+    return Table(name, table.column_names, ((n, list(line)) for n, line in enumerate(zip(*values, strict=True), 1)), "row")

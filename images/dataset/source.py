@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from images.dataset import folders, listing, manifest, records
+from images.dataset import folders, listing, manifest, records, tables
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
@@ -71,8 +71,8 @@ def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
 
 def _fingerprint(folder: str, settings: SourceSettings) -> str:
     files = list_files(folder, settings.allow_links)
-    if name := manifest.find_manifest(folder, files, settings):
-        files |= manifest.files_elsewhere(folder, name, files, settings)
+    for name, split in tables.find_tables(folder, files, settings).items():
+        files |= manifest.files_elsewhere(folder, name, files, settings, split)
     digest = hashlib.sha256()
     for path, file in files.items():
         digest.update(f"{path}\0{file.size}\0{file.modified}\0{file.reason}\n".encode())
@@ -123,9 +123,9 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
     files = listed.files
     unlisted = 0
     notes: list[str] = []
-    if name := manifest.find_manifest(folder, files, settings):
-        rows = manifest.read_manifest(folder, name, files, settings)
-        unlisted = len(files.keys() - {row.path for row in rows} - {name})
+    if named := tables.find_tables(folder, files, settings):
+        rows, notes = tables.read_tables(folder, named, files, settings)
+        unlisted = len(files.keys() - {row.path for row in rows} - named.keys())
     elif any(records.is_record_file(path) for path in files):
         rows = records.read_record_files(folder, files, settings)
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})

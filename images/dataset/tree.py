@@ -14,7 +14,7 @@ from images.settings import Layout
 _PLAIN_WORDS: Final = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "pictures", "photos")
 # Suffixes of files that are no images. Any other file may be one.
 _TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xml", ".yaml", ".yml", ".xlsx", ".mat")
-_DOCUMENTS: Final = (*_TABLES, ".txt", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb")
+DOCUMENTS: Final = (*_TABLES, ".txt", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb")
 _MAX_NAMED: Final = 5  # folders that a message names
 
 
@@ -70,7 +70,7 @@ class _Tree:
     def __init__(self, paths: Iterable[str]) -> None:
         self.direct: Counter[str] = Counter()
         for path in paths:
-            if not path.lower().endswith(_DOCUMENTS):
+            if not path.lower().endswith(DOCUMENTS):
                 self.direct[path.rpartition("/")[0]] += 1
         self.below: Counter[str] = Counter()
         self._inside: dict[str, set[str]] = defaultdict(set)
@@ -158,6 +158,12 @@ def split_folders(names: Iterable[str]) -> dict[str, str]:
     return best if len(set(best.values())) > 1 else {}
 
 
+def split_of(name: str) -> str:
+    """The split that a folder or a table of this name is for; "" if its name says no split, or more than that."""
+    split, others = _split_in(name)
+    return "" if others else split
+
+
 def _by_splits(folder: str, tree: _Tree, root: str, splits: dict[str, str], notes: list[str], labelled: bool) -> Arrangement:
     prefixes = {name: f"{root}{name}/" for name in tree.folders(root)}
     unlabelled = [name for name, prefix in prefixes.items() if tree.is_unlabelled(prefix)]
@@ -196,7 +202,7 @@ def _check_one_reading(folder: str, tree: _Tree, root: str) -> None:
     names = tree.folders(root)
     if len(names) < 2:
         return
-    if alone := [name for name in names if _split_in(name) != ("", ()) and not _split_in(name)[1]]:
+    if alone := [name for name in names if split_of(name)]:
         raise UserError(
             f"{folder}: {_list(alone)} may be a split or a class; set data.layout to class if {_list(names)} are the classes, "
             f"else move away the folders beside the split"
