@@ -5,6 +5,7 @@ Needs neither TensorFlow nor tensorflow_datasets.
 
 import gzip
 import json
+import posixpath
 import re
 import struct
 import zlib
@@ -20,15 +21,14 @@ from apache_beam.io.filesystems import FileSystems
 from base.errors import UserError
 from images.dataset import listing
 from images.dataset.listing import File
+from images.dataset.prepared import FEATURES_FILE, INFO_FILE
 from images.dataset.row import NO_META, SPLIT_NAMES, Meta, Row, split_label
 from images.reason import Reason
 from images.settings import SourceSettings
 from models import features
 
-_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|-\d{5}-of-\d{5})(\.gz)?$")
+_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|\.tfrec|\.tfr|\.record|-\d{5}-of-\d{5})(\.(gz|gzip|zlib|z))?$", re.IGNORECASE)
 _TFDS_SPLIT: Final = re.compile(r"-([^-]+)\.tfrecord-\d{5}-of-\d{5}$")
-_TFDS_INFO: Final = "dataset_info.json"
-_TFDS_FEATURES: Final = "features.json"
 _LONGEST: Final = 2**31  # bytes; no tf.Example is longer
 _PIECE: Final = 2**24  # bytes
 _GZIP: Final = b"\x1f\x8b"
@@ -50,11 +50,11 @@ class _Layout:
 
 
 def is_record_file(path: str) -> bool:
-    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrecords.gz` or `x-00000-of-00010`."""
+    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrec.gz` or `x-00000-of-00010`."""
     return _RECORD_FILE.search(path) is not None
 
 
-def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings, home: str | None) -> list[Row]:
     """Reads labels, groups and splits from all TFRecord files of a data folder.
 
     The split comes from the feature that `data.columns.split` names. Without it, the split comes from the file's name, such
@@ -65,6 +65,7 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
       folder: the data folder.
       files: the files of the folder, by path, at least one of them a TFRecord file.
       settings: settings of the data set. If it is `labelled`, the features in `columns.types` become the meta of the rows.
+      home: the TensorFlow Datasets directory in the folder, of whose files alone the data consists; None if there is none.
 
     Returns:
       One row per record. Damaged records, records without an image or with an unknown class number, and files that are not
@@ -74,9 +75,11 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
     Raises:
       UserError: the description of the directory, or a value, can't be used.
     """
-    prepared = _TFDS_INFO in files and _TFDS_FEATURES in files
+    prepared = home is not None
+    if home:
+        files = {path: file for path, file in files.items() if path.startswith(f"{home}/")}
     labelled = settings.labelled
-    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings.columns.label)
+    layout = _tfds_layout(listing.join(folder, home or ""), labelled) if prepared else _layout(settings.columns.label)
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
     if prepared and labelled:
@@ -110,8 +113,9 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
     Yields:
       For each number a pair: the image and "", or b"" and the reason why there is no image.
     """
-    prepared = all(_exists(folder, name) for name in (_TFDS_INFO, _TFDS_FEATURES))
-    layout = _tfds_layout(folder, labelled=False) if prepared else _layout("")
+    home = listing.join(folder, posixpath.dirname(path))
+    prepared = all(_exists(home, name) for name in (INFO_FILE, FEATURES_FILE))
+    layout = _tfds_layout(home, labelled=False) if prepared else _layout("")
     records: Iterator[tuple[int, bytes, str]] = iter(())
     position, record, reason = -1, b"", ""
     for number in numbers:
@@ -145,7 +149,7 @@ def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Sour
     columns = settings.columns
     size = len(_image_scalar(example, layout).as_buffer())
     labelled = settings.labelled
-    texts = _labels(example, layout, labelled)
+    texts = _labels(example, layout, settings)
     if settings.multi_label:
         labels = split_label(features.LABEL_SEPARATOR.join(texts))
     else:
@@ -262,12 +266,16 @@ def _texts(example: pa.RecordBatch, name: str) -> list[str]:
     return [text for value in _values(example, name) if (text := _to_text(value))]
 
 
-def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]:
+def _labels(example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> list[str]:
     for name in layout.labels:
         values = _values(example, name)
+        if _is_hot(values, layout, settings.multi_label):
+            values = [number for number, value in enumerate(values) if value]
+            if not values:
+                return []
         if layout.names is not None and values:
             unknown = [value for value in values if not 0 <= value < len(layout.names)]
-            if unknown and not needed:
+            if unknown and not settings.labelled:
                 return []
             if unknown:
                 raise ValueError("label missing" if unknown == [-1] else f"no class has the number {unknown[0]}")
@@ -275,6 +283,15 @@ def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]
         if texts := [text for value in values if (text := _to_text(value))]:
             return texts
     return []
+
+
+def _is_hot(values: list[Any], layout: _Layout, multi_label: bool) -> bool:
+    """Whether the values are one per class, 1 for those of the image, and not the numbers of its classes.
+
+    Two values may be either in multi-label data, so there they are numbers, as [0, 1] of two classes.
+    """
+    several = len(values) == len(layout.names) if layout.names is not None else len(values) > (2 if multi_label else 1)
+    return len(values) > 1 and several and all(value in (0, 1) for value in values)
 
 
 def _image_scalar(example: pa.RecordBatch, layout: _Layout) -> Any:
@@ -327,11 +344,11 @@ def _read_json(folder: str, name: str) -> dict[str, Any]:
 
 def _tfds_layout(folder: str, labelled: bool) -> _Layout:
     """The layout by features.json, in its present format or the one from before 2022."""
-    kind = _read_json(folder, _TFDS_INFO).get("fileFormat", "tfrecord")
+    kind = _read_json(folder, INFO_FILE).get("fileFormat", "tfrecord")
     if kind != "tfrecord":
         raise UserError(f"{folder}: a TensorFlow Datasets directory in {kind} files; prepare it with file_format='tfrecord'")
     found = {"Image": "", "ClassLabel": ""}
-    for name, feature in _tfds_features(_read_json(folder, _TFDS_FEATURES)).items():
+    for name, feature in _tfds_features(_read_json(folder, FEATURES_FILE)).items():
         kind = _tfds_class(feature)
         if kind == "Sequence":
             kind = _tfds_class(feature.get("sequence", {}).get("feature", {}))
@@ -339,7 +356,7 @@ def _tfds_layout(folder: str, labelled: bool) -> _Layout:
             found[kind] = name
     for kind, name in found.items():
         if not name and (labelled or kind == "Image"):
-            raise UserError(f"{folder}/{_TFDS_FEATURES}: no feature of the type {kind}; it takes a data set for classification")
+            raise UserError(f"{folder}/{FEATURES_FILE}: no feature of the type {kind}; it takes a data set for classification")
     image, label = found["Image"], found["ClassLabel"]
     if not label:
         return _Layout((image,), ())

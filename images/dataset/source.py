@@ -11,6 +11,7 @@ from images.dataset import folders, listing, manifest, records, tables
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
+from images.dataset.prepared import find_prepared
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
 from images.settings import SourceSettings
@@ -127,7 +128,9 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
         rows, notes = tables.read_tables(folder, named, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - named.keys())
     elif any(records.is_record_file(path) for path in files):
-        rows = records.read_record_files(folder, files, settings)
+        home = find_prepared(folder, files)
+        rows = records.read_record_files(folder, files, settings, home)
+        notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
     else:
         rows, notes = folders.read_folders(folder, files, settings)

@@ -8,7 +8,7 @@ from images.file_settings import Pages
 from images.settings import MANIFEST, ColumnType, Duplicates, Layout
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
-from pipeline.config.section import Count, Positive, Range, Section, Share
+from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share
 
 
 class SplitsConfig(Section):
@@ -35,7 +35,7 @@ class ColumnsConfig(Section):
 class DataConfig(Section):
     """Where the images are and how they are ingested."""
 
-    path: str = Field(
+    path: HomePath = Field(
         description="folder of class folders, of train/eval/test folders of these, with a manifest, of TFRecord files or of a "
         "prepared TensorFlow Datasets directory; with {SPAN} in it, one such folder a span"
     )
@@ -66,7 +66,7 @@ class DataConfig(Section):
     )
     max_rejected: Share = Field(0.05, description="share of unusable files that stops the run when exceeded")
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
-    schema_file: str | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
+    schema_file: HomePath | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
     max_drift: Positive | None = Field(
         0.3, description="largest distance of a summary's distribution from the previous run's that is no anomaly; null: any"
     )
