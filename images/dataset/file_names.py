@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -34,7 +33,7 @@ class FileNames:
         self._base = f"{base}/" if base else ""
         self._split = split
         self._normalise = normalise
-        self._by_stem: dict[str, list[str]] | None = None
+        self._indexes: dict[str, dict[str, tuple[str, ...]]] = {}
         self.by_name = 0
 
     def find(self, written: str) -> str:
@@ -54,22 +53,30 @@ class FileNames:
             )
         if "\\" in written:
             path = self._normalise(written.replace("\\", "/"))
-        return path if path in self._paths else self._find_by_stem(path) or path
+        return path if path in self._paths else self._find_by_name(path) or path
 
-    def _find_by_stem(self, path: str) -> str:
-        if self._by_stem is None:
-            self._by_stem = defaultdict(list)
-            for listed in self._paths:
-                if listed.startswith(self._base) and not listed.lower().endswith(DOCUMENTS):
-                    name = posixpath.basename(listed)
-                    for key in {posixpath.splitext(listed)[0], name, posixpath.splitext(name)[0]}:
-                        self._by_stem[key].append(listed)
+    def _find_by_name(self, path: str) -> str:
         name = path.removeprefix(self._base)
-        found = self._by_stem.get(path if "/" in name else name, [])
+        if "/" in name:
+            found = self._index("path without suffix").get(path, ())
+        else:
+            found = self._index("name").get(name, ()) if "." in name else ()
+            found = found or self._index("name without suffix").get(name, ())
         if len(found) > 1 and self._split:
             inside = [listed for listed in found if any(split_of(part) == self._split for part in listed.split("/")[:-1])]
-            found = inside or found
+            found = tuple(inside) or found
         if len(found) > 1:
             raise UserError(f"{self._table}: {name} may be {found[0]} or {found[1]}; write the paths of the files")
         self.by_name += len(found)
         return found[0] if found else ""
+
+    def _index(self, of: str) -> dict[str, tuple[str, ...]]:
+        """The files of the table's folder that may be images, by a part of their path."""
+        if of not in self._indexes:
+            index = self._indexes[of] = {}
+            for path in self._paths:
+                if path.startswith(self._base) and not path.lower().endswith(DOCUMENTS):
+                    key = path if of.startswith("path") else posixpath.basename(path)
+                    key = posixpath.splitext(key)[0] if of.endswith("suffix") else key
+                    index[key] = (*index.get(key, ()), path)
+        return self._indexes[of]

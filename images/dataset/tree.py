@@ -11,7 +11,7 @@ from images.dataset.row import SPLIT_NAMES
 from images.settings import Layout
 
 # Words beside the split's that say nothing: train_images, TestSet.
-_PLAIN_WORDS: Final = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "pictures", "photos")
+_PLAIN_WORDS: Final = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "part")
 # Suffixes of files that are no images. Any other file may be one.
 _TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xml", ".yaml", ".yml", ".xlsx", ".mat")
 DOCUMENTS: Final = (*_TABLES, ".txt", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb")
@@ -202,10 +202,10 @@ def _check_one_reading(folder: str, tree: _Tree, root: str) -> None:
     names = tree.folders(root)
     if len(names) < 2:
         return
-    if alone := [name for name in names if split_of(name)]:
+    if doubtful := [name for name in names if split_of(name) or _is_plain(name)]:
         raise UserError(
-            f"{folder}: {_list(alone)} may be a split or a class; set data.layout to class if {_list(names)} are the classes, "
-            f"else move away the folders beside the split"
+            f"{folder}: {_list(doubtful)} may be a class or not; set data.layout to class if {_list(names)} are the classes; "
+            f"if not, give {root}{doubtful[0]} as data.path, move the others away, or add a manifest"
         )
     inner = [set(tree.folders(f"{root}{name}/")) for name in names]
     shared = sorted(set.intersection(*inner))
@@ -238,6 +238,12 @@ def _split_in(name: str) -> tuple[str, tuple[str, ...]]:
         return "", ()
     split, number = found[0]
     return split, tuple(word for word in words[:number] + words[number + 1 :] if word not in _PLAIN_WORDS)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a folder's name says nothing: images, data_2; a number alone may be a class."""
+    words = _words(name)
+    return any(word in _PLAIN_WORDS for word in words) and all(word in _PLAIN_WORDS or word.isdigit() for word in words)
 
 
 def _words(name: str) -> list[str]:

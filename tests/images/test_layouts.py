@@ -189,9 +189,24 @@ def test_folders_for_splits_in_another_language_are_no_classes(tmp_path: Path) -
 def test_a_class_that_is_named_as_a_split_needs_a_choice(inside: tuple[str, ...], tmp_path: Path) -> None:
     touch(tmp_path, *(f"{label}/{folder}{n}.png" for label in ("cat", "dog", "test") for folder in inside for n in range(9)))
     text = user_error(tmp_path)
-    assert "test may be a split or a class" in text
+    assert "test may be a class or not" in text
     assert "data.layout" in text
     assert {row.label for row in find(tmp_path, layout="class").rows} == {"cat", "dog", "test"}
+
+
+@pytest.mark.parametrize("names", [("images_part_1", "images_part_2"), ("images", "masks"), ("cats", "data")])
+def test_folders_whose_names_say_nothing_are_no_classes_unless_that_is_said(names: tuple[str, ...], tmp_path: Path) -> None:
+    touch(tmp_path, *images("", classes=names))
+    text = user_error(tmp_path)
+    assert f"{names[-1] if 'data' in names else names[0]}" in text
+    assert "data.layout to class" in text
+    assert "manifest" in text
+    assert {row.label for row in find(tmp_path, layout="class").rows} == set(names)
+
+
+def test_numbers_are_classes(tmp_path: Path) -> None:
+    touch(tmp_path, *images("", classes=("0", "1", "10")))
+    assert {row.label for row in find(tmp_path).rows} == {"0", "1", "10"}
 
 
 def test_folders_beside_split_folders_are_told(tmp_path: Path) -> None:
