@@ -58,6 +58,7 @@ class Arrangement:
         if root is None:
             return Place()
         label, *below = inside.removeprefix(root).rstrip("/").split("/")
+        label = label.removesuffix(".zip")  # an archive of a class
         if self.splits:
             split = self.splits.get(below[0] if below else "", "")
             return Place(label if split else "", split)

@@ -1,6 +1,7 @@
 """Folders as people have them: what is read as a split, a class, an image without a label, or litter."""
 
 import os
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from images.dataset import source
 from images.dataset.listing import list_folder
 from images.dataset.source import Found
 from images.dataset.tree import split_folders
+from images.files.decoding import RejectedImage
+from images.files.reading import read_files
 
 CLASSES = ("glioma", "none", "pituitary")
 
@@ -274,6 +277,73 @@ def test_litter_is_skipped_in_another_file_system(memory: dict[str, bytes]) -> N
     memory |= {f"memory://a/{path}": b"" for path in (*images("Training/"), *images("Testing/"), "Training/none/Thumbs.db")}
     assert counts(find("memory://a")) == expected("train", "test")  # type: ignore[arg-type]
     assert list_folder("memory://a").skipped == {"Thumbs.db": 1}
+
+
+# Zip archives
+
+
+def zipped(path: Path, *names: str, folder: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(f"{folder}{name}", name)
+
+
+@pytest.mark.parametrize("given", ["archive.zip", ""])
+def test_a_zip_archive_is_read_as_the_folder_that_is_packed_in_it(given: str, tmp_path: Path) -> None:
+    zipped(tmp_path / "archive.zip", *images("chest [x]/Training/"), *images("chest [x]/Testing/"))
+    zipped(tmp_path / "archive.zip", "__MACOSX/chest [x]/._00.png", "chest [x]/Training/none/Thumbs.db")
+    folder = tmp_path / given
+    found = find(folder)
+    assert counts(found) == expected("train", "test")
+    assert found.notes[-1] == "Data: skipped: Thumbs.db 1, __MACOSX 1"
+    assert [bytes(content) for content in read_files(str(folder), found.rows)] == [
+        row.path.removeprefix("archive.zip/").encode() for row in found.rows
+    ]
+    before = source.fingerprint(str(folder), settings())
+    zipped(tmp_path / "archive.zip", "chest [x]/Testing/none/new.png")
+    assert source.fingerprint(str(folder), settings()) != before
+    assert len(find(folder).rows) == 121
+
+
+def test_archives_may_be_splits_or_classes_or_have_a_table(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        zipped(tmp_path / f"splits/{split}.zip", *images(""))
+    assert counts(find(tmp_path / "splits")) == expected("train", "test")
+    for label in CLASSES:
+        zipped(tmp_path / f"classes/{label}.zip", *images("", classes=("a",)))
+    assert counts(find(tmp_path / "classes")) == expected("")
+    zipped(tmp_path / "table/images.zip", *(f"images/{number}.png" for number in range(40)))
+    (tmp_path / "table/labels.csv").write_text("id,label\n" + "".join(f"{number},{number % 2}\n" for number in range(40)))
+    assert {row.path: row.label for row in find(tmp_path / "table").rows} == {
+        f"images.zip/images/{number}.png": str(number % 2) for number in range(40)
+    }
+
+
+def test_an_archive_beside_what_was_unpacked_from_it_is_not_read(tmp_path: Path) -> None:
+    zipped(tmp_path / "archive.zip", *images("archive/"))
+    touch(tmp_path, *images("archive/"))
+    found = find(tmp_path)
+    assert Counter(row.reason for row in found.rows) == {"": 60, "not in a class folder": 1}
+
+
+def test_an_archive_that_is_none_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "archive.zip")
+    assert "archive.zip: no zip archive that can be read" in user_error(tmp_path)
+    assert "archive.zip: no zip archive that can be read" in user_error(tmp_path / "archive.zip")
+
+
+def test_a_damaged_file_in_an_archive_is_set_aside_alone(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in images(""):
+            archive.writestr(name, f"<{name}>")
+    path.write_bytes(path.read_bytes().replace(b"<none/07.png>", b"<none/08.png>"))
+    rows = find(tmp_path).rows
+    content = dict(zip((row.path for row in rows), read_files(str(tmp_path), rows), strict=True))
+    wrong = [name for name, found in content.items() if isinstance(found, RejectedImage)]
+    assert wrong == ["archive.zip/none/07.png"]
+    assert "Bad CRC-32" in str(content[wrong[0]])
 
 
 # Size
