@@ -33,7 +33,7 @@ class Row:
       meta: other columns of the manifest; a missing number has no entry.
       reason: why the image is set aside without being opened, a `Reason` if there is a detail; "" if it is used.
       size: bytes of the file, or of the image in the record; 0 if not known.
-      record: position of the image in the TFRecord file `path`, from 0; None if `path` is an image file.
+      record: position of the image in the TFRecord or Parquet file `path`, from 0; None if `path` is an image file.
       span: number of the span that the image came with; 0 for data without spans.
     """
 

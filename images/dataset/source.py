@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from images.dataset import folders, listing, manifest, records, tables
+from images.dataset import folders, listing, manifest, parquet_shards, records, tables
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
@@ -132,6 +132,9 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
         rows = records.read_record_files(folder, files, settings, home)
         notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
         unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
+    elif shards := parquet_shards.find_shards(folder, files):
+        rows = parquet_shards.read_shards(folder, shards, settings)
+        unlisted = len(files) - len(shards)
     else:
         rows, notes = folders.read_folders(folder, files, settings)
         unlisted = len(files) - len(rows)
