@@ -4,11 +4,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
 from base.errors import UserError
 from images.dataset.row import SPLIT_NAMES
 from images.settings import Layout
+from models import features
 
 # Words beside the split's that say nothing: train_images, TestSet.
 _PLAIN_WORDS: Final = ("dataset", "data", "sets", "set", "images", "image", "imgs", "img", "part")
@@ -132,14 +133,21 @@ def find_arrangement(folder: str, paths: Iterable[str], layout: Layout, labelled
     if layout == "folder/class":
         return Arrangement({f"{root}{name}/": "" for name in names}, notes=notes)
     if layout == "class/split":
-        inner = split_folders({inner for name in names for inner in tree.folders(f"{root}{name}/")})
-        if not inner:
-            raise UserError(f"{folder}: data.layout is class/split, but the folders in {_list(names)} name no splits")
-        return Arrangement({root: ""}, splits=inner, notes=[*notes, _note_on_splits(inner)])
+        names = sorted({inner for name in names for inner in tree.folders(f"{root}{name}/")})
+        splits = split_folders(names)
     if layout == "auto" and not splits:
-        _check_one_reading(folder, tree, root)
+        _check_classes(folder, tree, root, "class")
         return Arrangement({root: ""}, notes=notes)
-    return _by_splits(folder, tree, root, splits, notes, labelled)
+    if not splits:
+        raise UserError(
+            f"{folder}: data.layout is {layout}, but {_list(names) or 'folders'} name no splits; correct one of them"
+        )
+    if layout == "class/split":
+        return Arrangement({root: ""}, splits=splits, notes=[*notes, _note_on_splits(splits)])
+    found = _by_splits(folder, tree, root, splits, notes, labelled)
+    for prefix in found.roots if layout == "auto" and labelled else ():
+        _check_classes(folder, tree, prefix, "split/class")
+    return found
 
 
 def split_folders(names: Iterable[str]) -> dict[str, str]:
@@ -183,14 +191,16 @@ def _by_splits(folder: str, tree: _Tree, root: str, splits: dict[str, str], note
     inner = {name: tree.unwrap(prefixes[name]) for name in with_classes}
     if any(tree.below[prefixes[name]] and inner[name] == prefixes[name] for name in with_classes):
         inner = {name: prefixes[name] for name in with_classes}
-    notes.append(_note_on_splits({name: splits[name] for name in with_classes}))
+    given = {splits[name] for name in with_classes}
+    taken = [split for split in features.SPLITS if split not in given]
+    rest = f"; {' and '.join(taken)} images are taken from train" if taken and "train" in given else ""
+    notes.append(_note_on_splits({name: splits[name] for name in with_classes}) + rest)
     for name in unlabelled:
         count = tree.below[prefixes[name]]
         notes.append(
             f"Data: {prefixes[name].rstrip('/')} has {count} images without labels, which are left out; "
             f"a model answers them with score.path, or fpn score --data"
         )
-    given = {splits[name] for name in with_classes}
     return Arrangement(
         # All images of a single split are for all splits.
         {prefix: splits[name] if len(given) > 1 else "" for name, prefix in inner.items()},
@@ -199,46 +209,43 @@ def _by_splits(folder: str, tree: _Tree, root: str, splits: dict[str, str], note
     )
 
 
-def _check_one_reading(folder: str, tree: _Tree, root: str) -> None:
+def _check_classes(folder: str, tree: _Tree, root: str, layout: Layout) -> None:
+    """Raises an error if the folders in `root` may be no classes; otherwise `layout` is what they are."""
     names = tree.folders(root)
     if len(names) < 2:
         return
     if doubtful := [name for name in names if split_of(name) or _is_plain(name)]:
         raise UserError(
-            f"{folder}: {_list(doubtful)} may be a class or not; set data.layout to class if {_list(names)} are the classes; "
+            f"{folder}: {_list(doubtful)} may be a class or not; set data.layout to {layout} if {_list(names)} are classes; "
             f"if not, give {root}{doubtful[0]} as data.path, move the others away, or add a manifest"
         )
     inner = [set(tree.folders(f"{root}{name}/")) for name in names]
     shared = sorted(set.intersection(*inner))
     if len(shared) > 1 and not any(tree.loose(f"{root}{name}/") for name in names):
-        _raise_two_readings(folder, names, shared)
-
-
-def _raise_two_readings(folder: str, names: list[str], shared: list[str]) -> NoReturn:
-    splits = split_folders(shared)
-    second = (
-        f"class/split if the folders inside ({_list(shared)}) are splits"
-        if len(splits) == len(shared)
-        else f"folder/class if those inside ({_list(shared)}) are; splits need the names train, val and test"
-    )
-    raise UserError(
-        f"{folder}: all folders have the same folders inside, so it can be read in two ways; set data.layout to class if "
-        f"the outer ones ({_list(names)}) are the classes, or to {second}"
-    )
+        if layout == "split/class":
+            second = f"arrange the folders anew if those inside ({_list(shared)}) are the classes"
+        elif len(split_folders(shared)) == len(shared):
+            second = f"to class/split if the folders inside ({_list(shared)}) are splits"
+        else:
+            second = f"to folder/class if those inside ({_list(shared)}) are; splits need the names train, val and test"
+        raise UserError(
+            f"{folder}: all folders have the same folders inside, so it can be read in two ways; set data.layout to {layout} "
+            f"if the outer ones ({_list(names)}) are the classes, or {second}"
+        )
 
 
 def _split_in(name: str) -> tuple[str, tuple[str, ...]]:
     """The split that a folder's name has as a word, and the other words of the name; ("", ()) if it has none or several."""
-    found: list[tuple[str, int]] = []
-    words = _words(name)
-    for number, word in enumerate(words):
-        stem = next((word.removesuffix(plain) for plain in _PLAIN_WORDS if word.removesuffix(plain) in SPLIT_NAMES), "")
-        if word in SPLIT_NAMES or stem:
-            found.append((SPLIT_NAMES[stem or word], number))
+    words = [
+        next((word.removesuffix(plain) for plain in _PLAIN_WORDS if word.removesuffix(plain) in SPLIT_NAMES), word)
+        for word in _words(name)
+        if word not in _PLAIN_WORDS
+    ]
+    found = [word for word in words if word in SPLIT_NAMES]
     if len(found) != 1:
         return "", ()
-    split, number = found[0]
-    return split, tuple(word for word in words[:number] + words[number + 1 :] if word not in _PLAIN_WORDS)
+    words.remove(found[0])
+    return SPLIT_NAMES[found[0]], tuple(words)
 
 
 def _is_plain(name: str) -> bool:

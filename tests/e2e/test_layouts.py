@@ -55,7 +55,7 @@ def test_how_the_data_was_read_is_said_on_the_screen_and_in_the_summary(runs):
     first, _ = runs
     lines = [
         f"Data: all images are in {WRAPPER}, which is read as the data folder",
-        "Data: read as split folders: Testing (test), Training (train)",
+        "Data: read as split folders: Testing (test), Training (train); eval images are taken from train",
         f"Data: {WRAPPER}/Validation has 5 images without labels, which are left out; "
         "a model answers them with score.path, or fpn score --data",
         "Data: skipped: .DS_Store 6, Thumbs.db 6, desktop.ini 6",

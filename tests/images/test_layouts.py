@@ -60,9 +60,8 @@ def test_split_folders_are_known_in_any_usual_spelling(train: str, test: str, tm
     found = find(tmp_path)
     assert counts(found) == expected("train", "test")
     assert all(row.split == {train: "train", test: "test"}[row.path.split("/")[0]] for row in found.rows)
-    assert found.notes == [f"Data: read as split folders: {test} (test), {train} (train)"] or found.notes == [
-        f"Data: read as split folders: {train} (train), {test} (test)"
-    ]
+    first, second = sorted((f"{train} (train)", f"{test} (test)"))
+    assert found.notes == [f"Data: read as split folders: {first}, {second}; eval images are taken from train"]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "Validation", "dev", "eval", "validation_set"])
@@ -205,6 +204,18 @@ def test_folders_whose_names_say_nothing_are_no_classes_unless_that_is_said(name
     assert "data.layout to class" in text
     assert "manifest" in text
     assert {row.label for row in find(tmp_path, layout="class").rows} == set(names)
+
+
+def test_folders_inside_split_folders_are_looked_at_too(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        touch(tmp_path, *images(f"{split}/images/"), *images(f"{split}/masks/"))
+    assert "images may be a class or not; set data.layout to split/class" in user_error(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split / "images").rename(tmp_path / split / "scans")
+    text = user_error(tmp_path)
+    assert "two ways; set data.layout to split/class" in text
+    assert "glioma, none, pituitary" in text
+    assert {row.label for row in find(tmp_path, layout="split/class").rows} == {"scans", "masks"}
 
 
 def test_numbers_are_classes(tmp_path: Path) -> None:
