@@ -86,11 +86,11 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
 
 
 def find_rows(folder: str, settings: SourceSettings) -> Found:
-    """Lists the data set: from the folder's manifest if it has one, else from its TFRecord files, else from class folders.
+    """Lists the data set: from tables, TFRecord files, Parquet files with images, or class folders; the first that are there.
 
     Args:
-      folder: the data folder, or with `{SPAN}` the folders of several spans. Each has a manifest, TFRecord files, class folders
-        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`); see `tree`.
+      folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`,
+        `records`, `parquet_shards` and `tree`.
       settings: settings of the data set.
 
     Returns:

@@ -43,8 +43,12 @@ def find_tables(folder: str, files: dict[str, File], settings: SourceSettings) -
                 by_depth[path.count("/")][path] = SPLIT_NAMES[words[0]] if words else ""
     for depth in sorted(by_depth):
         tables = _with_splits(by_depth[depth])
-        if usable := {path: split for path, split in tables.items() if _is_usable(folder, path, files, settings, split)}:
+        try:
+            usable = {path: split for path, split in tables.items() if _is_usable(folder, path, files, settings, split)}
             _check_splits(folder, usable)
+        except UserError as error:
+            raise UserError(f"{error}; or set data.layout to class if folders give the classes") from error
+        if usable:
             return usable
     return {}
 
@@ -94,7 +98,4 @@ def _is_usable(folder: str, name: str, files: dict[str, File], settings: SourceS
 def _check_splits(folder: str, tables: dict[str, str]) -> None:
     if len(tables) > 1 and ("" in tables.values() or len(set(tables.values())) < len(tables)):
         first, second, *_ = sorted(tables)
-        raise UserError(
-            f"{folder}: {first} and {second} may both be the manifest; set data.manifest to one, or data.layout to class "
-            f"if folders give the classes"
-        )
+        raise UserError(f"{folder}: {first} and {second} may both be the manifest; set data.manifest to one")

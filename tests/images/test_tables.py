@@ -158,7 +158,9 @@ def test_usual_names_of_columns_are_known(header: str, columns: tuple[str, str],
 def test_two_usual_names_are_told(header: str, told: str, tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(5))
     write(tmp_path / "labels.csv", header, [])
-    assert told in user_error(tmp_path)
+    text = user_error(tmp_path)
+    assert told in text
+    assert "or set data.layout to class if folders give the classes" in text
 
 
 def test_columns_that_the_configuration_names_are_not_guessed(tmp_path: Path) -> None:
