@@ -12,7 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
-from images.dataset import zips
+from images.dataset import archives
 from images.dataset.litter import holds_outputs, litter_kind
 from images.dataset.row import LEADS_OUT
 from images.reason import Reason
@@ -62,9 +62,9 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading, without decompressing it; the path may lead into a zip archive."""
-    place = None if is_remote(path) else zips.split_path(path)
-    return open_to_read(path) if place is None else zips.open_member(*place)  # type: ignore[return-value]
+    """Opens a file for reading, without decompressing it; the path may lead into an archive."""
+    place = None if is_remote(path) else archives.split_path(path)
+    return open_to_read(path) if place is None else archives.open_member(*place)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
@@ -73,9 +73,9 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
 
 
 def list_folder(folder: str, allow_links: bool = False) -> Listing:
-    """Lists all files below a folder, or in a zip archive, without what programs leave there: see `litter`.
+    """Lists all files below a folder, or in a zip or tar archive, without what programs leave there: see `litter`.
 
-    Zip archives in a folder are listed as folders if no other folder beside them holds files.
+    Archives in a folder are listed as folders if no other folder beside them holds files.
 
     On a local disk, symbolic links to places inside the folder are followed, and others with `allow_links`. A folder that can
     be reached in several ways is read once. Links that are not followed, folders that can't be read, and files that are not
@@ -92,15 +92,15 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
     try:
         if is_remote(folder):
             files = _list_remote(folder, skipped)
-        elif folder.lower().endswith(".zip") and os.path.isfile(folder):
-            files = _list_zip(folder, "", skipped)
+        elif folder.lower().endswith(archives.SUFFIXES) and os.path.isfile(folder):
+            files = _list_archive(folder, "", skipped)
         else:
             files = _list_local(folder, allow_links, skipped)
-            archives = [path for path, file in files.items() if path.lower().endswith(".zip") and not file.reason]
-            if not any("/" in path for path in files.keys() - set(archives)):
-                for path in archives:
+            found = [path for path, file in files.items() if path.lower().endswith(archives.SUFFIXES) and not file.reason]
+            if not any("/" in path for path in files.keys() - set(found)):
+                for path in found:
                     del files[path]
-                    files |= _list_zip(join(folder, path), f"{path}/", skipped)
+                    files |= _list_archive(join(folder, path), f"{path}/", skipped)
     except UserError:
         raise
     except Exception as error:  # each file system raises exceptions of its own
@@ -181,10 +181,10 @@ def _list_remote(folder: str, skipped: Counter[str]) -> dict[str, File]:
     return files
 
 
-def _list_zip(archive: str, prefix: str, skipped: Counter[str]) -> dict[str, File]:
+def _list_archive(archive: str, prefix: str, skipped: Counter[str]) -> dict[str, File]:
     modified = os.stat(archive).st_mtime
     files = {}
-    for path, size in zips.members(archive):
+    for path, size in archives.members(archive).items():
         if kind := next(filter(None, map(litter_kind, path.split("/"))), ""):
             skipped[kind] += 1
         else:

@@ -1,7 +1,6 @@
 """Reads a data set from Parquet files that hold the images themselves, as Hugging Face's datasets are published."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -12,8 +11,8 @@ from base.errors import UserError
 from images.dataset import listing
 from images.dataset.columns import guess_columns
 from images.dataset.listing import File
-from images.dataset.row import SPLIT_NAMES, Row, split_label
-from images.dataset.tree import DOCUMENTS
+from images.dataset.row import Row, split_label
+from images.dataset.tree import DOCUMENTS, split_of_shard
 from images.reason import Reason
 from images.settings import SourceSettings
 from models import features
@@ -43,7 +42,7 @@ def read_shards(folder: str, paths: list[str], settings: SourceSettings) -> list
     Raises:
       UserError: a file can't be read, or there is no column for the class.
     """
-    splits = {path: _split_of(path) for path in paths}
+    splits = {path: split_of_shard(path) for path in paths}
     if not settings.labelled or not all(splits.values()) or len(set(splits.values())) < 2:
         splits = dict.fromkeys(paths, "")
     rows = []
@@ -127,8 +126,3 @@ def _labels(value: Any, names: list[str], multi_label: bool) -> tuple[str, ...]:
     ]
     text = features.LABEL_SEPARATOR.join(texts)
     return split_label(text) if multi_label else ((text,) if text else ())
-
-
-def _split_of(path: str) -> str:
-    words = re.split(r"[\W_]", path.rpartition("/")[2].lower())
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")

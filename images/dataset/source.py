@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from images.dataset import folders, listing, manifest, parquet_shards, records, tables
+from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
@@ -86,11 +86,11 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
 
 
 def find_rows(folder: str, settings: SourceSettings) -> Found:
-    """Lists the data set: from tables, TFRecord files, Parquet files with images, or class folders; the first that are there.
+    """Lists the data set: from tables, TFRecord files, Parquet or WebDataset files, or class folders; the first that are there.
 
     Args:
       folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`,
-        `records`, `parquet_shards` and `tree`.
+        `records`, `parquet_shards`, `webdataset` and `tree`.
       settings: settings of the data set.
 
     Returns:
@@ -135,6 +135,9 @@ def _find_rows(folder: str, settings: SourceSettings) -> Found:
     elif shards := parquet_shards.find_shards(folder, files):
         rows = parquet_shards.read_shards(folder, shards, settings)
         unlisted = len(files) - len(shards)
+    elif webdataset.has_samples(files):
+        rows = webdataset.read_samples(folder, files, settings)
+        unlisted = len(files) - len(rows)
     else:
         rows, notes = folders.read_folders(folder, files, settings)
         unlisted = len(files) - len(rows)

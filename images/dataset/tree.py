@@ -59,7 +59,7 @@ class Arrangement:
         if root is None:
             return Place()
         label, *below = inside.removeprefix(root).rstrip("/").split("/")
-        label = label.removesuffix(".zip")  # an archive of a class
+        label = re.sub(r"\.(zip|tar)$", "", label)  # an archive of a class
         if self.splits:
             split = self.splits.get(below[0] if below else "", "")
             return Place(label if split else "", split)
@@ -171,6 +171,11 @@ def split_of(name: str) -> str:
     """The split that a folder or a table of this name is for; "" if its name says no split, or more than that."""
     split, others = _split_in(name)
     return "" if others else split
+
+
+def split_of_shard(path: str) -> str:
+    """The split that is a word in the name of a file: train for data/train-00000-of-00002.parquet; "" if there is none."""
+    return next((SPLIT_NAMES[word] for word in _words(path.rpartition("/")[2]) if word in SPLIT_NAMES), "")
 
 
 def _by_splits(folder: str, tree: _Tree, root: str, splits: dict[str, str], notes: list[str], labelled: bool) -> Arrangement:

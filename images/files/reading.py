@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from typing import Final
 
-from images.dataset import listing, parquet_shards, records, zips
+from images.dataset import archives, listing, parquet_shards, records
 from images.dataset.row import Row
 from images.files.decoding import RejectedImage
 from images.reason import Reason
@@ -91,7 +91,7 @@ def _read(folder: str, row: Row) -> bytes | RejectedImage:
         return RejectedImage("larger than 2 GiB")
     path = listing.join(folder, row.path)
     try:
-        if listing.is_remote(path) or zips.split_path(path):
+        if listing.is_remote(path) or archives.split_path(path):
             with listing.open_file(path) as file:
                 content = file.read()
         else:

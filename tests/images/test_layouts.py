@@ -1,6 +1,8 @@
 """Folders as people have them: what is read as a split, a class, an image without a label, or litter."""
 
+import io
 import os
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -290,41 +292,51 @@ def test_litter_is_skipped_in_another_file_system(memory: dict[str, bytes]) -> N
     assert list_folder("memory://a").skipped == {"Thumbs.db": 1}
 
 
-# Zip archives
+# Archives
 
 
-def zipped(path: Path, *names: str, folder: str = "") -> None:
+def pack(path: Path, *names: str) -> None:
+    """Adds files, which hold their names, to a zip or tar archive."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.writestr(name, name)
+        return
+    with tarfile.open(path, "a") as archive:
         for name in names:
-            archive.writestr(f"{folder}{name}", name)
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
 
 
-@pytest.mark.parametrize("given", ["archive.zip", ""])
-def test_a_zip_archive_is_read_as_the_folder_that_is_packed_in_it(given: str, tmp_path: Path) -> None:
-    zipped(tmp_path / "archive.zip", *images("chest [x]/Training/"), *images("chest [x]/Testing/"))
-    zipped(tmp_path / "archive.zip", "__MACOSX/chest [x]/._00.png", "chest [x]/Training/none/Thumbs.db")
-    folder = tmp_path / given
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_archive_is_read_as_the_folder_that_is_packed_in_it(suffix: str, inside: bool, tmp_path: Path) -> None:
+    archive = tmp_path / f"archive.{suffix}"
+    pack(archive, *images("chest [x]/Training/"), *images("chest [x]/Testing/"))
+    pack(archive, "__MACOSX/chest [x]/._00.png", "chest [x]/Training/none/Thumbs.db")
+    folder = tmp_path if inside else archive
     found = find(folder)
     assert counts(found) == expected("train", "test")
     assert found.notes[-1] == "Data: skipped: Thumbs.db 1, __MACOSX 1"
     assert [bytes(content) for content in read_files(str(folder), found.rows)] == [
-        row.path.removeprefix("archive.zip/").encode() for row in found.rows
+        row.path.removeprefix(f"{archive.name}/").encode() for row in found.rows
     ]
     before = source.fingerprint(str(folder), settings())
-    zipped(tmp_path / "archive.zip", "chest [x]/Testing/none/new.png")
+    pack(archive, "chest [x]/Testing/none/new.png")
     assert source.fingerprint(str(folder), settings()) != before
     assert len(find(folder).rows) == 121
 
 
 def test_archives_may_be_splits_or_classes_or_have_a_table(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        zipped(tmp_path / f"splits/{split}.zip", *images(""))
+        pack(tmp_path / f"splits/{split}.zip", *images(""))
     assert counts(find(tmp_path / "splits")) == expected("train", "test")
     for label in CLASSES:
-        zipped(tmp_path / f"classes/{label}.zip", *images("", classes=("a",)))
+        pack(tmp_path / f"classes/{label}.tar", *images("", classes=("a",)))
     assert counts(find(tmp_path / "classes")) == expected("")
-    zipped(tmp_path / "table/images.zip", *(f"images/{number}.png" for number in range(40)))
+    pack(tmp_path / "table/images.zip", *(f"images/{number}.png" for number in range(40)))
     (tmp_path / "table/labels.csv").write_text("id,label\n" + "".join(f"{number},{number % 2}\n" for number in range(40)))
     assert {row.path: row.label for row in find(tmp_path / "table").rows} == {
         f"images.zip/images/{number}.png": str(number % 2) for number in range(40)
@@ -332,16 +344,24 @@ def test_archives_may_be_splits_or_classes_or_have_a_table(tmp_path: Path) -> No
 
 
 def test_an_archive_beside_what_was_unpacked_from_it_is_not_read(tmp_path: Path) -> None:
-    zipped(tmp_path / "archive.zip", *images("archive/"))
+    pack(tmp_path / "archive.zip", *images("archive/"))
     touch(tmp_path, *images("archive/"))
     found = find(tmp_path)
     assert Counter(row.reason for row in found.rows) == {"": 60, "not in a class folder": 1}
 
 
-def test_an_archive_that_is_none_is_told(tmp_path: Path) -> None:
-    touch(tmp_path, "archive.zip")
-    assert "archive.zip: no zip archive that can be read" in user_error(tmp_path)
-    assert "archive.zip: no zip archive that can be read" in user_error(tmp_path / "archive.zip")
+@pytest.mark.parametrize("name", ["archive.zip", "archive.tar"])
+def test_an_archive_that_is_none_is_told(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, name)
+    assert f"{name}: no archive that can be read" in user_error(tmp_path)
+    assert f"{name}: no archive that can be read" in user_error(tmp_path / name)
+
+
+def test_a_folder_may_be_called_as_an_archive(tmp_path: Path) -> None:
+    touch(tmp_path / "data.zip", *images(""))
+    found = find(tmp_path / "data.zip")
+    assert counts(found) == expected("")
+    assert set(read_files(str(tmp_path / "data.zip"), found.rows)) == {b"not opened"}
 
 
 def test_a_damaged_file_in_an_archive_is_set_aside_alone(tmp_path: Path) -> None:
@@ -355,6 +375,35 @@ def test_a_damaged_file_in_an_archive_is_set_aside_alone(tmp_path: Path) -> None
     wrong = [name for name, found in content.items() if isinstance(found, RejectedImage)]
     assert wrong == ["archive.zip/none/07.png"]
     assert "Bad CRC-32" in str(content[wrong[0]])
+
+
+@pytest.mark.parametrize(
+    ("start", "told"), [(40_000, "damaged or truncated after 39 files"), (40_600, "unexpected end of data")]
+)
+def test_a_truncated_or_damaged_archive_is_told(start: int, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    pack(path, *images(""))
+    content = path.read_bytes()
+    path.write_bytes(content[:start])
+    assert f"archive.tar: no archive that can be read ({told})" in user_error(tmp_path)
+    path.write_bytes(content[:39936] + b"x" * 512 + content[39936 + 512 :])  # the header of a file
+    assert "damaged or truncated after 39 files" in user_error(tmp_path)
+
+
+def test_tar_files_of_webdataset_are_read_with_the_classes_beside_the_images(tmp_path: Path) -> None:
+    for name, count in (("train-000000", 12), ("train-000001", 6), ("test-000000", 3)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            for number in range(count):
+                for suffix, content in (("jpg", b"%d" % number), ("cls", b"%d\n" % (number % 3)), ("json", b"{}")):
+                    member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    found = find(tmp_path)
+    assert counts(found) == {(split, label): count for split, count in (("train", 6), ("test", 1)) for label in ("0", "1", "2")}
+    assert found.unlisted == 2 * 21
+    assert [bytes(content) for content in read_files(str(tmp_path), found.rows)] == [
+        str(int(row.path[-10:-4])).encode() for row in found.rows
+    ]
 
 
 # Size
