@@ -51,11 +51,6 @@ def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
     return replace(columns, path=guessed.get("path", columns.path), label=guessed.get("label", columns.label))
 
 
-def describe_columns(table: str, columns: Columns) -> str:
-    """A line that tells which columns of a table are read."""
-    return f"Data: read from {table}: {columns.path} is the file, {columns.label} the class"
-
-
 def separator_of(header: str) -> str:
     """The separator of a table with this first line: a comma, a semicolon or a tab, whichever is there most."""
     return max(_SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)

@@ -3,7 +3,7 @@
 from base.errors import UserError
 from images.dataset.listing import File
 from images.dataset.row import Row
-from images.dataset.tree import Place, find_arrangement
+from images.dataset.tree import find_arrangement
 from images.settings import SourceSettings
 
 
@@ -26,18 +26,17 @@ def read_folders(folder: str, files: dict[str, File], settings: SourceSettings) 
     arrangement = find_arrangement(folder, files, settings.layout, labelled)
     rows = []
     labels: dict[str, tuple[str, ...]] = {"": ()}  # one tuple per class, shared by its rows
-    places: dict[str, Place] = {}
+    places: dict[str, tuple[str, str]] = {}
     for path, file in files.items():
+        if labelled and path.startswith(arrangement.unlabelled):
+            continue
         inside = path.rpartition("/")[0]
         if inside not in places:
             places[inside] = arrangement.place(inside)
-        place = places[inside]
-        label = labels.setdefault(place.label, (place.label,))
-        if not labelled:
-            rows.append(Row(path, label, path, "", reason=file.reason, size=file.size))
-        elif not place.unlabelled:
-            reason = file.reason or ("" if label else "not in a class folder")
-            rows.append(Row(path, label, path, "" if reason else place.split, reason=reason, size=file.size))
+        name, split = places[inside]
+        label = labels.setdefault(name, (name,))
+        reason = file.reason or ("" if label or not labelled else "not in a class folder")
+        rows.append(Row(path, label, path, split if labelled and not reason else "", reason=reason, size=file.size))
     if labelled and len(labels) == 1 and not any(file.reason for file in files.values()):
         raise UserError(
             f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"

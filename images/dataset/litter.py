@@ -4,23 +4,10 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Final
 
-# Files and folders, in lower case. Names that begin with a dot are hidden, and skipped too.
-_LITTER: Final = frozenset(
-    (
-        "thumbs.db",
-        "ehthumbs.db",
-        "ehthumbs_vista.db",
-        "desktop.ini",
-        "picasa.ini",
-        "zbthumbnail.info",
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-    )
-)
+# In lower case. Names that begin with a dot are hidden, and skipped too.
+_FILES: Final = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "zbthumbnail.info"}
+_FOLDERS: Final = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+_LITTER: Final = _FILES | _FOLDERS
 # Names that only the output folder of a run, or of fpn score, has together.
 _OUTPUTS: Final = ({"metadata.sqlite"}, {".lock", "runs"}, {"job.json", "scores"})
 

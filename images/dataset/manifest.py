@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from base.errors import UserError
 from images.dataset import listing
-from images.dataset.columns import describe_columns, guess_columns, separator_of
+from images.dataset.columns import guess_columns, separator_of
 from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
@@ -143,7 +143,9 @@ def read_manifest(
             f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
             f"{table.unit}s"
         )
-    notes = [describe_columns(name, columns)] if columns != settings.columns or name != settings.manifest else []
+    notes = []
+    if columns != settings.columns or name != settings.manifest:
+        notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
     if names.by_name:
         notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
     return rows, notes

@@ -19,21 +19,6 @@ DOCUMENTS: Final = (*_TABLES, ".txt", ".md", ".rst", ".pdf", ".html", ".log", ".
 _MAX_NAMED: Final = 5  # folders that a message names
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a folder says of the images in it.
-
-    Attributes:
-      label: name of the class; "" outside class folders.
-      split: train, eval or test; "" if the folders give none.
-      unlabelled: whether it holds images without labels, beside the data set.
-    """
-
-    label: str = ""
-    split: str = ""
-    unlabelled: bool = False
-
-
 @dataclass
 class Arrangement:
     """Where class folders and splits are in a data set.
@@ -50,20 +35,18 @@ class Arrangement:
     unlabelled: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
-    def place(self, folder: str) -> Place:
-        """What a folder, such as "train/cat/2024", says of the images in it."""
+    def place(self, folder: str) -> tuple[str, str]:
+        """Label and split of the images in a folder, such as "train/cat/2024"; each is "" if the folder says none."""
         inside = f"{folder}/"
-        if inside.startswith(self.unlabelled):
-            return Place(unlabelled=True)
         root = next((root for root in self.roots if inside.startswith(root)), None)
         if root is None:
-            return Place()
+            return "", ""
         label, *below = inside.removeprefix(root).rstrip("/").split("/")
         label = re.sub(r"\.(zip|tar)$", "", label)  # an archive of a class
         if self.splits:
             split = self.splits.get(below[0] if below else "", "")
-            return Place(label if split else "", split)
-        return Place(label, self.roots[root])
+            return label if split else "", split
+        return label, self.roots[root]
 
 
 class _Tree:
