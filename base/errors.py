@@ -9,6 +9,11 @@ class UserError(Exception):
     """
 
 
+def shorten(text: str, most: int = 100) -> str:
+    """The text for a message, cut after `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def user_error(failure: BaseException) -> UserError | None:
     """Finds the UserError in an exception's chain of causes; None if there is none.
 

@@ -49,7 +49,7 @@ class Predictions:
             return texts.map(position).fillna(-1).to_numpy(np.int64)
         labels = np.zeros((len(texts), len(self.classes)), np.uint8)
         for row, text in enumerate(texts):
-            labels[row, [position[name] for name in text.split(features.LABEL_SEPARATOR) if name in position]] = 1
+            labels[row, [position[name] for name in features.split_labels(text, multi_label=True) if name in position]] = 1
         return labels
 
     @cached_property  # each slice asks for it

@@ -12,6 +12,7 @@ from pyarrow import parquet
 from tfx.dsl.io import fileio
 
 from base.errors import UserError
+from base.inputs import parse_json_object
 from storage.files import replace_file
 
 METRICS_FILE: Final = "metrics.json"  # everything except the slices
@@ -247,7 +248,7 @@ def read_evaluation(folder: str) -> Evaluation:
     """
     path = os.path.join(folder, METRICS_FILE)
     with fileio.open(path) as file:
-        content = json.loads(file.read())
+        content = parse_json_object(file.read(), path, "run again")
     if any("requirement" in item for item in content["verdicts"]):
         raise UserError(f"{path}: this evaluation is of an earlier version; run again")
     group, flips = content["group"], content["flips"]

@@ -15,7 +15,7 @@ _FEW_VALUES: Final = 12  # if an integer feature has at most this many values, e
 
 
 def slice_images(
-    rows: pd.DataFrame, specs: Iterable[Sequence[str]], buckets: Mapping[str, Sequence[float]]
+    rows: pd.DataFrame, specs: Iterable[Sequence[str]], buckets: Mapping[str, Sequence[float]], multi_label: bool
 ) -> dict[SliceKey, np.ndarray]:
     """Finds the images of each slice.
 
@@ -26,6 +26,7 @@ def slice_images(
       specs: the features of each kind of slice. Numeric features are divided into buckets.
       buckets: for some numeric features the edges of the buckets, in ascending order; a bucket includes its lower edge. The
         others are divided at their quartiles, but integers with few values have one slice per value.
+      multi_label: whether an image can have any number of classes.
 
     Returns:
       Slice to positions of its images, int64 in ascending order; the slice of all images comes first.
@@ -37,11 +38,11 @@ def slice_images(
         names = sorted(set(spec))
         frame = pd.DataFrame({name: values[name] for name in names})
         if features.LABEL in names:
-            frame = frame.assign(**{features.LABEL: frame[features.LABEL].str.split(features.LABEL_SEPARATOR, regex=False)})
-            frame = frame.explode(features.LABEL).replace({features.LABEL: {"": NO_LABEL}})
-        for key, found in frame.groupby(names, sort=False).groups.items():
+            labels = [features.split_labels(text, multi_label) or [NO_LABEL] for text in frame[features.LABEL]]
+            frame = frame.assign(**{features.LABEL: labels}).explode(features.LABEL)
+        for key, images in frame.groupby(names, sort=False).groups.items():
             texts = key if isinstance(key, tuple) else (key,)
-            slices[tuple(zip(names, texts, strict=True))] = np.sort(found.to_numpy())
+            slices[tuple(zip(names, texts, strict=True))] = np.sort(images.to_numpy())
     return dict(sorted(slices.items(), key=lambda item: slice_order(item[0])))
 
 

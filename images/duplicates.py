@@ -6,8 +6,6 @@ page of a multi-page file is an image of its own.
 In this module a "look" is a group of images that have the same perceptual hash.
 """
 
-import csv
-import io
 import os
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from base.tables import write_table
 from images.files.perceptual_hash import PLAIN, near_pairs
 from models import features
 from storage.files import replace_file
@@ -140,11 +139,8 @@ def write_duplicates(folder: str, index: pa.Table, near: int) -> dict[str, Any]:
       `Duplicates.counts`.
     """
     found = find_duplicates(index, near)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Duplicate._fields)
-    writer.writerows(found.listed)
-    replace_file(os.path.join(folder, DUPLICATES_FILE), lambda file: file.write(table.getvalue().encode()))
+    path = os.path.join(folder, DUPLICATES_FILE)
+    replace_file(path, lambda file: write_table(file, Duplicate._fields, found.listed))
     return found.counts
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 INDEX_FILE: Final = "images.parquet"
 # {"found": files, "images": {split: images}, "splits": {split: {label: images}}, "rejected": files,
+#  "lost": the fields of `losses.Losses`, or None,
 #  "duplicates": the counts of `duplicates.Duplicates`, and with `data.duplicates: group` those of `grouping.Grouping`}
 SUMMARY_FILE = "ingestion.json"
 REJECTED_FILE = "rejected.csv"  # columns path, label, reason

@@ -56,6 +56,23 @@ class SplitShares:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a data folder was read when a run began; see `dataset.reading`.
+
+    Attributes:
+      sources: by the prefix of each span, what it was read from, such as "class folders"; the prefix is "" without spans.
+      classes: names of the classes, sorted; empty for data that is not for training.
+      groups: whether the data has groups.
+      splits: whether the data itself has splits.
+    """
+
+    sources: dict[str, str]
+    classes: tuple[str, ...]
+    groups: bool
+    splits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceSettings:
     """How the images, labels, groups and splits of a data folder are found.
 
@@ -70,6 +87,7 @@ class SourceSettings:
       labelled: false for data that is not for training. Then labels and class folders are optional, splits in the data are
         ignored, and all images go into one split.
       folds: number of folds of a cross-validation; None for the splits train, eval and test.
+      reading: how the data was read when the run began, which then holds; None if it is decided by what is there.
     """
 
     manifest: str
@@ -81,6 +99,7 @@ class SourceSettings:
     allow_links: bool
     labelled: bool
     folds: int | None
+    reading: Reading | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ label of multi-label data, which has one value for each class of the image, and 
 Transformed features are what `models.preprocessing` writes and `models.training` reads.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 # Raw features.
@@ -47,3 +48,13 @@ IMAGE_SETTINGS: Final = "assets.extra/image.json"
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"
 
 SPLITS: Final = ("train", "eval", "test")  # in a run; a cross-validation has folds instead
+
+
+def join_labels(labels: Iterable[str]) -> str:
+    """Names of an image's classes as one text: "cat", or for multi-label data "cat|dog" or ""."""
+    return LABEL_SEPARATOR.join(labels)
+
+
+def split_labels(text: str, multi_label: bool) -> list[str]:
+    """The names in a text that `join_labels` has made; the name of a class of single-label data may hold the separator."""
+    return [name for name in (text.split(LABEL_SEPARATOR) if multi_label else [text]) if name]

@@ -1,7 +1,5 @@
 """Tables of answers: one Parquet file per shard, one for all groups, and a table of the rejected files."""
 
-import csv
-import io
 import json
 import os
 from collections import Counter
@@ -15,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
+from base.tables import write_table
 from components.bulk_inferrer.model import Answers
 from evaluation.groups import combine
 from evaluation.predictions import Predictions
@@ -94,7 +93,7 @@ class Tables:
                 tables: list[pa.Table] = []
                 for some in answers:
                     tables.append(self._to_table(some, schema))
-                    undecodable += [(image.path, _join_labels(image.labels), reason) for image, reason in some.rejected]
+                    undecodable += [(image.path, features.join_labels(image.labels), reason) for image, reason in some.rejected]
                     if sum(table.num_rows for table in tables) >= _ROWS:
                         writer.write_table(pa.concat_tables(tables))
                         tables = []
@@ -133,7 +132,7 @@ class Tables:
         return pa.schema([*columns, *common, ("true_label", pa.string())], metadata={_METADATA: metadata})
 
     def _to_table(self, answers: Answers, schema: pa.Schema) -> pa.Table:
-        truths = (_join_labels(label for label in image.labels if label in self.classes) for image in answers.images)
+        truths = (features.join_labels(label for label in image.labels if label in self.classes) for image in answers.images)
         return pa.table(
             [
                 [image.path for image in answers.images],
@@ -161,24 +160,20 @@ class Tables:
             return {name: labels[name] for name in self.classes if labels[name]}
         counts: Counter[str] = Counter()
         for label, count in labels.items():
-            counts.update(dict.fromkeys(label.split(features.LABEL_SEPARATOR) if label else [], count))
+            counts.update(dict.fromkeys(features.split_labels(label, self.multi_label), count))
         return {name: counts[name] for name in self.classes if counts[name]}
 
     def _write_rejected(self) -> dict[str, int]:
         reasons: Counter[str] = Counter()
 
-        def write(file: Any) -> None:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(_REJECTED.names)
+        def rows() -> Iterator[list[str]]:
             for shard in range(self.shards):
                 with open_file(self._rejected_path(shard)) as part:
-                    rows = parquet.read_table(part).to_pylist()
-                writer.writerows(row.values() for row in rows)
-                reasons.update(row["reason"] for row in rows)
-            text.detach()
+                    found = parquet.read_table(part).to_pylist()
+                reasons.update(row["reason"] for row in found)
+                yield from (list(row.values()) for row in found)
 
-        replace_file(os.path.join(self.folder, REJECTED_FILE), write)
+        replace_file(os.path.join(self.folder, REJECTED_FILE), lambda file: write_table(file, _REJECTED.names, rows()))
         return dict(reasons.most_common())
 
     def _write_groups(self, rule: GroupRule, images: int) -> Counter[str]:
@@ -227,11 +222,7 @@ class Tables:
         """Answers as text, from positions, int64 [N], or from uint8 [N, classes], 0 or 1; names in alphabetical order."""
         if not self.multi_label:
             return [self.classes[position] for position in answers]
-        return [_join_labels(sorted(self.classes[position] for position in np.nonzero(row)[0])) for row in answers]
-
-
-def _join_labels(labels: Iterable[str]) -> str:
-    return features.LABEL_SEPARATOR.join(labels)
+        return [features.join_labels(sorted(self.classes[position] for position in np.nonzero(row)[0])) for row in answers]
 
 
 def _to_lists(values: np.ndarray) -> pa.ListArray:

@@ -45,7 +45,9 @@ class _Extract(beam.DoFn):
 
     def setup(self) -> None:
         self._predictions = Predictions.read(self._folder)
-        self._slices = slice_images(self._predictions.rows, self._settings.slices, self._settings.buckets)
+        self._slices = slice_images(
+            self._predictions.rows, self._settings.slices, self._settings.buckets, self._predictions.multi_label
+        )
 
     def process(self, element: int) -> Any:
         yield from make_extracts(self._predictions, self._slices, element, element + _ROWS)
@@ -103,7 +105,7 @@ def evaluate(
       settings: settings of the component.
     """
     method, names = settings.confidence_intervals, settings.metrics
-    keys = slice_images(predictions.rows, settings.slices, settings.buckets)
+    keys = slice_images(predictions.rows, settings.slices, settings.buckets, predictions.multi_label)
     slices = [_measure(predictions, key, images, values, settings) for key, images in keys.items()]
     group = evaluate_groups(predictions, settings.groups, names, method)
     verdicts = judge(settings.thresholds, slices, group) if settings.judged else []

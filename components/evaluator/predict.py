@@ -76,7 +76,7 @@ def _scalar_features(batch: pa.RecordBatch) -> pd.DataFrame:
         values = batch.column(name)
         if name == features.LABEL:
             texts = ([item.decode() for item in items or []] for items in values.to_pylist())
-            columns[name] = pd.Series([features.LABEL_SEPARATOR.join(sorted(items)) for items in texts], dtype=object)
+            columns[name] = pd.Series([features.join_labels(sorted(items)) for items in texts], dtype=object)
         else:
             flat = values.flatten().to_pandas()
             if len(flat) != batch.num_rows:

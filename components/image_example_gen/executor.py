@@ -1,11 +1,11 @@
 """Reads, checks and writes the images in a Beam pipeline whose elements are shards."""
 
 import collections
-import csv
 import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +18,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
 from base.errors import UserError
+from base.tables import quote, read_table, write_table
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
 from components.image_example_gen.reuse import find_written_shards, shard_key, take_over
 from components.image_example_gen.writing import SplitWriters
@@ -77,7 +78,10 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         artifact.split_names = artifact_utils.encode_split_names(list(names))
         folder = exec_properties[standard_component_specs.INPUT_BASE_KEY]
         fingerprints = source.span_fingerprints(folder, settings)
-        rows, grouped = self._read_rows(folder, artifact.uri, settings)
+        found = source.find_rows(folder, settings)
+        if found.losses:
+            found.losses.check(folder, settings.max_rejected)
+        rows, grouped = self._assign_splits(folder, found.rows, artifact.uri, settings)
         shards = make_shards(row for row in rows if row.reason or row.split in names)
         for name in names:
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
@@ -97,7 +101,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
                 | "Spread" >> beam.Reshuffle()
                 | "WriteShard" >> beam.ParDo(_WriteShard(source.root_of(folder), artifact.uri, len(shards), settings))
             )
-        summary = {**_merge(artifact.uri, len(shards), names), "reused": reused}
+        summary = {**_merge(artifact.uri, len(shards), names, settings.multi_label), "reused": reused}
+        summary["lost"] = asdict(found.losses) if found.losses else None
         index = _read_index(artifact.uri)
         check_groups(index)
         summary["duplicates"] = write_duplicates(artifact.uri, index, settings.near_duplicates) | grouped
@@ -105,11 +110,12 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         declare_layout(artifact, [Shard(key, shard[0].span) for key, shard in zip(keys, shards, strict=True)])
         _check_rejected(artifact.uri, summary, settings.max_rejected)
 
-    def _read_rows(self, folder: str, examples: str, settings: IngestionSettings) -> tuple[list[source.Row], dict[str, int]]:
+    def _assign_splits(
+        self, folder: str, rows: list[source.Row], examples: str, settings: IngestionSettings
+    ) -> tuple[list[source.Row], dict[str, int]]:
         """The rows with their splits, and the counts of `Grouping`; these are empty unless duplicates are grouped."""
         if settings.duplicates != "group":
-            return source.read_rows(folder, settings), {}
-        rows = source.find_rows(folder, settings).rows
+            return source.assign_splits(folder, rows, settings), {}
         shards = make_shards(row for row in rows if not row.reason)
         fileio.makedirs(examples)
         with self._make_beam_pipeline() as pipeline:
@@ -129,7 +135,7 @@ def _read_index(folder: str) -> pa.Table:
         return parquet.read_table(io.BytesIO(file.read()), columns=columns)
 
 
-def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:
+def _merge(folder: str, shards: int, names: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
     """Joins the parts of the index, and writes the table of rejected files; returns the summary."""
     images = dict.fromkeys(names, 0)
     by_label: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in names}
@@ -148,16 +154,13 @@ def _merge(folder: str, shards: int, names: tuple[str, ...]) -> dict[str, Any]:
                         rejected.append((path, label, reason))
                     else:
                         images[split] += 1
-                        by_label[split].update(label.split(features.LABEL_SEPARATOR) if label else [])
+                        by_label[split].update(features.split_labels(label, multi_label))
 
     replace_file(os.path.join(folder, INDEX_FILE), merge)
     for number in range(shards):
         fileio.remove(_index_part(folder, number))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "label", "reason"))
-    writer.writerows(sorted(rejected))
-    replace_file(os.path.join(folder, REJECTED_FILE), lambda file: file.write(table.getvalue().encode()))
+    path = os.path.join(folder, REJECTED_FILE)
+    replace_file(path, lambda file: write_table(file, ("path", "label", "reason"), sorted(rejected)))
     splits = {split: dict(sorted(found.items())) for split, found in by_label.items()}
     return {
         "found": sum(images.values()) + len(rejected),
@@ -172,12 +175,12 @@ def _check_rejected(folder: str, summary: dict[str, Any], max_rejected: float) -
     if share <= max_rejected:
         return
     with fileio.open(os.path.join(folder, REJECTED_FILE)) as file:
-        first = next(csv.DictReader(io.StringIO(file.read())))
+        first = next(read_table(io.StringIO(file.read(), newline="")))
     # The outputs of a failed component are deleted, so the table is copied to a place outside of them.
     kept = os.path.join(os.path.dirname(os.path.dirname(folder.rstrip("/"))), REJECTED_FILE)
     fileio.copy(os.path.join(folder, REJECTED_FILE), kept, overwrite=True)
     raise UserError(
-        f"{summary['rejected']} of {summary['found']} files ({share:.1%}) can't be used, the first {first['path']} "
+        f"{summary['rejected']} of {summary['found']} files ({share:.1%}) can't be used, the first {quote(first['path'])} "
         f"({first['reason']}); all are listed in {kept}\n"
         f"Mend or remove them, or raise data.max_rejected ({max_rejected:g})"
     )

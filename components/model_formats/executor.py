@@ -148,7 +148,7 @@ def judge_format(reference: Predictions, probabilities: np.ndarray, settings: Fo
         reference.rows, reference.classes, reference.multi_label, probabilities, baseline=reference.probabilities
     )
     slices = []
-    for key, rows in slice_images(predictions.rows, wanted, settings.buckets).items():
+    for key, rows in slice_images(predictions.rows, wanted, settings.buckets, predictions.multi_label).items():
         groups, labels = predictions.groups[rows], predictions.labels[rows]
         sizes = len(rows), len(np.unique(groups))
         if key and len(rows) < settings.min_slice_size:

@@ -1,7 +1,8 @@
 """Analyses the data with TensorFlow Transform, then writes the transformed examples, each shard as one Beam element."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -18,7 +19,9 @@ from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
 from components.transform import span_cache
+from images.index import SUMMARY_FILE
 from images.layout import find_layout
+from models import features
 from models.files import replaced
 from models.records import read_records
 
@@ -70,6 +73,7 @@ class Executor(executor.Executor):
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         _check_payload(examples)
         layout = find_layout(examples)
+        ingested = examples.uri
         if layout and layout.decoded:  # pixels as the network sees them, without the image files
             decoded = standard_artifacts.Examples()
             decoded.uri, decoded.split_names = layout.decoded, examples.split_names
@@ -91,6 +95,8 @@ class Executor(executor.Executor):
                 if not name.startswith(".")
             ]
         graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
+        if layout:
+            _check_vocabulary(graph, ingested, config.analyze)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
@@ -98,6 +104,25 @@ class Executor(executor.Executor):
                 | "Spread" >> beam.Reshuffle()
                 | "WriteShard" >> beam.ParDo(_WriteShard(graph))
             )
+
+
+def _check_vocabulary(graph: str, examples: str, splits: Iterable[str]) -> None:
+    """Checks that the vocabulary has the classes that ingestion has counted.
+
+    Args:
+      graph: folder of the transform graph.
+      examples: folder of the examples of ImageExampleGen.
+      splits: the splits that the vocabulary is made of.
+
+    Raises:
+      RuntimeError: it has not. That is a bug, whatever the data.
+    """
+    with fileio.open(os.path.join(examples, SUMMARY_FILE)) as file:
+        summary = json.loads(file.read())
+    counted = {name for split in splits for name in summary["splits"][split]}
+    names = {name.decode() for name in tft.TFTransformOutput(graph).vocabulary_by_name(features.LABEL_VOCABULARY)}
+    if counted != names:
+        raise RuntimeError(f"the vocabulary and the examples differ in the classes {sorted(counted ^ names)[:10]}")
 
 
 def _check_payload(examples: Artifact) -> None:

@@ -186,7 +186,7 @@ def _check_labels(folder: str, rows: list[Row], labels: set[str], settings: Sour
             f"{folder}: a classifier needs two classes or more, found only {', '.join(labels) or 'none'}{_set_aside_note(rows)}"
         )
     for label in sorted(labels):
-        parts = {part.strip() for part in label.split(features.LABEL_SEPARATOR)} - {""}
+        parts = {part.strip() for part in features.split_labels(label, multi_label=True)} - {""}
         if len(parts) > 1 and labels.intersection(parts):
             raise UserError(
                 f"{folder}: the label {label} looks like {len(parts)} classes; "

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
+from base.inputs import open_regular
 from images.dataset import archives
 from images.dataset.litter import holds_outputs, litter_kind
 from images.dataset.row import LEADS_OUT
@@ -62,9 +63,15 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading, without decompressing it; the path may lead into an archive."""
-    place = None if is_remote(path) else archives.split_path(path)
-    return open_to_read(path) if place is None else archives.open_member(*place)
+    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file, or be in an archive.
+
+    Raises:
+      OSError: a local file can't be opened, or is a pipe, a device or a folder. Other file systems have errors of their own.
+    """
+    if is_remote(path):
+        return open_to_read(path)
+    place = archives.split_path(path)
+    return open_regular(path) if place is None else archives.open_member(*place)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:

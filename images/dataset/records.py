@@ -3,35 +3,31 @@
 Needs neither TensorFlow nor tensorflow_datasets.
 """
 
-import gzip
 import json
 import posixpath
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-import google_crc32c
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
+from base.inputs import MAX_RECORD_BYTES, parse_json_object
 from images.dataset import listing
 from images.dataset.listing import File
 from images.dataset.prepared import FEATURES_FILE, INFO_FILE
-from images.dataset.row import NO_META, SPLIT_NAMES, Meta, Row, split_label
-from images.reason import Reason
+from images.dataset.row import LOST, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.dataset.tfrecord import Item, read_items
+from images.reason import Reason, kind_of
 from images.settings import SourceSettings
 from models import features
 
 _RECORD_FILE: Final = re.compile(r"(\.tfrecords?|\.tfrec|\.tfr|\.record|-\d{5}-of-\d{5})(\.(gz|gzip|zlib|z))?$", re.IGNORECASE)
 _TFDS_SPLIT: Final = re.compile(r"-([^-]+)\.tfrecord-\d{5}-of-\d{5}$")
-_LONGEST: Final = 2**31  # bytes; no tf.Example is longer
-_PIECE: Final = 2**24  # bytes
-_GZIP: Final = b"\x1f\x8b"
+_CURE: Final = "prepare the data set again"
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
 
     Returns:
       One row per record. Damaged records, records without an image or with an unknown class number, and files that are not
-      TFRecord files are set aside. In a TensorFlow Datasets directory, splits other than train, validation and test are
-      skipped.
+      TFRecord files are set aside. So is a row for each stretch of a damaged file that may hold any number of records. In a
+      TensorFlow Datasets directory, splits other than train, validation and test are skipped.
 
     Raises:
       UserError: the description of the directory, or a value, can't be used.
@@ -79,7 +75,9 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
     if home:
         files = {path: file for path, file in files.items() if path.startswith(f"{home}/")}
     labelled = settings.labelled
-    layout = _tfds_layout(listing.join(folder, home or ""), labelled) if prepared else _layout(settings.columns.label)
+    place = listing.join(folder, home or "")
+    layout = _tfds_layout(place, labelled) if prepared else _layout(settings.columns.label)
+    lengths = _tfds_lengths(_read_json(place, INFO_FILE)) if prepared else {}
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
     if prepared and labelled:
@@ -96,7 +94,8 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
         if files[path].reason:
             rows.append(Row(path, (), path, "", reason=files[path].reason))
         else:
-            rows += _rows_of_file(folder, path, splits.get(path, ""), layout, settings)
+            found = _rows_of_file(folder, path, files[path].size, splits.get(path, ""), layout, settings)
+            rows += _with_missing(found, path, lengths.get(path.rpartition("/")[2]), files[path].size)
     if any(not row.split for row in rows if not row.reason):
         rows = [replace(row, split="") for row in rows]
     return rows
@@ -116,33 +115,79 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
     home = listing.join(folder, posixpath.dirname(path))
     prepared = all(_exists(home, name) for name in (INFO_FILE, FEATURES_FILE))
     layout = _tfds_layout(home, labelled=False) if prepared else _layout("")
-    records: Iterator[tuple[int, bytes, str]] = iter(())
-    position, record, reason = -1, b"", ""
+    items: Iterator[tuple[int, Item]] = iter(())
+    position, item = -1, Item(b"", "", 0, 0)
     for number in numbers:
         if number < position or position == -1:
-            records = _enumerate_records(listing.join(folder, path))
+            items = enumerate(_items(listing.join(folder, path)))
             position = -1
         while position < number:
             try:
-                position, record, reason = next(records)
+                position, item = next(items)
             except StopIteration:
-                position, record, reason = number, b"", reason or "the file has no such record any more"
+                gone = item.reason if item.lost else "the file has no such record any more"
+                position, item = number, Item(b"", gone, 0, 0, lost=item.lost)
         try:
-            yield (b"", reason) if reason else (_image(_parse(record), layout), "")
+            yield (b"", _reading_reason(item)) if item.reason else (_image(_parse(item.record), layout), "")
         except ValueError as error:
             yield b"", error.args[0]
 
 
-def _rows_of_file(folder: str, path: str, split: str, layout: _Layout, settings: SourceSettings) -> Iterator[Row]:
-    for number, record, reason in _enumerate_records(listing.join(folder, path)):
-        row = Row(path, (), "", split, record=number)
-        if not reason:
+def _reading_reason(item: Item) -> str:
+    return Reason("unreadable", item.reason) if item.lost else item.reason
+
+
+def _rows_of_file(folder: str, path: str, size: int, split: str, layout: _Layout, settings: SourceSettings) -> list[Row]:
+    rows: list[Row] = []
+    lost: dict[int, Item] = {}
+    whole = 0  # bytes of whole records
+    for number, item in enumerate(_items(listing.join(folder, path), size)):
+        row, reason = Row(path, (), "", split, record=number), item.reason
+        if item.lost:
+            lost[number] = item
+        elif reason:
+            reason = Reason("damaged", reason)
+        else:
             try:
-                example = _parse(record)
-                row = _fill_row(row, example, layout, settings)
+                row = _fill_row(row, _parse(item.record), layout, settings)
             except ValueError as error:
                 reason = error.args[0]
-        yield replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason)
+        whole += 0 if item.lost else item.size
+        rows.append(replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason))
+    each = whole / (len(rows) - len(lost)) if len(rows) > len(lost) else 0.0
+    for number, item in lost.items():
+        count = max(round(item.size / each), 1) if each else 0
+        about = f", about {count:,} record{'s' if count > 1 else ''}" if count else ""
+        reason = Reason(LOST, f"{item.size:,} bytes from byte {item.start:,} on{about} ({item.reason})")
+        rows[number] = replace(rows[number], reason=reason, size=item.size, lost_records=count)
+    return rows
+
+
+def _with_missing(rows: list[Row], path: str, length: int | None, size: int) -> list[Row]:
+    """Adds a row for records that a file should have and has not, as it was cut between two records.
+
+    Args:
+      rows: of the file.
+      path: the file.
+      length: number of records that it should have; None if that is not known.
+      size: bytes of the file.
+    """
+    if length is None or len(rows) >= length or any(kind_of(row.reason) == LOST for row in rows):
+        return rows
+    missing = length - len(rows)
+    count = round(size / len(rows) * missing) if rows else 0
+    reason = Reason(LOST, f"{missing:,} of {length:,} records are not in the file ({INFO_FILE} lists them)")
+    return [*rows, Row(path, (), path, "", reason=reason, size=count, record=len(rows), lost_records=missing)]
+
+
+def _items(path: str, size: int = 0) -> Iterator[Item]:
+    try:
+        file = listing.open_file(path)
+    except OSError as error:
+        yield Item(b"", f"can't be read: {error.strerror or error}", 0, size, lost=True)
+        return
+    with file:
+        yield from read_items(file, size)
 
 
 def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> Row:
@@ -150,10 +195,13 @@ def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Sour
     size = len(_image_scalar(example, layout).as_buffer())
     labelled = settings.labelled
     texts = _labels(example, layout, settings)
-    if settings.multi_label:
-        labels = split_label(features.LABEL_SEPARATOR.join(texts))
+    labels: tuple[str, ...]
+    if not settings.multi_label:
+        labels = (features.join_labels(texts),) if texts else ()
+    elif len(texts) == 1 and layout.names is None:
+        labels = split_label(texts[0])  # as in a manifest
     else:
-        labels = (features.LABEL_SEPARATOR.join(texts),) if texts else ()
+        labels = tuple(sorted(set(texts)))
     given = "".join(_texts(example, columns.split)) if labelled else ""
     if given and given.lower() not in SPLIT_NAMES:
         raise UserError(f"{row.name} has the split {given}; use train, eval or test")
@@ -168,66 +216,6 @@ def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Sour
                 raise UserError(f"{row.name} has {value!r} as {name}, which is no {kind}; change data.columns.types") from error
     split = SPLIT_NAMES.get(given.lower(), row.split)
     return replace(row, labels=labels, group=group, split=split, meta=meta or NO_META, size=size)
-
-
-# Records
-
-
-def _enumerate_records(path: str) -> Iterator[tuple[int, bytes, str]]:
-    """Yields (number, record, "") or (number, b"", reason); ends after damage that can't be skipped."""
-    number = -1
-    try:
-        with listing.open_file(path) as raw:
-            for number, (record, reason) in enumerate(_read_records(_decompress(raw))):
-                yield number, record, reason
-    except (OSError, EOFError, zlib.error) as error:
-        yield number + 1, b"", Reason("unreadable from here on", str(error))
-
-
-def _decompress(raw: BinaryIO) -> BinaryIO:
-    """Decompresses gzip, which is detected by the content: TensorFlow's writers do not set a suffix."""
-    header = raw.read(12)
-    raw.seek(0)
-    if header.startswith(_GZIP) and not _is_length(header):
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
-    return raw
-
-
-def _is_length(header: bytes) -> bool:
-    return len(header) == 12 and struct.unpack("<I", header[8:])[0] == _masked_crc(header[:8])
-
-
-def _masked_crc(content: bytes) -> int:
-    crc = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _read_records(file: BinaryIO) -> Iterator[tuple[bytes, str]]:
-    """Yields (record, "") or (b"", reason).
-
-    The format is that of tensorflow/core/lib/io/record_writer.h: length, its checksum, bytes, their checksum.
-    """
-    while header := file.read(12):
-        if not _is_length(header):
-            yield b"", Reason("damaged from here on", "no TFRecord")
-            return
-        (length,) = struct.unpack("<Q", header[:8])
-        content = _read_bytes(file, length + 4) if length < _LONGEST else b""
-        if len(content) < length + 4:
-            yield b"", Reason("damaged from here on", "truncated")
-            return
-        record = content[:-4]
-        damaged = struct.unpack("<I", content[-4:])[0] != _masked_crc(record)
-        yield (b"", Reason("damaged", "wrong checksum")) if damaged else (record, "")
-
-
-def _read_bytes(file: BinaryIO, count: int) -> bytes:
-    """Reads in pieces, because the length may be wrong, and a single read would allocate memory for all of it."""
-    pieces = []
-    while count and (piece := file.read(min(count, _PIECE))):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
 
 
 # tf.Example
@@ -274,7 +262,7 @@ def _labels(example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) 
             if not values:
                 return []
         if layout.names is not None and values:
-            unknown = [value for value in values if not 0 <= value < len(layout.names)]
+            unknown = [value for value in values if not (isinstance(value, int) and 0 <= value < len(layout.names))]
             if unknown and not settings.labelled:
                 return []
             if unknown:
@@ -335,11 +323,18 @@ def _exists(folder: str, name: str) -> bool:
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
-    with listing.open_file(listing.join(folder, name)) as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise UserError(f"{folder}/{name}: not JSON ({error}); prepare the data set again") from error
+    return parse_json_object(_read_text(folder, name), f"{folder}/{name}", _CURE)
+
+
+def _read_text(folder: str, name: str) -> str:
+    try:
+        with listing.open_file(listing.join(folder, name)) as file:
+            content = file.read(MAX_RECORD_BYTES + 1)
+        if len(content) > MAX_RECORD_BYTES:
+            raise UserError(f"{folder}/{name}: is larger than {MAX_RECORD_BYTES / 2**20:g} MiB; {_CURE}")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder}/{name}: {getattr(error, 'strerror', None) or error}; {_CURE}") from error
 
 
 def _tfds_layout(folder: str, labelled: bool) -> _Layout:
@@ -347,13 +342,10 @@ def _tfds_layout(folder: str, labelled: bool) -> _Layout:
     kind = _read_json(folder, INFO_FILE).get("fileFormat", "tfrecord")
     if kind != "tfrecord":
         raise UserError(f"{folder}: a TensorFlow Datasets directory in {kind} files; prepare it with file_format='tfrecord'")
-    found = {"Image": "", "ClassLabel": ""}
-    for name, feature in _tfds_features(_read_json(folder, FEATURES_FILE)).items():
-        kind = _tfds_class(feature)
-        if kind == "Sequence":
-            kind = _tfds_class(feature.get("sequence", {}).get("feature", {}))
-        if kind in found and not found[kind]:
-            found[kind] = name
+    try:
+        found = _tfds_feature_names(_read_json(folder, FEATURES_FILE))
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}/{FEATURES_FILE}: not as TensorFlow Datasets writes it; {_CURE}") from error
     for kind, name in found.items():
         if not name and (labelled or kind == "Image"):
             raise UserError(f"{folder}/{FEATURES_FILE}: no feature of the type {kind}; it takes a data set for classification")
@@ -363,8 +355,34 @@ def _tfds_layout(folder: str, labelled: bool) -> _Layout:
     names_file = f"{label.replace('/', '.')}.labels.txt"
     if not _exists(folder, names_file):
         return _Layout((image,), (label,))
-    with listing.open_file(listing.join(folder, names_file)) as file:
-        return _Layout((image,), (label,), tuple(name for line in file.read().decode().splitlines() if (name := line.strip())))
+    lines = _read_text(folder, names_file).split("\n")
+    return _Layout((image,), (label,), tuple(name for line in lines if (name := line.strip())))
+
+
+def _tfds_feature_names(description: dict[str, Any]) -> dict[str, str]:
+    """The name of the first image and of the first class label; "" if there is none."""
+    found = {"Image": "", "ClassLabel": ""}
+    for name, feature in _tfds_features(description).items():
+        kind = _tfds_class(feature)
+        if kind == "Sequence":
+            kind = _tfds_class(feature.get("sequence", {}).get("feature", {}))
+        if kind in found and not found[kind]:
+            found[kind] = name
+    return found
+
+
+def _tfds_lengths(info: dict[str, Any]) -> dict[str, int]:
+    """Name of each file to the number of its records, as far as it is given in the usual form."""
+    lengths: dict[str, int] = {}
+    try:
+        for split in info.get("splits", []):
+            shards = split.get("shardLengths", [])
+            for number, length in enumerate(shards):
+                name = f"{info['name']}-{split['name']}.tfrecord-{number:05d}-of-{len(shards):05d}"
+                lengths[name] = int(length)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+    return lengths
 
 
 def _tfds_class(feature: dict[str, Any]) -> str:

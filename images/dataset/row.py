@@ -7,6 +7,7 @@ from models import features
 
 LEADS_OUT: Final = "leads out of the data folder; allow with data.allow_links"
 LABEL_MISSING: Final = "label missing"
+LOST: Final = "lost"  # kind of the reason of a row that stands for a stretch of a damaged TFRecord file
 UNLABELLED: Final = "unlabelled"  # the only split of data that is not for training
 
 # Names that a split may have in folders, manifests and file names.
@@ -35,6 +36,7 @@ class Row:
       size: bytes of the file, or of the image in the record; 0 if not known.
       record: position of the image in the TFRecord or Parquet file `path`, from 0; None if `path` is an image file.
       span: number of the span that the image came with; 0 for data without spans.
+      lost_records: about how many records are lost, if the row stands for a stretch of a damaged TFRecord file; else 0.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Row:
     size: int = 0
     record: int | None = None
     span: int = 0
+    lost_records: int = 0
 
     @property
     def name(self) -> str:
@@ -54,14 +57,25 @@ class Row:
 
     def in_split(self, split: str) -> "Row":
         """A copy of the row with another split; several times as fast as `dataclasses.replace`."""
-        return Row(self.path, self.labels, self.group, split, self.meta, self.reason, self.size, self.record, self.span)
+        return Row(
+            self.path,
+            self.labels,
+            self.group,
+            split,
+            self.meta,
+            self.reason,
+            self.size,
+            self.record,
+            self.span,
+            self.lost_records,
+        )
 
     @property
     def label(self) -> str:
         """The classes as written in a manifest: "cat", or for multi-label data "cat|dog" or ""."""
-        return features.LABEL_SEPARATOR.join(self.labels)
+        return features.join_labels(self.labels)
 
 
 def split_label(text: str) -> tuple[str, ...]:
     """Splits the text of several labels, for example "dog | cat|dog" to ("cat", "dog")."""
-    return tuple(sorted({part.strip() for part in text.split(features.LABEL_SEPARATOR)} - {""}))
+    return tuple(sorted({part.strip() for part in features.split_labels(text, multi_label=True)} - {""}))

@@ -5,16 +5,19 @@ Does not import TensorFlow, so that an error in a data folder is reported at onc
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
+from images.dataset.losses import Losses, find_losses
+from images.dataset.names import check_names
 from images.dataset.prepared import find_prepared
+from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
-from images.settings import SourceSettings
+from images.settings import Reading, SourceSettings
 
 __all__ = [
     "Found",
@@ -31,6 +34,11 @@ __all__ = [
 ]
 
 
+_RECORDS, _PREPARED = "TFRecord files", "a TensorFlow Datasets directory"
+_SHARDS, _SAMPLES = "Parquet files of images", "WebDataset files"
+_FOLDERS, _SPLIT_FOLDERS = "class folders", "class folders in folders of splits"
+
+
 @dataclass(frozen=True)
 class Found:
     """The contents of a data folder.
@@ -41,12 +49,16 @@ class Found:
       unlisted: number of files that are not part of the data set: files that the manifest does not name, images without
         labels beside split folders with labels, or files of a TensorFlow Datasets directory in splits other than train,
         validation and test.
+      reading: how it was read.
+      losses: what damaged TFRecord files have lost; None if nothing.
       notes: lines that tell a person how the data is read, where that is not plain.
     """
 
     rows: list[Row]
     unlisted: int
-    notes: list[str] = field(default_factory=list)
+    reading: Reading
+    losses: Losses | None
+    notes: list[str]
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -97,18 +109,24 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
       The rows, with the splits that the data itself gives.
 
     Raises:
-      UserError: the folder or the manifest can't be used.
+      UserError: the folder or the manifest can't be used, or they are not as `settings.reading` says.
     """
     rows: list[Row] = []
-    unlisted = 0
+    sources: dict[str, str] = {}
+    unlisted = record_bytes = 0
     notes: dict[str, None] = {}  # in order; spans mostly have the same ones
     for span in find_spans(folder):
-        found = _find_rows(listing.join(root_of(folder), span.prefix), settings)
+        found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
+        sources[span.prefix] = found.source
         unlisted += found.unlisted
+        record_bytes += found.record_bytes
         notes |= dict.fromkeys(found.notes)
+    reading = reading_of(rows, sources, settings.labelled)
+    check_reading(folder, reading, settings.reading)
+    losses = find_losses(rows, record_bytes)
     rows.sort(key=lambda row: (row.span, hash_of(row.path), row.record or 0))
-    return Found(rows, unlisted, list(notes))
+    return Found(rows, unlisted, reading, losses, list(notes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -119,31 +137,48 @@ def _in_span(row: Row, span: Span) -> Row:
     return replace(moved, group=moved.name) if row.group == row.name else moved
 
 
-def _find_rows(folder: str, settings: SourceSettings) -> Found:
+@dataclass(frozen=True)
+class _Span:
+    """The contents of one span: as `Found`; what it was read from; the size of its TFRecord files."""
+
+    rows: list[Row]
+    unlisted: int
+    source: str
+    notes: list[str]
+    record_bytes: int = 0
+
+
+def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     listed = list_folder(folder, settings.allow_links)
-    files = listed.files
-    unlisted = 0
-    notes: list[str] = []
+    found = _read(folder, listed.files, settings)
+    check_source(folder, prefix, found.source, settings.reading)
+    rows = found.rows
+    if settings.labelled:
+        check_names(folder, rows, settings.multi_label)
+        rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
+    return replace(found, rows=rows, notes=found.notes + describe_skipped(listed.skipped))
+
+
+def _read(folder: str, files: dict[str, listing.File], settings: SourceSettings) -> _Span:
     if named := tables.find_tables(folder, files, settings):
         rows, notes = tables.read_tables(folder, named, files, settings)
         unlisted = len(files.keys() - {row.path for row in rows} - named.keys())
-    elif any(records.is_record_file(path) for path in files):
+        return _Span(rows, unlisted, f"the manifest {' and '.join(named)}", notes)
+    if record_files := {path for path in files if records.is_record_file(path)}:
         home = find_prepared(folder, files)
         rows = records.read_record_files(folder, files, settings, home)
         notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
-        unlisted = len({path for path in files if records.is_record_file(path)} - {row.path for row in rows})
-    elif shards := parquet_shards.find_shards(folder, files):
-        rows = parquet_shards.read_shards(folder, shards, settings)
-        unlisted = len(files) - len(shards)
-    elif webdataset.has_samples(files):
+        read = record_files & {row.path for row in rows}
+        record_bytes = sum(files[path].size for path in read)
+        return _Span(rows, len(record_files - read), _RECORDS if home is None else _PREPARED, notes, record_bytes)
+    if shards := parquet_shards.find_shards(folder, files):
+        return _Span(parquet_shards.read_shards(folder, shards, settings), len(files) - len(shards), _SHARDS, [])
+    if webdataset.has_samples(files):
         rows = webdataset.read_samples(folder, files, settings)
-        unlisted = len(files) - len(rows)
-    else:
-        rows, notes = folders.read_folders(folder, files, settings)
-        unlisted = len(files) - len(rows)
-    if settings.labelled:
-        rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
-    return Found(rows, unlisted, notes + describe_skipped(listed.skipped))
+        return _Span(rows, len(files) - len(rows), _SAMPLES, [])
+    rows, notes = folders.read_folders(folder, files, settings)
+    source = _SPLIT_FOLDERS if any(row.split for row in rows) else _FOLDERS
+    return _Span(rows, len(files) - len(rows), source, notes)
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

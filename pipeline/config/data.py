@@ -64,7 +64,9 @@ class DataConfig(Section):
         description="bits of 64 in which perceptual hashes of near duplicates may differ: 2 finds images that were encoded or "
         "resized anew, 4 more, and more that only look alike",
     )
-    max_rejected: Share = Field(0.05, description="share of unusable files that stops the run when exceeded")
+    max_rejected: Share = Field(
+        0.05, description="share of unusable files, or of lost bytes of TFRecord files, that stops the run when exceeded"
+    )
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
     schema_file: HomePath | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
     max_drift: Positive | None = Field(

@@ -1,6 +1,5 @@
 """Reads configurations from YAML files and the command line, and writes them."""
 
-import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from base.errors import UserError
+from base.errors import UserError, shorten
+from base.inputs import MAX_CONFIG_BYTES, MAX_DEPTH, read_text
+from base.yaml_text import parse_yaml
 from pipeline.config.messages import explain
 from pipeline.config.whole import Config
 
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_CURE: typing.Final = "save it as UTF-8 YAML of some kilobytes"
 
 
 def load_config(path: Path | None, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
@@ -31,14 +27,7 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
     Raises:
       UserError: the file can't be read, a key is unknown, or a value does not fit.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) if path else {"name": "unnamed"}
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8 YAML") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(read_text(path, MAX_CONFIG_BYTES, _CURE), str(path)) if path else {"name": "unnamed"}
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold sections such as `data:` and `model:`")
     for override in overrides:
@@ -65,6 +54,8 @@ def _apply(override: str, content: dict[str, Any]) -> None:
     if not equals or not keys:
         raise UserError(f"--set {override}: write it as section.key=value")
     *parents, last = keys.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise UserError(f"--set: a key of {len(parents) + 1} parts; write section.key=value")
     section = content
     for parent in parents:
         if section.get(parent) is None:
@@ -72,8 +63,11 @@ def _apply(override: str, content: dict[str, Any]) -> None:
         section = section[parent]
         if not isinstance(section, dict):
             raise UserError(f"--set {override}: {parent} is a value, not a section")
+    name = f"--set {keys}"
     try:
-        section[last] = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        shown = keys if keys == "metadata" else override  # the value may hold a password
+        section[last] = parse_yaml(value, name)
+    except UserError as error:
+        if not str(error).startswith(f"{name}: not YAML"):
+            raise  # a limit, whose message does not hold the value
+        shown = keys if keys == "metadata" else shorten(override)  # the value may hold a password
         raise UserError(f"--set {shown}: the value is not YAML") from error

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from base.errors import shorten
+
 
 def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     """One line that says what is wrong with a key, and how to correct it.
@@ -31,7 +33,7 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
         return message
     message = message[0].lower() + message[1:]
     hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # the value may hold a password
-    return f"{name}: {message}" + ("" if hidden else f", is {detail['input']!r}")
+    return f"{name}: {message}" + ("" if hidden else f", is {shorten(repr(detail['input']), 200)}")
 
 
 def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:

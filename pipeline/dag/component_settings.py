@@ -7,7 +7,7 @@ from components.model_check.settings import CheckSettings
 from components.pusher.settings import PusherSettings
 from evaluation.settings import GroupRule
 from images.file_settings import FileSettings
-from images.settings import IngestionSettings, SourceSettings
+from images.settings import IngestionSettings, Reading, SourceSettings
 from models.image_settings import ImageSettings, TransformSettings
 from models.packing import unpack
 from models.settings import AugmentSettings, ClassifierConfig, TrainerSettings, TrainSettings, TunerSettings
@@ -47,7 +47,7 @@ def source_settings(config: DataConfig, *, folds: int | None = None, labelled: b
       folds: number of folds of a cross-validation; None for the usual splits.
       labelled: whether the images have labels, as those for training do.
     """
-    return unpack(SourceSettings, {**config.model_dump(), "folds": folds, "labelled": labelled})
+    return unpack(SourceSettings, {**config.model_dump(), "folds": folds, "labelled": labelled, "reading": None})
 
 
 def file_settings(config: Config) -> FileSettings:
@@ -55,8 +55,14 @@ def file_settings(config: Config) -> FileSettings:
     return unpack(FileSettings, {**config.data.model_dump(), **config.image.model_dump()})
 
 
-def ingestion_settings(config: Config, folds: int | None = None) -> IngestionSettings:
-    """How the data set is ingested."""
+def ingestion_settings(config: Config, folds: int | None = None, reading: Reading | None = None) -> IngestionSettings:
+    """How the data set is ingested.
+
+    Args:
+      config: the whole configuration.
+      folds: number of folds of a cross-validation; None for the usual splits.
+      reading: how the data was read when the run began; None if the component is to decide it.
+    """
     return unpack(
         IngestionSettings,
         {
@@ -64,6 +70,7 @@ def ingestion_settings(config: Config, folds: int | None = None) -> IngestionSet
             "image": config.image.model_dump(),
             "folds": folds,
             "labelled": True,
+            "reading": reading,
             "code": code_digest("components.image_example_gen.component"),
         },
     )

@@ -28,6 +28,7 @@ from components.model_check.component import ModelCheck
 from components.model_formats.component import ModelFormats
 from components.pusher.component import VersionPusher
 from components.transform.component import ImageTransform
+from images.settings import Reading
 from models import features
 from models.packing import as_dict
 from pipeline.config.whole import Config
@@ -43,6 +44,7 @@ from pipeline.dag.component_settings import (
     tuner_settings,
 )
 from pipeline.dag.eval_config import build_eval_config, evaluation_settings, format_settings
+from pipeline.dag.readings import NOT_READ, Readings
 from pipeline.dag.splits import TRAIN_EVAL_TEST, Splits
 
 # Statistics take files and pixels as bytes to be measured, not as values to be counted.
@@ -68,8 +70,15 @@ class DataNodes:
         return [node for item in fields(self) if (node := getattr(self, item.name))]
 
 
-def _data_nodes(config: Config, splits: Splits, state: str | None = None, example_gen: BaseNode | None = None) -> DataNodes:
-    example_gen = example_gen or ImageExampleGen(input_base=config.data.path, settings=ingestion_settings(config, splits.folds))
+def _data_nodes(
+    config: Config,
+    splits: Splits,
+    readings: Readings,
+    state: str | None = None,
+    example_gen: BaseNode | None = None,
+) -> DataNodes:
+    settings = ingestion_settings(config, splits.folds, readings.data)
+    example_gen = example_gen or ImageExampleGen(input_base=config.data.path, settings=settings)
     statistics_gen = tfx_components.StatisticsGen(
         examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
     )
@@ -105,12 +114,13 @@ def create_data_pipeline(
     pipeline_root: str,
     name: str | None = None,
     connection: metadata_store_pb2.ConnectionConfig | None = None,
+    readings: Readings = NOT_READ,
 ) -> Pipeline:
     """The beginning of `create_pipeline`, up to the validator. Each takes from the cache what the other has done.
 
     Args: see `create_pipeline`.
     """
-    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST).in_order(), pipeline_root, name, connection)
+    return _pipeline(config, _data_nodes(config, TRAIN_EVAL_TEST, readings).in_order(), pipeline_root, name, connection)
 
 
 def create_pipeline(
@@ -123,6 +133,7 @@ def create_pipeline(
     splits: Splits = TRAIN_EVAL_TEST,
     state: str | None = None,
     example_gen: BaseNode | None = None,
+    readings: Readings = NOT_READ,
 ) -> Pipeline:
     """Chains the components from image files to a pushed model.
 
@@ -138,8 +149,9 @@ def create_pipeline(
       example_gen: puts out `examples` in the place of ImageExampleGen, such as TFX's ImportExampleGen: files of tf.Example in
         `splits`, each with `image/encoded`, `image/label` and `image/filename`, and with `image/group` and `meta/...` as
         far as there are any. The section `data` then counts for nothing that is about files.
+      readings: how the data was read before; ingestion keeps to it or stops.
     """
-    data = _data_nodes(config, splits, state, example_gen)
+    data = _data_nodes(config, splits, readings, state, example_gen)
     examples = data.example_gen.outputs["examples"]
     transform = _transform(config, splits, data)
     training_data = _training_data(transform, splits)
@@ -156,7 +168,7 @@ def create_pipeline(
         pusher = _pusher(config, push_folder, examples, pushed, evaluator, check)
         components += [check, model_formats, pusher]
         if config.score.path:
-            components += _score_nodes(config, config.score.path, model, evaluator, check)
+            components += _score_nodes(config, config.score.path, readings.score, model, evaluator, check)
     return _pipeline(config, [node for node in components if node], pipeline_root, name, connection)
 
 
@@ -276,10 +288,15 @@ def _pusher(
 
 
 def _score_nodes(
-    config: Config, path: str, model: BaseChannel, evaluator: ImageEvaluator, check: ModelCheck | None
+    config: Config,
+    path: str,
+    reading: Reading | None,
+    model: BaseChannel,
+    evaluator: ImageEvaluator,
+    check: ModelCheck | None,
 ) -> list[BaseNode]:
     """Take in the images of `score.path`, and answer them if the model is good."""
-    unlabelled = ScoreExampleGen(input_base=path, settings=ingestion_settings(config))
+    unlabelled = ScoreExampleGen(input_base=path, settings=ingestion_settings(config, reading=reading))
     bulk_inferrer = ImageBulkInferrer(
         examples=unlabelled.outputs["examples"],
         model=model,

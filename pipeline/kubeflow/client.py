@@ -20,6 +20,7 @@ from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, Se
 from rich.console import Console
 
 from base.errors import UserError
+from base.inputs import MAX_CONFIG_BYTES, open_regular
 from pipeline.kubeflow.causes import describe, find_failures
 from pipeline.kubeflow.file import PipelineFile
 
@@ -375,7 +376,8 @@ class _NotTheApi(Exception):
 def _check_readable(option: str, file: Path | None) -> None:
     if file:
         try:
-            content = file.read_text(encoding="utf-8").strip()
+            with open_regular(file) as opened:
+                content = opened.read(MAX_CONFIG_BYTES).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{option} {file}: can't be read ({getattr(error, 'strerror', None) or 'not text'})") from error
         if not content:

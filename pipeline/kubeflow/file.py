@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from base.errors import UserError
+from base.inputs import MAX_RECORD_BYTES, read_text
+from base.yaml_text import parse_documents, parse_yaml
 from pipeline.config.pods import escaped
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -72,10 +72,10 @@ class PipelineFile:
         if kind == "STRING":
             return escaped(text)
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text, name)
             if kind.startswith("NUMBER") and isinstance(value, str):
                 value = float(value)  # YAML 1.1 reads 1e-3 as text
-        except (yaml.YAMLError, ValueError) as error:
+        except (UserError, ValueError) as error:
             raise UserError(f"--parameter {name}={text}: must be of type {kind}") from error
         if not isinstance(value, _TYPES.get(kind, (object,))) or (isinstance(value, bool) and kind != "BOOLEAN"):
             raise UserError(f"--parameter {name}={text}: must be of type {kind}")
@@ -88,14 +88,8 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: the file can't be read, is not YAML, or has a document that is not a mapping.
     """
-    try:
-        documents = [item for item in yaml.safe_load_all(path.read_text(encoding="utf-8")) if item is not None]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; compile it with fpn compile") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    text = read_text(path, MAX_RECORD_BYTES, "compile it with fpn compile")
+    documents = [item for item in parse_documents(text, str(path)) if item is not None]
     if not documents or not all(isinstance(item, dict) for item in documents):
         raise UserError(f"{path}: not a compiled pipeline; make one with fpn compile")
     return documents

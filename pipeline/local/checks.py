@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from base.errors import UserError
+from base.inputs import check_regular
 from images.dataset import source
+from images.dataset.listing import is_remote
 from models import features
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import source_settings
+from pipeline.dag.readings import Readings
 from pipeline.samples.known import SAMPLES
 
 
-def read_data(config: Config, folds: int | None = None) -> source.Found:
+def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, Readings]:
     """Writes the sample data set if the configuration names one, and lists the data without opening an image.
 
     Args:
@@ -21,22 +24,28 @@ def read_data(config: Config, folds: int | None = None) -> source.Found:
       folds: number of folds instead of train, eval and test.
 
     Returns:
-      The data set, each row with its split.
+      The data set for training, each row with its split, and how the data was read, which holds for the run.
 
     Raises:
-      UserError: the data, or the data of `score.path`, can't be used; or the data lacks a feature to slice by, or the class
-        that groups are judged by.
+      UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the
+        data lacks a feature to slice by, or the class that groups are judged by.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
-    settings = source_settings(config.data, folds=folds)
-    found = source.find_rows(config.data.path, settings)
-    rows = source.assign_splits(config.data.path, found.rows, settings)
+    if config.data.schema_file and not is_remote(config.data.schema_file):
+        check_regular(config.data.schema_file, "data.schema")
+    path, settings = config.data.path, source_settings(config.data, folds=folds)
+    found = source.find_rows(path, settings)
+    if found.losses:
+        found.losses.check(path, config.data.max_rejected)
+    rows = source.assign_splits(path, found.rows, settings)
+    readings = Readings(found.reading)
     if config.score.path:
-        source.find_rows(config.score.path, source_settings(config.data, labelled=False))
+        score = source.find_rows(config.score.path, source_settings(config.data, labelled=False))
+        readings = Readings(found.reading, score.reading, score.losses)
     _check_slices(config, rows)
     _check_positive(config.evaluate.groups.positive, rows)
-    return replace(found, rows=rows)
+    return replace(found, rows=rows), readings
 
 
 def check_weights(config: Config) -> None:

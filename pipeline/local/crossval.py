@@ -15,6 +15,7 @@ from base.local_files import write_text
 from base.paths import short_path
 from images.dataset import source
 from pipeline.config.whole import Config
+from pipeline.dag.readings import Readings
 from pipeline.dag.splits import Splits, fold_splits
 from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
@@ -50,7 +51,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     """
     if folds < _FEWEST_FOLDS:
         raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
-    found = read_data(config, folds)
+    found, readings = read_data(config, folds)
     rows, notes = found.rows, found.notes
     runs = [fold_splits(number, folds) for number in range(1, folds + 1)]
     _check_classes(config.data.path, rows, runs)
@@ -65,7 +66,7 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
             sizes = {role: sum(images[name] for name in names) for role, names in _roles(splits).items()}
             heading = ", ".join(f"{role} {size}" for role, size in sizes.items())
             place.console.print(f"\n[bold]Fold {number} of {folds}[/]  images: {heading}", highlight=False)
-            executions.append(_run_fold(config, place, splits))
+            executions.append(_run_fold(config, place, splits, readings))
             if executions[-1].error:
                 break
         result = _sum_up(config, place, runs, executions)
@@ -82,7 +83,7 @@ def _roles(splits: Splits) -> dict[str, tuple[str, ...]]:
     return {"train": splits.train, "eval": splits.eval, "test": splits.test}
 
 
-def _run_fold(config: Config, place: Workplace, splits: Splits) -> Execution:
+def _run_fold(config: Config, place: Workplace, splits: Splits, readings: Readings) -> Execution:
     from pipeline.dag.pipeline import create_pipeline
 
     pipeline = create_pipeline(
@@ -92,6 +93,7 @@ def _run_fold(config: Config, place: Workplace, splits: Splits) -> Execution:
         name=place.store.pipeline_name(config.name),
         connection=place.store.connection,
         splits=splits,
+        readings=readings,
     )
     ended = execute(pipeline, place)
     if ended.evaluation:

@@ -1,7 +1,5 @@
 """Runs the pipeline on this machine with LocalDagRunner: progress on the screen, TFX's own log in a file."""
 
-import csv
-import io
 import json
 import shlex
 from dataclasses import asdict
@@ -9,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import UserError
-from base.local_files import write_text
+from base.local_files import new_file, write_text
 from base.paths import short_path
+from base.tables import write_table
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
+from pipeline.dag.readings import Readings
 from pipeline.local.checks import read_data
 from pipeline.local.workplace import Workplace, execute, started
-from pipeline.records.notes import NoBaselineNote, NotRegisteredNote, RegisteredNote
+from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.records.results import RunResult, trial_rows
 from pipeline.terminal.progress import waiting
@@ -31,15 +31,17 @@ def run(config: Config, output: Path) -> RunResult:
     Raises:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
-    notes = read_data(config).notes  # finds mistakes before TensorFlow is loaded; the component reads the rows again
+    found, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
+    notes = found.notes
+    del found
     with started("run", config, output, notes) as place:
         write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
-        result = _run(config, place)
+        result = _run(config, place, readings)
         write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
         if result.trials:
-            table = io.StringIO()
-            csv.writer(table, lineterminator="\n").writerows(trial_rows(result.trials, result.summary["tuning"]["objective"]))
-            write_text(place.folder / "trials.csv", table.getvalue())
+            header, *rows = trial_rows(result.trials, result.summary["tuning"]["objective"])
+            with new_file(place.folder / "trials.csv") as path, path.open("wb") as file:
+                write_table(file, header, rows)
         if result.evaluation:
             from pipeline.pages.run_page import write_run_page
 
@@ -67,8 +69,8 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
-    notes = read_data(config).notes
-    with started("data", config, output, notes, with_model=False) as place:
+    found, readings = read_data(config)
+    with started("data", config, output, found.notes, with_model=False) as place:
         write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.dag.pipeline import create_data_pipeline
         from pipeline.pages.data_page import write_data_page
@@ -78,6 +80,7 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
             pipeline_root=str(place.output / "artifacts"),
             name=place.store.pipeline_name(config.name),
             connection=place.store.connection,
+            readings=readings,
         )
         ended = execute(pipeline, place)
         if not ended.error:
@@ -105,7 +108,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     write_text(place.folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
-def _run(config: Config, place: Workplace) -> RunResult:
+def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
     from pipeline.dag.pipeline import create_pipeline
 
     pipeline = create_pipeline(
@@ -114,6 +117,7 @@ def _run(config: Config, place: Workplace) -> RunResult:
         push_folder=config.push.path or str(place.output / "pushed"),
         name=place.store.pipeline_name(config.name),
         connection=place.store.connection,
+        readings=readings,
     )
     ended = execute(pipeline, place)
     outputs, evaluation = ended.outputs, ended.evaluation
@@ -132,12 +136,15 @@ def _run(config: Config, place: Workplace) -> RunResult:
         "check": outputs.check,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
+        "lost": outputs.lost,
         "classes": outputs.classes,
         "training": outputs.training,
         "formats": [item.summary for item in outputs.formats],
         "components": ended.components,
     }
     notes = list(outputs.notes)
+    if readings.score_losses:
+        notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
         notes.append(NoBaselineNote())
     summary["notes"] = [*place.notes, *(line for note in notes for line in note.lines())]

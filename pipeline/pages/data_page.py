@@ -4,6 +4,7 @@ Reads the index that ingestion writes beside the examples, and only a few of the
 """
 
 import datetime
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ import pandas as pd
 
 from base.errors import UserError
 from base.paths import short_path
+from base.tables import read_table
 from components.example_validator.comparison import FEWEST_IMAGES
 from components.example_validator.executor import read_anomalies, read_distances
 from images.dataset import source
+from images.dataset.losses import Losses
 from images.duplicates import DUPLICATES_FILE, describe_duplicates
 from images.index import INDEX_FILE, REJECTED_FILE, SUMMARY_FILE
 from models import features
@@ -75,9 +78,10 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
     is_taken = index["reason"] == ""
     taken = index[is_taken].assign(aspect=lambda rows: rows["width"] / rows["height"])
     splits = [split for split in features.SPLITS if (taken["split"] == split).any()]
-    classes = count_classes(taken, splits)
+    classes = count_classes(taken, splits, config.data.multi_label)
     sheets, stopped = sample_classes(examples / "Split-train", [item.name for item in classes[:_MOST_SHEETS]], _IMAGES_A_SHEET)
-    duplicates = json.loads((examples / SUMMARY_FILE).read_text(encoding="utf-8"))["duplicates"]
+    summary = json.loads((examples / SUMMARY_FILE).read_text(encoding="utf-8"))
+    duplicates, lost = summary["duplicates"], summary.get("lost")
     content = {
         "config": config,
         "when": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -93,6 +97,7 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
         "properties": _properties(taken, splits),
         "sheets": sheets,
         "sheets_stopped": stopped,
+        "lost": Losses(**lost).describe() if lost else "",
         "reasons": _count(index["kind"][~is_taken]),
         "rejects": _rows(examples / REJECTED_FILE, _MOST_REJECTS),
         "rejects_file": short_path(examples / REJECTED_FILE),
@@ -108,14 +113,16 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
     write_page("data.html", output, content)
 
 
-def count_classes(taken: pd.DataFrame, splits: list[str]) -> list[ClassCount]:
+def count_classes(taken: pd.DataFrame, splits: list[str], multi_label: bool) -> list[ClassCount]:
     """Number of images by class and split, the largest class first; an image of several classes counts for each.
 
     Args:
       taken: the ingested images, with the columns label ("cat", "cat|dog", or "" for no class) and split.
       splits: names of the splits.
+      multi_label: whether an image can have any number of classes.
     """
-    labels = taken.assign(label=taken["label"].str.split(features.LABEL_SEPARATOR, regex=False)).explode("label")
+    names = [features.split_labels(text, multi_label) or [""] for text in taken["label"]]
+    labels = taken.assign(label=names).explode("label")
     table = pd.crosstab(labels["label"], labels["split"]).reindex(columns=splits, fill_value=0)
     classes = [
         ClassCount(str(name), [int(count) for count in counts]) for name, counts in zip(table.index, table.values, strict=True)
@@ -170,7 +177,10 @@ def _properties(taken: pd.DataFrame, splits: list[str]) -> list[dict[str, Any]]:
 
 
 def _rows(table: Path, most: int) -> list[dict[str, str]]:
-    return pd.read_csv(table, dtype=str, keep_default_na=False, nrows=most).to_dict("records") if table.exists() else []
+    if not table.exists():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(itertools.islice(read_table(file), most))
 
 
 def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ class Gallery:
         answered = np.flatnonzero(answers) if given.multi_label else [answers]
         answer = [given.classes[item] for item in answered]
         label = given.rows[features.LABEL].iloc[row]
-        truth = [name for name in label.split(features.LABEL_SEPARATOR) if name] if given.multi_label else [label]
+        truth = features.split_labels(label, given.multi_label)
         probability = float(given.probabilities[row, number])
         is_right = sorted(truth) == sorted(answer)
         return Card(str(self._names[row]), ", ".join(truth), ", ".join(answer), is_right, given.classes[number], probability)

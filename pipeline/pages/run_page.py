@@ -1,10 +1,10 @@
 """The evaluation page of a run, made from the run's files and metadata."""
 
 import csv
-import json
 from pathlib import Path
 
 from base.errors import UserError
+from base.inputs import read_json
 from pipeline.config.loading import load_config
 from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 from pipeline.pages.lineage import draw_lineage
@@ -23,8 +23,7 @@ def write_run_page(run: Path, output: Path) -> None:
     Raises:
       UserError: the run's evaluation or its metadata is gone.
     """
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    reproduction = json.loads((run / REPRODUCTION_FILE).read_text(encoding="utf-8"))
+    summary, reproduction = (read_json(run / name, "run the pipeline again") for name in ("summary.json", REPRODUCTION_FILE))
     evaluation = Path(summary["evaluation"])
     if not evaluation.exists():
         raise UserError(f"{evaluation}: the evaluation of {run} is not there any more; run the pipeline again")

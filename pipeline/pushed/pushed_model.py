@@ -1,10 +1,10 @@
 """What is needed to use a pushed model: its newest version, and image files, read as ingestion reads them."""
 
-import json
 from pathlib import Path
 from typing import Final
 
 from base.errors import UserError
+from base.inputs import read_json
 from components.pusher.versions import version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
@@ -20,7 +20,7 @@ def find_version(model: Path) -> Path:
       UserError: there is no SavedModel.
     """
     folder = Path([str(model), *version_folders(str(model)).values()][-1])
-    if not (folder / "saved_model.pb").exists():
+    if not (folder / "saved_model.pb").is_file():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
     return folder
 
@@ -50,6 +50,6 @@ def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:
     file = folder / _IMAGE_SETTINGS
     if not file.exists():
         return FileSettings(max_pixels=max_pixels, pages=pages, intensity="type", window=None)
-    image = json.loads(file.read_text())
+    image = read_json(file, "push the model again")
     window = tuple(image["window"]) if image["window"] else None
     return FileSettings(max_pixels=max_pixels, pages=pages, intensity=image["intensity"], window=window)

@@ -9,12 +9,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from base.errors import UserError, user_error
+from base.inputs import check_regular, parse_json_object
 from components.pusher.versions import model_digest
 from images.dataset import source
 from images.dataset.listing import is_remote
@@ -59,7 +61,8 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     settings = source_settings(config.data, labelled=False)
     files = file_settings(version, config.data.max_pixels, config.data.pages)
     check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
-    rows = source.find_rows(data, settings).rows
+    found = source.find_rows(data, settings)
+    rows, lost = found.rows, found.losses
     job = {
         "model": model_digest(str(version)),
         "data": source.fingerprint(data, settings),
@@ -108,6 +111,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
             "labels": counts.labels,
             "rejected": sum(counts.rejected.values()),
             "reasons": counts.rejected,
+            "lost": asdict(lost) if lost else None,
             "groups": None
             if counts.groups is None
             else {"count": counts.groups, "labels": counts.group_labels, "rule": describe(rule)},
@@ -124,7 +128,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
 
 def _image_settings(settings: SourceSettings) -> dict[str, Any]:
     """The settings that decide which images there are, without those of the splits."""
-    return {name: value for name, value in as_dict(settings).items() if name not in ("splits", "folds")}
+    return {name: value for name, value in as_dict(settings).items() if name not in ("splits", "folds", "reading")}
 
 
 @contextlib.contextmanager
@@ -168,8 +172,10 @@ def _check_job(output: str, job: dict[str, Any]) -> None:
     cure = "give another --output, or --overwrite to delete them and start anew"
     if not fileio.exists(_in(output, _JOB_FILE)):
         raise UserError(f"{output}: holds files that fpn score has not begun; {cure}")
+    if not is_remote(output):
+        check_regular(_in(output, _JOB_FILE), "--output")
     with fileio.open(_in(output, _JOB_FILE)) as file:
-        earlier = json.load(file)
+        earlier = parse_json_object(file.read(), _in(output, _JOB_FILE), cure)
     if different := [text for key, text in _DIFFERENCES.items() if earlier.get(key) != job[key]]:
         raise UserError(f"{output}: holds answers {' and '.join(different)}; {cure}")
 

@@ -120,7 +120,7 @@ def _settings(found: FoundEvaluation) -> EvaluateConfig:
 def _slices_of(evaluation: Evaluation, rows: pd.DataFrame, settings: EvaluateConfig) -> dict[SliceKey, np.ndarray]:
     """The rows of each slice, for those of the evaluation's slices that the settings reproduce."""
     specs = dict.fromkeys(tuple(name for name, _ in item.key) for item in evaluation.slices if item.key)
-    found = slice_images(rows, specs, settings.buckets)
+    found = slice_images(rows, specs, settings.buckets, evaluation.multi_label)
     return {item.key: found[item.key] for item in evaluation.slices if len(found.get(item.key, ())) == item.examples}
 
 

@@ -24,6 +24,23 @@ class DuplicatesNote:
 
 
 @dataclass(frozen=True)
+class LostNote:
+    """Damaged TFRecord files have lost some of their bytes, though not so many that the run stops.
+
+    Attributes:
+      losses: what is lost, as `Losses.describe` says it.
+      where: the table that lists all of it, as "table PATH", or the data that it is lost of.
+    """
+
+    losses: str
+    where: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [f"{self.losses}; {self.where}"]
+
+
+@dataclass(frozen=True)
 class AnomalyNote:
     """An anomaly that the ExampleValidator has found.
 
@@ -105,5 +122,12 @@ class LeftOutNote:
 
 
 Note: TypeAlias = (
-    DuplicatesNote | AnomalyNote | NoBaselineNote | OtherExamplesNote | RegisteredNote | NotRegisteredNote | LeftOutNote
+    DuplicatesNote
+    | LostNote
+    | AnomalyNote
+    | NoBaselineNote
+    | OtherExamplesNote
+    | RegisteredNote
+    | NotRegisteredNote
+    | LeftOutNote
 )

@@ -15,12 +15,13 @@ from base.paths import short_path
 from components.example_validator.executor import read_anomalies
 from components.model_check.results import read_check
 from components.model_formats.results import read_results
+from images.dataset.losses import Losses
 from images.duplicates import DUPLICATES_FILE, describe_duplicates
-from images.index import SUMMARY_FILE
+from images.index import REJECTED_FILE, SUMMARY_FILE
 from images.layout import has_layout
 from models.calibration import CALIBRATION_FILE
 from models.callbacks import HISTORY_FILE
-from pipeline.records.notes import AnomalyNote, DuplicatesNote, Note, OtherExamplesNote
+from pipeline.records.notes import AnomalyNote, DuplicatesNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
 from pipeline.records.runs import is_score_ingestion
 from pipeline.records.store import Store
@@ -35,12 +36,16 @@ def read_outputs(store: Store) -> RunOutputs:
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
     notes: list[Note] = []
+    lost: dict[str, Any] | None = None
     if "examples" in artifacts and not has_layout(artifacts["examples"]):
         notes.append(OtherExamplesNote(short_path(artifacts["examples"].uri)))
     elif "examples" in artifacts:
         summary = json.loads(_read(os.path.join(artifacts["examples"].uri, SUMMARY_FILE)))
         examples = {**summary["images"], "rejected": summary["rejected"]}
         classes = summary["splits"]
+        if lost := summary.get("lost"):
+            table = short_path(os.path.join(artifacts["examples"].uri, REJECTED_FILE))
+            notes.append(LostNote(Losses(**lost).describe(), f"table {table}"))
         table = short_path(os.path.join(artifacts["examples"].uri, DUPLICATES_FILE))
         if describe_duplicates(summary["duplicates"], table):
             notes.append(DuplicatesNote(summary["duplicates"], table))
@@ -58,6 +63,7 @@ def read_outputs(store: Store) -> RunOutputs:
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return RunOutputs(
         examples=examples,
+        lost=lost,
         classes=classes,
         examples_folder=artifacts["examples"].uri if "examples" in artifacts else None,
         notes=notes,

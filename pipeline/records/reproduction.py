@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from base.errors import UserError
+from base.inputs import read_json
 from base.local_files import write_text
 from base.paths import short_path
 from pipeline.config.loading import dump_config
@@ -80,7 +82,13 @@ def write_reproduction(config: Config, folder: Path, what: str, arguments: list[
 def read_reproduction(folder: Path) -> Reproduction | None:
     """Reads what `write_reproduction` has written into a run's folder; None if there is nothing."""
     path = folder / REPRODUCTION_FILE
-    return Reproduction(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    cure = "delete the run's folder, or put the file back"
+    try:
+        return Reproduction(**read_json(path, cure))
+    except TypeError as error:  # other keys
+        raise UserError(f"{path}: not as a run writes it; {cure}") from error
 
 
 def _commit() -> str:

@@ -27,6 +27,7 @@ class RunOutputs:
     Attributes:
       examples: number of images by split, and of `rejected` files; also empty if the examples come from another ExampleGen
         than ImageExampleGen.
+      lost: the fields of `images.dataset.losses.Losses`: what damaged TFRecord files have lost; None if nothing.
       classes: number of images by split and label; an image with several labels counts for each. Empty as `examples` is.
       examples_folder: folder of the examples, with ingestion's index and tables.
       notes: notes on duplicates, on examples of another ExampleGen, and on anomalies.
@@ -43,6 +44,7 @@ class RunOutputs:
     """
 
     examples: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, Any] | None = None
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     examples_folder: str | None = None
     notes: list[Note] = field(default_factory=list)

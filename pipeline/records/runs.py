@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import ml_metadata as mlmd
-import yaml
 from ml_metadata.proto import metadata_store_pb2
 
 from base.errors import UserError
+from base.inputs import MAX_RECORD_BYTES, read_json, read_text
+from base.yaml_text import parse_yaml
 from pipeline.config.metadata_server import parse_metadata_server
 from pipeline.records.reproduction import CONFIG_FILE, read_reproduction
 from pipeline.records.store import Store, find_store
@@ -19,7 +20,7 @@ _METRICS_FILE: Final = "metrics.json"  # the name in evaluation.results, which t
 _RUN_ID: Final = "%Y-%m-%dT%H-%M-%S"
 _LONGEST_VALUE: Final = 60  # characters
 _Execution: Final = metadata_store_pb2.Execution
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it is installed
+_CURE: Final = "delete the run's folder, or put the file back"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def find_evaluation(path: Path) -> FoundEvaluation:
         if not is_evaluation:
             raise UserError(f"{path}: no evaluation here; give the output folder of a run, such as output/digits")
         found = FoundEvaluation(path, None, {})
-    if not (found.folder / _METRICS_FILE).exists():
+    if not (found.folder / _METRICS_FILE).is_file():
         raise UserError(f"{found.folder}: no {_METRICS_FILE} here; it was deleted, or is of an earlier version: run again")
     return found
 
@@ -184,11 +185,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    return flatten(yaml.load(path.read_text(encoding="utf-8"), _Loader)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    content = parse_yaml(read_text(path, MAX_RECORD_BYTES, _CURE), str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no configuration; {_CURE}")
+    return flatten(content)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, _CURE) if path.exists() else {}
 
 
 def _states(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from base.paths import short_path
+from images.dataset.losses import Losses
 from pipeline.records.results import trial_rows
 
 if TYPE_CHECKING:
@@ -300,6 +301,8 @@ def print_scores(summary: dict[str, Any], console: Console) -> None:
     if summary["rejected"]:
         reason, count = next(iter(summary["reasons"].items()))
         console.print(f"Rejected: {summary['rejected']}, most of them ({count}): {reason}", markup=False)
+    if summary["lost"]:
+        console.print(Losses(**summary["lost"]).describe(), markup=False)
     kept = f", {summary['shards_kept']} of {summary['shards']} files were there already" if summary["shards_kept"] else ""
     console.print(
         f"{summary['images']} images in {summary['seconds']:.1f} s{kept}; tables in {summary['output']}", markup=False

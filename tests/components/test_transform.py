@@ -1,5 +1,7 @@
 """What Transform writes, against what TFX's own writes of the same multi-label examples; test_spans.py has single labels."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from executors import ingest, read_records, read_values, transform_examples
 from PIL import Image
 from tfx.types import standard_artifacts
 
-from components.transform.executor import _WriteShard
+from components.transform.executor import _check_vocabulary, _WriteShard
+from images.index import SUMMARY_FILE
 from models import features
 
 TEXTS = ("cat|dog", "dog", "", "cat")
@@ -50,6 +53,18 @@ def shard(by_tfx: dict[str, Path]) -> _WriteShard:
 
 def comparable(record: bytes) -> str:
     return repr(sorted(read_values(record).items()))
+
+
+def test_a_vocabulary_of_other_classes_than_were_counted_stops_the_run(
+    examples: Path, by_tfx: dict[str, Path], tmp_path: Path
+) -> None:
+    graph = str(by_tfx["transform_graph"])
+    _check_vocabulary(graph, str(examples), ["train"])
+    summary = json.loads((examples / SUMMARY_FILE).read_text())
+    summary["splits"]["train"]["dog\r"] = 3
+    (tmp_path / SUMMARY_FILE).write_text(json.dumps(summary))
+    with pytest.raises(RuntimeError, match=re.escape(r"differ in the classes ['dog\r']")):
+        _check_vocabulary(graph, str(tmp_path), ["train"])
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

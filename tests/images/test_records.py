@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_a_truncated_file_gives_what_comes_before(compression: str, tmp_path: Pa
     rows = read(tmp_path)
     (name,) = reasons(rows)
     assert name == f"a.tfrecord:{len(rows) - 1}"
-    assert "from here on" in reasons(rows)[name]
+    assert re.fullmatch(r"lost: [\d,]+ bytes from byte [\d,]+ on, about \d+ records? \(.*\)", reasons(rows)[name])
     assert len(rows) > 30
 
 
@@ -239,7 +240,7 @@ def test_what_is_no_tfrecord_file_is_set_aside(tmp_path: Path) -> None:
     touch(tmp_path, "b.tfrecord", "cat/1.png")
     (tmp_path / "empty.tfrecord").write_bytes(b"")
     assert reasons(read(tmp_path)) == {
-        "b.tfrecord:0": "damaged from here on: no TFRecord",
+        "b.tfrecord:0": "lost: 10 bytes from byte 0 on (no TFRecord)",
         "cat/1.png": "not a TFRecord file",
     }
 
@@ -247,13 +248,16 @@ def test_what_is_no_tfrecord_file_is_set_aside(tmp_path: Path) -> None:
 def test_a_length_that_is_a_lie_reserves_no_memory(tmp_path: Path) -> None:
     import struct
 
-    from images.dataset.records import _masked_crc
+    from images.dataset.tfrecord import _masked_crc
 
     for number, length in enumerate((2**31 - 1, 2**63)):
         header = struct.pack("<Q", length)
         (tmp_path / f"lie{number}.tfrecord").write_bytes(header + struct.pack("<I", _masked_crc(header)) + b"few")
     write(tmp_path / "a.tfrecord", usual())
-    assert set(reasons(read(tmp_path)).values()) == {"damaged from here on: truncated"}
+    assert set(reasons(read(tmp_path)).values()) == {
+        "lost: 15 bytes from byte 0 on (truncated)",
+        "lost: 15 bytes from byte 0 on (no TFRecord)",
+    }
 
 
 def test_reading_gives_reasons_where_a_file_has_changed(tmp_path: Path) -> None:
@@ -360,8 +364,23 @@ def test_a_prepared_data_set_without_names_has_numbers(tmp_path: Path) -> None:
 
 def test_unknown_class_numbers_are_set_aside(tmp_path: Path) -> None:
     prepare(tmp_path, {"train": 60})
-    write(tmp_path / "pets-train.tfrecord-00001-of-00002", [example(picture=b"x", kind=number) for number in (-1, 3)])
+    records = [example(picture=b"x", kind=number) for number in (-1, 3)]
+    write(tmp_path / "pets-train.tfrecord-00001-of-00002", records * 30)
     assert set(reasons(read(tmp_path)).values()) == {"label missing", "no class has the number 3"}
+
+
+def test_records_that_a_prepared_data_set_lists_and_lacks_are_lost(tmp_path: Path) -> None:
+    """Of a file that was cut between two records, nothing else tells."""
+    prepare(tmp_path, {"train": 60})
+    path = tmp_path / "pets-train.tfrecord-00001-of-00002"
+    write(path, [example(picture=b"%d" % number, kind=number % 3) for number in range(20)])
+    found = source.find_rows(str(tmp_path), settings())
+    assert reasons(found.rows) == {
+        f"{path.name}:20": "lost: 40 of 60 records are not in the file (dataset_info.json lists them)"
+    }
+    assert found.losses
+    assert found.losses.records == 40
+    assert 0.4 < found.losses.share < 0.6
 
 
 def test_a_prepared_data_set_that_is_of_no_use_is_told(tmp_path: Path) -> None:

@@ -316,5 +316,13 @@ def test_reading_ends_when_all_classes_are_full(tmp_path: Path, monkeypatch: pyt
 
 def test_classes_are_sorted_by_size_and_name() -> None:
     table = pd.DataFrame({"label": ["b", "a", "c", "c"], "split": ["train", "eval", "train", "eval"]})
-    found = [(item.name, item.counts, item.total) for item in count_classes(table, ["train", "eval"])]
+    found = [(item.name, item.counts, item.total) for item in count_classes(table, ["train", "eval"], multi_label=False)]
     assert found == [("c", [1, 1], 2), ("a", [0, 1], 1), ("b", [1, 0], 1)]
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "counted"), [(True, {"a": 2, "b": 2, "": 1}), (False, {"a|b": 1, "b": 1, "a": 1, "": 1})]
+)
+def test_only_multi_label_classes_are_separated(multi_label: bool, counted: dict[str, int]) -> None:
+    table = pd.DataFrame({"label": ["a|b", "b", "a", ""], "split": ["train"] * 4})
+    assert {item.name: item.total for item in count_classes(table, ["train"], multi_label)} == counted

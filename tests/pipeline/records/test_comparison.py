@@ -48,7 +48,7 @@ def keep(predictions, folder, buckets=None):
     run.mkdir(parents=True)
     predictions.write(str(folder / "evaluation"))
     slices = []
-    for key, images in slice_images(predictions.rows, SPECS, buckets or {}).items():
+    for key, images in slice_images(predictions.rows, SPECS, buckets or {}, predictions.multi_label).items():
         values = predictions.labels[images], predictions.probabilities[images], predictions.groups[images]
         found = intervals.estimate(NAMES, *values, "none") if len(images) >= 10 else {}
         slices.append(Slice(key, len(images), 1, found, too_small=not found))
