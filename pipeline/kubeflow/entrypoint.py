@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from base.errors import UserError, user_error
+from base.errors import UserError, shorten, user_error
 
 _LOG_OUTPUT: Final = re.compile(r"executor-logs(-\d+)?")
 _LOCAL: Final = {"s3://": "s3/", "minio://": "minio/", "gs://": "gcs/"}  # schemes, and the launcher's folders of local copies
@@ -206,8 +206,9 @@ def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
 
         try:
             thresholds = json.loads(text)
-        except ValueError as error:
-            raise UserError(f'thresholds: must be JSON as [{{"metric": "accuracy", "lower": 0.9}}], is {text}') from error
+        except (ValueError, RecursionError) as error:
+            form = '[{"metric": "accuracy", "lower": 0.9}]'
+            raise UserError(f"thresholds: must be JSON as {form}, is {shorten(text, 300)}") from error
         settings = with_thresholds(unpack(EvaluatorSettings, parameters["settings"]), thresholds)
         parameters["settings"] = pack(settings)
         parameters["eval_config"] = proto_utils.proto_to_json(build_eval_config(settings))

@@ -15,6 +15,7 @@ from PIL import Image
 from base.errors import UserError
 from images.dataset import source
 from images.dataset.losses import Losses
+from pipeline.cli import main
 
 
 def write(path: Path, count: int, damage_at: int | None = None, hole: int = 0) -> None:
@@ -106,13 +107,13 @@ def test_ingestion_stops_if_too_much_is_lost(tmp_path: Path) -> None:
         ingest(tmp_path / "data", tmp_path / "out", max_rejected=0.1)
 
 
-def test_a_run_stops_before_it_begins_if_too_much_is_lost(tmp_path: Path, fpn) -> None:
+def test_a_run_stops_before_it_begins_if_too_much_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "data/a.tfrecord", 60, damage_at=20, hole=10)
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"name": "lost", "data": {"path": str(tmp_path / "data")}}))
     for command in ("run", "data", "crossval"):
-        ended = fpn(command, "--config", config, "--output", tmp_path / "out")
-        assert ended.status == 2
-        assert "Lost: " in ended.stderr
-        assert len(ended.stderr.splitlines()) == 2
+        assert main([command, "--config", str(config), "--output", str(tmp_path / "out")]) == 2
+        told = capsys.readouterr().err
+        assert "Lost: " in told
+        assert len(told.splitlines()) == 2
     assert not (tmp_path / "out").exists()
