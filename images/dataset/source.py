@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from images.dataset import folders, listing, manifest, records
+from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
-from images.dataset.listing import list_files
+from images.dataset.listing import list_files, list_folder
+from images.dataset.litter import describe_skipped
 from images.dataset.losses import Losses, find_losses
 from images.dataset.names import check_names
+from images.dataset.prepared import find_prepared
 from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
@@ -33,6 +35,7 @@ __all__ = [
 
 
 _RECORDS, _PREPARED = "TFRecord files", "a TensorFlow Datasets directory"
+_SHARDS, _SAMPLES = "Parquet files of images", "WebDataset files"
 _FOLDERS, _SPLIT_FOLDERS = "class folders", "class folders in folders of splits"
 
 
@@ -43,16 +46,19 @@ class Found:
     Attributes:
       rows: one row per image, used or set aside, one span after the other. The order within a span is random, so that no
         shard holds one class only, but the same on every run. The rows of one TFRecord file are together, in its order.
-      unlisted: number of files that are not part of the data set: files that the manifest does not name, or files of a
-        TensorFlow Datasets directory in splits other than train, validation and test.
+      unlisted: number of files that are not part of the data set: files that the manifest does not name, images without
+        labels beside split folders with labels, or files of a TensorFlow Datasets directory in splits other than train,
+        validation and test.
       reading: how it was read.
       losses: what damaged TFRecord files have lost; None if nothing.
+      notes: lines that tell a person how the data is read, where that is not plain.
     """
 
     rows: list[Row]
     unlisted: int
     reading: Reading
     losses: Losses | None
+    notes: list[str]
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -62,7 +68,7 @@ def fingerprint(folder: str, settings: SourceSettings) -> str:
 
     Args:
       folder: the data folder.
-      settings: settings of the data set; only `manifest`, `columns`, `labelled` and `allow_links` matter.
+      settings: settings of the data set; only `manifest`, `layout`, `columns`, `labelled` and `allow_links` matter.
 
     Raises:
       UserError: the folder can't be used.
@@ -78,8 +84,8 @@ def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
 
 def _fingerprint(folder: str, settings: SourceSettings) -> str:
     files = list_files(folder, settings.allow_links)
-    if name := manifest.find_manifest(folder, files, settings):
-        files |= manifest.files_elsewhere(folder, name, files, settings)
+    for name, split in tables.find_tables(folder, files, settings).items():
+        files |= manifest.files_elsewhere(folder, name, files, settings, split)
     digest = hashlib.sha256()
     for path, file in files.items():
         digest.update(f"{path}\0{file.size}\0{file.modified}\0{file.reason}\n".encode())
@@ -92,11 +98,11 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
 
 
 def find_rows(folder: str, settings: SourceSettings) -> Found:
-    """Lists the data set: from the folder's manifest if it has one, else from its TFRecord files, else from class folders.
+    """Lists the data set: from tables, TFRecord files, Parquet or WebDataset files, or class folders; the first that are there.
 
     Args:
-      folder: the data folder, or with `{SPAN}` the folders of several spans. Each has a manifest, TFRecord files, class folders
-        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
+      folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`,
+        `records`, `parquet_shards`, `webdataset` and `tree`.
       settings: settings of the data set.
 
     Returns:
@@ -108,16 +114,19 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     rows: list[Row] = []
     sources: dict[str, str] = {}
     unlisted = record_bytes = 0
+    notes: dict[str, None] = {}  # in order; spans mostly have the same ones
     for span in find_spans(folder):
         found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
         sources[span.prefix] = found.source
         unlisted += found.unlisted
         record_bytes += found.record_bytes
+        notes |= dict.fromkeys(found.notes)
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
-    ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
-    return Found(ordered, unlisted, reading, find_losses(rows, record_bytes))
+    losses = find_losses(rows, record_bytes)
+    rows.sort(key=lambda row: (row.span, hash_of(row.path), row.record or 0))
+    return Found(rows, unlisted, reading, losses, list(notes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -135,36 +144,41 @@ class _Span:
     rows: list[Row]
     unlisted: int
     source: str
+    notes: list[str]
     record_bytes: int = 0
 
 
 def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
-    files = list_files(folder, settings.allow_links)
-    name = manifest.find_manifest(folder, files, settings)
-    source = f"the manifest {name}" if name else _source_without_manifest(files)
-    check_source(folder, prefix, source, settings.reading)
-    labelled = settings.labelled
-    unlisted = record_bytes = 0
-    if name:
-        rows = manifest.read_manifest(folder, name, files, settings)
-        unlisted = len(files.keys() - {row.path for row in rows} - {name})
-    elif source in (_RECORDS, _PREPARED):
-        rows = records.read_record_files(folder, files, settings)
-        named = {row.path for row in rows}
-        unlisted = len({path for path in files if records.is_record_file(path)} - named)
-        record_bytes = sum(files[path].size for path in named if records.is_record_file(path))
-    else:
-        rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
-    if labelled:
+    listed = list_folder(folder, settings.allow_links)
+    found = _read(folder, listed.files, settings)
+    check_source(folder, prefix, found.source, settings.reading)
+    rows = found.rows
+    if settings.labelled:
         check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
-    return _Span(rows, unlisted, source, record_bytes)
+    return replace(found, rows=rows, notes=found.notes + describe_skipped(listed.skipped))
 
 
-def _source_without_manifest(files: dict[str, listing.File]) -> str:
-    if any(records.is_record_file(path) for path in files):
-        return _PREPARED if records.is_prepared(files) else _RECORDS
-    return _SPLIT_FOLDERS if folders.has_splits(files) else _FOLDERS
+def _read(folder: str, files: dict[str, listing.File], settings: SourceSettings) -> _Span:
+    if named := tables.find_tables(folder, files, settings):
+        rows, notes = tables.read_tables(folder, named, files, settings)
+        unlisted = len(files.keys() - {row.path for row in rows} - named.keys())
+        return _Span(rows, unlisted, f"the manifest {' and '.join(named)}", notes)
+    if record_files := {path for path in files if records.is_record_file(path)}:
+        home = find_prepared(folder, files)
+        rows = records.read_record_files(folder, files, settings, home)
+        notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
+        read = record_files & {row.path for row in rows}
+        record_bytes = sum(files[path].size for path in read)
+        return _Span(rows, len(record_files - read), _RECORDS if home is None else _PREPARED, notes, record_bytes)
+    if shards := parquet_shards.find_shards(folder, files):
+        return _Span(parquet_shards.read_shards(folder, shards, settings), len(files) - len(shards), _SHARDS, [])
+    if webdataset.has_samples(files):
+        rows = webdataset.read_samples(folder, files, settings)
+        return _Span(rows, len(files) - len(rows), _SAMPLES, [])
+    rows, notes = folders.read_folders(folder, files, settings)
+    source = _SPLIT_FOLDERS if any(row.split for row in rows) else _FOLDERS
+    return _Span(rows, len(files) - len(rows), source, notes)
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

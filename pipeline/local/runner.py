@@ -36,8 +36,10 @@ def run(config: Config, output: Path) -> RunResult:
     """
     place: Workplace | None = None
     try:
-        _, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
-        with started("run", config, output) as place:
+        found, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
+        notes = found.notes
+        del found
+        with started("run", config, output, notes) as place:
             write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
             return _run(config, place, readings)
     except Exception as failure:
@@ -107,8 +109,8 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
-    _, readings = read_data(config)
-    with started("data", config, output, with_model=False) as place:
+    found, readings = read_data(config)
+    with started("data", config, output, found.notes, with_model=False) as place:
         write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.dag.pipeline import create_data_pipeline
         from pipeline.pages.data_page import write_data_page

@@ -152,6 +152,21 @@ class LeftOutNote:
 
 
 @dataclass(frozen=True)
+class ReadingNote:
+    """How the data is read, where that is not plain.
+
+    Attributes:
+      text: the line; see `images.dataset.source.Found`.
+    """
+
+    text: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [self.text]
+
+
+@dataclass(frozen=True)
 class RecoveredNote:
     """What a killed run, or a disk, had left of the metadata store was recovered.
 
@@ -194,6 +209,7 @@ Note: TypeAlias = (
     | RegisteredNote
     | NotRegisteredNote
     | LeftOutNote
+    | ReadingNote
     | RecoveredNote
     | MadeAgainNote
 )
