@@ -21,7 +21,7 @@ _MAX_VALUES: Final = 12  # of a column that is worth slicing by
 _THUMBNAIL: Final = (128, 128)
 _PNG_BITS: Final = 24  # offset of the number of bits per channel
 # A name that begins with a letter and a number, or a number alone, before a separator: p17_003.png, 0042-left.jpg
-_GROUP: Final = re.compile(r"([A-Za-z]*\d+)[-_. ]")
+_GROUP: Final = re.compile(r"([A-Za-z]*\d+)[-_ ]")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _describe(data: str, seen: Survey) -> list[str]:
         f"Files, by a sample of {min(SAMPLE, seen.images)}: {_shares(seen)}; {sizes}; "
         f"{'colour' if seen.channels == 3 else 'grey'}, {seen.bits} bits",
     ]
-    if given := {split: count for split, count in seen.splits.items() if split}:
+    if given := {split: seen.splits[split] for split in features.SPLITS if seen.splits[split]}:
         lines.append("Splits that the data gives: " + ", ".join(f"{split} {count}" for split, count in given.items()))
     if seen.columns:
         lines.append(f"Columns to slice by: {', '.join(seen.columns)}")
