@@ -172,7 +172,9 @@ class _Plan:
             yield f"  frozen_epochs: {frozen}  # about {frozen * self._steps} steps"
             yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
             yield "  learning_rate: 0.003"
-            yield "  fine_tune_learning_rate: 0.001"
+            yield "  fine_tune_learning_rate: 0.0005"
+            yield "  freeze_batch_norm: true"
+            yield "  keep: best"
             yield "  label_smoothing: 0.1" if not self._multi_label else "  label_smoothing: 0.0"
         else:
             epochs = self._epochs(_SCRATCH_STEPS)
