@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,9 +11,20 @@ from pipeline.commands.options import add_config_arguments
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds run, data, preview, crossval."""
-    for add in (_add_run, _add_data, _add_preview, _add_crossval):
+    """Adds init, run, data, preview, crossval."""
+    for add in (_add_init, _add_run, _add_data, _add_preview, _add_crossval):
         add(commands)
+
+
+def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    init = commands.add_parser("init", help="look at a folder of images, and write a configuration for it")
+    init.add_argument("data", metavar="DATA", help="folder of images, or a URI")
+    init.add_argument("--output", type=Path, metavar="FILE", help="YAML file to write (configs/NAME.yaml, NAME as the folder)")
+    init.add_argument("--weights", metavar="FILE", help="of a backbone, named as its file; or imagenet, which Keras downloads")
+    init.add_argument(
+        "--set", action="append", default=[], metavar="data.KEY=VALUE", dest="overrides", help="how the data is read"
+    )
+    init.set_defaults(call=_init)
 
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,6 +60,16 @@ def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     crossval.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
     crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
     crossval.set_defaults(call=_crossval)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from pipeline.local.first_config import write_first_config
+
+    output = options.output or Path("configs") / f"{Path(options.data).resolve().name or 'images'}.yaml"
+    for line in write_first_config(options.data, output, options.weights, options.overrides):
+        print(line)
+    print(f"Wrote {output}; next: fpn data --config {shlex.quote(str(output))}, then fpn run with the same")
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,0 +1,245 @@
+"""`fpn init`: looks at a data folder and writes a configuration that is good to train with as it is."""
+
+import json
+import math
+import re
+import statistics
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from base.errors import UserError
+from base.local_files import write_text
+from base.paths import short_path
+from images.dataset import source
+from images.survey import SAMPLE, Survey, survey
+from models import features
+from models.choices import BackboneName
+from pipeline.config.loading import load_config
+from pipeline.dag.component_settings import file_settings, source_settings
+
+_SKEWED: Final = 3  # images of the largest class per image of the smallest one, from which on classes are weighted
+_FEW_OF_A_CLASS: Final = 200  # images of the smallest class, below which splits are stratified
+_SCRATCH_STEPS: Final = 2500  # of training that begins with random weights
+_FROZEN_STEPS: Final = 150  # with the backbone's weights as they are
+_FINE_TUNING_STEPS: Final = 500
+_PRETRAINED_SIZES: Final = (96, 128, 160, 192, 224)
+_SCRATCH_SIZES: Final = (32, 48, 64, 96, 128)
+_WIDE: Final = 1.5  # ratio of the sides from which on images are letterboxed
+
+
+def write_first_config(data: str, output: Path, weights: str | None, overrides: Sequence[str]) -> list[str]:
+    """Looks at a data folder and writes a configuration for it.
+
+    Args:
+      data: the data folder, local or a URI.
+      output: the YAML file to write.
+      weights: a file of the backbone's weights, or "imagenet"; None to train a small network from the beginning.
+      overrides: texts "data.key=value" on how the data is read; they become part of the configuration.
+
+    Returns:
+      What was found, one fact per line.
+
+    Raises:
+      UserError: the data can't be used, the backbone of the weights is not known, or the file is there already.
+    """
+    if output.exists():
+        raise UserError(f"{output}: is there already; give another --output, or delete it")
+    for override in overrides:
+        if not override.startswith("data."):
+            raise UserError(f"--set {override}: fpn init takes keys of data alone; change the others in the file")
+    base = load_config(None, data, overrides)
+    found = source.find_rows(data, source_settings(base.data))
+    seen = survey(source.root_of(data), found.rows, file_settings(base))
+    if not seen.heights:
+        first = next((row.reason for row in found.rows if row.reason), "none of the files tried is an image")
+        raise UserError(f"{data}: no image can be used: {first}")
+    changes = {key: value for key, value in base.data.model_dump(exclude_unset=True, by_alias=True).items() if key != "path"}
+    plan = _Plan(seen, _backbone_of(weights), weights, base.data.multi_label)
+    write_text(output, "\n".join(plan.lines(_slug(output.stem), data, changes)) + "\n")
+    try:
+        source.assign_splits(data, found.rows, source_settings(load_config(output).data))
+    except UserError:
+        output.unlink()
+        raise
+    return [*found.notes, *_describe(data, seen)]
+
+
+def _describe(data: str, seen: Survey) -> list[str]:
+    """What was found, one fact per line."""
+    counts = seen.classes.most_common()
+    named = ", ".join(f"{label} {count}" for label, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
+    sizes = _sizes(seen)
+    lines = [
+        f"{short_path(data) if '://' not in data else data}: {seen.images} images of {len(counts)} classes: {named}",
+        f"Files, by a sample of {min(SAMPLE, seen.images)}: {_shares(seen)}; {sizes}; "
+        f"{'colour' if seen.channels == 3 else 'grey'}, {seen.bits} bits",
+    ]
+    if given := {split: seen.splits[split] for split in features.SPLITS if seen.splits[split]}:
+        lines.append("Splits that the data gives: " + ", ".join(f"{split} {count}" for split, count in given.items()))
+    if seen.columns:
+        lines.append(f"Columns to slice by: {', '.join(seen.columns)}")
+    if seen.rejected:
+        lines.append(f"{seen.rejected} files can't be used; fpn data tells why")
+    if seen.group_guess:
+        lines.append(_group_hint(seen.group_guess))
+    return lines
+
+
+class _Plan:
+    """What the configuration says, decided from what was found."""
+
+    def __init__(self, seen: Survey, backbone: BackboneName | None, weights: str | None, multi_label: bool) -> None:
+        self._seen, self._weights, self._multi_label = seen, weights, multi_label
+        sides = [min(pair) for pair in zip(seen.heights, seen.widths, strict=True)]
+        self._side = self._choose_side(statistics.median(sides))
+        self._backbone = backbone or ("small_resnet10" if self._side <= 48 else "small_resnet18")
+        self._train = self._train_images()
+        self._batch = 64 if self._train > 4000 and self._side <= 64 else 32 if self._train >= 400 else 16
+        self._steps = max(1, self._train // self._batch)
+
+    def _choose_side(self, median: float) -> int:
+        sizes = _PRETRAINED_SIZES if self._weights else _SCRATCH_SIZES
+        if median <= sizes[0]:
+            return max(16, 8 * round(median / 8)) if not self._weights else sizes[0]
+        return max(size for size in sizes if size <= median)
+
+    def _train_images(self) -> int:
+        given, free = self._seen.splits.get("train", 0), self._seen.splits.get("", 0)
+        return max(1, given or free * 8 // 10)
+
+    def _epochs(self, steps: int) -> int:
+        return max(2, min(300, math.ceil(steps / self._steps)))
+
+    def lines(self, name: str, data: str, changes: dict[str, Any]) -> Iterator[str]:
+        """The configuration, line by line."""
+        seen = self._seen
+        yield f"# Written by fpn init for {seen.images} images of {len(seen.classes)} classes. Every key: docs/configuration.md"
+        yield f"name: {name}"
+        yield "data:"
+        yield f"  path: {json.dumps(data, ensure_ascii=False)}"
+        for key, value in changes.items():
+            yield f"  {key}: {json.dumps(value, ensure_ascii=False)}"
+        if not any(split for split in seen.splits):
+            smallest = min(seen.classes.values())
+            stratify = ", stratify: true" if smallest < _FEW_OF_A_CLASS and not seen.grouped else ""
+            yield f"  splits: {{train: 8, eval: 1, test: 1{stratify}}}  # shares of the images"
+        if seen.group_guess:
+            yield f"  # {_group_hint(seen.group_guess)}"
+        yield from self._image()
+        yield from self._augment()
+        yield from self._model()
+        yield from self._training()
+        yield from self._evaluation()
+
+    def _image(self) -> Iterator[str]:
+        seen = self._seen
+        ratio = statistics.median(max(pair) / min(pair) for pair in zip(seen.heights, seen.widths, strict=True))
+        parts = f"height: {self._side}, width: {self._side}, channels: {seen.channels}"
+        if ratio >= _WIDE:
+            parts += ", resize: letterbox"
+        if seen.bits > 8:
+            parts += ", intensity: percentiles"
+        yield f"image: {{{parts}}}  # the files: {_sizes(seen)}"
+
+    def _augment(self) -> Iterator[str]:
+        if self._side <= 48:
+            yield "augment: {shift: 0.1}"
+        else:
+            yield "augment: {shift: 0.1, zoom: 0.1, rotation: 0.03, contrast: 0.1}"
+        yield "  # add flip: horizontal if a mirrored image is of the same class"
+
+    def _model(self) -> Iterator[str]:
+        yield "model:"
+        yield f"  backbone: {self._backbone}"
+        if self._weights:
+            yield f"  weights: {json.dumps(self._weights, ensure_ascii=False)}"
+            yield "  min_level: 3"
+            yield "  max_level: 5"
+            yield "  num_filters: 64"
+        else:
+            yield "  min_level: 2"
+            yield "  max_level: 4"
+            yield f"  num_filters: {32 if self._side <= 48 else 64}"
+            yield "  dropout: 0.1"
+
+    def _training(self) -> Iterator[str]:
+        yield "train:"
+        yield f"  batch_size: {self._batch}  # about {self._steps} steps per epoch"
+        if self._weights:
+            frozen, epochs = self._epochs(_FROZEN_STEPS), self._epochs(_FINE_TUNING_STEPS)
+            yield f"  frozen_epochs: {frozen}  # about {frozen * self._steps} steps"
+            yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
+            yield "  learning_rate: 0.003"
+            yield "  fine_tune_learning_rate: 0.0005"
+            yield "  freeze_batch_norm: true"
+            yield "  keep: best"
+            yield "  label_smoothing: 0.1" if not self._multi_label else "  label_smoothing: 0.0"
+        else:
+            epochs = self._epochs(_SCRATCH_STEPS)
+            yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
+            yield f"  learning_rate: {0.005 if self._batch == 64 else 0.003 if self._batch == 32 else 0.002}"
+            yield "  weight_decay: 0.01"
+            yield "  keep: best"
+        most, least = max(self._seen.classes.values()), min(self._seen.classes.values())
+        if most >= _SKEWED * least:
+            yield f"  class_weights: balanced  # the classes have {least} to {most} images"
+
+    def _evaluation(self) -> Iterator[str]:
+        names = [[features.LABEL], *([features.META_PREFIX + column] for column in self._seen.columns)]
+        yield "evaluate:"
+        yield f"  slices: {json.dumps(names, ensure_ascii=False)}"
+        yield "  thresholds:  # a model that misses one is not pushed"
+        if self._multi_label:
+            yield "    - {metric: f1, lower: 0.5}  # raise it to what you need"
+        else:
+            halfway = round((1 + 1 / len(self._seen.classes)) / 2, 2)
+            yield f"    - {{metric: balanced_accuracy, lower: {halfway}}}  # halfway from guessing; raise it to what you need"
+        yield "    - {metric: accuracy, change: -0.02}  # against the model that is served"
+
+
+def _backbone_of(weights: str | None) -> BackboneName | None:
+    """The backbone that a file of weights is for, by the file's name; resnet50 for "imagenet"."""
+    if weights is None:
+        return None
+    if weights == "imagenet":
+        return "resnet50"
+    if not Path(weights).expanduser().is_file():
+        raise UserError(f"--weights {weights}: no such file; give a Keras file of a backbone's weights, or imagenet")
+    letters = _letters(Path(weights).name)
+    known = [name for name in typing.get_args(BackboneName) if _letters(name) in letters]
+    if not known:
+        raise UserError(
+            f"--weights {weights}: the file's name has no backbone's name in it, such as mobilenet_v2; rename the file, or run "
+            f"fpn init without --weights and set model.backbone and model.weights"
+        )
+    return max(known, key=len)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "images"
+
+
+def _sizes(seen: Survey) -> str:
+    heights, widths = sorted(seen.heights), sorted(seen.widths)
+    if heights[0] == heights[-1] and widths[0] == widths[-1]:
+        return f"{heights[0]}x{widths[0]} pixels"
+    middle = len(heights) // 2
+    return f"{heights[0]}x{widths[0]} to {heights[-1]}x{widths[-1]} pixels, {heights[middle]}x{widths[middle]} in the middle"
+
+
+def _shares(seen: Survey) -> str:
+    return ", ".join(f"{name.upper()} {count}" for name, count in seen.formats.most_common())
+
+
+def _group_hint(guess: tuple[str, int]) -> str:
+    example, groups = guess
+    return (
+        f"Names of files begin like groups ({example}..., {groups} in all): if these are patients, products or videos, "
+        "give them as the column group of a manifest"
+    )

@@ -1,0 +1,176 @@
+"""`fpn init`: what it sees in a folder, and the configuration that it writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from base.errors import UserError
+from pipeline.config.loading import load_config
+from pipeline.config.whole import Config
+from pipeline.local.first_config import write_first_config
+from pipeline.samples.digits import write_digits
+
+SIGNS = Path("../shared/data/sign_digits")
+RANDOM = np.random.default_rng(3)
+
+
+def write_images(folder: Path, counts: dict[str, int], shape: tuple[int, ...] = (40, 40), name: str = "{}.png") -> Path:
+    """Random PNG files; `counts` has the number of files by folder."""
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = RANDOM.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / name.format(number))
+    return folder
+
+
+def init(data: Path, weights: str | None = None, overrides: tuple[str, ...] = ()) -> tuple[list[str], Config]:
+    """What `fpn init` says, and the configuration, which must be short."""
+    output = data.parent / "made" / "first.yaml"
+    output.unlink(missing_ok=True)
+    lines = write_first_config(str(data), output, weights, overrides)
+    text = output.read_text()
+    assert len(text.splitlines()) <= 40
+    assert load_config(output).name == "first"
+    return lines, load_config(output)
+
+
+def test_small_grey_pictures_train_a_small_network_for_enough_steps(tmp_path):
+    lines, config = init(write_images(tmp_path / "data", {"cat": 300, "dog": 260}))
+    assert lines[0].endswith("560 images of 2 classes: cat 300, dog 260")
+    assert lines[1] == "Files, by a sample of 120: PNG 120; 40x40 pixels; grey, 8 bits"
+    assert (config.image.height, config.image.channels, config.image.intensity) == (32, 1, "type")
+    assert config.model.backbone == "small_resnet10"
+    steps = 560 * 0.8 // config.train.batch_size * config.train.epochs
+    assert 2400 < steps < 2700
+    assert config.train.class_weights == "none"
+    assert not config.data.splits.stratify
+    assert [threshold.lower for threshold in config.evaluate.thresholds] == [0.75, None]
+
+
+def test_few_and_skewed_images_are_stratified_and_weighted(tmp_path):
+    _, config = init(write_images(tmp_path / "data", {"ill": 20, "well": 90}, (90, 200, 3)))
+    assert config.data.splits.stratify
+    assert config.train.class_weights == "balanced"
+    assert (config.image.resize, config.image.channels, config.image.height) == ("letterbox", 3, 64)
+    assert config.train.batch_size == 16
+
+
+def test_grey_pictures_in_colour_files_are_grey(tmp_path):
+    data = tmp_path / "data"
+    for label in "ab":
+        (data / label).mkdir(parents=True)
+        for number in range(40):
+            grey = RANDOM.integers(0, 256, (32, 32, 1), dtype=np.uint8)
+            Image.fromarray(grey.repeat(3, axis=2)).save(data / label / f"{number}.jpg")
+    assert init(data)[1].image.channels == 1
+
+
+def test_deep_pixels_are_mapped_by_percentiles(tmp_path):
+    data = tmp_path / "data"
+    for label in "ab":
+        (data / label).mkdir(parents=True)
+        for number in range(40):
+            pixels = RANDOM.integers(900, 1300, (64, 64), dtype=np.uint16)
+            tifffile.imwrite(data / label / f"{number}.tif", pixels)
+    lines, config = init(data)
+    assert config.image.intensity == "percentiles"
+    assert lines[1].endswith("TIFF 80; 64x64 pixels; grey, 16 bits")
+
+
+def test_columns_of_few_values_are_sliced_by(tmp_path):
+    write_digits(tmp_path / "digits")
+    lines, config = init(tmp_path / "digits")
+    assert "Columns to slice by: size" in lines
+    assert config.evaluate.slices == [["image/label"], ["meta/size"]]
+    assert not any("begin like groups" in line for line in lines)  # the manifest has groups
+
+
+def test_names_that_look_like_groups_are_told(tmp_path):
+    data = tmp_path / "data"
+    for label in ("ill", "well"):
+        (data / label).mkdir(parents=True)
+        for number in range(60):
+            pixels = RANDOM.integers(0, 256, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / label / f"p{number // 4}_{number % 4}.png")
+    lines, _ = init(data)
+    assert lines[-1].startswith("Names of files begin like groups (p")
+    assert "15 in all" in lines[-1]
+    assert "# Names of files begin like groups" in (data.parent / "made" / "first.yaml").read_text()
+
+
+def test_splits_that_the_data_gives_are_kept(tmp_path):
+    folders = {f"{split}/{label}": count for split, count in (("Training", 50), ("Testing", 10)) for label in "ab"}
+    lines, config = init(write_images(tmp_path / "data", folders))
+    assert "Splits that the data gives: train 100, test 20" in lines
+    assert "splits" not in config.data.model_fields_set
+
+
+def test_how_the_data_is_read_becomes_part_of_the_configuration(tmp_path):
+    data = tmp_path / "data"
+    write_images(data, {"": 60})
+    rows = [f"{number}.png,{('cat', 'dog', 'cat|dog')[number % 3]}" for number in range(60)]
+    (data / "list.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    _, config = init(data, overrides=("data.manifest=list.csv", "data.multi_label=true"))
+    assert (config.data.manifest, config.data.multi_label) == ("list.csv", True)
+    assert config.evaluate.thresholds[0].metric == "f1"
+
+
+def test_weights_say_which_backbone(tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30}, (130, 140, 3))
+    weights = tmp_path / "mobilenet_v2_1.0_224_notop.weights.h5"
+    weights.touch()
+    _, config = init(data, str(weights))
+    assert (config.model.backbone, config.model.weights) == ("mobilenet_v2", str(weights))
+    assert (config.image.height, config.train.frozen_epochs > 0) == (128, True)
+    other = tmp_path / "best.h5"
+    other.touch()
+    with pytest.raises(UserError, match=r"best\.h5: the file's name has no backbone's name"):
+        init(data, str(other))
+    with pytest.raises(UserError, match=r"nothing\.h5: no such file"):
+        init(data, str(tmp_path / "nothing.h5"))
+
+
+def test_what_can_not_be_used_writes_nothing(tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30})
+    with pytest.raises(UserError, match="a classifier needs two classes or more"):
+        init(data)
+    assert not (tmp_path / "made" / "first.yaml").exists()
+    (data / "b").mkdir()
+    for number in range(30):
+        (data / "b" / f"{number}.png").write_bytes(b"text")
+    (data / "a").rename(tmp_path / "away")
+    write_images(data, {"c": 1})
+    (data / "c" / "0.png").write_bytes(b"text")
+    with pytest.raises(UserError, match="no image can be used"):
+        init(data)
+
+
+def test_a_configuration_that_is_there_is_kept(tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30})
+    output = tmp_path / "mine.yaml"
+    output.write_text("name: mine\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: is there already"):
+        write_first_config(str(data), output, None, ())
+    assert output.read_text() == "name: mine\n"
+
+
+def test_the_command_says_what_to_do_next(fpn, tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30})
+    ended = fpn("init", data, "--output", tmp_path / "my images.yaml")
+    assert ended.status == 0
+    written = tmp_path / "my images.yaml"
+    assert ended.stdout.splitlines()[-1] == f"Wrote {written}; next: fpn data --config '{written}', then fpn run with the same"
+    assert load_config(written).name == "my-images"
+
+
+@pytest.mark.skipif(not SIGNS.is_dir(), reason="needs the photographs of hand signs")
+def test_photographs_of_hand_signs(tmp_path):
+    output = tmp_path / "signs.yaml"
+    lines = write_first_config(str(SIGNS), output, None, ())
+    assert lines[0].endswith("2062 images of 10 classes: 8 208, 4 207, 5 207, 6 207, 2 206, 3 206, 1 206, 7 206, 0 205, 9 204")
+    config = load_config(output)
+    assert (config.image.height, config.image.channels, config.model.backbone) == (96, 3, "small_resnet18")
