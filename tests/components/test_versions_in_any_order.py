@@ -128,6 +128,11 @@ class PushedFolder(RuleBasedStateMachine):
         assert not gone or (keep and len(counted) >= keep and max(gone) < sorted(counted)[-keep])
         assert keep is None or len([number for number in whole if number in counted and number not in gone]) <= keep
 
+    @precondition(lambda self: self.there())
+    @rule(keep=st.sampled_from([None, 1, 2, 3]))
+    def run_again(self, keep: int | None) -> None:
+        self.push(self.contents[max(self.there())], keep, 1)
+
     @rule(data=st.data())
     def go_back(self, data: st.DataObject) -> None:
         before = self.there()
