@@ -8,6 +8,7 @@ from models.image_settings import ImageSettings
 
 ColumnType = Literal["text", "integer", "real"]
 Duplicates = Literal["report", "group"]
+Layout = Literal["auto", "class", "split/class", "class/split", "folder/class"]
 MANIFEST: Final = "manifest.csv"  # if no other is asked for
 
 
@@ -77,6 +78,7 @@ class SourceSettings:
 
     Attributes:
       manifest: name of the manifest in the folder.
+      layout: what the names of class folders and of those around them mean; auto: seen from the names.
       columns: columns of the manifest.
       splits: how rows without a split are divided.
       labels: the classes to use; None: all.
@@ -89,6 +91,7 @@ class SourceSettings:
     """
 
     manifest: str
+    layout: Layout
     columns: Columns
     splits: SplitShares
     labels: tuple[str, ...] | None

@@ -133,6 +133,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Intensity": lambda: told_apart("intensity", "models/preprocessing.py", "images/files/pixels.py"),
     "IntervalMethod": lambda: set(intervals.METHODS),
     "Keep": lambda: told_apart("keep", "models/callbacks.py", otherwise="last"),
+    "Layout": lambda: told_apart("layout", "images/dataset/tree.py"),
     "LossName": lambda: told_apart("loss", "models/optimization.py", otherwise="focal"),
     "Monitor": monitored,
     "Norm": lambda: told_apart("norm", "models/fpn.py"),

@@ -29,7 +29,7 @@ def fold_names(folds: int) -> tuple[str, ...]:
 def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> list[Row]:
     """Assigns a split to every row that is not set aside.
 
-    If the data has a train and a test split but no eval split, eval is taken from train. Rows without a split are assigned by
+    A split that the data does not give is taken from train. Rows without a split are assigned by
     the hash of their group, so they stay in their split when data is added. With `splits.stratify` or `folds` they are
     assigned by `deal`, which needs all rows at once.
 
@@ -130,9 +130,7 @@ def _check_groups(rows: list[Row]) -> None:
 def _target_splits(taken: list[Row]) -> tuple[str, ...]:
     """The splits among which rows that have no split or are given as train are divided."""
     given = {row.split for row in taken} - {""}
-    return tuple(
-        split for split in features.SPLITS if not given or (split not in given and split == "eval") or split == "train"
-    )
+    return tuple(split for split in features.SPLITS if split not in given or split == "train")
 
 
 def _assign_to_splits(rows: list[Row], taken: list[Row], splits: SplitShares, spread: tuple[str, ...]) -> list[Row]:

@@ -4,7 +4,7 @@ import heapq
 import os
 import posixpath
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,6 +13,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
 from base.inputs import open_regular
+from images.dataset import archives
+from images.dataset.litter import holds_outputs, litter_kind
 from images.dataset.row import LEADS_OUT
 from images.reason import Reason
 from storage.stores import file_system, open_to_read
@@ -33,6 +35,21 @@ class File:
     reason: str = ""
 
 
+@dataclass
+class Listing:
+    """The files of a folder.
+
+    Attributes:
+      files: by path relative to the folder, in alphabetical order.
+      skipped: what is no part of a data set, such as "Thumbs.db", "hidden files" or "empty folders": how often it was found.
+      archived: whether files are in archives.
+    """
+
+    files: dict[str, File]
+    skipped: Counter[str]
+    archived: bool
+
+
 def is_remote(path: str) -> bool:
     """Whether the path is a URI of one of Beam's file systems, such as gs://, s3:// or hdfs://, and not a local path."""
     return FileSystems.get_scheme(path) is not None
@@ -48,16 +65,27 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file.
+    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file, or lie in an archive.
 
     Raises:
       OSError: a local file can't be opened, or is a pipe, a device or a folder. Other file systems have errors of their own.
+      UserError: the archive can't be read.
     """
-    return open_to_read(path) if is_remote(path) else open_regular(path)
+    if is_remote(path):
+        return open_to_read(path)
+    place = archives.split_path(path)
+    return archives.open_member(*place) if place else open_regular(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
-    """Lists all files below a folder that are not hidden, by path relative to the folder, in alphabetical order.
+    """The files that `list_folder` lists."""
+    return list_folder(folder, allow_links).files
+
+
+def list_folder(folder: str, allow_links: bool = False) -> Listing:
+    """Lists all files below a folder, or in a zip or tar archive, without what programs leave there: see `litter`.
+
+    Archives in a folder are listed as folders if no other folder beside them holds files.
 
     On a local disk, symbolic links to places inside the folder are followed, and others with `allow_links`. A folder that can
     be reached in several ways is read once. Links that are not followed, folders that can't be read, and files that are not
@@ -70,8 +98,21 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     Raises:
       UserError: there is no such folder, it is empty, or it can't be listed.
     """
+    skipped: Counter[str] = Counter()
+    archived = False
     try:
-        files = _list_remote(folder) if is_remote(folder) else _list_local(folder, allow_links)
+        if is_remote(folder):
+            files = _list_remote(folder, skipped)
+        elif folder.lower().endswith(archives.SUFFIXES) and os.path.isfile(folder):
+            files, archived = _list_archive(folder, "", skipped), True
+        else:
+            files = _list_local(folder, allow_links, skipped)
+            found = [path for path, file in files.items() if path.lower().endswith(archives.SUFFIXES) and not file.reason]
+            if not any("/" in path for path in files.keys() - set(found)):
+                for path in found:
+                    del files[path]
+                    files |= _list_archive(join(folder, path), f"{path}/", skipped)
+                    archived = True
     except UserError:
         raise
     except Exception as error:  # each file system raises exceptions of its own
@@ -79,7 +120,7 @@ def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
     if not files:
         state = "holds no files" if is_remote(folder) or os.path.exists(folder) else "no such folder"
         raise UserError(f"{folder}: {state}; give a folder of class folders, or one with a manifest, as data.path or --data")
-    return {path: files[path] for path in sorted(files)}
+    return Listing({path: files[path] for path in sorted(files)}, skipped, archived)
 
 
 def look_up(folder: str, paths: Iterable[str], allow_links: bool) -> dict[str, File]:
@@ -129,7 +170,7 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     found = {}
     for place, wanted in places.items():
         try:
-            listed = _list_remote(place)
+            listed = _list_remote(place, Counter())
         except Exception as error:
             raise UserError(f"{wanted[0]}: can't be looked up ({error}); correct the manifest or the access to it") from error
         for uri in wanted:
@@ -138,18 +179,33 @@ def _look_up_remote(uris: Iterable[str]) -> dict[str, File]:
     return found
 
 
-def _list_remote(folder: str) -> dict[str, File]:
+def _list_remote(folder: str, skipped: Counter[str]) -> dict[str, File]:
     root = folder.rstrip("/") + "/"
     files = {}
     for item in file_system(root)._list(root):  # match() would treat [ and * in names as patterns
         path = item.path.removeprefix(root)
-        # A name that ends in a slash stands for an empty folder.
-        if path and not path.endswith("/") and not any(part.startswith(".") for part in path.split("/")):
+        if not path or path.endswith("/"):  # stands for an empty folder
+            continue
+        if kind := next(filter(None, map(litter_kind, path.split("/"))), ""):
+            skipped[kind] += 1
+        else:
             files[path] = File(item.size_in_bytes, item.last_updated_in_seconds)
     return files
 
 
-def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
+def _list_archive(archive: str, prefix: str, skipped: Counter[str]) -> dict[str, File]:
+    modified = os.stat(archive).st_mtime
+    files = {}
+    for path, size in archives.members(archive).items():
+        if kind := next(filter(None, map(litter_kind, path.split("/"))), ""):
+            skipped[kind] += 1
+        else:
+            leads_out = is_remote(path) or os.path.isabs(path) or ".." in path.split("/")
+            files[f"{prefix}{path}"] = File(size, modified, "a name in an archive that leads out of it" if leads_out else "")
+    return _escape_names(files)
+
+
+def _list_local(folder: str, allow_links: bool, skipped: Counter[str]) -> dict[str, File]:
     root = os.path.realpath(folder)
     files: dict[str, File] = {}
     if not os.path.exists(root):
@@ -173,10 +229,14 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
                 raise
             files[prefix.rstrip("/")] = File(reason=Reason("unreadable folder", error.strerror or type(error).__name__))
             continue
-        for entry in entries:
+        if place != root and holds_outputs({entry.name for entry in entries}):
+            skipped[f"output folder {prefix.rstrip('/')}"] += 1
+            continue
+        wanted = _without_litter(entries, skipped)
+        if place != root and not wanted:
+            skipped["empty folders"] += 1
+        for entry in wanted:
             path = prefix + entry.name
-            if entry.name.startswith("."):
-                continue
             if entry.is_symlink():
                 real = os.path.realpath(entry.path)
                 if not allow_links and not _is_inside(real, root):
@@ -195,6 +255,16 @@ def _list_local(folder: str, allow_links: bool) -> dict[str, File]:
                 except FileNotFoundError:
                     continue  # deleted since the folder was read
     return _escape_names(files)
+
+
+def _without_litter(entries: list[os.DirEntry[str]], skipped: Counter[str]) -> list[os.DirEntry[str]]:
+    wanted = []
+    for entry in entries:
+        if kind := litter_kind(entry.name):
+            skipped[kind] += 1
+        else:
+            wanted.append(entry)
+    return wanted
 
 
 def _describe(found: os.stat_result) -> File:

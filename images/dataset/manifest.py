@@ -1,47 +1,25 @@
-"""Reads a data set from a manifest, a CSV or Parquet table with one line per image."""
+"""Reads a data set from a manifest, a CSV, JSON Lines or Parquet table with one line per image."""
 
-import csv
 import difflib
-import io
 import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from base.errors import UserError, shorten
 from images.dataset import listing
+from images.dataset.columns import guess_columns
+from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.dataset.table_files import SUFFIXES, Table, open_table
 from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
-_MAX_COLUMNS: Final = 10_000
-_MAX_LINE: Final = 2**20  # characters
-_MAX_ROWS: Final = 2**27  # of a Parquet file, a few bytes of which can stand for many rows
-_MAX_TABLE_BYTES: Final = 2**34  # of a Parquet file, when its columns are decompressed
-_ROWS: Final = 1024  # rows of a Parquet file that are read at a time
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Header and lines of a manifest.
-
-    Attributes:
-      name: path of the file, for messages.
-      columns: names of the columns.
-      lines: pairs (number, one value per column). Values are text; from Parquet also int, float or None.
-      unit: what the numbers count: "line" or "row".
-    """
-
-    name: str
-    columns: list[str]
-    lines: Iterator[tuple[int, list[Any]]]
-    unit: str
 
 
 def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings) -> str | None:
@@ -66,8 +44,8 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
         if _OTHER not in files:
             return None
         name = _OTHER
-    if not name.lower().endswith((".csv", ".parquet")):
-        raise UserError(f"data.manifest: {name} must end in .csv or .parquet")
+    if not name.lower().endswith(SUFFIXES):
+        raise UserError(f"data.manifest: {name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if name not in files:
         raise UserError(f"{folder}: no manifest {name}; correct data.manifest, or leave it out if there is none")
     if files[name].reason:
@@ -75,7 +53,9 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
     return name
 
 
-def read_manifest(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+def read_manifest(
+    folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str = ""
+) -> tuple[list[Row], list[str]]:
     """Reads a manifest.
 
     Args:
@@ -84,15 +64,18 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
       files: the files of the folder, by path.
       settings: settings of the data set. For data that is not `labelled`, the label is optional, and only path, label and
         group are read.
+      split: the split of rows that have none of their own.
 
     Returns:
-      One row per line. Rows without a label and rows whose file must not be opened are set aside.
+      One row per line, and lines that tell a person how it is read. Rows without a label and rows whose file must not be
+      opened are set aside.
 
     Raises:
       UserError: a column, a value or a file is missing or wrong.
     """
-    table = _open_table(folder, name)
-    columns = settings.columns
+    table = open_table(folder, name)
+    columns = guess_columns(table.name, table.columns, settings.columns)
+    names = file_names(folder, table, name, files, split)
     labelled = settings.labelled
     _check_columns(table, columns, labelled)
     roles = _ROLES if labelled else _UNLABELLED_ROLES
@@ -101,7 +84,6 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
     }
     converters = _converters(table, columns) if labelled else []
     multi_label = settings.multi_label
-    base = posixpath.dirname(name)
     labels: dict[str, tuple[str, ...]] = {}
     numbers: dict[str, int] = {}
     lines = []
@@ -109,7 +91,7 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
-        path = written if written in files and not base else _path_in(folder, base, written)
+        path = names.find(written)
         if path in numbers:
             raise UserError(
                 f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
@@ -119,41 +101,58 @@ def read_manifest(folder: str, name: str, files: dict[str, File], settings: Sour
         if text not in labels:
             labels[text] = split_label(text) if multi_label else ((text,) if text else ())
         given = _text(values[where["split"]]) if "split" in where else ""
-        split = SPLIT_NAMES.get(given.lower(), "")
-        if "split" in where and not split:
+        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where else split
+        if "split" in where and not row_split:
             raise UserError(
                 f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
             )
         group = _text(values[where["group"]]) if "group" in where else ""
         meta = _meta(values, number, converters, table) if converters else None
-        lines.append((path, labels[text], group or path, split, meta))
+        lines.append((path, labels[text], group or path, row_split, meta))
 
     elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
     rows, missing = [], []
-    for path, label, group, split, meta in lines:
+    for path, label, group, row_split, meta in lines:
         file = files.get(path) or elsewhere.get(path)
         if not file:
             missing.append(path)
             continue
         reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
-        rows.append(Row(path, label, group, "" if reason else split, meta or NO_META, reason, file.size))
+        rows.append(Row(path, label, group, "" if reason else row_split, meta or NO_META, reason, file.size))
     if missing:
         raise UserError(
             f"{table.name}: {len(missing)} of {len(lines)} files are missing, the first in {table.unit} "
             f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
             f"{table.unit}s"
         )
-    return rows
+    notes = []
+    if columns != settings.columns or name != settings.manifest:
+        notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
+    if names.by_name:
+        notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
+    return rows, notes
 
 
-def files_elsewhere(folder: str, name: str, files: dict[str, File], settings: SourceSettings) -> dict[str, File]:
-    """The existing files that a manifest names and that a listing of the folder does not contain, by path."""
-    table = _open_table(folder, name)
-    if settings.columns.path not in table.columns:
-        return {}
-    where = table.columns.index(settings.columns.path)
+def file_names(folder: str, table: Table, name: str, files: dict[str, File], split: str = "") -> FileNames:
+    """Finds the files that a table names; see `read_manifest` for the arguments."""
     base = posixpath.dirname(name)
-    paths = {_path_in(folder, base, _text(values[where])) for _, values in table.lines}
+    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written))
+
+
+def files_elsewhere(
+    folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str = ""
+) -> dict[str, File]:
+    """The existing files that a manifest names and that a listing of the folder does not contain, by path.
+
+    The arguments are those of `read_manifest`.
+    """
+    table = open_table(folder, name)
+    columns = guess_columns(table.name, table.columns, settings.columns)
+    if columns.path not in table.columns:
+        return {}
+    where = table.columns.index(columns.path)
+    names = file_names(folder, table, name, files, split)
+    paths = {names.find(_text(values[where])) for _, values in table.lines}
     return listing.look_up(folder, sorted(paths - files.keys()), settings.allow_links)
 
 
@@ -171,7 +170,7 @@ def _path_in(folder: str, base: str, written: str) -> str:
     return path
 
 
-def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
+def _check_columns(table: Table, columns: Columns, labelled: bool) -> None:
     found = table.columns
     if repeated := next((column for column, count in Counter(found).items() if count > 1), None):
         raise UserError(f"{table.name}: two columns are called {shorten(repeated)}; rename one of them")
@@ -190,7 +189,7 @@ def _check_columns(table: _Table, columns: Columns, labelled: bool) -> None:
             raise UserError(f"{table.name}: no column {text}, found {named}{hint} Set {key} or add the column")
 
 
-def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
+def _converters(table: Table, columns: Columns) -> list[tuple[str, int, Callable[[Any], Any]]]:
     """(name, position, conversion) of each column without a role; a conversion returns None for a missing number."""
     roles = set(columns.by_role.values())
     types = columns.types
@@ -210,7 +209,7 @@ def _converters(table: _Table, columns: Columns) -> list[tuple[str, int, Callabl
     ]
 
 
-def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Callable[[Any], Any]]], table: _Table) -> Meta:
+def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Callable[[Any], Any]]], table: Table) -> Meta:
     meta: Meta = {}
     for name, position, convert in converters:
         try:
@@ -249,94 +248,3 @@ def _real(value: Any) -> float | None:
     if not math.isfinite(number):
         raise ValueError("not finite")
     return number if text else None
-
-
-def _open_table(folder: str, name: str) -> _Table:
-    path = listing.join(folder, name)
-    try:
-        file = listing.open_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    table = _open_parquet(path, file) if name.lower().endswith(".parquet") else _open_csv(path, file)
-    if len(table.columns) > _MAX_COLUMNS:
-        raise UserError(f"{path}: {len(table.columns):,} columns; {_MAX_COLUMNS:,} are the most")
-    return table
-
-
-def _open_csv(name: str, file: BinaryIO) -> _Table:
-    """Opens a CSV file, which is read line by line."""
-    reader = csv.reader(_text_lines(name, file))
-
-    def lines() -> Iterator[tuple[int, list[Any]]]:
-        while (values := _next_line(name, reader)) is not None:
-            if not values:
-                continue
-            if len(values) != len(columns):
-                raise UserError(
-                    f"{name}: line {reader.line_num} needs one value for each of {len(columns)} columns, "
-                    f"and has {len(values)}; mend or remove it"
-                )
-            yield reader.line_num, values
-
-    columns = _next_line(name, reader) or []
-    return _Table(name, columns, lines(), "line")
-
-
-def _next_line(name: str, reader: Any) -> list[str] | None:
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        line = max(reader.line_num, 1)
-        raise UserError(f"{name}: line {line}: {error}; look for a quote that is not closed") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
-
-
-def _text_lines(name: str, file: BinaryIO) -> Iterator[str]:
-    with file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        number = 1
-        while line := text.readline(_MAX_LINE + 1):
-            if len(line) > _MAX_LINE:
-                raise UserError(f"{name}: line {number} has more than {_MAX_LINE:,} characters; is it a manifest?")
-            yield line
-            number += 1
-
-
-def _open_parquet(name: str, file: BinaryIO) -> _Table:
-    """Opens a Parquet file, of which some rows at a time are read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-        metadata = table.metadata
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: no Parquet file that can be read ({error})") from error
-    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    if metadata.num_rows > _MAX_ROWS or size > _MAX_TABLE_BYTES:
-        raise UserError(f"{name}: {metadata.num_rows:,} rows of {size:,} bytes; is it a manifest?")
-
-    def lines() -> Iterator[tuple[int, list[Any]]]:
-        number = 0
-        try:
-            with file:
-                for batch in table.iter_batches(batch_size=_ROWS):
-                    for line in zip(*(_column_values(column) for column in batch.columns), strict=True):
-                        number += 1
-                        yield number, list(line)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{name}: after row {number}: can't be read ({error})") from error
-
-    return _Table(name, table.schema_arrow.names, lines(), "row")
-
-
-def _column_values(column: Any) -> list[Any]:
-    """The values of a column: numbers, with NaN for a missing one, or texts, or None."""
-    import pyarrow as pa
-
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return [math.nan if value is None else value for value in column.to_pylist()]
-    try:
-        return column.cast(pa.string()).to_pylist()
-    except pa.ArrowException:  # lists, structures
-        return [None if value is None else str(value) for value in column.to_pylist()]

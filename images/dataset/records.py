@@ -4,6 +4,7 @@ Needs neither TensorFlow nor tensorflow_datasets.
 """
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,16 +18,15 @@ from base.errors import UserError
 from base.inputs import MAX_RECORD_BYTES, parse_json_object
 from images.dataset import listing
 from images.dataset.listing import File
+from images.dataset.prepared import FEATURES_FILE, INFO_FILE
 from images.dataset.row import LOST, NO_META, SPLIT_NAMES, Meta, Row, split_label
 from images.dataset.tfrecord import Item, read_items
 from images.reason import Reason, kind_of
 from images.settings import SourceSettings
 from models import features
 
-_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|-\d{5}-of-\d{5})(\.gz)?$")
+_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|\.tfrec|\.tfr|\.record|-\d{5}-of-\d{5})(\.(gz|gzip|zlib|z))?$", re.IGNORECASE)
 _TFDS_SPLIT: Final = re.compile(r"-([^-]+)\.tfrecord-\d{5}-of-\d{5}$")
-_TFDS_INFO: Final = "dataset_info.json"
-_TFDS_FEATURES: Final = "features.json"
 _CURE: Final = "prepare the data set again"
 
 
@@ -46,16 +46,11 @@ class _Layout:
 
 
 def is_record_file(path: str) -> bool:
-    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrecords.gz` or `x-00000-of-00010`."""
+    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrec.gz` or `x-00000-of-00010`."""
     return _RECORD_FILE.search(path) is not None
 
 
-def is_prepared(files: dict[str, File]) -> bool:
-    """Whether the files are those of a prepared TensorFlow Datasets directory."""
-    return _TFDS_INFO in files and _TFDS_FEATURES in files
-
-
-def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings) -> list[Row]:
+def read_record_files(folder: str, files: dict[str, File], settings: SourceSettings, home: str | None) -> list[Row]:
     """Reads labels, groups and splits from all TFRecord files of a data folder.
 
     The split comes from the feature that `data.columns.split` names. Without it, the split comes from the file's name, such
@@ -66,6 +61,7 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
       folder: the data folder.
       files: the files of the folder, by path, at least one of them a TFRecord file.
       settings: settings of the data set. If it is `labelled`, the features in `columns.types` become the meta of the rows.
+      home: the TensorFlow Datasets directory in the folder, of whose files alone the data consists; None if there is none.
 
     Returns:
       One row per record. Damaged records, records without an image or with an unknown class number, and files that are not
@@ -75,10 +71,13 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
     Raises:
       UserError: the description of the directory, or a value, can't be used.
     """
-    prepared = is_prepared(files)
+    prepared = home is not None
+    if home:
+        files = {path: file for path, file in files.items() if path.startswith(f"{home}/")}
+    described = listing.join(folder, home or "")
     labelled = settings.labelled
-    layout = _tfds_layout(folder, labelled) if prepared else _layout(settings.columns.label)
-    lengths = _tfds_lengths(_read_json(folder, _TFDS_INFO)) if prepared else {}
+    layout = _tfds_layout(described, labelled) if prepared else _layout(settings.columns.label)
+    lengths = _tfds_lengths(_read_json(described, INFO_FILE)) if prepared else {}
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
     if prepared and labelled:
@@ -113,8 +112,9 @@ def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tupl
     Yields:
       For each number a pair: the image and "", or b"" and the reason why there is no image.
     """
-    prepared = all(_exists(folder, name) for name in (_TFDS_INFO, _TFDS_FEATURES))
-    layout = _tfds_layout(folder, labelled=False) if prepared else _layout("")
+    home = listing.join(folder, posixpath.dirname(path))
+    prepared = all(_exists(home, name) for name in (INFO_FILE, FEATURES_FILE))
+    layout = _tfds_layout(home, labelled=False) if prepared else _layout("")
     items: Iterator[tuple[int, Item]] = iter(())
     position, item = -1, Item(b"", "", 0, 0)
     for number in numbers:
@@ -176,7 +176,7 @@ def _with_missing(rows: list[Row], path: str, length: int | None, size: int) -> 
         return rows
     missing = length - len(rows)
     count = round(size / len(rows) * missing) if rows else 0
-    reason = Reason(LOST, f"{missing:,} of {length:,} records are not in the file ({_TFDS_INFO} lists them)")
+    reason = Reason(LOST, f"{missing:,} of {length:,} records are not in the file ({INFO_FILE} lists them)")
     return [*rows, Row(path, (), path, "", reason=reason, size=count, record=len(rows), lost_records=missing)]
 
 
@@ -194,7 +194,7 @@ def _fill_row(row: Row, example: pa.RecordBatch, layout: _Layout, settings: Sour
     columns = settings.columns
     size = len(_image_scalar(example, layout).as_buffer())
     labelled = settings.labelled
-    texts = _labels(example, layout, labelled)
+    texts = _labels(example, layout, settings)
     labels: tuple[str, ...]
     if not settings.multi_label:
         labels = (features.join_labels(texts),) if texts else ()
@@ -254,12 +254,16 @@ def _texts(example: pa.RecordBatch, name: str) -> list[str]:
     return [text for value in _values(example, name) if (text := _to_text(value))]
 
 
-def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]:
+def _labels(example: pa.RecordBatch, layout: _Layout, settings: SourceSettings) -> list[str]:
     for name in layout.labels:
         values = _values(example, name)
+        if _is_hot(values, layout, settings.multi_label):
+            values = [number for number, value in enumerate(values) if value]
+            if not values:
+                return []
         if layout.names is not None and values:
             unknown = [value for value in values if not (isinstance(value, int) and 0 <= value < len(layout.names))]
-            if unknown and not needed:
+            if unknown and not settings.labelled:
                 return []
             if unknown:
                 raise ValueError("label missing" if unknown == [-1] else f"no class has the number {unknown[0]}")
@@ -267,6 +271,15 @@ def _labels(example: pa.RecordBatch, layout: _Layout, needed: bool) -> list[str]
         if texts := [text for value in values if (text := _to_text(value))]:
             return texts
     return []
+
+
+def _is_hot(values: list[Any], layout: _Layout, multi_label: bool) -> bool:
+    """Whether the values are one per class, 1 for those of the image, and not the numbers of its classes.
+
+    Two values may be either in multi-label data, so there they are numbers, as [0, 1] of two classes.
+    """
+    several = len(values) == len(layout.names) if layout.names is not None else len(values) > (2 if multi_label else 1)
+    return len(values) > 1 and several and all(value in (0, 1) for value in values)
 
 
 def _image_scalar(example: pa.RecordBatch, layout: _Layout) -> Any:
@@ -306,7 +319,14 @@ def _tfds_split(path: str) -> str:
 
 
 def _exists(folder: str, name: str) -> bool:
-    return FileSystems.exists(listing.join(folder, name))
+    path = listing.join(folder, name)
+    if listing.is_remote(path):
+        return FileSystems.exists(path)
+    try:
+        listing.open_file(path).close()  # it may be in an archive
+    except OSError:
+        return False
+    return True
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
@@ -326,16 +346,16 @@ def _read_text(folder: str, name: str) -> str:
 
 def _tfds_layout(folder: str, labelled: bool) -> _Layout:
     """The layout by features.json, in its present format or the one from before 2022."""
-    kind = _read_json(folder, _TFDS_INFO).get("fileFormat", "tfrecord")
+    kind = _read_json(folder, INFO_FILE).get("fileFormat", "tfrecord")
     if kind != "tfrecord":
         raise UserError(f"{folder}: a TensorFlow Datasets directory in {kind} files; prepare it with file_format='tfrecord'")
     try:
-        found = _tfds_feature_names(_read_json(folder, _TFDS_FEATURES))
+        found = _tfds_feature_names(_read_json(folder, FEATURES_FILE))
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/{_TFDS_FEATURES}: not as TensorFlow Datasets writes it; {_CURE}") from error
+        raise UserError(f"{folder}/{FEATURES_FILE}: not as TensorFlow Datasets writes it; {_CURE}") from error
     for kind, name in found.items():
         if not name and (labelled or kind == "Image"):
-            raise UserError(f"{folder}/{_TFDS_FEATURES}: no feature of the type {kind}; it takes a data set for classification")
+            raise UserError(f"{folder}/{FEATURES_FILE}: no feature of the type {kind}; it takes a data set for classification")
     image, label = found["Image"], found["ClassLabel"]
     if not label:
         return _Layout((image,), ())

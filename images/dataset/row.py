@@ -12,13 +12,9 @@ UNLABELLED: Final = "unlabelled"  # the only split of data that is not for train
 
 # Names that a split may have in folders, manifests and file names.
 SPLIT_NAMES: Final = {
-    "train": "train",
-    "training": "train",
-    "eval": "eval",
-    "val": "eval",
-    "valid": "eval",
-    "validation": "eval",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("eval", "val", "valid", "validation", "dev"), "eval"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 
 Meta = dict[str, str | int | float]
@@ -38,7 +34,7 @@ class Row:
       meta: other columns of the manifest; a missing number has no entry.
       reason: why the image is set aside without being opened, a `Reason` if there is a detail; "" if it is used.
       size: bytes of the file, or of the image in the record; 0 if not known.
-      record: position of the image in the TFRecord file `path`, from 0; None if `path` is an image file.
+      record: position of the image in the TFRecord or Parquet file `path`, from 0; None if `path` is an image file.
       span: number of the span that the image came with; 0 for data without spans.
       lost_records: about how many records are lost, if the row stands for a stretch of a damaged TFRecord file; else 0.
     """

@@ -4,17 +4,21 @@ Does not import TensorFlow, so that an error in a data folder is reported at onc
 """
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from images.dataset import folders, listing, manifest, records
+from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
-from images.dataset.listing import list_files
+from images.dataset.listing import list_files, list_folder
+from images.dataset.litter import describe_skipped
 from images.dataset.losses import Losses, find_losses
 from images.dataset.names import check_names
+from images.dataset.prepared import find_prepared
 from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
+from images.dataset.tree import find_arrangement
 from images.settings import Reading, SourceSettings
 
 __all__ = [
@@ -32,10 +36,6 @@ __all__ = [
 ]
 
 
-_RECORDS, _PREPARED = "TFRecord files", "a TensorFlow Datasets directory"
-_FOLDERS, _SPLIT_FOLDERS = "class folders", "class folders in folders of splits"
-
-
 @dataclass(frozen=True)
 class Found:
     """The contents of a data folder.
@@ -43,16 +43,19 @@ class Found:
     Attributes:
       rows: one row per image, used or set aside, one span after the other. The order within a span is random, so that no
         shard holds one class only, but the same on every run. The rows of one TFRecord file are together, in its order.
-      unlisted: number of files that are not part of the data set: files that the manifest does not name, or files of a
-        TensorFlow Datasets directory in splits other than train, validation and test.
+      unlisted: number of files that are not part of the data set: files that the manifest does not name, images without
+        labels beside split folders with labels, or files of a TensorFlow Datasets directory in splits other than train,
+        validation and test.
       reading: how it was read.
       losses: what damaged TFRecord files have lost; None if nothing.
+      notes: lines that tell a person how the data is read, where that is not plain.
     """
 
     rows: list[Row]
     unlisted: int
     reading: Reading
     losses: Losses | None
+    notes: list[str] = field(default_factory=list)
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -62,7 +65,7 @@ def fingerprint(folder: str, settings: SourceSettings) -> str:
 
     Args:
       folder: the data folder.
-      settings: settings of the data set; only `manifest`, `columns`, `labelled` and `allow_links` matter.
+      settings: settings of the data set; only `manifest`, `layout`, `columns`, `labelled` and `allow_links` matter.
 
     Raises:
       UserError: the folder can't be used.
@@ -78,8 +81,8 @@ def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
 
 def _fingerprint(folder: str, settings: SourceSettings) -> str:
     files = list_files(folder, settings.allow_links)
-    if name := manifest.find_manifest(folder, files, settings):
-        files |= manifest.files_elsewhere(folder, name, files, settings)
+    for name, split in tables.find_tables(folder, files, settings).items():
+        files |= manifest.files_elsewhere(folder, name, files, settings, split)
     digest = hashlib.sha256()
     for path, file in files.items():
         digest.update(f"{path}\0{file.size}\0{file.modified}\0{file.reason}\n".encode())
@@ -92,11 +95,11 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
 
 
 def find_rows(folder: str, settings: SourceSettings) -> Found:
-    """Lists the data set: from the folder's manifest if it has one, else from its TFRecord files, else from class folders.
+    """Lists the data set: from tables, TFRecord files, Parquet or WebDataset files, or class folders; the first that are there.
 
     Args:
-      folder: the data folder, or with `{SPAN}` the folders of several spans. Each has a manifest, TFRecord files, class folders
-        (`CLASS/...`), or class folders in split folders (`train/CLASS/...`, `val` or `eval`, `test`).
+      folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`, `records`,
+        `parquet_shards`, `webdataset` and `tree`.
       settings: settings of the data set.
 
     Returns:
@@ -108,16 +111,18 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     rows: list[Row] = []
     sources: dict[str, str] = {}
     unlisted = record_bytes = 0
+    notes: dict[str, None] = {}  # in order; spans mostly have the same ones
     for span in find_spans(folder):
         found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
         sources[span.prefix] = found.source
         unlisted += found.unlisted
         record_bytes += found.record_bytes
+        notes |= dict.fromkeys(found.notes)
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
     ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
-    return Found(ordered, unlisted, reading, find_losses(rows, record_bytes))
+    return Found(ordered, unlisted, reading, find_losses(rows, record_bytes), list(notes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -135,36 +140,65 @@ class _Span:
     rows: list[Row]
     unlisted: int
     source: str
-    record_bytes: int = 0
+    record_bytes: int
+    notes: list[str]
 
 
 def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
-    files = list_files(folder, settings.allow_links)
-    name = manifest.find_manifest(folder, files, settings)
-    source = f"the manifest {name}" if name else _source_without_manifest(files)
-    check_source(folder, prefix, source, settings.reading)
-    labelled = settings.labelled
-    unlisted = record_bytes = 0
-    if name:
-        rows = manifest.read_manifest(folder, name, files, settings)
-        unlisted = len(files.keys() - {row.path for row in rows} - {name})
-    elif source in (_RECORDS, _PREPARED):
-        rows = records.read_record_files(folder, files, settings)
-        named = {row.path for row in rows}
-        unlisted = len({path for path in files if records.is_record_file(path)} - named)
-        record_bytes = sum(files[path].size for path in named if records.is_record_file(path))
-    else:
-        rows = folders.read_folders(folder, files) if labelled else folders.read_any(files)
-    if labelled:
+    listed = list_folder(folder, settings.allow_links)
+    files = listed.files
+    source = _find_source(folder, files, settings)
+    text = f"{source.text}, in archives" if listed.archived else source.text
+    check_source(folder, prefix, text, settings.reading)
+    rows, notes = source.read()
+    used = {row.path for row in rows}
+    if settings.labelled:
         check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
-    return _Span(rows, unlisted, source, record_bytes)
+    record_bytes = sum(files[path].size for path in used & source.record_files)
+    return _Span(rows, len(source.files - used), text, record_bytes, notes + describe_skipped(listed.skipped))
 
 
-def _source_without_manifest(files: dict[str, listing.File]) -> str:
-    if any(records.is_record_file(path) for path in files):
-        return _PREPARED if records.is_prepared(files) else _RECORDS
-    return _SPLIT_FOLDERS if folders.has_splits(files) else _FOLDERS
+@dataclass(frozen=True)
+class _Source:
+    """What a span is read from.
+
+    Attributes:
+      text: as in `Reading.sources`.
+      read: gives the rows, and lines that tell a person how they are read.
+      files: paths of the files that may be part of the data set.
+      record_files: those of them that are TFRecord files.
+    """
+
+    text: str
+    read: Callable[[], tuple[list[Row], list[str]]]
+    files: Set[str]
+    record_files: Set[str] = frozenset()
+
+
+def _find_source(folder: str, files: dict[str, listing.File], settings: SourceSettings) -> _Source:
+    if named := tables.find_tables(folder, files, settings):
+        read = partial(tables.read_tables, folder, named, files, settings)
+        return _Source(tables.describe_tables(named), read, files.keys() - named.keys())
+    if record_files := {path for path in files if records.is_record_file(path)}:
+        home = find_prepared(folder, files)
+        text = "TFRecord files" if home is None else f"a TensorFlow Datasets directory{f', {home}' if home else ''}"
+        notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
+        return _Source(
+            text, lambda: (records.read_record_files(folder, files, settings, home), notes), record_files, record_files
+        )
+    if shards := parquet_shards.find_shards(folder, files):
+        return _Source(
+            "Parquet files with images", lambda: (parquet_shards.read_shards(folder, shards, settings), []), files.keys()
+        )
+    if webdataset.has_samples(files):
+        return _Source("WebDataset files", lambda: (webdataset.read_samples(folder, files, settings), []), files.keys())
+    found = find_arrangement(folder, files, settings.layout, settings.labelled)
+    return _Source(
+        found.describe(),
+        lambda: (folders.read_folders(folder, files, found, settings.labelled), found.notes),
+        files.keys(),
+    )
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from typing import Final
 
-from images.dataset import listing, records
+from images.dataset import archives, listing, parquet_shards, records
 from images.dataset.row import Row
 from images.files.decoding import RejectedImage
 from images.files.regular_file import LONGEST, read_regular_file
@@ -24,7 +24,8 @@ def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedIma
 
     Args:
       folder: the data folder.
-      rows: rows of the images. Those of one TFRecord file should be together and in the file's order; then it is read once.
+      rows: rows of the images. Those of one TFRecord or Parquet file should be together and in the file's order; then it is
+        read once.
 
     Yields:
       For each row, in the order of `rows`, the file's bytes, or the reason why there are none: unreadable, deleted, empty, not
@@ -34,12 +35,13 @@ def read_files(folder: str, rows: Iterable[Row]) -> Iterator[bytes | RejectedIma
         if record_file is None:
             yield from _read_ahead(folder, run, remote)
             continue
-        for content, reason in records.read_images(folder, record_file, (row.record or 0 for row in run)):
+        read_images = records.read_images if records.is_record_file(record_file) else parquet_shards.read_images
+        for content, reason in read_images(folder, record_file, (row.record or 0 for row in run)):
             yield RejectedImage(reason) if reason else content or RejectedImage("empty file")
 
 
 def _place(folder: str, row: Row) -> tuple[str | None, bool]:
-    """The TFRecord file that holds the row, or None, and whether the row is read over the network."""
+    """The TFRecord or Parquet file that holds the row, or None, and whether the row is read over the network."""
     remote = listing.is_remote(listing.join(folder, row.path))
     return row.path if row.record is not None and not row.reason else None, remote
 
@@ -87,7 +89,7 @@ def _read(folder: str, row: Row) -> bytes | RejectedImage:
         return RejectedImage("larger than 2 GiB")
     path = listing.join(folder, row.path)
     try:
-        if listing.is_remote(path):
+        if listing.is_remote(path) or archives.split_path(path):
             with listing.open_file(path) as file:
                 content = file.read()
         else:

@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from images.file_settings import Pages
-from images.settings import MANIFEST, ColumnType, Duplicates
+from images.settings import MANIFEST, ColumnType, Duplicates, Layout
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
-from pipeline.config.section import Count, Positive, Range, Section, Share
+from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share
 
 
 class SplitsConfig(Section):
@@ -35,7 +35,7 @@ class ColumnsConfig(Section):
 class DataConfig(Section):
     """Where the images are and how they are ingested."""
 
-    path: str = Field(
+    path: HomePath = Field(
         description="folder of class folders, of train/eval/test folders of these, with a manifest, of TFRecord files or of a "
         "prepared TensorFlow Datasets directory; with {SPAN} in it, one such folder a span"
     )
@@ -44,6 +44,11 @@ class DataConfig(Section):
         False, description="an image may have several classes, written `one|two` in the manifest, or none"
     )
     manifest: str = Field(MANIFEST, description="name of the manifest in the folder, .csv or .parquet")
+    layout: Layout = Field(
+        "auto",
+        description="what folders mean: seen from their names, or class folders alone, in split folders, around split folders, "
+        "or in folders that mean nothing",
+    )
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")
@@ -63,7 +68,7 @@ class DataConfig(Section):
         0.05, description="share of unusable files, or of lost bytes of TFRecord files, that stops the run when exceeded"
     )
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
-    schema_file: str | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
+    schema_file: HomePath | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")
     max_drift: Positive | None = Field(
         0.3, description="largest distance of a summary's distribution from the previous run's that is no anomaly; null: any"
     )

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pipeline.config.section import Count, Section
+from pipeline.config.section import Count, HomePath, Section
 
 
 class RegistryConfig(Section):
@@ -16,7 +16,7 @@ class RegistryConfig(Section):
 class PushConfig(Section):
     """Where blessed models go."""
 
-    path: str | None = Field(
+    path: HomePath | None = Field(
         None,
         description="folder of numbered versions, or a URI such as gs://bucket/models; `pushed` in the output if not given",
     )
@@ -32,7 +32,7 @@ class PushConfig(Section):
 class ScoreConfig(Section):
     """Images without labels, which each blessed model or `fpn score` classifies."""
 
-    path: str | None = Field(
+    path: HomePath | None = Field(
         None, description="folder of images as `data.path`, labelled or not, that each run answers if its model is blessed"
     )
     batch_size: Count = Field(64, description="images per step")

@@ -23,7 +23,7 @@ from models.choices import (
     TestTimeAugmentation,
 )
 from pipeline.config.evaluation import ThresholdConfig
-from pipeline.config.section import BelowOne, Count, NotNegative, Positive, Section, Share, WholeNumber
+from pipeline.config.section import BelowOne, Count, HomePath, NotNegative, Positive, Section, Share, WholeNumber
 
 
 class AugmentConfig(Section):
@@ -47,7 +47,7 @@ class ModelConfig(Section):
     """Backbone, pyramid and heads."""
 
     backbone: BackboneName = Field("resnet50", description="network that gives the maps C1..C5")
-    weights: str = Field("none", description="none, imagenet, or a weights file of the backbone")
+    weights: HomePath = Field("none", description="none, imagenet, or a weights file of the backbone")
     grey_input: GreyInput = Field(
         "repeat",
         description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",

@@ -1,8 +1,9 @@
 """What the sections of the configuration have in common."""
 
+import os.path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -10,6 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=0)]
+HomePath = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ stands for the home folder
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from base.errors import UserError
@@ -15,7 +16,7 @@ from pipeline.dag.readings import Readings
 from pipeline.samples.known import SAMPLES
 
 
-def read_data(config: Config, folds: int | None = None) -> tuple[list[source.Row], Readings]:
+def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, Readings]:
     """Writes the sample data set if the configuration names one, and lists the data without opening an image.
 
     Args:
@@ -23,7 +24,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[list[source.Row
       folds: number of folds instead of train, eval and test.
 
     Returns:
-      The rows for training, and how the data was read, which holds for the run.
+      The data set, each row with its split; and how the data was read, which holds for the run.
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the
@@ -44,7 +45,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[list[source.Row
         readings = Readings(found.reading, score.reading, score.losses)
     _check_slices(config, rows)
     _check_positive(config.evaluate.groups.positive, rows)
-    return rows, readings
+    return replace(found, rows=rows), readings
 
 
 def check_weights(config: Config) -> None:

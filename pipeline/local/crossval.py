@@ -52,13 +52,14 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     """
     if folds < _FEWEST_FOLDS:
         raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
-    rows, readings = read_data(config, folds)
+    found, readings = read_data(config, folds)
+    rows, notes = found.rows, found.notes
     runs = [fold_splits(number, folds) for number in range(1, folds + 1)]
     _check_classes(config.data.path, rows, runs)
     images = Counter(row.split for row in rows)
-    del rows
+    del found, rows
 
-    with started(f"cross-validation in {folds} folds", config, output / "crossval") as place:
+    with started(f"cross-validation in {folds} folds", config, output / "crossval", notes) as place:
         command = ["crossval", "--output", short_path(output.resolve()), "--folds", str(folds)]
         write_reproduction(config, place.folder, "cross-validation", command)
         executions: list[Execution] = []

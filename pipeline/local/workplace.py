@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,11 @@ from base.full_disk import full_disk
 from base.paths import check_for_tensorflow, short_path
 from base.redirection import output_to
 from images.dataset import source
+from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
 from pipeline.local.checks import check_formats, check_weights
-from pipeline.records.notes import Note, RecoveredNote
+from pipeline.records.notes import DataNote, Note, RecoveredNote
 from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
 from pipeline.records.run_lock import locked
@@ -45,7 +46,7 @@ class Workplace:
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
       store: where the run is recorded.
-      notes: what a person was told while the run went on.
+      notes: what a person was told while the run went on, first of all how the data is read.
     """
 
     output: Path
@@ -70,7 +71,9 @@ class Workplace:
 
 
 @contextlib.contextmanager
-def started(what: str, config: Config, output: Path, *, with_model: bool = True) -> Iterator[Workplace]:
+def started(
+    what: str, config: Config, output: Path, notes: Sequence[str] = (), *, with_model: bool = True
+) -> Iterator[Workplace]:
     """Makes the folder of a new run, recovers its metadata store, sends the standard streams to its log, and loads TFX.
 
     At the end the store is copied, for the recovery of a later run.
@@ -79,6 +82,7 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
       what: what is started, for the heading, such as "run".
       config: the whole configuration.
       output: the folder below which everything is written; only one run at a time may use it.
+      notes: lines that tell a person how the data is read, to be shown below the heading.
       with_model: whether a model will be built; if so, its weights are checked first.
 
     Raises:
@@ -88,6 +92,8 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
     output = output.resolve()
     check_for_tensorflow(output, "--output")
     check_for_tensorflow(config.push.path or "", "push.path")
+    if not is_remote(config.data.path) and output == Path(source.root_of(config.data.path)).resolve():
+        raise UserError(f"--output {short_path(output)} is the data folder; give one beside it, or inside it")
     others = {"score.path": source.root_of(config.score.path)} if config.score.path else {}
     check_engine(config.beam, {"data.path": source.root_of(config.data.path), **others, "--output": str(output)})
     if config.metadata:
@@ -109,6 +115,8 @@ def started(what: str, config: Config, output: Path, *, with_model: bool = True)
         place.console.print(heading, soft_wrap=True)
         if recovered:
             place.tell(RecoveredNote(recovered))
+        for line in notes:
+            place.tell(DataNote(line))
         _load(config, place.console, with_model)
         yield place
 

@@ -5,6 +5,17 @@ from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
+class DataNote:
+    """How the data is read, what was left out or skipped: a line of `Found.notes`."""
+
+    line: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [self.line]
+
+
+@dataclass(frozen=True)
 class DuplicatesNote:
     """Duplicates among the images; harmless ones give no lines.
 
@@ -184,7 +195,8 @@ class MadeAgainNote:
 
 
 Note: TypeAlias = (
-    DuplicatesNote
+    DataNote
+    | DuplicatesNote
     | LostNote
     | AnomalyNote
     | DivergedNote

@@ -191,7 +191,7 @@ def test_rows_of_a_parquet_manifest_are_told_by_their_number(tmp_path: Path) -> 
     ("name", "content", "told"),
     [
         ("manifest.parquet", b"PAR1 but not really", "no Parquet file"),
-        ("list.xlsx", b"", "must end in .csv or .parquet"),
+        ("list.xlsx", b"", "must end in .csv, .tsv, .jsonl or .parquet"),
         ("gone.csv", None, "no manifest gone.csv"),
     ],
 )
@@ -345,7 +345,7 @@ def test_a_missing_column_is_told_with_a_near_name(
     assert f"data.columns.{next(role for role, name in (COLUMNS | columns).items() if name == missing)}" in text
 
 
-@pytest.mark.parametrize("header", ["", "x,y", "path;label"])
+@pytest.mark.parametrize("header", ["", "x,y", "path|label"])
 def test_a_manifest_without_any_expected_column_is_told_in_whole_sentences(header: str, tmp_path: Path) -> None:
     make_manifest(tmp_path, header, [])
     text = user_error(tmp_path)

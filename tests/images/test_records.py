@@ -90,6 +90,10 @@ def read(folder: Path, **changes: Any) -> list[source.Row]:
         ("a.tfrecord.gz", "GZIP"),
         ("a.tfrecord-00000-of-00001", ""),
         ("data_tfrecord-00000-of-00001.gz", "GZIP"),
+        ("a.tfrec", ""),
+        ("A.TFREC.gz", "GZIP"),
+        ("a.record", ""),
+        ("a.tfr.gzip", "GZIP"),
     ],
 )
 def test_each_record_is_an_image(name: str, compression: str, tmp_path: Path) -> None:
@@ -125,6 +129,24 @@ def test_several_labels_are_the_classes_of_multi_label_data(tmp_path: Path) -> N
     ]
     write(tmp_path / "a.tfrecord", records)
     assert Counter(row.labels for row in read(tmp_path, multi_label=True)) == {("cat", "dog"): 20, ("cat",): 20, (): 20}
+
+
+@pytest.mark.parametrize(
+    ("vectors", "multi_label", "labels"),
+    [
+        ([[0, 1, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]], True, {("1", "2"), ("0", "4"), ()}),
+        ([[0, 2], [1, 3, 4], [1]], True, {("0", "2"), ("1", "3", "4"), ("1",)}),
+        ([[0, 0, 1], [1, 0, 0]], False, {("2",), ("0",)}),
+        ([[0.0, 1.0], [1.0, 0.0]], False, {("1",), ("0",)}),
+        ([[1], [0]], False, {("1",), ("0",)}),
+    ],
+)
+def test_vectors_with_a_one_for_each_class_of_the_image_are_known(
+    vectors: list[list[Any]], multi_label: bool, labels: set[tuple[str, ...]], tmp_path: Path
+) -> None:
+    records = [example(image__encoded=b"x", image__class__label=vector) for vector in vectors for _ in range(20)]
+    write(tmp_path / "a.tfrec", records)
+    assert {row.labels for row in source.find_rows(str(tmp_path), settings(multi_label=multi_label)).rows} == labels
 
 
 def test_groups_splits_and_other_columns_come_from_features(tmp_path: Path) -> None:
@@ -306,6 +328,27 @@ def test_a_prepared_data_set_is_read_with_its_splits_and_names(features: dict[st
     assert split_counts(rows) == {"train": 18, "eval": 6, "test": 12}
     assert all(row.label == ("cat", "dog", "owl")[(row.record or 0) % 3] for row in rows)
     assert list(read_files(str(folder), rows)) == [b"%d" % (row.record or 0) for row in rows]
+
+
+@pytest.mark.parametrize("home", ["1.0.0", "pets/1.0.0", "pets/small/1.0.0"])
+def test_a_prepared_data_set_is_found_below_its_name_and_version(home: str, tmp_path: Path) -> None:
+    prepare(tmp_path / home, {"train": 9, "test": 6})
+    found = source.find_rows(str(tmp_path), settings())
+    assert Counter((row.split, row.label) for row in found.rows) == {
+        (split, label): count for split, count in (("train", 6), ("test", 4)) for label in ("cat", "dog", "owl")
+    }
+    assert found.notes == [f"Data: read from {home}, a TensorFlow Datasets directory"]
+    assert list(read_files(str(tmp_path), found.rows)) == [b"%d" % (row.record or 0) for row in found.rows]
+
+
+def test_the_newest_version_of_a_prepared_data_set_is_read(tmp_path: Path) -> None:
+    for version in ("9.0.0", "10.0.0"):
+        prepare(tmp_path / "pets" / version, {"train": 60})
+    assert all(row.path.startswith("pets/10.0.0/") for row in read(tmp_path))
+    prepare(tmp_path / "birds/1.0.0", {"train": 60})
+    text = user_error(tmp_path)
+    assert "birds/1.0.0 and pets/9.0.0 are different data sets" in text
+    assert "data.path" in text
 
 
 def test_a_prepared_data_set_with_one_split_is_split_by_hash(tmp_path: Path) -> None:

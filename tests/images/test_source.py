@@ -89,7 +89,7 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
 def test_a_class_may_have_any_name(tmp_path: Path) -> None:
     names = ["a [1]", "b*", "Hände", "train"]
     touch(tmp_path, *(f"{name}/{number}.png" for name in names for number in range(20)))
-    assert {row.label for row in source.read_rows(str(tmp_path), settings())} == set(names)
+    assert {row.label for row in source.read_rows(str(tmp_path), settings(layout="class"))} == set(names)
 
 
 def test_class_folders_give_one_class_each_to_multi_label_data(class_folders: Path) -> None:
@@ -144,9 +144,9 @@ def test_without_an_eval_folder_the_eval_split_is_taken_out_of_train(tmp_path: P
 
 
 def test_an_empty_test_split_is_told(tmp_path: Path) -> None:
-    touch(tmp_path, *image_paths(20, prefix="train/"), *image_paths(5, prefix="val/"))
-    text = user_error(tmp_path)
-    assert "the test split would be empty (50 images in 50 groups)" in text
+    touch(tmp_path, *image_paths(1, prefix="train/"), *image_paths(5, prefix="val/"))
+    text = user_error(tmp_path, splits={"train": 1000, "eval": 1, "test": 1})
+    assert "the test split would be empty (12 images in 12 groups)" in text
     assert "data.splits.test" in text
 
 

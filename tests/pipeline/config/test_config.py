@@ -219,6 +219,21 @@ def test_the_data_argument_replaces_the_path_and_drops_the_sample(write: Any) ->
     assert (config.data.path, config.data.sample, config.data.max_rejected) == ("elsewhere", None, 0.5)
 
 
+def test_a_tilde_stands_for_the_home_folder(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    path = write(
+        data={"path": "~/images", "schema": "~/my.pbtxt"},
+        model={"weights": "~/best.h5", "backbone": "resnet50"},
+        push={"path": "~/models"},
+        score={"path": "~"},
+    )
+    config = load_config(path)
+    found = (config.data.path, config.data.schema_file, config.model.weights, config.push.path, config.score.path)
+    assert found == ("/home/ada/images", "/home/ada/my.pbtxt", "/home/ada/best.h5", "/home/ada/models", "/home/ada")
+    assert load_config(path, "~/elsewhere").data.path == "/home/ada/elsewhere"
+    assert load_config(path, "./~/x~y").data.path == "./~/x~y"
+
+
 @pytest.mark.parametrize("content", ["name: test", "name: test\ndata:\n"])
 def test_the_data_argument_can_stand_for_the_section(content: str, write: Any) -> None:
     assert load_config(write(content), "elsewhere").data.path == "elsewhere"

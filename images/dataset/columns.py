@@ -1,0 +1,55 @@
+"""Which columns of a table hold file and class, where the configuration leaves that open."""
+
+import re
+from dataclasses import replace
+from typing import Final
+
+from base.errors import UserError, shorten
+from images.settings import Columns
+
+# Usual names without case, spaces, hyphens and underscores. A column is guessed from the first list that has one of them.
+_USUAL: Final = {
+    "path": (
+        ("path",),
+        ("file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "img", "imgname", "imgpath"),
+        ("id", "imageid", "imgid"),
+    ),
+    "label": (
+        ("label",),
+        ("category", "class", "classlabel", "classname", "labelname", "target"),
+        ("categoryid", "classid", "labelid"),
+    ),
+}
+_SEPARATORS: Final = ",;\t"
+
+
+def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
+    """The columns, with usual names where file and class have no column of the default name.
+
+    Args:
+      table: path of the table, for messages.
+      found: names of all columns of the table.
+      columns: the columns that the configuration names.
+
+    Raises:
+      UserError: several columns have usual names.
+    """
+    taken = {*columns.by_role.values(), *columns.types}
+    guessed: dict[str, str] = {}
+    for role, lists in _USUAL.items():
+        if columns.by_role[role] != role or role in found:
+            continue
+        for usual in lists:
+            names = [name for name in found if re.sub(r"[\s_-]", "", name.casefold()) in usual and name not in taken]
+            if len(names) > 1:
+                both = " and ".join(map(shorten, names[:2]))
+                raise UserError(f"{table}: {both} may both be the column of the {role}; set data.columns.{role} to one")
+            if names:
+                guessed[role] = names[0]
+                break
+    return replace(columns, path=guessed.get("path", columns.path), label=guessed.get("label", columns.label))
+
+
+def separator_of(header: str) -> str:
+    """The separator of a table with this first line: a comma, a semicolon or a tab, whichever is there most."""
+    return max(_SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)

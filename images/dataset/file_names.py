@@ -1,0 +1,83 @@
+"""Finds the listed file that a table means: by its path, by a path from Windows, by a name without its folder or suffix."""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from base.errors import UserError, shorten
+from images.dataset.tree import DOCUMENTS, split_of
+
+_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class FileNames:
+    """Finds files by what a table writes.
+
+    Attributes:
+      by_name: how many files were found by a name without its folder or suffix.
+    """
+
+    def __init__(self, table: str, paths: Iterable[str], base: str, split: str, normalise: Callable[[str], str]) -> None:
+        """Takes a table's files.
+
+        Args:
+          table: path of the table, for messages.
+          paths: paths of all listed files, relative to the data folder.
+          base: the table's folder in the data folder; "" if it is the same.
+          split: the split that the table is for, or "".
+          normalise: from a path as written to one relative to the data folder.
+        """
+        self._table = table
+        self._paths = paths if isinstance(paths, dict) else frozenset(paths)
+        self._base = f"{base}/" if base else ""
+        self._split = split
+        self._normalise = normalise
+        self._indexes: dict[str, dict[str, list[str]]] = {}
+        self.by_name = 0
+
+    def find(self, written: str) -> str:
+        """The path of a file, relative to the data folder; that as written if no such file is listed.
+
+        Raises:
+          UserError: it is a path on a Windows drive, or several files may be meant.
+        """
+        if not self._base and written in self._paths:
+            return written
+        path = self._normalise(written)
+        if path in self._paths:
+            return path
+        if _DRIVE.match(written):
+            raise UserError(
+                f"{self._table}: {shorten(written)} is on a drive of Windows; "
+                f"write paths that are relative to the table's folder"
+            )
+        if "\\" in written:
+            path = self._normalise(written.replace("\\", "/"))
+        return path if path in self._paths else self._find_by_name(path) or path
+
+    def _find_by_name(self, path: str) -> str:
+        name = path.removeprefix(self._base)
+        if "/" in name:
+            found = self._index("path without suffix").get(path, [])
+        else:
+            found = self._index("name").get(name, []) if "." in name else []
+            found = found or self._index("name without suffix").get(name, [])
+        if len(found) > 1 and self._split:
+            inside = [listed for listed in found if any(split_of(part) == self._split for part in listed.split("/")[:-1])]
+            found = inside or found
+        if len(found) > 1:
+            raise UserError(f"{self._table}: {name} may be {found[0]} or {found[1]}; write the paths of the files")
+        self.by_name += len(found)
+        return found[0] if found else ""
+
+    def _index(self, of: str) -> dict[str, list[str]]:
+        """The files of the table's folder that may be images, by a part of their path."""
+        if of not in self._indexes:
+            index = self._indexes[of] = {}
+            for path in self._paths:
+                if path.startswith(self._base) and not path.lower().endswith(DOCUMENTS):
+                    key = path if of.startswith("path") else posixpath.basename(path)
+                    key = posixpath.splitext(key)[0] if of.endswith("suffix") else key
+                    index.setdefault(key, []).append(path)
+        return self._indexes[of]

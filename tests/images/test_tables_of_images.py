@@ -1,0 +1,258 @@
+"""Tables as people have them: other names, columns, separators, paths; several tables; JSON Lines."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from data_folders import image_paths, reasons, settings, touch, user_error
+from pyarrow import parquet
+
+from images.dataset import source
+from images.dataset.columns import separator_of
+from images.dataset.source import Found
+
+IDS = [f"{number:04x}" for number in range(0xA00, 0xA00 + 40)]
+
+
+def find(folder: Path, **changes: Any) -> Found:
+    return source.find_rows(str(folder), settings(**changes))
+
+
+def labels(found: Found) -> dict[str, str]:
+    """Path -> label."""
+    assert not reasons(found.rows)
+    return {row.path: row.label for row in found.rows}
+
+
+def write(path: Path, header: str, lines: list[str], encoding: str = "utf-8") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *lines]) + "\n", encoding)
+
+
+BY_FOLDER = {path: path.split("/")[0] for path in image_paths(5)}
+
+
+# As spreadsheets write them
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_separator_and_the_encoding_are_seen(separator: str, encoding: str, tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    lines = [separator.join((path, label, "1,5" if separator != "," else '"1,5"')) for path, label in BY_FOLDER.items()]
+    write(tmp_path / "manifest.csv", separator.join(("path", "label", "größe")), lines, encoding)
+    found = find(tmp_path)
+    assert labels(found) == BY_FOLDER
+    assert {row.meta["größe"] for row in found.rows} == {"1,5"}
+    assert found.notes == []
+
+
+def test_the_separator_is_not_looked_for_inside_quotes() -> None:
+    assert separator_of('path,"a;b;c",label') == ","
+    assert separator_of("path\tlabel\tsize, mm") == "\t"
+    assert separator_of("path") == ","
+
+
+@pytest.mark.parametrize("written", ["{0}", ".\\{0}"])
+def test_paths_with_backslashes_are_read(written: str, tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    lines = [f"{written.format(path.replace('/', chr(92)))},{label}" for path, label in BY_FOLDER.items()]
+    write(tmp_path / "manifest.csv", "path,label", lines)
+    assert labels(find(tmp_path)) == BY_FOLDER
+
+
+def test_a_backslash_in_the_name_of_a_file_stays(tmp_path: Path) -> None:
+    touch(tmp_path, "cat\\1.png", "cat/1.png")
+    write(tmp_path / "manifest.csv", "path,label", ["cat\\1.png,cat", "cat/1.png,dog"])
+    assert labels(find(tmp_path)) == {"cat\\1.png": "cat", "cat/1.png": "dog"}
+
+
+def test_a_path_on_a_drive_of_windows_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "manifest.csv", "path,label", ["C:\\data\\cat\\00.png,cat"])
+    assert "C:\\data\\cat\\00.png is on a drive of Windows" in user_error(tmp_path)
+
+
+# Names without folder or suffix
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "train.csv", "trainLabels.csv", "metadata.tsv", "Annotations.csv"])
+def test_a_table_beside_a_folder_of_images_is_found_and_told(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{id_}.jpg" for id_ in IDS), "README.md")
+    write(tmp_path / name, "id,label", [f"{id_},{'cat' if n % 2 else 'dog'}" for n, id_ in enumerate(IDS)])
+    found = find(tmp_path)
+    assert labels(found) == {f"images/{id_}.jpg": "cat" if n % 2 else "dog" for n, id_ in enumerate(IDS)}
+    assert found.notes == [
+        f"Data: read from {name}: id is the file, label the class",
+        f"Data: 40 files that {name} names without folder or suffix are found by their names",
+    ]
+    assert {row.split for row in source.read_rows(str(tmp_path), settings())} == {"train", "eval", "test"}
+
+
+def test_images_that_the_table_does_not_name_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/{id_}.jpg" for id_ in IDS), *(f"test/b{id_}.jpg" for id_ in IDS[:7]))
+    write(tmp_path / "train.csv", "image_id,label", [f"{id_},{'cat' if n % 2 else 'dog'}" for n, id_ in enumerate(IDS)])
+    write(tmp_path / "test.csv", "image_id", [f"b{id_}" for id_ in IDS[:7]])
+    found = find(tmp_path)
+    assert len(labels(found)) == 40
+    assert "Data: 7 files that train.csv does not name are left out" in found.notes
+
+
+def test_a_name_that_two_files_have_is_looked_for_in_the_split_or_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{number}.png" for split in ("train_images", "test_images") for number in range(20)))
+    lines = [f"{number},{number % 2}" for number in range(20)]
+    write(tmp_path / "train.csv", "id,label", lines)
+    assert set(labels(find(tmp_path))) == {f"train_images/{number}.png" for number in range(20)}
+    (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
+    text = user_error(tmp_path)
+    assert "labels.csv: 0 may be" in text
+    assert "test_images/0.png" in text
+    assert "train_images/0.png" in text
+
+
+def test_a_path_with_a_folder_is_not_found_in_another_one(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.png", "dog/2.png")
+    write(tmp_path / "manifest.csv", "path,label", ["cat/1,cat", "cat/2.png,cat"])
+    assert "1 of 2 files are missing, the first in line 3: cat/2.png" in user_error(tmp_path)
+
+
+# Columns
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("Path,Label", ("Path", "Label")),
+        ("Width,ClassId,file name", ("file name", "ClassId")),
+        ("image,id,category", ("image", "category")),
+        ("filename,class,class_id", ("filename", "class")),
+    ],
+)
+def test_usual_names_of_columns_are_known(header: str, columns: tuple[str, str], tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    names = header.split(",")
+    write(
+        tmp_path / "manifest.csv",
+        header,
+        [
+            ",".join(path if name == columns[0] else label if name == columns[1] else "7" for name in names)
+            for path, label in BY_FOLDER.items()
+        ],
+    )
+    found = find(tmp_path)
+    assert labels(found) == BY_FOLDER
+    assert found.notes == [f"Data: read from manifest.csv: {columns[0]} is the file, {columns[1]} the class"]
+    assert all(set(row.meta) == set(names) - set(columns) for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("image,filename,label", "image and filename may both be the column of the path; set data.columns.path"),
+        ("path,class,category", "class and category may both be the column of the label; set data.columns.label"),
+    ],
+)
+def test_two_usual_names_are_told(header: str, told: str, tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "labels.csv", header, [])
+    text = user_error(tmp_path)
+    assert told in text
+    assert "or set data.layout to class if folders give the classes" in text
+
+
+def test_columns_that_the_configuration_names_are_not_guessed(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "manifest.csv", "file,class,path,breed", [f"x,y,{path},{label}" for path, label in BY_FOLDER.items()])
+    assert labels(find(tmp_path, columns={"label": "breed"})) == BY_FOLDER
+
+
+# Which table
+
+
+def test_tables_of_splits_give_the_splits(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5, "Train/"), *image_paths(2, "Test/"))
+    for split, count in (("Train", 5), ("Test", 2)):
+        lines = [f"7,{path},{path.split('/')[1]}" for path in image_paths(count, f"{split}/")]
+        write(tmp_path / f"{split}.csv", "Width,Path,ClassId", lines)
+    found = find(tmp_path)
+    assert labels(found) == {path: path.split("/")[1] for path in [*image_paths(5, "Train/"), *image_paths(2, "Test/")]}
+    assert Counter((row.split, row.path.split("/")[0]) for row in found.rows) == {("train", "Train"): 10, ("test", "Test"): 4}
+
+
+def test_a_file_in_two_tables_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.csv", "path,label", [f"{path},{label}" for path, label in BY_FOLDER.items()])
+    assert "train.csv name the same file, cat/00.png" in user_error(tmp_path)
+
+
+def test_two_tables_that_may_be_the_manifest_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    for name in ("labels", "annotations"):
+        write(tmp_path / f"{name}.csv", "path,label", [f"{path},{label}" for path, label in BY_FOLDER.items()])
+    text = user_error(tmp_path)
+    assert "annotations.csv and labels.csv may both be the manifest" in text
+    assert "data.manifest" in text
+    assert labels(find(tmp_path, manifest="labels.csv")) == BY_FOLDER
+    assert len(find(tmp_path, layout="class").rows) == 12
+
+
+@pytest.mark.parametrize(
+    ("header", "line"), [("id,name", "0,cat"), ("path,caption", "cat/00.png,a cat"), ("path,label", "elsewhere.png,cat")]
+)
+def test_a_table_that_says_something_else_is_no_manifest(header: str, line: str, tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "labels.csv", header, [line])
+    found = find(tmp_path)
+    assert {row.path: row.label for row in found.rows if not row.reason} == BY_FOLDER
+    assert reasons(found.rows) == {"labels.csv": "not in a class folder"}
+
+
+def test_a_manifest_in_the_folder_that_holds_everything_is_found(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5, "archive/data/"))
+    write(tmp_path / "archive/manifest.csv", "path,label", [f"data/{path},x{label}" for path, label in BY_FOLDER.items()])
+    assert labels(find(tmp_path)) == {f"archive/data/{path}": f"x{label}" for path, label in BY_FOLDER.items()}
+
+
+# Hugging Face's imagefolder
+
+
+def write_metadata(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        write(path, ",".join(rows[0]), [",".join(map(str, row.values())) for row in rows])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("splits", [("",), ("train/", "validation/", "test/"), ("data/train/", "data/test/")])
+def test_an_image_folder_with_metadata_is_read(suffix: str, splits: tuple[str, ...], tmp_path: Path) -> None:
+    for split in splits:
+        touch(tmp_path, *image_paths(5, split))
+        rows = [{"file_name": path, "label": label, "age": 30 + n} for n, (path, label) in enumerate(BY_FOLDER.items())]
+        write_metadata(tmp_path / f"{split}metadata.{suffix}", rows)
+    found = find(tmp_path)
+    assert labels(found) == {f"{split}{path}": label for split in splits for path, label in BY_FOLDER.items()}
+    given = {"": "", "train/": "train", "validation/": "eval", "test/": "test", "data/train/": "train", "data/test/": "test"}
+    assert all(row.split == given[row.path.removesuffix(row.path[-10:])] for row in found.rows)
+    assert {row.meta["age"] for row in found.rows} == {*range(30, 40)} if suffix != "csv" else {*map(str, range(30, 40))}
+
+
+def test_metadata_without_labels_leaves_the_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5, "train/"), *image_paths(5, "test/"))
+    for split in ("train", "test"):
+        write_metadata(tmp_path / split / "metadata.jsonl", [{"file_name": path, "text": "a pet"} for path in BY_FOLDER])
+    found = find(tmp_path)
+    assert Counter(row.label for row in found.rows if not row.reason) == {"cat": 10, "dog": 10}
+
+
+def test_json_lines_that_can_not_be_read_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "cat/00.png", "label"')
+    assert "metadata.jsonl: line 1: not JSON" in user_error(tmp_path)
