@@ -38,6 +38,12 @@ def split_path(path: str) -> tuple[str, str] | None:
     return None
 
 
+def has_member(archive: str, member: str) -> bool:
+    """Whether the archive holds the file; raises UserError if it is no archive that can be read."""
+    found = _open(archive)
+    return member in (found.NameToInfo if isinstance(found, zipfile.ZipFile) else found)
+
+
 def open_member(archive: str, member: str) -> BinaryIO:
     """Opens a file of an archive.
 

@@ -16,7 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
 from base.inputs import MAX_RECORD_BYTES, parse_json_object
-from images.dataset import listing
+from images.dataset import archives, listing
 from images.dataset.listing import File
 from images.dataset.prepared import FEATURES_FILE, INFO_FILE
 from images.dataset.row import LOST, NO_META, SPLIT_NAMES, Meta, Row, split_label
@@ -320,13 +320,8 @@ def _tfds_split(path: str) -> str:
 
 def _exists(folder: str, name: str) -> bool:
     path = listing.join(folder, name)
-    if listing.is_remote(path):
-        return FileSystems.exists(path)
-    try:
-        listing.open_file(path).close()  # it may be in an archive
-    except OSError:
-        return False
-    return True
+    place = None if listing.is_remote(path) else archives.split_path(path)
+    return FileSystems.exists(path) if place is None else archives.has_member(*place)
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:
