@@ -156,7 +156,8 @@ def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
         check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
     record_bytes = sum(files[path].size for path in used & source.record_files)
-    return _Span(rows, len(source.files - used), text, record_bytes, notes + describe_skipped(listed.skipped))
+    unlisted = len(source.files) - sum(path in source.files for path in used)
+    return _Span(rows, unlisted, text, record_bytes, notes + describe_skipped(listed.skipped))
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,19 @@ def open_table(folder: str, name: str) -> Table:
       UserError: it can't be read, or has too many columns, or too long lines. This may also come when lines are read.
     """
     path = listing.join(folder, name)
-    try:
-        file = listing.open_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
+    file = _open(path)
     kinds = {".parquet": _open_parquet, ".jsonl": _open_json_lines}
     table = kinds.get(posixpath.splitext(name)[1].lower(), _open_csv)(path, file)
     if len(table.columns) > _MAX_COLUMNS:
         raise UserError(f"{path}: {len(table.columns):,} columns; {_MAX_COLUMNS:,} are the most")
     return table
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return listing.open_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
 
 
 def _open_csv(name: str, file: BinaryIO) -> Table:
@@ -122,7 +126,7 @@ def _open_json_lines(name: str, file: BinaryIO) -> Table:
             break  # `open_table` tells it
 
     def lines() -> Iterator[tuple[int, list[Any]]]:
-        for number, found in _json_lines(name, listing.open_file(name)):
+        for number, found in _json_lines(name, _open(name)):
             yield number, [_json_value(found.get(column), kinds[column]) for column in kinds]
 
     return Table(name, list(kinds), lines(), "line")
