@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from base.errors import UserError
+from base.errors import UserError, shorten
 from images.settings import Columns
 
 # Usual names without case, spaces, hyphens and underscores. A column is guessed from the first list that has one of them.
@@ -42,9 +42,8 @@ def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
         for usual in lists:
             names = [name for name in found if re.sub(r"[\s_-]", "", name.casefold()) in usual and name not in taken]
             if len(names) > 1:
-                raise UserError(
-                    f"{table}: {' and '.join(names[:2])} may both be the column of the {role}; set data.columns.{role} to one"
-                )
+                both = " and ".join(map(shorten, names[:2]))
+                raise UserError(f"{table}: {both} may both be the column of the {role}; set data.columns.{role} to one")
             if names:
                 guessed[role] = names[0]
                 break

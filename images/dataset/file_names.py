@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from base.errors import UserError
+from base.errors import UserError, shorten
 from images.dataset.tree import DOCUMENTS, split_of
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
@@ -33,7 +33,7 @@ class FileNames:
         self._base = f"{base}/" if base else ""
         self._split = split
         self._normalise = normalise
-        self._indexes: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._indexes: dict[str, dict[str, list[str]]] = {}
         self.by_name = 0
 
     def find(self, written: str) -> str:
@@ -49,7 +49,8 @@ class FileNames:
             return path
         if _DRIVE.match(written):
             raise UserError(
-                f"{self._table}: {written} is on a drive of Windows; write paths that are relative to the table's folder"
+                f"{self._table}: {shorten(written)} is on a drive of Windows; "
+                f"write paths that are relative to the table's folder"
             )
         if "\\" in written:
             path = self._normalise(written.replace("\\", "/"))
@@ -58,19 +59,19 @@ class FileNames:
     def _find_by_name(self, path: str) -> str:
         name = path.removeprefix(self._base)
         if "/" in name:
-            found = self._index("path without suffix").get(path, ())
+            found = self._index("path without suffix").get(path, [])
         else:
-            found = self._index("name").get(name, ()) if "." in name else ()
-            found = found or self._index("name without suffix").get(name, ())
+            found = self._index("name").get(name, []) if "." in name else []
+            found = found or self._index("name without suffix").get(name, [])
         if len(found) > 1 and self._split:
             inside = [listed for listed in found if any(split_of(part) == self._split for part in listed.split("/")[:-1])]
-            found = tuple(inside) or found
+            found = inside or found
         if len(found) > 1:
             raise UserError(f"{self._table}: {name} may be {found[0]} or {found[1]}; write the paths of the files")
         self.by_name += len(found)
         return found[0] if found else ""
 
-    def _index(self, of: str) -> dict[str, tuple[str, ...]]:
+    def _index(self, of: str) -> dict[str, list[str]]:
         """The files of the table's folder that may be images, by a part of their path."""
         if of not in self._indexes:
             index = self._indexes[of] = {}
@@ -78,5 +79,5 @@ class FileNames:
                 if path.startswith(self._base) and not path.lower().endswith(DOCUMENTS):
                     key = path if of.startswith("path") else posixpath.basename(path)
                     key = posixpath.splitext(key)[0] if of.endswith("suffix") else key
-                    index[key] = (*index.get(key, ()), path)
+                    index.setdefault(key, []).append(path)
         return self._indexes[of]

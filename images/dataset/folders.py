@@ -3,27 +3,25 @@
 from base.errors import UserError
 from images.dataset.listing import File
 from images.dataset.row import Row
-from images.dataset.tree import find_arrangement
-from images.settings import SourceSettings
+from images.dataset.tree import Arrangement
 
 
-def read_folders(folder: str, files: dict[str, File], settings: SourceSettings) -> tuple[list[Row], list[str]]:
-    """Takes label and split from the folders in a path; see `tree.find_arrangement`.
+def read_folders(folder: str, files: dict[str, File], arrangement: Arrangement, labelled: bool) -> list[Row]:
+    """Takes label and split from the folders in a path.
 
     Args:
       folder: the data folder, for messages.
       files: the files of the folder, by path.
-      settings: settings of the data set. For data that is not `labelled`, files outside class folders have no label.
+      arrangement: where the class folders are.
+      labelled: whether the data is for training. If not, files outside class folders have no label.
 
     Returns:
-      One row per file, and lines that tell a person how the folders are read. Files outside class folders are set aside.
-      Folders of images without labels, beside split folders with labels, are left out.
+      One row per file. Files outside class folders are set aside. Folders of images without labels, beside split folders with
+      labels, are left out.
 
     Raises:
-      UserError: there are no class folders, or the folders can be read in two ways.
+      UserError: there are no class folders.
     """
-    labelled = settings.labelled
-    arrangement = find_arrangement(folder, files, settings.layout, labelled)
     rows = []
     labels: dict[str, tuple[str, ...]] = {"": ()}  # one tuple per class, shared by its rows
     places: dict[str, tuple[str, str]] = {}
@@ -41,4 +39,4 @@ def read_folders(folder: str, files: dict[str, File], settings: SourceSettings) 
         raise UserError(
             f"{folder}: holds files but no class folders; put each image in a folder named as its class, or add a manifest"
         )
-    return rows, arrangement.notes
+    return rows

@@ -42,10 +42,12 @@ class Listing:
     Attributes:
       files: by path relative to the folder, in alphabetical order.
       skipped: what is no part of a data set, such as "Thumbs.db", "hidden files" or "empty folders": how often it was found.
+      archived: whether files are in archives.
     """
 
     files: dict[str, File]
     skipped: Counter[str]
+    archived: bool
 
 
 def is_remote(path: str) -> bool:
@@ -63,15 +65,16 @@ def join(folder: str, path: str) -> str:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file, or be in an archive.
+    """Opens a file for reading, without decompressing it; one on a local disk must be a regular file, or lie in an archive.
 
     Raises:
       OSError: a local file can't be opened, or is a pipe, a device or a folder. Other file systems have errors of their own.
+      UserError: the archive can't be read.
     """
     if is_remote(path):
         return open_to_read(path)
     place = archives.split_path(path)
-    return open_regular(path) if place is None else archives.open_member(*place)
+    return archives.open_member(*place) if place else open_regular(path)
 
 
 def list_files(folder: str, allow_links: bool = False) -> dict[str, File]:
@@ -96,11 +99,12 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
       UserError: there is no such folder, it is empty, or it can't be listed.
     """
     skipped: Counter[str] = Counter()
+    archived = False
     try:
         if is_remote(folder):
             files = _list_remote(folder, skipped)
         elif folder.lower().endswith(archives.SUFFIXES) and os.path.isfile(folder):
-            files = _list_archive(folder, "", skipped)
+            files, archived = _list_archive(folder, "", skipped), True
         else:
             files = _list_local(folder, allow_links, skipped)
             found = [path for path, file in files.items() if path.lower().endswith(archives.SUFFIXES) and not file.reason]
@@ -108,6 +112,7 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
                 for path in found:
                     del files[path]
                     files |= _list_archive(join(folder, path), f"{path}/", skipped)
+                    archived = True
     except UserError:
         raise
     except Exception as error:  # each file system raises exceptions of its own
@@ -115,7 +120,7 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
     if not files:
         state = "holds no files" if is_remote(folder) or os.path.exists(folder) else "no such folder"
         raise UserError(f"{folder}: {state}; give a folder of class folders, or one with a manifest, as data.path or --data")
-    return Listing({path: files[path] for path in sorted(files)}, skipped)
+    return Listing({path: files[path] for path in sorted(files)}, skipped, archived)
 
 
 def look_up(folder: str, paths: Iterable[str], allow_links: bool) -> dict[str, File]:
@@ -195,8 +200,9 @@ def _list_archive(archive: str, prefix: str, skipped: Counter[str]) -> dict[str,
         if kind := next(filter(None, map(litter_kind, path.split("/"))), ""):
             skipped[kind] += 1
         else:
-            files[f"{prefix}{path}"] = File(size, modified)
-    return files
+            leads_out = is_remote(path) or os.path.isabs(path) or ".." in path.split("/")
+            files[f"{prefix}{path}"] = File(size, modified, "a name in an archive that leads out of it" if leads_out else "")
+    return _escape_names(files)
 
 
 def _list_local(folder: str, allow_links: bool, skipped: Counter[str]) -> dict[str, File]:

@@ -1,52 +1,25 @@
 """Reads a data set from a manifest, a CSV, JSON Lines or Parquet table with one line per image."""
 
-import csv
 import difflib
-import io
-import itertools
 import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from base.errors import UserError, shorten
 from images.dataset import listing
-from images.dataset.columns import guess_columns, separator_of
+from images.dataset.columns import guess_columns
 from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.dataset.table_files import SUFFIXES, Table, open_table
 from images.settings import MANIFEST, Columns, SourceSettings
 
-SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 _OTHER: Final = "manifest.parquet"
-_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets write "Unicode text"
-_MAX_COLUMNS: Final = 10_000
-_MAX_LINE: Final = 2**20  # characters
-_MAX_ROWS: Final = 2**27  # of a Parquet file, a few bytes of which can stand for many rows
-_MAX_TABLE_BYTES: Final = 2**34  # of a Parquet file, when its columns are decompressed
-_ROWS: Final = 1024  # rows of a Parquet file that are read at a time
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
-
-
-@dataclass(frozen=True)
-class Table:
-    """Header and lines of a manifest.
-
-    Attributes:
-      name: path of the file, for messages.
-      columns: names of the columns.
-      lines: pairs (number, one value per column). Values are text; from Parquet also int, float or None.
-      unit: what the numbers count: "line" or "row".
-    """
-
-    name: str
-    columns: list[str]
-    lines: Iterator[tuple[int, list[Any]]]
-    unit: str
 
 
 def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings) -> str | None:
@@ -275,123 +248,3 @@ def _real(value: Any) -> float | None:
     if not math.isfinite(number):
         raise ValueError("not finite")
     return number if text else None
-
-
-def open_table(folder: str, name: str) -> Table:
-    """Opens a table; its lines are read as they are asked for.
-
-    Raises:
-      UserError: it can't be read.
-    """
-    path = listing.join(folder, name)
-    try:
-        file = listing.open_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    opened = (
-        _open_parquet if name.lower().endswith(".parquet") else _open_json if name.lower().endswith(".jsonl") else _open_csv
-    )
-    table = opened(path, file)
-    if len(table.columns) > _MAX_COLUMNS:
-        raise UserError(f"{path}: {len(table.columns):,} columns; {_MAX_COLUMNS:,} are the most")
-    return table
-
-
-def _open_csv(name: str, file: BinaryIO) -> Table:
-    """Opens a CSV file, which is read line by line."""
-    texts = _text_lines(name, file)
-    try:
-        first = next(texts, "")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
-    reader = csv.reader(itertools.chain([first], texts), delimiter=separator_of(first))
-
-    def lines() -> Iterator[tuple[int, list[Any]]]:
-        while (values := _next_line(name, reader)) is not None:
-            if not values:
-                continue
-            if len(values) != len(columns):
-                raise UserError(
-                    f"{name}: line {reader.line_num} needs one value for each of {len(columns)} columns, "
-                    f"and has {len(values)}; mend or remove it"
-                )
-            yield reader.line_num, values
-
-    columns = _next_line(name, reader) or []
-    return Table(name, columns, lines(), "line")
-
-
-def _next_line(name: str, reader: Any) -> list[str] | None:
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        line = max(reader.line_num, 1)
-        raise UserError(f"{name}: line {line}: {error}; look for a quote that is not closed") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text; save it as UTF-8 CSV") from error
-
-
-def _text_lines(name: str, file: BinaryIO) -> Iterator[str]:
-    encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
-    file.seek(0)
-    with file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
-        number = 1
-        while line := text.readline(_MAX_LINE + 1):
-            if len(line) > _MAX_LINE:
-                raise UserError(f"{name}: line {number} has more than {_MAX_LINE:,} characters; is it a manifest?")
-            yield line
-            number += 1
-
-
-def _open_json(name: str, file: BinaryIO) -> Table:
-    """Opens a file of JSON Lines."""
-    import pyarrow as pa
-    import pyarrow.json
-
-    try:
-        with file:
-            table = pyarrow.json.read_json(file)
-    except pa.ArrowException as error:
-        raise UserError(f"{name}: no JSON Lines file that can be read ({error})") from error
-    values = [_column_values(column) for column in table.columns]
-    return Table(name, table.column_names, ((n, list(line)) for n, line in enumerate(zip(*values, strict=True), 1)), "row")
-
-
-def _open_parquet(name: str, file: BinaryIO) -> Table:
-    """Opens a Parquet file, of which some rows at a time are read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-        metadata = table.metadata
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{name}: no Parquet file that can be read ({error})") from error
-    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    if metadata.num_rows > _MAX_ROWS or size > _MAX_TABLE_BYTES:
-        raise UserError(f"{name}: {metadata.num_rows:,} rows of {size:,} bytes; is it a manifest?")
-
-    def lines() -> Iterator[tuple[int, list[Any]]]:
-        number = 0
-        try:
-            with file:
-                for batch in table.iter_batches(batch_size=_ROWS):
-                    for line in zip(*(_column_values(column) for column in batch.columns), strict=True):
-                        number += 1
-                        yield number, list(line)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{name}: after row {number}: can't be read ({error})") from error
-
-    return Table(name, table.schema_arrow.names, lines(), "row")
-
-
-def _column_values(column: Any) -> list[Any]:
-    """The values of a column: numbers, with NaN for a missing one, or texts, or None."""
-    import pyarrow as pa
-
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return [math.nan if value is None else value for value in column.to_pylist()]
-    try:
-        return column.cast(pa.string()).to_pylist()
-    except pa.ArrowException:  # lists, structures
-        return [None if value is None else str(value) for value in column.to_pylist()]

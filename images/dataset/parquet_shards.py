@@ -1,5 +1,6 @@
 """Reads a data set from Parquet files that hold the images themselves, as Hugging Face's datasets are published."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -18,6 +19,8 @@ from images.settings import SourceSettings
 from models import features
 
 _BATCH: Final = 64  # images in memory at a time
+_LABELS: Final = 1024  # labels in memory at a time, as Parquet has them
+_MAX_ROWS: Final = 2**27  # a few bytes of a Parquet file can stand for many rows
 
 
 def find_shards(folder: str, files: dict[str, File]) -> list[str]:
@@ -37,7 +40,7 @@ def read_shards(folder: str, paths: list[str], settings: SourceSettings) -> list
       settings: settings of the data set.
 
     Returns:
-      One row per row of the files. Its `record` is its position in its file.
+      One row per row of the files. Its `record` is its position in its file. Rows with an unknown class number are set aside.
 
     Raises:
       UserError: a file can't be read, or there is no column for the class.
@@ -45,21 +48,43 @@ def read_shards(folder: str, paths: list[str], settings: SourceSettings) -> list
     splits = {path: split_of_shard(path) for path in paths}
     if not settings.labelled or not all(splits.values()) or len(set(splits.values())) < 2:
         splits = dict.fromkeys(paths, "")
-    rows = []
+    rows: list[Row] = []
     for path in paths:
-        file = _open(folder, path)
-        column = guess_columns(path, file.schema_arrow.names, settings.columns).label
-        if column not in file.schema_arrow.names and settings.labelled:
-            raise UserError(f"{folder}/{path}: no column {column} for the label; set data.columns.label to the right one")
-        size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups))
-        names = _class_names(file.schema_arrow, column)
-        there = column in file.schema_arrow.names
-        values = file.read([column]).column(0).to_pylist() if there else [None] * file.metadata.num_rows
-        for number, value in enumerate(values):
-            labels = _labels(value, names, settings.multi_label)
-            name = f"{path}:{number}"
-            rows.append(Row(path, labels, name, splits[path], size=size // len(values), record=number))
+        rows += _rows_of_file(folder, path, splits[path], settings)
     return rows
+
+
+def _rows_of_file(folder: str, path: str, split: str, settings: SourceSettings) -> Iterator[Row]:
+    file = _open(folder, path)
+    column = guess_columns(path, file.schema_arrow.names, settings.columns).label
+    if column not in file.schema_arrow.names and settings.labelled:
+        raise UserError(f"{folder}/{path}: no column {column} for the label; set data.columns.label to the right one")
+    metadata = file.metadata
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    size //= max(metadata.num_rows, 1)
+    names = _class_names(file.schema_arrow, column)
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple per class, shared by its rows
+    for number, value in enumerate(_values(folder, path, file, column)):
+        labels: tuple[str, ...] = ()
+        reason = ""
+        try:
+            labels = _labels(value, names, settings.multi_label)
+            labels = known.setdefault(labels, labels)
+        except ValueError as error:
+            reason = error.args[0] if settings.labelled else ""
+        yield Row(path, labels, f"{path}:{number}", "" if reason else split, reason=reason, size=size, record=number)
+
+
+def _values(folder: str, path: str, file: parquet.ParquetFile, column: str) -> Iterator[Any]:
+    """The values of a column, row by row; None if there is no such column."""
+    if column not in file.schema_arrow.names:
+        yield from itertools.repeat(None, file.metadata.num_rows)
+        return
+    try:
+        for batch in file.iter_batches(_LABELS, columns=[column]):
+            yield from batch.column(0).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{folder}/{path}: can't be read ({error}); copy the file again") from error
 
 
 def read_images(folder: str, path: str, numbers: Iterable[int]) -> Iterator[tuple[bytes, str]]:
@@ -94,9 +119,12 @@ def _images(folder: str, path: str) -> Iterator[bytes]:
 def _open(folder: str, path: str) -> parquet.ParquetFile:
     place = listing.join(folder, path)
     try:
-        return parquet.ParquetFile(listing.open_file(place))
+        file = parquet.ParquetFile(listing.open_file(place))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{place}: no Parquet file that can be read ({error})") from error
+    if file.metadata.num_rows > _MAX_ROWS:
+        raise UserError(f"{place}: {file.metadata.num_rows:,} rows, {_MAX_ROWS:,} are the most; split the file")
+    return file
 
 
 def _image_column(schema: pa.Schema) -> str:
@@ -118,11 +146,20 @@ def _class_names(schema: pa.Schema, column: str) -> list[str]:
 
 
 def _labels(value: Any, names: list[str], multi_label: bool) -> tuple[str, ...]:
+    """The classes of a row; raises ValueError if it has a number that no class has."""
     values = value if isinstance(value, list) else [value]
-    texts = [
-        names[item] if names and isinstance(item, int) and item < len(names) else str(item)
-        for item in values
-        if item is not None and item != -1
-    ]
-    text = features.LABEL_SEPARATOR.join(texts)
-    return split_label(text) if multi_label else ((text,) if text else ())
+    texts = [_label(item, names) for item in values if item is not None and item != -1]
+    if not multi_label:
+        text = features.join_labels(texts)
+        return (text,) if text else ()
+    if names or isinstance(value, list):
+        return tuple(sorted({text for text in texts if text}))
+    return split_label(features.join_labels(texts))  # as in a manifest
+
+
+def _label(value: Any, names: list[str]) -> str:
+    if not names or not isinstance(value, int):
+        return str(value).strip()
+    if not 0 <= value < len(names):
+        raise ValueError(f"no class has the number {value}")
+    return names[value]

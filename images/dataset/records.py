@@ -16,7 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from base.errors import UserError
 from base.inputs import MAX_RECORD_BYTES, parse_json_object
-from images.dataset import listing
+from images.dataset import archives, listing
 from images.dataset.listing import File
 from images.dataset.prepared import FEATURES_FILE, INFO_FILE
 from images.dataset.row import LOST, NO_META, SPLIT_NAMES, Meta, Row, split_label
@@ -74,10 +74,10 @@ def read_record_files(folder: str, files: dict[str, File], settings: SourceSetti
     prepared = home is not None
     if home:
         files = {path: file for path, file in files.items() if path.startswith(f"{home}/")}
+    described = listing.join(folder, home or "")
     labelled = settings.labelled
-    place = listing.join(folder, home or "")
-    layout = _tfds_layout(place, labelled) if prepared else _layout(settings.columns.label)
-    lengths = _tfds_lengths(_read_json(place, INFO_FILE)) if prepared else {}
+    layout = _tfds_layout(described, labelled) if prepared else _layout(settings.columns.label)
+    lengths = _tfds_lengths(_read_json(described, INFO_FILE)) if prepared else {}
     paths = [path for path in files if is_record_file(path)]
     splits = {path: split for path in paths if (split := _tfds_split(path) if prepared else _split_of(path))}
     if prepared and labelled:
@@ -319,7 +319,9 @@ def _tfds_split(path: str) -> str:
 
 
 def _exists(folder: str, name: str) -> bool:
-    return FileSystems.exists(listing.join(folder, name))
+    path = listing.join(folder, name)
+    place = None if listing.is_remote(path) else archives.split_path(path)
+    return FileSystems.exists(path) if place is None else archives.has_member(*place)
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any]:

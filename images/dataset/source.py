@@ -4,8 +4,9 @@ Does not import TensorFlow, so that an error in a data folder is reported at onc
 """
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
@@ -17,6 +18,7 @@ from images.dataset.prepared import find_prepared
 from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
+from images.dataset.tree import find_arrangement
 from images.settings import Reading, SourceSettings
 
 __all__ = [
@@ -32,11 +34,6 @@ __all__ = [
     "span_fingerprints",
     "split_names",
 ]
-
-
-_RECORDS, _PREPARED = "TFRecord files", "a TensorFlow Datasets directory"
-_SHARDS, _SAMPLES = "Parquet files of images", "WebDataset files"
-_FOLDERS, _SPLIT_FOLDERS = "class folders", "class folders in folders of splits"
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Found:
     unlisted: int
     reading: Reading
     losses: Losses | None
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 def fingerprint(folder: str, settings: SourceSettings) -> str:
@@ -101,8 +98,8 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     """Lists the data set: from tables, TFRecord files, Parquet or WebDataset files, or class folders; the first that are there.
 
     Args:
-      folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`,
-        `records`, `parquet_shards`, `webdataset` and `tree`.
+      folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`, `records`,
+        `parquet_shards`, `webdataset` and `tree`.
       settings: settings of the data set.
 
     Returns:
@@ -124,9 +121,8 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
         notes |= dict.fromkeys(found.notes)
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
-    losses = find_losses(rows, record_bytes)
-    rows.sort(key=lambda row: (row.span, hash_of(row.path), row.record or 0))
-    return Found(rows, unlisted, reading, losses, list(notes))
+    ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
+    return Found(ordered, unlisted, reading, find_losses(rows, record_bytes), list(notes))
 
 
 def _in_span(row: Row, span: Span) -> Row:
@@ -144,41 +140,66 @@ class _Span:
     rows: list[Row]
     unlisted: int
     source: str
+    record_bytes: int
     notes: list[str]
-    record_bytes: int = 0
 
 
 def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     listed = list_folder(folder, settings.allow_links)
-    found = _read(folder, listed.files, settings)
-    check_source(folder, prefix, found.source, settings.reading)
-    rows = found.rows
+    files = listed.files
+    source = _find_source(folder, files, settings)
+    text = f"{source.text}, in archives" if listed.archived else source.text
+    check_source(folder, prefix, text, settings.reading)
+    rows, notes = source.read()
+    used = {row.path for row in rows}
     if settings.labelled:
         check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
-    return replace(found, rows=rows, notes=found.notes + describe_skipped(listed.skipped))
+    record_bytes = sum(files[path].size for path in used & source.record_files)
+    unlisted = len(source.files) - sum(path in source.files for path in used)
+    return _Span(rows, unlisted, text, record_bytes, notes + describe_skipped(listed.skipped))
 
 
-def _read(folder: str, files: dict[str, listing.File], settings: SourceSettings) -> _Span:
+@dataclass(frozen=True)
+class _Source:
+    """What a span is read from.
+
+    Attributes:
+      text: as in `Reading.sources`.
+      read: gives the rows, and lines that tell a person how they are read.
+      files: paths of the files that may be part of the data set.
+      record_files: those of them that are TFRecord files.
+    """
+
+    text: str
+    read: Callable[[], tuple[list[Row], list[str]]]
+    files: Set[str]
+    record_files: Set[str] = frozenset()
+
+
+def _find_source(folder: str, files: dict[str, listing.File], settings: SourceSettings) -> _Source:
     if named := tables.find_tables(folder, files, settings):
-        rows, notes = tables.read_tables(folder, named, files, settings)
-        unlisted = len(files.keys() - {row.path for row in rows} - named.keys())
-        return _Span(rows, unlisted, f"the manifest {' and '.join(named)}", notes)
+        read = partial(tables.read_tables, folder, named, files, settings)
+        return _Source(tables.describe_tables(named), read, files.keys() - named.keys())
     if record_files := {path for path in files if records.is_record_file(path)}:
         home = find_prepared(folder, files)
-        rows = records.read_record_files(folder, files, settings, home)
+        text = "TFRecord files" if home is None else f"a TensorFlow Datasets directory{f', {home}' if home else ''}"
         notes = [f"Data: read from {home}, a TensorFlow Datasets directory"] if home else []
-        read = record_files & {row.path for row in rows}
-        record_bytes = sum(files[path].size for path in read)
-        return _Span(rows, len(record_files - read), _RECORDS if home is None else _PREPARED, notes, record_bytes)
+        return _Source(
+            text, lambda: (records.read_record_files(folder, files, settings, home), notes), record_files, record_files
+        )
     if shards := parquet_shards.find_shards(folder, files):
-        return _Span(parquet_shards.read_shards(folder, shards, settings), len(files) - len(shards), _SHARDS, [])
+        return _Source(
+            "Parquet files with images", lambda: (parquet_shards.read_shards(folder, shards, settings), []), files.keys()
+        )
     if webdataset.has_samples(files):
-        rows = webdataset.read_samples(folder, files, settings)
-        return _Span(rows, len(files) - len(rows), _SAMPLES, [])
-    rows, notes = folders.read_folders(folder, files, settings)
-    source = _SPLIT_FOLDERS if any(row.split for row in rows) else _FOLDERS
-    return _Span(rows, len(files) - len(rows), source, notes)
+        return _Source("WebDataset files", lambda: (webdataset.read_samples(folder, files, settings), []), files.keys())
+    found = find_arrangement(folder, files, settings.layout, settings.labelled)
+    return _Source(
+        found.describe(),
+        lambda: (folders.read_folders(folder, files, found, settings.labelled), found.notes),
+        files.keys(),
+    )
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final
 
 from base.errors import UserError
-from images.dataset import manifest
+from images.dataset import manifest, table_files
 from images.dataset.columns import guess_columns
 from images.dataset.listing import File
 from images.dataset.row import SPLIT_NAMES, Row
@@ -36,7 +36,7 @@ def find_tables(folder: str, files: dict[str, File], settings: SourceSettings) -
         return {name: ""}
     by_depth: dict[int, dict[str, str]] = defaultdict(dict)
     for path in files if settings.layout == "auto" else ():
-        if path.lower().endswith(manifest.SUFFIXES) and not files[path].reason:
+        if path.lower().endswith(table_files.SUFFIXES) and not files[path].reason:
             stem = posixpath.splitext(posixpath.basename(path))[0].casefold()
             words = re.findall(r"[^\W_]+", _USUAL.sub(" ", stem))
             if not words or (len(words) == 1 and words[0] in SPLIT_NAMES):
@@ -75,6 +75,11 @@ def read_tables(
     return list(rows.values()), notes
 
 
+def describe_tables(tables: dict[str, str]) -> str:
+    """What the data set is read from, for `Reading.sources`."""
+    return f"the {'tables' if len(tables) > 1 else 'manifest'} {' and '.join(sorted(tables))}"
+
+
 def _with_splits(tables: dict[str, str]) -> dict[str, str]:
     """The tables of one folder, or those of split folders with the splits of these."""
     folders = {path: posixpath.dirname(path) for path in tables}
@@ -86,7 +91,7 @@ def _with_splits(tables: dict[str, str]) -> dict[str, str]:
 
 def _is_usable(folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str) -> bool:
     """Whether the table has columns for file and class, and names files that are there."""
-    table = manifest.open_table(folder, name)
+    table = table_files.open_table(folder, name)
     columns = guess_columns(table.name, table.columns, settings.columns)
     if columns.path not in table.columns or columns.label not in table.columns:
         return False

@@ -35,6 +35,16 @@ class Arrangement:
     unlabelled: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
+    def describe(self) -> str:
+        """What the data set is read from, for `Reading.sources`."""
+        if self.splits:
+            return f"class folders around folders of splits: {_with_names(self.splits)}"
+        if any(self.roots.values()) or self.unlabelled:
+            splits = {root.rstrip("/"): split or "all" for root, split in self.roots.items()}
+            return f"class folders in folders of splits: {_with_names(splits)}"
+        root = next(iter(self.roots)) if len(self.roots) == 1 else "other folders"
+        return f"class folders in {root.rstrip('/')}" if root else "class folders"
+
     def place(self, folder: str) -> tuple[str, str]:
         """Label and split of the images in a folder, such as "train/cat/2024"; each is "" if the folder says none."""
         inside = f"{folder}/"
@@ -247,7 +257,11 @@ def _words(name: str) -> list[str]:
 
 
 def _note_on_splits(splits: dict[str, str]) -> str:
-    return f"Data: read as split folders: {', '.join(f'{name} ({split})' for name, split in splits.items())}"
+    return f"Data: read as split folders: {_with_names(splits)}"
+
+
+def _with_names(splits: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({split})" for name, split in splits.items())
 
 
 def _list(names: Iterable[str]) -> str:

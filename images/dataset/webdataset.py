@@ -6,7 +6,7 @@ from typing import Final
 from base.errors import UserError
 from images.dataset import listing
 from images.dataset.listing import File
-from images.dataset.row import LABEL_MISSING, Row
+from images.dataset.row import LABEL_MISSING, Row, split_label
 from images.dataset.tree import split_of_shard
 from images.settings import SourceSettings
 
@@ -37,11 +37,10 @@ def read_samples(folder: str, files: dict[str, File], settings: SourceSettings) 
         splits = dict.fromkeys(images, "")
     rows = []
     for path, key in images.items():
-        label = _read_class(folder, classes[key]) if key in classes else ""
-        reason = files[path].reason or ("" if label or not settings.labelled else LABEL_MISSING)
-        rows.append(
-            Row(path, (label,) if label else (), path, "" if reason else splits[path], reason=reason, size=files[path].size)
-        )
+        text = _read_class(folder, classes[key]) if key in classes else ""
+        labels = split_label(text) if settings.multi_label else ((text,) if text else ())
+        reason = files[path].reason or ("" if text or not settings.labelled else LABEL_MISSING)
+        rows.append(Row(path, labels, path, "" if reason else splits[path], reason=reason, size=files[path].size))
     return rows
 
 

@@ -24,7 +24,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
       folds: number of folds instead of train, eval and test.
 
     Returns:
-      The data set for training, each row with its split, and how the data was read, which holds for the run.
+      The data set, each row with its split; and how the data was read, which holds for the run.
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the

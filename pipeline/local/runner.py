@@ -36,9 +36,7 @@ def run(config: Config, output: Path) -> RunResult:
     """
     place: Workplace | None = None
     try:
-        found, readings = read_data(config)  # finds mistakes before TensorFlow is loaded; the component reads the rows again
-        notes = found.notes
-        del found
+        notes, readings = _look(config)
         with started("run", config, output, notes) as place:
             write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
             return _run(config, place, readings)
@@ -109,8 +107,8 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
       UserError: the data or the configuration can't be used; nothing has run yet.
     """
     config = config.model_copy(update={"data": config.data.model_copy(update={"stop_on_anomalies": False})})
-    found, readings = read_data(config)
-    with started("data", config, output, found.notes, with_model=False) as place:
+    notes, readings = _look(config)
+    with started("data", config, output, notes, with_model=False) as place:
         write_reproduction(config, place.folder, "data", ["data", "--output", short_path(place.output)])
         from pipeline.dag.pipeline import create_data_pipeline
         from pipeline.pages.data_page import write_data_page
@@ -129,6 +127,12 @@ def inspect(config: Config, output: Path, page: Path) -> tuple[int, str]:
             with waiting(place.console, "drawing the page"):
                 write_data_page(config, Path(ended.outputs.examples_folder), ended.outputs.anomalies_folder, page)
     return ended.status, ended.error
+
+
+def _look(config: Config) -> tuple[list[str], Readings]:
+    """Finds mistakes before TensorFlow is loaded. The component reads the rows again, so they are not kept."""
+    found, readings = read_data(config)
+    return found.notes, readings
 
 
 def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> None:

@@ -25,7 +25,7 @@ from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
 from pipeline.local.checks import check_formats, check_weights
-from pipeline.records.notes import Note, ReadingNote, RecoveredNote
+from pipeline.records.notes import DataNote, Note, RecoveredNote
 from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
 from pipeline.records.run_lock import locked
@@ -46,7 +46,7 @@ class Workplace:
       run_id: the time of the start; `runs/RUN_ID/` is the run's own folder.
       console: the real screen, while the standard streams go to the log.
       store: where the run is recorded.
-      notes: what a person was told while the run went on.
+      notes: what a person was told while the run went on, first of all how the data is read.
     """
 
     output: Path
@@ -113,10 +113,10 @@ def started(
         place = Workplace(output, run_id, plain_console(screen), make_store(config.metadata, output))
         heading = Text.assemble((config.name, "bold"), f" {what} {run_id}, log in {short_path(place.log)}")
         place.console.print(heading, soft_wrap=True)
-        for line in notes:
-            place.tell(ReadingNote(line))
         if recovered:
             place.tell(RecoveredNote(recovered))
+        for line in notes:
+            place.tell(DataNote(line))
         _load(config, place.console, with_model)
         yield place
 

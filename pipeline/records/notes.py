@@ -5,6 +5,17 @@ from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
+class DataNote:
+    """How the data is read, what was left out or skipped: a line of `Found.notes`."""
+
+    line: str
+
+    def lines(self) -> list[str]:
+        """One line."""
+        return [self.line]
+
+
+@dataclass(frozen=True)
 class DuplicatesNote:
     """Duplicates among the images; harmless ones give no lines.
 
@@ -152,21 +163,6 @@ class LeftOutNote:
 
 
 @dataclass(frozen=True)
-class ReadingNote:
-    """How the data is read, where that is not plain.
-
-    Attributes:
-      text: the line; see `images.dataset.source.Found`.
-    """
-
-    text: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [self.text]
-
-
-@dataclass(frozen=True)
 class RecoveredNote:
     """What a killed run, or a disk, had left of the metadata store was recovered.
 
@@ -199,7 +195,8 @@ class MadeAgainNote:
 
 
 Note: TypeAlias = (
-    DuplicatesNote
+    DataNote
+    | DuplicatesNote
     | LostNote
     | AnomalyNote
     | DivergedNote
@@ -209,7 +206,6 @@ Note: TypeAlias = (
     | RegisteredNote
     | NotRegisteredNote
     | LeftOutNote
-    | ReadingNote
     | RecoveredNote
     | MadeAgainNote
 )

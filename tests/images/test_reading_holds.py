@@ -112,10 +112,10 @@ def test_folders_of_splits_that_appear_are_told(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(prefix="train/"), *image_paths(prefix="test/"))
     before = decided(tmp_path)
     assert before.reading
-    assert before.reading.sources == {"": "class folders in folders of splits"}
+    assert before.reading.sources == {"": "class folders in folders of splits: test (test), train (train)"}
     for file in (tmp_path / "test").rglob("*.png"):
         file.unlink()
-    with pytest.raises(UserError, match="would be read from class folders now"):
+    with pytest.raises(UserError, match="would be read from class folders in train now"):
         source.find_rows(str(tmp_path), before)
 
 

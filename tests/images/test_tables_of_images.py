@@ -255,4 +255,4 @@ def test_metadata_without_labels_leaves_the_class_folders(tmp_path: Path) -> Non
 def test_json_lines_that_can_not_be_read_are_told(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(5))
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "cat/00.png", "label"')
-    assert "metadata.jsonl: no JSON Lines file that can be read" in user_error(tmp_path)
+    assert "metadata.jsonl: line 1: not JSON" in user_error(tmp_path)

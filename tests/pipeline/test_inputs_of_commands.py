@@ -182,7 +182,7 @@ def test_a_manifest_that_is_too_much_is_refused(
 def test_a_parquet_manifest_of_few_bytes_and_many_rows_is_refused(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("images.dataset.manifest._MAX_ROWS", 2**23)
+    monkeypatch.setattr("images.dataset.table_files._MAX_ROWS", 2**23)
     schema = pa.schema([("path", pa.dictionary(pa.int32(), pa.string())), ("label", pa.dictionary(pa.int32(), pa.string()))])
     rows = 2**22
     indices = pa.Array.from_buffers(pa.int32(), rows, [None, pa.py_buffer(bytes(4 * rows))])
