@@ -34,7 +34,8 @@ class Survey:
       columns: columns of the manifest beside the known ones that have few values.
       grouped: whether the data gives groups of several images.
       group_guess: (example, number of groups) if the names of files look like groups; else None.
-      rejected: files of the sample, and of the listing, that can't be used.
+      tried: number of sampled files.
+      failed: names of the sampled files that can't be used, each with the reason.
       formats: formats of the sampled files.
       heights: pixels, of the sampled images.
       widths: pixels, of the sampled images.
@@ -47,7 +48,8 @@ class Survey:
     columns: list[str] = field(default_factory=list)
     grouped: bool = False
     group_guess: tuple[str, int] | None = None
-    rejected: int = 0
+    tried: int = 0
+    failed: list[str] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
     heights: list[int] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
@@ -72,21 +74,23 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
     classes = Counter(label for row in used for label in row.labels)
     splits = Counter(row.split for row in used)
     images: list[ImageFile] = []
+    failed: list[str] = []
     sampled = used[:SAMPLE]
     for row, content in zip(sampled, read_files(folder, sampled), strict=True):
-        if isinstance(content, RejectedImage):
-            continue
         try:
+            if isinstance(content, RejectedImage):
+                raise content
             images.append(normalise(content, row.path, settings)[0])
-        except RejectedImage:
-            continue
+        except RejectedImage as reason:
+            failed.append(f"{row.name} ({reason})")
     return Survey(
         classes=classes,
         splits=splits,
         columns=_columns(used),
         grouped=any(row.group != row.name for row in used),
         group_guess=_guess_groups(used),
-        rejected=len(rows) - len(used) + len(sampled) - len(images),
+        tried=len(sampled),
+        failed=failed,
         formats=Counter(image.original_format for image in images),
         heights=[image.height for image in images],
         widths=[image.width for image in images],

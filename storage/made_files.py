@@ -57,7 +57,7 @@ def find_change(folder: str, digest: str, *, contents: bool = False) -> str:
     """The first file of an output that is not as it was recorded.
 
     A file with the recorded size and time is believed to be the same. If only the time differs, as in a copy, the contents are
-    compared. Files that were not recorded don't count.
+    compared. A further file is a change, too, unless it is hidden, because readers take all files of a folder.
 
     Args:
       folder: the output.
@@ -79,6 +79,9 @@ def find_change(folder: str, digest: str, *, contents: bool = False) -> str:
         return f"{record} can't be read"
     if digest and hashlib.sha256(text.encode()).hexdigest() != digest:
         return f"{record} has changed"
+    recorded = {file.path for file in files}
+    if added := next((path for path in _walk(folder) if path not in recorded and not _is_hidden(path)), ""):
+        return f"{os.path.join(folder, added)} was not there when it was made"
     return next((change for file in files if (change := _change(folder, file, contents))), "")
 
 
@@ -111,6 +114,10 @@ def _walk(folder: str) -> Iterator[str]:
     """Paths of all files, relative to the folder, sorted."""
     paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
     return iter(sorted(os.path.relpath(path, folder) for path in paths))
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split(os.sep))
 
 
 def _digest(path: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from tfx.dsl.io import fileio
 
+from base.errors import UserError
 from base.tables import write_table
 from components.bulk_inferrer.model import Answers
 from evaluation.groups import combine
@@ -151,9 +152,12 @@ class Tables:
 
     def _parts(self, columns: list[str]) -> Iterator[pa.Table]:
         for shard in range(self.shards):
-            with open_file(self.path(shard)) as file:
-                for batch in parquet.ParquetFile(file).iter_batches(columns=columns):
-                    yield pa.Table.from_batches([batch])
+            try:
+                with open_file(self.path(shard)) as file:
+                    for batch in parquet.ParquetFile(file).iter_batches(columns=columns):
+                        yield pa.Table.from_batches([batch])
+            except pa.ArrowException as error:
+                raise UserError(f"{self.path(shard)}: is damaged ({error}); delete it, and start again") from error
 
     def _by_class(self, labels: Counter[str]) -> dict[str, int]:
         if not self.multi_label:

@@ -68,13 +68,13 @@ def parse_record(content: bytes) -> Record:
 
 def _is_valid(name: str, value: Any) -> bool:
     if name == "classes":
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return isinstance(value, list) and all(map(_is_text, value))
     if name == "metrics":
-        return isinstance(value, dict) and all(map(_is_metric, value.values()))
+        return isinstance(value, dict) and all(_is_text(key) and _is_metric(item) for key, item in value.items())
     if name == "copy_of":
-        return value is None or (isinstance(value, int) and not isinstance(value, bool))
+        return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18)
     assert name in _TEXTS
-    if not isinstance(value, str):
+    if not _is_text(value):
         return False
     return _is_time(value) if name == "time" else name != "digest" or bool(_DIGEST.fullmatch(value))
 
@@ -83,7 +83,11 @@ def _is_metric(value: Any) -> bool:
     if not isinstance(value, dict) or not {"value", "lower", "upper"} <= value.keys():
         return False
     numbers = (value["value"], *(bound for bound in (value["lower"], value["upper"]) if bound is not None))
-    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+    return all(isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e300 for number in numbers)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_time(value: str) -> bool:

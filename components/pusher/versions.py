@@ -36,6 +36,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from base.errors import UserError
+from base.inputs import open_regular
 from components.pusher.record import RECORD_FILE, Record, format_record, parse_record
 
 __all__ = [
@@ -64,9 +65,16 @@ _DAY: Final = 86_400  # seconds; without locks, an unfinished push that is older
 _CHUNK: Final = 1 << 20
 _LARGEST_RECORD: Final = 1 << 24  # bytes
 _LONGEST_NUMBER: Final = 12  # digits of a time in seconds
+_MOST_DIGITS: Final = 18  # of a version's number
+
+
+def _open_local(path: str, mode: str) -> Any:
+    """Opens a file; one that is read must be a regular file, because a pipe would be waited for."""
+    return open_regular(path) if mode == "rb" else open(path, mode)
+
 
 _LOCAL: Final = SimpleNamespace(  # replaces TFX's file operations for local paths, without loading TensorFlow
-    open=open,
+    open=_open_local,
     exists=os.path.exists,
     isdir=os.path.isdir,
     listdir=os.listdir,
@@ -243,7 +251,7 @@ def read_file(path: str, size: int = -1) -> bytes:
 def version_folders(folder: str) -> dict[int, str]:
     """Paths of the complete versions by number, in ascending order; empty if the folder, local or a URI, does not exist."""
     place = _Place(folder)
-    paths = {int(name): f"{place.path}/{name}" for name in place.names() if name.isdecimal()}
+    paths = {int(name): f"{place.path}/{name}" for name in place.names() if _is_number(name)}
     return {number: path for number, path in sorted(paths.items()) if place.files.exists(f"{path}/{_GRAPH}")}
 
 
@@ -300,7 +308,7 @@ class _Place:
         Numbers of versions that are not complete count, too. A number must not come back for another model: a server that has
         loaded the first would keep it.
         """
-        return max([int(time.time()), (self.latest() or 0) + 1, *(int(name) + 1 for name in self.names() if name.isdecimal())])
+        return max([int(time.time()), (self.latest() or 0) + 1, *(int(name) + 1 for name in self.names() if _is_number(name))])
 
     def latest(self) -> int | None:
         path = f"{self.path}/{LATEST_FILE}"
@@ -320,7 +328,7 @@ class _Folder(_Place):
 
     def listed_numbers(self) -> list[int]:
         """Here a version appears as a whole, so one with a record and without a graph was damaged later."""
-        folders = (name for name in self.names() if name.isdecimal() and name == str(int(name)))
+        folders = (name for name in self.names() if _is_number(name) and name == str(int(name)))
         files = (_GRAPH, RECORD_FILE)
         return sorted(int(name) for name in folders if any(os.path.exists(f"{self.path}/{name}/{file}") for file in files))
 
@@ -331,7 +339,7 @@ class _Folder(_Place):
         A process loses its lock when it ends, also when it is killed. So temporary folders that exist once the lock is held
         belong to killed pushes. On a file system without locks, only those that are older than a day are deleted.
         """
-        with open(f"{self.path}/{_LOCK}", "w") as file:
+        with open(f"{self.path}/{_LOCK}", "w", opener=_open_at_once) as file:
             locked = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -339,7 +347,7 @@ class _Folder(_Place):
                 locked = False
             for name in self.names():
                 if name.startswith(_TEMPORARY_PREFIX) and (locked or _is_old(name)):
-                    shutil.rmtree(f"{self.path}/{name}")
+                    _remove(f"{self.path}/{name}")
             yield
 
     def add(self, fill: Callable[[str], None]) -> int:
@@ -392,7 +400,7 @@ class _Bucket(_Place):
         for name in self.names():
             if name.startswith(_TEMPORARY_PREFIX) and _is_old(name):
                 self.files.rmtree(f"{self.path}/{name}")
-            elif name.isdecimal() and not self.files.exists(f"{self.path}/{name}/{_GRAPH}"):
+            elif _is_number(name) and not self.files.exists(f"{self.path}/{name}/{_GRAPH}"):
                 claims = self._claims(f"{self.path}/{name}")
                 if claims and all(map(_is_old, claims)):
                     self.files.rmtree(f"{self.path}/{name}")
@@ -473,9 +481,10 @@ def _open(folder: str, make: bool = True) -> Iterator[_Folder | _Bucket]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Paths of all files, relative to the folder, sorted."""
+    """Paths of all files, relative to the folder, sorted; without hidden ones, such as .DS_Store, which no model has."""
     folder = folder.rstrip("/")
-    paths = [os.path.join(parent, name) for parent, _, names in _files(folder).walk(folder) for name in names]
+    walked = _files(folder).walk(folder)
+    paths = [os.path.join(parent, name) for parent, _, names in walked for name in names if not name.startswith(".")]
     return iter(sorted(path[len(folder) :].lstrip("/") for path in paths))
 
 
@@ -542,7 +551,24 @@ def _sync_folder(folder: str) -> None:
 
 
 def _is_old(name: str) -> bool:
-    return int(name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]) < time.time() - _DAY
+    begun = name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]
+    return begun.isdecimal() and int(begun) < time.time() - _DAY
+
+
+def _is_number(name: str) -> bool:
+    """Whether a folder's name is the number of a version; servers read it as an integer of 64 bits."""
+    return name.isdecimal() and len(name) <= _MOST_DIGITS
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)  # a pipe in the lock's place is an error, and not waited for
 
 
 def _now() -> str:

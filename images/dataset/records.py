@@ -25,7 +25,9 @@ from images.reason import Reason, kind_of
 from images.settings import SourceSettings
 from models import features
 
-_RECORD_FILE: Final = re.compile(r"(\.tfrecords?|\.tfrec|\.tfr|\.record|-\d{5}-of-\d{5})(\.(gz|gzip|zlib|z))?$", re.IGNORECASE)
+_RECORD_FILE: Final = re.compile(
+    r"(\.tfrecords?|\.tfrec|\.tfr|\.record|(?<!\.data)-\d{5}-of-\d{5})(\.(gz|gzip|zlib|z))?$", re.IGNORECASE
+)
 _TFDS_SPLIT: Final = re.compile(r"-([^-]+)\.tfrecord-\d{5}-of-\d{5}$")
 _CURE: Final = "prepare the data set again"
 
@@ -46,7 +48,10 @@ class _Layout:
 
 
 def is_record_file(path: str) -> bool:
-    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrec.gz` or `x-00000-of-00010`."""
+    """Whether the name is one of a TFRecord file, such as `x.tfrecord`, `x.tfrec.gz` or `x-00000-of-00010`.
+
+    TensorFlow's checkpoints, `x.data-00000-of-00001`, are none.
+    """
     return _RECORD_FILE.search(path) is not None
 
 

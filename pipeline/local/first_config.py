@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import statistics
 import typing
@@ -44,7 +45,7 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
     Raises:
       UserError: the data can't be used, the backbone of the weights is not known, or the file is there already.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"{output}: is there already; give another --output, or delete it")
     for override in overrides:
         if not override.startswith("data."):
@@ -52,21 +53,35 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
     base = load_config(None, data, overrides)
     found = source.find_rows(data, source_settings(base.data))
     seen = survey(source.root_of(data), found.rows, file_settings(base))
-    if not seen.heights:
-        first = next((row.reason for row in found.rows if row.reason), "none of the files tried is an image")
-        raise UserError(f"{data}: no image can be used: {first}")
+    set_aside = [f"{row.name} ({row.reason})" for row in found.rows if row.reason]
+    _check_rejected(data, set_aside, len(found.rows), "files", base.data.max_rejected)
+    _check_rejected(data, seen.failed, seen.tried, "files tried", base.data.max_rejected)
     changes = {key: value for key, value in base.data.model_dump(exclude_unset=True, by_alias=True).items() if key != "path"}
     plan = _Plan(seen, _backbone_of(weights), weights, base.data.multi_label)
-    write_text(output, "\n".join(plan.lines(_slug(output.stem), data, changes)) + "\n")
+    try:
+        write_text(output, "\n".join(plan.lines(_slug(output.stem), data, changes)) + "\n")
+    except OSError as error:
+        raise UserError(f"{output}: can't be written ({error.strerror}); give another --output") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{data!r}: a configuration can't name this path, which is not UTF-8; rename the folder") from error
     try:
         source.assign_splits(data, found.rows, source_settings(load_config(output).data))
     except UserError:
         output.unlink()
         raise
-    return [*found.notes, *_describe(data, seen)]
+    return [*found.notes, *_describe(data, seen, set_aside + seen.failed)]
 
 
-def _describe(data: str, seen: Survey) -> list[str]:
+def _check_rejected(data: str, failed: Sequence[str], of: int, what: str, most: float) -> None:
+    """Raises UserError if so many files can't be used that a run would stop."""
+    if failed and len(failed) > most * of:
+        raise UserError(
+            f"{data}: {len(failed)} of {of} {what} can't be used, the first {failed[0]}\n"
+            f"Mend or remove them, or allow more with --set data.max_rejected=0.5, a share"
+        )
+
+
+def _describe(data: str, seen: Survey, rejected: Sequence[str]) -> list[str]:
     """What was found, one fact per line."""
     counts = seen.classes.most_common()
     named = ", ".join(f"{label} {count}" for label, count in counts[:10]) + (", ..." if len(counts) > 10 else "")
@@ -80,8 +95,8 @@ def _describe(data: str, seen: Survey) -> list[str]:
         lines.append("Splits that the data gives: " + ", ".join(f"{split} {count}" for split, count in given.items()))
     if seen.columns:
         lines.append(f"Columns to slice by: {', '.join(seen.columns)}")
-    if seen.rejected:
-        lines.append(f"{seen.rejected} files can't be used; fpn data tells why")
+    if rejected:
+        lines.append(f"{len(rejected)} files can't be used, the first {rejected[0]}")
     if seen.group_guess:
         lines.append(_group_hint(seen.group_guess))
     return lines

@@ -145,8 +145,11 @@ def _reserve(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None
             check_bucket(output)
         fileio.makedirs(output)
         lock = open(os.devnull if is_remote(output) else _in(output, _LOCK_FILE), "w")  # noqa: SIM115
-    except (OSError, fileio.NotFoundError) as error:
-        raise UserError(f"{output}: can't be written ({error}); give another --output") from error
+    except Exception as error:  # each file system raises exceptions of its own
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{output}: can't be written ({reason}); give another --output") from error
     with lock:
         try:
             if not is_remote(output):

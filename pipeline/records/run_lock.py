@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from base.errors import UserError
+from base.inputs import open_regular
 
 LOCK_FILE: Final = ".lock"
 _PATIENCE: Final = 1.0  # seconds: a reader holds the lock for less
@@ -54,7 +55,7 @@ def locked(output: Path, run_id: str) -> Iterator[None]:
 def no_run(output: Path) -> Iterator[bool]:
     """Yields whether no run writes to the output folder. If so, none can begin before the context ends; be quick."""
     try:
-        file = (output / LOCK_FILE).open()
+        file = open_regular(output / LOCK_FILE)
     except OSError:  # no run has begun yet, or the lock may not be read: then it can't be a run of this user
         yield True
         return

@@ -108,6 +108,9 @@ def _snapshot(folder: Path) -> Snapshot:
     """Names, sizes and times of all files; they show whether something is still being written."""
     files = []
     for path in sorted(folder.rglob("*")):
-        status = path.stat()
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # deleted since the folder was listed
+            continue
         files.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
     return tuple(files)

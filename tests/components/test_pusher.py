@@ -1,7 +1,9 @@
 """Versions of a model: whole or not there, whatever happens to a push; the newest ones kept; back to an earlier one."""
 
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -427,6 +429,48 @@ def test_a_damaged_record_breaks_nothing_and_is_told_beside_what_is_right(
     assert third > second
     assert names(pushed) == {str(number) for number in (first, second, third)}  # the damaged one does not count
     assert find_version(pushed) == pushed / str(third)
+
+
+def test_hidden_files_long_numbers_and_strange_leftovers_do_no_harm(tmp_path: Path, pushed: Path) -> None:
+    first, second = push_all(tmp_path, "ab")
+    (pushed / str(second) / ".DS_Store").touch()
+    shutil.copytree(pushed / str(first), pushed / "99999999999999999999")
+    (pushed / ".push-file").touch()
+    (pushed / ".push-link").symlink_to("nowhere")
+    assert [(version.number, version.problem) for version in versions.list_versions(str(pushed))] == [(first, ""), (second, "")]
+    third = versions.push(save_model(tmp_path / "c", "c"), str(pushed), versions.Record(), None)
+    assert third.number < 10**12
+    assert not (pushed / ".push-file").exists()
+
+
+@pytest.mark.parametrize("name", ["assets.extra/push.json", "variables/variables.index", "saved_model.pb"])
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_is_not_waited_for(tmp_path: Path, pushed: Path, name: str) -> None:
+    first, second = push_all(tmp_path, "ab")
+    (pushed / str(second) / name).unlink(missing_ok=True)
+    (pushed / str(second) / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(pushed / str(second) / name)
+    served = versions.served_version(str(pushed))
+    assert served
+    assert served.number == first
+    assert versions.list_versions(str(pushed))[-1].problem
+    (pushed / ".lock").unlink()
+    os.mkfifo(pushed / ".lock")
+    with pytest.raises(UserError, match="can't be written"):
+        versions.push(save_model(tmp_path / "c", "c"), str(pushed), versions.Record(), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metrics": {"accuracy": {"value": 10**400, "lower": None, "upper": None}}}, {"run": "\ud800"}, {"copy_of": 10**30}],
+)
+def test_a_record_with_values_that_nobody_writes_is_damaged(tmp_path: Path, pushed: Path, change: dict, fpn) -> None:
+    _, second = push_all(tmp_path, "ab")
+    path = pushed / str(second) / versions.RECORD_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    ended = fpn("push", "--to", pushed, "--list")
+    (line,) = ended.stderr.splitlines()
+    assert "the newest version is damaged (assets.extra/push.json can't be read: " in line
+    assert ended.status == 1
 
 
 def test_the_list_names_what_is_damaged_and_going_back_repairs_it(tmp_path: Path, pushed: Path, fpn) -> None:

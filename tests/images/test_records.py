@@ -235,6 +235,11 @@ def test_a_truncated_file_gives_what_comes_before(compression: str, tmp_path: Pa
     assert len(rows) > 30
 
 
+def test_a_checkpoint_among_images_is_no_tfrecord_file() -> None:
+    assert not records.is_record_file("cat/ckpt/variables.data-00000-of-00001")
+    assert records.is_record_file("train-00000-of-00001")
+
+
 def test_what_is_no_tfrecord_file_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.tfrecord", usual())
     touch(tmp_path, "b.tfrecord", "cat/1.png")

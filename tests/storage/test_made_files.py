@@ -32,9 +32,11 @@ def test_what_is_as_it_was_made_has_not_changed(output, digest):
     assert change(output, digest, contents=True) == ""
 
 
-def test_a_file_more_changes_nothing(output, digest):
+def test_a_file_more_is_a_change_unless_it_is_hidden(output, digest):
     (output / ".DS_Store").touch()
     assert change(output, digest) == ""
+    (output / "variables" / "more").touch()
+    assert change(output, digest) == f"{output / 'variables' / 'more'} was not there when it was made"
 
 
 def test_a_copy_with_other_times_is_the_same(output, digest):

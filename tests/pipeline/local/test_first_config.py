@@ -138,15 +138,31 @@ def test_what_can_not_be_used_writes_nothing(tmp_path):
     data = write_images(tmp_path / "data", {"a": 30})
     with pytest.raises(UserError, match="a classifier needs two classes or more"):
         init(data)
-    assert not (tmp_path / "made" / "first.yaml").exists()
-    (data / "b").mkdir()
-    for number in range(30):
+    write_images(data, {"b": 30})
+    for number in range(5):
         (data / "b" / f"{number}.png").write_bytes(b"text")
-    (data / "a").rename(tmp_path / "away")
-    write_images(data, {"c": 1})
-    (data / "c" / "0.png").write_bytes(b"text")
-    with pytest.raises(UserError, match="no image can be used"):
+    with pytest.raises(UserError, match=r"5 of 60 files tried can't be used, the first b/\d\.png \(not an image\)"):
         init(data)
+    write_images(data, {"b": 5})
+    write_images(data, {"": 8})
+    with pytest.raises(UserError, match=r"8 of 68 files can't be used, the first \d\.png \(not in a class folder\)"):
+        init(data)
+    assert not (tmp_path / "made" / "first.yaml").exists()
+    lines, config = init(data, overrides=("data.max_rejected=0.2",))
+    assert config.data.max_rejected == 0.2
+    assert any(line.startswith("8 files can't be used, the first ") for line in lines)
+
+
+def test_an_output_that_can_not_be_written_is_told(tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30})
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=r"file/x\.yaml: can't be written \((File exists|Not a directory)\); give another --output"
+    ):
+        write_first_config(str(data), tmp_path / "file" / "x.yaml", None, ())
+    (tmp_path / "link.yaml").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"link\.yaml: is there already"):
+        write_first_config(str(data), tmp_path / "link.yaml", None, ())
 
 
 def test_a_configuration_that_is_there_is_kept(tmp_path):
