@@ -16,7 +16,7 @@ from tfx.types import standard_artifacts
 
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import Executor
-from images.dataset import source
+from images.dataset import records, source
 from images.files.decoding import RejectedImage
 from images.files.reading import read_files
 from models import features
