@@ -1,6 +1,8 @@
 """The options of `fpn serve`, and the limits of each request."""
 
 import argparse
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, required=True, metavar="N", help="TCP port; 0 for any that is free")
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
-    parser.add_argument("--name", default="fpn", metavar="NAME", help="of the model in the addresses (fpn)")
-    parser.add_argument("--max-batch", type=_positive, default=32, metavar="N", help="images that the model takes at once (32)")
     parser.add_argument(
-        "--max-delay", type=float, default=2.0, metavar="MS", help="milliseconds that a request waits for others (2)"
+        "--name", type=name_in_address, default="fpn", metavar="NAME", help="of the model in the addresses (fpn)"
     )
-    parser.add_argument("--max-body", type=_positive, default=16, metavar="MB", help="megabytes of a request (16)")
-    parser.add_argument("--max-instances", type=_positive, default=128, metavar="N", help="images of a request (128)")
-    parser.add_argument("--max-pixels", type=_positive, default=25, metavar="M", help="million pixels of an image (25)")
+    parser.add_argument(
+        "--max-batch", type=whole_number, default=32, metavar="N", help="images that the model takes at once (32)"
+    )
+    parser.add_argument(
+        "--max-delay", type=seconds_or_zero, default=2.0, metavar="MS", help="milliseconds that a request waits for others (2)"
+    )
+    parser.add_argument("--max-body", type=whole_number, default=16, metavar="MB", help="megabytes of a request (16)")
+    parser.add_argument("--max-instances", type=whole_number, default=128, metavar="N", help="images of a request (128)")
+    parser.add_argument("--max-pixels", type=whole_number, default=25, metavar="M", help="million pixels of an image (25)")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=20.0,
         metavar="S",
         help="seconds that a client has to send a request and to take its answer, or may send nothing (20)",
@@ -67,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="PEM file of the certificate's key, if that is not in its file"
     )
-    parser.add_argument("--poll", type=float, default=1.0, metavar="S", help="seconds between two looks for a new version (1)")
+    parser.add_argument(
+        "--poll", type=seconds, default=1.0, metavar="S", help="seconds between two looks for a new version (1)"
+    )
 
 
 def limits(options: argparse.Namespace) -> Limits:
@@ -79,7 +87,25 @@ def limits(options: argparse.Namespace) -> Limits:
     )
 
 
-def _positive(text: str) -> int:
+def whole_number(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
     return value
+
+
+def seconds(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def seconds_or_zero(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
+    return value
+
+
+def name_in_address(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text}: letters, digits, _ - and . only")
+    return text

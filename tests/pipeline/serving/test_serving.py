@@ -272,3 +272,12 @@ os._exit(main(sys.argv[1:]) or len({"tfx", "apache_beam"} & sys.modules.keys()))
         body = json.dumps({"instances": [{"b64": encode(exported.files[0])}]})
         assert server.ask("POST", "/v1/models/fpn:explain", body)[0] == 200
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "option", [("--timeout", "nan"), ("--poll", "-1"), ("--max-delay", "inf"), ("--name", "a/b"), ("--max-batch", "0")]
+)
+def test_an_option_that_makes_no_sense_is_refused(fpn, tmp_path, option):
+    ended = fpn("serve", "--model", tmp_path, "--port", "0", *option)
+    assert ended.status == 2
+    assert f"argument {option[0]}: " in ended.stderr
