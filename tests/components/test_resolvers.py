@@ -83,7 +83,7 @@ def test_a_folder_that_can_not_be_read_is_told_to_the_evaluator(
     index = Path(version.path) / "variables/variables.index"
     index.unlink()
     index.mkdir()
-    assert "Is a directory" in resolve("new").get_string_custom_property(ERROR)
+    assert "not a regular file, but a folder" in resolve("new").get_string_custom_property(ERROR)
 
 
 @pytest.mark.parametrize(
