@@ -23,7 +23,8 @@ class Record:
       run_folder: folder of the run, with `config.yaml` and `report.html`; empty if runs have no folder.
       data: fingerprint of the data.
       classes: names of the classes; empty in records of earlier releases.
-      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None.
+      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None; a value that
+        isn't defined, such as an AUC of one class, is NaN.
       copy_of: after a rollback, the earlier version of which this is a copy; else None.
     """
 
@@ -83,7 +84,7 @@ def _is_metric(value: Any) -> bool:
     if not isinstance(value, dict) or not {"value", "lower", "upper"} <= value.keys():
         return False
     numbers = (value["value"], *(bound for bound in (value["lower"], value["upper"]) if bound is not None))
-    return all(isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e300 for number in numbers)
+    return all(isinstance(number, float) or (type(number) is int and abs(number) < 10**300) for number in numbers)
 
 
 def _is_text(value: Any) -> bool:
