@@ -12,6 +12,7 @@ from pipeline.terminal.runs import render_versions
 from pipeline.terminal.tables import print_scores
 
 
+@pytest.mark.case(8, 9)
 @pytest.mark.parametrize("name", ["out [v1]", "run?", "all*", "back\\slash"])
 def test_an_output_that_tensorflow_takes_for_a_pattern_is_refused_before_anything_is_written(fpn, tmp_path: Path, name: str):
     write_few_digits(tmp_path / "digits", 200)
@@ -31,6 +32,7 @@ def test_an_output_that_tensorflow_takes_for_a_pattern_is_refused_before_anythin
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.case(8)
 @pytest.mark.parametrize("command", [["predict", "picture.png"], ["serve", "--port", "0"]])
 def test_a_model_that_tensorflow_takes_for_a_pattern_is_refused(fpn, tmp_path: Path, command: list[str]):
     ended = fpn(command[0], "--model", tmp_path / "pushed [v1]", *command[1:])
@@ -38,6 +40,7 @@ def test_a_model_that_tensorflow_takes_for_a_pattern_is_refused(fpn, tmp_path: P
     assert "pushed [v1]: TensorFlow takes [ in a path for a pattern" in ended.stderr
 
 
+@pytest.mark.case(11, 12)
 @pytest.mark.parametrize("name", ["[/dog]", "cat[old]", ":dog:", "[bold]x", "a\\[b"])
 def test_names_are_printed_as_they_are(name: str):
     file = io.StringIO()

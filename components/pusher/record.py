@@ -23,8 +23,8 @@ class Record:
       run_folder: folder of the run, with `config.yaml` and `report.html`; empty if runs have no folder.
       data: fingerprint of the data.
       classes: names of the classes; empty in records of earlier releases.
-      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None; a value that
-        isn't defined, such as an AUC of one class, is NaN.
+      metrics: metrics on all test images, by name: {"value", "lower", "upper"}, with the bounds of the 95 % interval or None.
+        A value that isn't defined, such as an AUC of one class, is NaN.
       copy_of: after a rollback, the earlier version of which this is a copy; else None.
     """
 

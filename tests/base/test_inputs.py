@@ -99,6 +99,7 @@ MERGES = "a: &a {k: 1}\n" + "".join(
 )
 
 
+@pytest.mark.case(16)
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -55,6 +55,7 @@ def comparable(record: bytes) -> str:
     return repr(sorted(read_values(record).items()))
 
 
+@pytest.mark.case(2)
 def test_a_vocabulary_of_other_classes_than_were_counted_stops_the_run(
     examples: Path, by_tfx: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def runs(tmp_path_factory, fpn):
     return fpn("run", *common, "--json"), fpn("data", *common, columns=300)
 
 
+@pytest.mark.case(1, 27)
 def test_the_classes_are_those_of_the_folders_inside(runs):
     first, _ = runs
     assert first.status == 0, first.stderr
@@ -65,6 +66,7 @@ def test_how_the_data_was_read_is_said_on_the_screen_and_in_the_summary(runs):
         assert line in first.stderr
 
 
+@pytest.mark.case(13)
 def test_the_output_inside_the_data_is_no_data(runs):
     _, second = runs
     assert second.status == 0, second.stderr

@@ -152,6 +152,7 @@ def test_other_classes_are_refused_before_training_unless_they_are_to_be_replace
     assert run(*OTHER).status == 2  # and now these are the others
 
 
+@pytest.mark.case(10)
 def test_a_diverged_model_is_not_blessed_whatever_is_configured(place, run):
     ended = run(*DIVERGED, output="diverged")
     assert ended.status == 3, ended.stderr

@@ -41,6 +41,7 @@ def expected(*splits: str, per_class: int = 20) -> dict[tuple[str, str], int]:
 # Split folders
 
 
+@pytest.mark.case(1)
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -65,6 +66,7 @@ def test_split_folders_are_known_in_any_usual_spelling(train: str, test: str, tm
     assert found.notes == [f"Data: read as split folders: {first}, {second}; eval images are taken from train"]
 
 
+@pytest.mark.case(1)
 @pytest.mark.parametrize("name", ["val", "valid", "Validation", "dev", "eval", "validation_set"])
 def test_the_eval_folder_is_known_in_any_usual_spelling(name: str) -> None:
     assert split_folders(["train", name, "test"]) == {"train": "train", name: "eval", "test": "test"}
@@ -104,6 +106,7 @@ def test_a_folder_inside_each_split_folder_that_holds_everything_is_passed_over(
 # One folder around everything
 
 
+@pytest.mark.case(27)
 @pytest.mark.parametrize("wrapper", ["archive", "archive/archive", "chest xray/data/v1"])
 @pytest.mark.parametrize("splits", [("",), ("train", "val", "test")])
 def test_a_folder_that_holds_everything_is_passed_over(wrapper: str, splits: tuple[str, ...], tmp_path: Path) -> None:
@@ -125,6 +128,7 @@ def test_a_lone_train_folder_gives_all_splits(tmp_path: Path) -> None:
 # Images without labels
 
 
+@pytest.mark.case(26)
 @pytest.mark.parametrize("place", ["test", "Test/images", "test/test"])
 def test_images_without_labels_beside_a_labelled_train_folder_are_left_out_and_told(place: str, tmp_path: Path) -> None:
     touch(tmp_path, *images("train/"), *(f"{place}/{number}.png" for number in range(9)))
@@ -248,6 +252,7 @@ def test_a_layout_that_is_not_there_is_told(tmp_path: Path) -> None:
 # Litter
 
 
+@pytest.mark.case(17)
 def test_what_systems_and_galleries_leave_is_skipped_and_counted(tmp_path: Path) -> None:
     touch(tmp_path, *images(""))
     touch(tmp_path, "Thumbs.db", "glioma/Thumbs.db", "glioma/desktop.ini", "glioma/.DS_Store", "glioma/._00.png")
@@ -262,6 +267,7 @@ def test_what_systems_and_galleries_leave_is_skipped_and_counted(tmp_path: Path)
     ]
 
 
+@pytest.mark.case(13)
 @pytest.mark.parametrize(
     "outputs",
     [

@@ -17,6 +17,7 @@ from images.dataset import source
 BROKEN = ["dog\r", "do\ng", "dog\x00", "do\x1bg", "do\u2028g", "do\u2029g", "do\x85g", "\x7fdog"]
 
 
+@pytest.mark.case(2)
 @pytest.mark.parametrize("name", [name for name in BROKEN if "\0" not in name])
 def test_a_folder_with_a_line_break_in_its_name_is_refused_by_name(name: str, tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(), f"{name}/1.png")
@@ -32,6 +33,7 @@ def test_a_folder_of_a_space_is_refused(tmp_path: Path) -> None:
     assert "the class ' ' (of ' /1.png') has a name of spaces; rename the class" in user_error(tmp_path)
 
 
+@pytest.mark.case(2, 3)
 @pytest.mark.parametrize("name", [f"a{name}z" for name in BROKEN])
 def test_a_label_of_a_manifest_with_a_line_break_is_refused_by_name(name: str, tmp_path: Path) -> None:
     touch(tmp_path, *image_paths())
@@ -46,6 +48,7 @@ def test_breaks_around_a_label_of_a_manifest_are_cut_off(tmp_path: Path) -> None
     assert {row.label for row in source.read_rows(str(tmp_path), settings())} == {"cat", "dog"}
 
 
+@pytest.mark.case(2)
 def test_a_label_of_a_record_with_a_line_break_is_refused_by_name(tmp_path: Path) -> None:
     write_records(tmp_path, [["cat"], ["do\u2028g"]])
     assert "the class 'do\\u2028g' (of 'a.tfrecord:1') has a line break" in user_error(tmp_path)

@@ -82,6 +82,7 @@ def read(folder: Path, **changes: Any) -> list[source.Row]:
     return source.read_rows(str(folder), settings(**changes))
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize(
     ("name", "compression"),
     [
@@ -94,6 +95,8 @@ def read(folder: Path, **changes: Any) -> list[source.Row]:
         ("A.TFREC.gz", "GZIP"),
         ("a.record", ""),
         ("a.tfr.gzip", "GZIP"),
+        ("a.tfrecord.zlib", "ZLIB"),
+        ("a.tfrecord", "ZLIB"),
     ],
 )
 def test_each_record_is_an_image(name: str, compression: str, tmp_path: Path) -> None:
@@ -131,6 +134,7 @@ def test_several_labels_are_the_classes_of_multi_label_data(tmp_path: Path) -> N
     assert Counter(row.labels for row in read(tmp_path, multi_label=True)) == {("cat", "dog"): 20, ("cat",): 20, (): 20}
 
 
+@pytest.mark.case(29)
 @pytest.mark.parametrize(
     ("vectors", "multi_label", "labels"),
     [
@@ -335,6 +339,7 @@ def test_a_prepared_data_set_is_read_with_its_splits_and_names(features: dict[st
     assert list(read_files(str(folder), rows)) == [b"%d" % (row.record or 0) for row in rows]
 
 
+@pytest.mark.case(28)
 @pytest.mark.parametrize("home", ["1.0.0", "pets/1.0.0", "pets/small/1.0.0"])
 def test_a_prepared_data_set_is_found_below_its_name_and_version(home: str, tmp_path: Path) -> None:
     prepare(tmp_path / home, {"train": 9, "test": 6})

@@ -38,6 +38,7 @@ BY_FOLDER = {path: path.split("/")[0] for path in image_paths(5)}
 # As spreadsheets write them
 
 
+@pytest.mark.case(19)
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_the_separator_and_the_encoding_are_seen(separator: str, encoding: str, tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_the_separator_is_not_looked_for_inside_quotes() -> None:
     assert separator_of("path") == ","
 
 
+@pytest.mark.case(20)
 @pytest.mark.parametrize("written", ["{0}", ".\\{0}"])
 def test_paths_with_backslashes_are_read(written: str, tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(5))
@@ -70,6 +72,7 @@ def test_a_backslash_in_the_name_of_a_file_stays(tmp_path: Path) -> None:
     assert labels(find(tmp_path)) == {"cat\\1.png": "cat", "cat/1.png": "dog"}
 
 
+@pytest.mark.case(20)
 def test_a_path_on_a_drive_of_windows_is_told(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(5))
     write(tmp_path / "manifest.csv", "path,label", ["C:\\data\\cat\\00.png,cat"])

@@ -118,6 +118,7 @@ def test_early_stopping_ends_a_phase_and_keeps_the_best_epoch(tmp_path):
     assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(min(losses), abs=1e-5)
 
 
+@pytest.mark.case(10)
 def test_a_diverged_training_ends_in_that_epoch_and_says_why(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "models.callbacks"):
         history = train(tiny_model(), tmp_path, frozen_epochs=3, epochs=3, optimizer="sgd", learning_rate=1e38)

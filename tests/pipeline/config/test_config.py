@@ -219,6 +219,7 @@ def test_the_data_argument_replaces_the_path_and_drops_the_sample(write: Any) ->
     assert (config.data.path, config.data.sample, config.data.max_rejected) == ("elsewhere", None, 0.5)
 
 
+@pytest.mark.case(21)
 def test_a_tilde_stands_for_the_home_folder(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     path = write(
