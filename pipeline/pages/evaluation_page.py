@@ -126,6 +126,8 @@ def write_evaluation_page(
         "context": context,
         "evaluation": found,
         "overall": found.slices[0],
+        "default_note": found.default_note,
+        "judged_by": "rules" if found.default_note else "thresholds",
         "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
         "definitions": METRICS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
