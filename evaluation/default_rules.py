@@ -62,7 +62,9 @@ def _beats_a_constant(overall: Slice, labels: Integers, with_intervals: bool) ->
 def _why_not(overall: Slice, measured: Metric, bound: float, with_intervals: bool) -> str:
     if measured.value <= bound + _TINY or not with_intervals:
         return "the model is no better than that"
-    size = f"{overall.examples} test images" + (f" of {overall.groups} groups" if overall.groups < overall.examples else "")
+    size = f"{overall.examples} test images"
+    if overall.groups < overall.examples:
+        size += f" of {overall.groups} group{'s' if overall.groups > 1 else ''}"
     if measured.lower is None:
         return f"{size} give no interval; give more of them, or set evaluate.thresholds"
     return f"{size} are too few to tell; give more of them, or set evaluate.thresholds"

@@ -114,7 +114,7 @@ def _judge_shortcuts(predictions: Predictions, upper: float) -> Verdict:
     known = failed or [item for item in find_shortcuts(predictions, _CHANCE) if item.score.value <= upper + _ROUNDING]
     where = "the files"
     if not known:
-        return Verdict(SHORTCUT, where, Metric(_CHANCE), True, "no property of the files tells a class", upper=upper)
+        return Verdict(SHORTCUT, where, Metric(_CHANCE), True, "no property of the files gives a class away", upper=upper)
     strongest = known[0]
     found = f"{strongest.rule} tells {strongest.label} from the other classes"
     return Verdict(SHORTCUT, where, strongest.score, not failed, found, upper=upper)
