@@ -4,7 +4,7 @@
    answer is known: 1 / the number of classes that the test images have, or 0.5 for multi-label data, whatever the sizes of the
    classes. The lower end of the model's 95 % interval must be above that.
 2. It must not be significantly worse than the served model on the same images: the 95 % interval of the difference, which is
-   paired, must reach 0.
+   paired, must not be all below 0.
 
 So a model without skill passes the first rule in about 2.5 % of all runs, and one that is as good as the served model fails
 the second one as seldom. A temperature changes no answer, so a calibrated model is judged as it would be without.
@@ -72,7 +72,7 @@ def _why_not(overall: Slice, measured: Metric, bound: float, with_intervals: boo
 
 def _keeps_up(overall: Slice, difference: Metric, with_intervals: bool) -> Verdict:
     if with_intervals and difference.upper is not None:
-        end, rule = difference.upper, "not significantly worse than the served model (the interval of the difference reaches 0)"
+        end, rule = difference.upper, "not significantly worse than the served model (interval not wholly below 0)"
     else:
         end, rule = difference.value, "not worse than the served model by its value, as there is no interval"
     return Verdict(METRIC, overall.name, difference, end >= -_TINY, lower=0.0, against="the served model", rule=rule)
