@@ -14,7 +14,7 @@ from pathlib import Path
 from base.local_files import new_folder
 from benchmarks import ingestion
 from benchmarks.measurement import PROJECT, Ended, Figure, run_apart, warm
-from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.evaluation import ThresholdConfig
 from pipeline.config.loading import dump_config, load_config
 from pipeline.config.whole import Config
 from pipeline.samples.known import SAMPLES
@@ -119,7 +119,7 @@ class Sides:
         self._work = work
         self._config = work / "config.yaml"
         # The files of the folders say nothing to slice by.
-        any_model = EvaluateConfig().thresholds
+        any_model = [ThresholdConfig(metric="accuracy", lower=0.0)]
         evaluate = workload.config.evaluate.model_copy(update={"slices": [["image/label"]], "thresholds": any_model})
         self._config.write_text(dump_config(workload.config.model_copy(update={"evaluate": evaluate})))
 

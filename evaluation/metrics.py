@@ -16,7 +16,7 @@ if it is not defined.
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -32,6 +32,7 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 _EPSILON: Final = 1e-7  # smallest probability in the cross-entropy, as in Keras
+_NO_WEIGHT: Final = 1e-9  # what rounding leaves of a difference of sums of weights
 _TOP_K: Final = re.compile(r"top_([1-9]\d*)_accuracy")
 
 
@@ -94,7 +95,9 @@ METRICS: Final[dict[str, Definition]] = _Metrics(
     exact_match=_define(
         "share of images with all classes right (Sokolova & Lapalme 2009, table 4)", only="multi", is_proportion=True
     ),
-    balanced_accuracy=_define("mean recall of the classes (Brodersen et al. 2010)", only="single"),
+    balanced_accuracy=_define(
+        "mean recall of the classes (Brodersen et al. 2010); multi-label: mean over classes of (recall + specificity) / 2"
+    ),
     f1_micro=_define("F1 over all image-class pairs (Sokolova & Lapalme 2009, table 3)", only="multi"),
     f1=_define("mean over classes of 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979, chapter 7)", of_class=True),
     precision=_define("mean over classes of TP / (TP + FP) (Sokolova & Lapalme 2009, table 3)", of_class=True),
@@ -133,14 +136,22 @@ def default_metrics(multi_label: bool) -> list[str]:
     return [name for name, metric in METRICS.items() if metric.of_single_label and name != _MEAN_RECALL]
 
 
-def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evaluate") -> None:
-    """Checks names of metrics; `section` is the section of the configuration that the error names.
+def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evaluate", more: Sequence[str] = ()) -> None:
+    """Checks names of metrics.
+
+    Args:
+      names: the names.
+      multi_label: whether an image can have any number of classes.
+      section: the section of the configuration that the error names.
+      more: other names that are allowed.
 
     Raises:
       UserError: a metric is unknown or does not fit the data.
     """
-    fitting = [name for name, metric in METRICS.items() if _fits(metric, multi_label)]
+    fitting = [*(name for name, metric in METRICS.items() if _fits(metric, multi_label)), *more]
     for name in names:
+        if name in more:
+            continue
         try:
             metric = METRICS[name]
         except KeyError:
@@ -201,14 +212,16 @@ class Measurement:
     def compute(self, names: Iterable[str], weights: Floats) -> dict[str, Floats]:
         """Computes metrics; returns them by name, each float [R]."""
         names = list(names)
-        by_class = self.compute_by_class([_MEAN_RECALL if name == "balanced_accuracy" else name for name in names], weights)
-        found = {name: _mean_where_defined(values) for name, values in by_class.items()}
-        special = {"matthews": self._matthews, "ece": self._ece, "f1_micro": self._f1_micro}
+        found = {name: _mean_where_defined(values) for name, values in self.compute_by_class(names, weights).items()}
+        special = {
+            "balanced_accuracy": self._balanced_accuracy,
+            "matthews": self._matthews,
+            "ece": self._ece,
+            "f1_micro": self._f1_micro,
+        }
         with np.errstate(divide="ignore", invalid="ignore"):
             for name in names:
-                if name == "balanced_accuracy":
-                    found[name] = found[_MEAN_RECALL]
-                elif name in special:
+                if name in special:
                     found[name] = special[name](weights)
                 elif name not in found:
                     found[name] = self._mean(name, weights)
@@ -257,6 +270,16 @@ class Measurement:
             values = _image_values(name, self._labels, self._probabilities)
             self._sums[name] = np.bincount(self._units, values, self._num_units).astype(np.float64)
         return self._sums[name] @ weights / self._count(weights)
+
+    def _balanced_accuracy(self, weights: Floats) -> Floats:
+        """Mean over the classes, [R]: of the recall, or for multi-label data of the mean of recall and specificity."""
+        right, answered, actual = (part[: self._classes] for part in self._counts(weights))
+        recall = right / actual
+        if not self.multi_label:
+            return _mean_where_defined(recall)
+        others = self._count(weights) - actual
+        specificity = np.where(others > _NO_WEIGHT, 1 - (answered - right) / others, np.nan)
+        return _mean_where_defined((recall + specificity) / 2)
 
     def _matthews(self, weights: Floats) -> Floats:
         """Matthews correlation, [R]; 0 if all answers are the same, NaN if all labels are."""

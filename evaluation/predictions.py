@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
-from tfx.dsl.io import fileio
 
 from models import features
-from storage.files import replace_file
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
 _CANDIDATE, _BASELINE = "probabilities", "baseline_probabilities"
@@ -74,6 +72,8 @@ class Predictions:
 
     def write(self, folder: str) -> None:
         """Writes `PREDICTIONS_FILE` into a folder."""
+        from storage.files import replace_file  # takes seconds, which `find_shortcuts` does not need
+
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
         for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline)):
             if values is not None:
@@ -88,6 +88,8 @@ class Predictions:
     @classmethod
     def read(cls, folder: str) -> "Predictions":
         """Reads the file that `write` writes."""
+        from tfx.dsl.io import fileio
+
         with fileio.open(os.path.join(folder, PREDICTIONS_FILE), "rb") as file:
             table = parquet.read_table(io.BytesIO(file.read()))
         metadata = json.loads(table.schema.metadata[_METADATA])

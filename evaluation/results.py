@@ -9,11 +9,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 from pyarrow import parquet
-from tfx.dsl.io import fileio
 
 from base.errors import UserError
 from base.inputs import parse_json_object
-from storage.files import replace_file
 
 METRICS_FILE: Final = "metrics.json"  # everything except the slices
 SLICES_FILE: Final = "slices.parquet"  # one row per slice, class and metric
@@ -92,6 +90,7 @@ class Verdict:
       lower: smallest value that passes; None: no lower bound.
       upper: largest value that passes; None: no upper bound.
       against: "the served model" if the bounds are on the difference to that model; "" if they are on the value.
+      rule: of a rule that holds where no thresholds are set: what is required, in words; an end of the interval may decide.
     """
 
     metric: str
@@ -102,16 +101,21 @@ class Verdict:
     lower: float | None = None
     upper: float | None = None
     against: str = ""
+    rule: str = ""
 
     @property
     def requirement(self) -> str:
-        """The bounds in words, such as "at least 0.9"."""
+        """The bounds in words, such as "at least 0.9", or the rule."""
+        if self.rule:
+            return self.rule
         pairs = (("at least", self.lower), ("at most", self.upper))
         bounds = "; ".join(f"{word} {bound:g}" for word, bound in pairs if bound is not None)
         return f"{bounds} against {self.against}" if self.against else bounds
 
     def __str__(self) -> str:
         measured = f"{self.measured.value:.4f}" if self.measured else "not measured"
+        if self.rule and self.measured and self.measured.lower is not None and self.measured.upper is not None:
+            measured += f" [{self.measured.lower:.3f}, {self.measured.upper:.3f}]"
         return f"{self.metric} on {self.slice} must be {self.requirement}, is {measured}" + (
             f" ({self.found})" if self.found else ""
         )
@@ -189,6 +193,17 @@ class Evaluation:
     flips: Flips | None = None
 
     @property
+    def default_note(self) -> str:
+        """By what the model was judged if no thresholds were set, in sentences; else ""."""
+        rules = [verdict for verdict in self.verdicts if verdict.rule]
+        if not rules:
+            return ""
+        must = "No thresholds are set (evaluate.thresholds). So the model must be better than an answer that is always the same"
+        if any(verdict.against for verdict in rules):
+            return f"{must}, and not significantly worse than the served model."
+        return f"{must}. No model is served that it could be compared with."
+
+    @property
     def compared(self) -> bool:
         """Whether there was a baseline model."""
         return self.flips is not None
@@ -200,6 +215,8 @@ class Evaluation:
 
 def write_evaluation(evaluation: Evaluation, folder: str) -> None:
     """Writes `METRICS_FILE` and `SLICES_FILE`."""
+    from storage.files import replace_file  # takes seconds, which `find_shortcuts` does not need
+
     rows: list[dict[str, Any]] = []
     for item in evaluation.slices:
         head = {
@@ -246,6 +263,8 @@ def read_evaluation(folder: str) -> Evaluation:
     Raises:
       UserError: an earlier version has written them, with thresholds as text.
     """
+    from tfx.dsl.io import fileio
+
     path = os.path.join(folder, METRICS_FILE)
     with fileio.open(path) as file:
         content = parse_json_object(file.read(), path, "run again")
@@ -275,6 +294,8 @@ def _metrics(content: dict[str, dict[str, Any]]) -> dict[str, Metric]:
 
 
 def _read_slices(folder: str) -> list[Slice]:
+    from tfx.dsl.io import fileio
+
     with fileio.open(os.path.join(folder, SLICES_FILE), "rb") as file:
         table = parquet.read_table(io.BytesIO(file.read()))
     slices: dict[str, Slice] = {}

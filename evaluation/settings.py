@@ -1,7 +1,9 @@
 """Settings of an evaluation. They have no defaults; the configuration sets every value."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+SHORTCUT: Final = "shortcut"  # in a threshold: the largest score of a property of the files alone, see `shortcuts`
 
 Counted = Literal["images", "groups"]
 RuleName = Literal["mean", "max", "vote", "share"]
@@ -13,7 +15,7 @@ class Threshold:
     """Bounds on a metric that a model must keep.
 
     Attributes:
-      metric: name of the metric.
+      metric: name of the metric, or SHORTCUT.
       lower: the value must be at least this; None: no bound.
       upper: the value must be at most this; None: no bound.
       change: the value minus the baseline's value must be at least this, or at most this if smaller values are better; None: no
@@ -65,7 +67,7 @@ class EvaluatorSettings:
       groups: how the answers to the images of a group are combined.
       max_shortcut: balanced accuracy, by a property of the file alone, from which there is a warning.
       batch_size: images per step.
-      thresholds: a model is blessed if it passes all of them.
+      thresholds: a model is blessed if it passes all of them; if there are none, by `default_rules`.
       multi_label: whether an image can have any number of classes.
       splits: splits to measure on.
       judged: whether the thresholds are applied.

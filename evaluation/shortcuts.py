@@ -85,7 +85,7 @@ def find_shortcuts(predictions: Predictions, threshold: float) -> list[Shortcut]
 
     Args:
       predictions: the images with their features and labels; the answers are not used.
-      threshold: `evaluate.max_shortcut`.
+      threshold: `evaluate.max_shortcut`, or the `upper` of a threshold on shortcuts.
 
     Returns:
       The shortcuts, the strongest first.

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from base.errors import UserError
+from evaluation import default_rules
 from evaluation.groups import GROUP_METRICS
 from evaluation.metrics import METRICS, check_metrics, default_metrics
+from evaluation.predictions import Predictions
 from evaluation.results import GroupResult, Metric, Slice, Verdict, slice_name
-from evaluation.settings import Threshold
+from evaluation.settings import SHORTCUT, Threshold
+from evaluation.shortcuts import find_shortcuts
 
 _MAX_NAMED: Final = 5  # largest number of slices in the text of a verdict
+_CHANCE: Final = 0.5  # score of a property that tells nothing
 _ROUNDING: Final = 1e-9  # tolerance, because 0.9 - 0.92 is slightly less than -0.02
 
 
@@ -26,7 +30,8 @@ def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section
       UserError: a metric is unknown, does not fit the data, or is not defined for groups in a threshold on groups.
     """
     thresholds = list(thresholds)
-    check_metrics([threshold.metric for threshold in thresholds], multi_label, section)
+    more = (SHORTCUT,) if section == "evaluate" else ()
+    check_metrics([threshold.metric for threshold in thresholds], multi_label, section, more)
     for threshold in thresholds:
         if threshold.of == "groups" and threshold.metric not in GROUP_METRICS:
             fits = "of_multi_label" if multi_label else "of_single_label"
@@ -35,14 +40,15 @@ def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section
 
 
 def needed_metrics(names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool) -> list[str]:
-    """Names of the metrics to compute: the given ones, or all that fit the data, and those of the thresholds.
+    """Names of the metrics to compute: the given ones, or all that fit the data, and those of the thresholds or of the default.
 
     Args:
       names: `evaluate.metrics`; None or empty for all.
       thresholds: the thresholds.
       multi_label: whether an image can have any number of classes.
     """
-    return list(dict.fromkeys([*(names or default_metrics(multi_label)), *(threshold.metric for threshold in thresholds)]))
+    judged = [threshold.metric for threshold in thresholds] or [default_rules.METRIC]
+    return [name for name in dict.fromkeys([*(names or default_metrics(multi_label)), *judged]) if name != SHORTCUT]
 
 
 def needed_slices(slices: Iterable[Sequence[str]], thresholds: Iterable[Threshold]) -> list[list[str]]:
@@ -65,6 +71,7 @@ def judge(
     thresholds: Iterable[Threshold],
     slices: Sequence[Slice],
     group: GroupResult | None,
+    predictions: Predictions | None = None,
     baseline: str = "the served model",
 ) -> list[Verdict]:
     """Judges a model by thresholds.
@@ -76,6 +83,7 @@ def judge(
       thresholds: `evaluate.thresholds`; a threshold can give two verdicts, on the value and on the change.
       slices: results for slices, all images first.
       group: results for groups; None if every group has one image.
+      predictions: the images, for thresholds on shortcuts; None if there are no such thresholds.
       baseline: how the verdicts call the baseline model.
 
     Returns:
@@ -84,6 +92,11 @@ def judge(
     compared = any(item.comparisons for item in slices)
     verdicts = []
     for threshold in thresholds:
+        if threshold.metric == SHORTCUT:
+            assert predictions is not None
+            assert threshold.upper is not None
+            verdicts.append(_judge_shortcuts(predictions, threshold.upper))
+            continue
         larger_is_better = METRICS[threshold.metric].larger_is_better
         lower, upper, change = threshold.lower, threshold.upper, threshold.change
         if lower is not None or upper is not None:
@@ -92,6 +105,19 @@ def judge(
             lower, upper = (change, None) if larger_is_better else (None, change)
             verdicts.append(_verdict(threshold, slices, group, lower, upper, against=baseline))
     return verdicts
+
+
+def _judge_shortcuts(predictions: Predictions, upper: float) -> Verdict:
+    """Passed if no shortcut is stronger than `upper`, also where there are too few images to tell."""
+    failed = find_shortcuts(predictions, upper + _ROUNDING)
+    # A size in bytes may be above `upper` and not be reported, see `find_shortcuts`.
+    known = failed or [item for item in find_shortcuts(predictions, _CHANCE) if item.score.value <= upper + _ROUNDING]
+    where = "the files"
+    if not known:
+        return Verdict(SHORTCUT, where, Metric(_CHANCE), True, "no property of the files gives a class away", upper=upper)
+    strongest = known[0]
+    found = f"{strongest.rule} tells {strongest.label} from the other classes"
+    return Verdict(SHORTCUT, where, strongest.score, not failed, found, upper=upper)
 
 
 def _verdict(

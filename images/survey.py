@@ -15,6 +15,7 @@ from images.dataset.row import Row
 from images.file_settings import FileSettings
 from images.files.decoding import ImageFile, RejectedImage, normalise
 from images.files.reading import read_files
+from models import features
 
 SAMPLE: Final = 120  # files that are opened
 _MAX_VALUES: Final = 12  # of a column that is worth slicing by
@@ -41,6 +42,7 @@ class Survey:
       widths: pixels, of the sampled images.
       channels: largest number of channels that differ from each other.
       bits: largest number of bits per channel, 8 or 16.
+      properties: of each sampled image, the raw features that the file alone gives, with its label and group.
     """
 
     classes: Counter[str]
@@ -55,6 +57,7 @@ class Survey:
     widths: list[int] = field(default_factory=list)
     channels: int = 1
     bits: int = 8
+    properties: list[dict[str, str | int | float]] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -74,6 +77,7 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
     classes = Counter(label for row in used for label in row.labels)
     splits = Counter(row.split for row in used)
     images: list[ImageFile] = []
+    properties: list[dict[str, str | int | float]] = []
     failed: list[str] = []
     sampled = used[:SAMPLE]
     for row, content in zip(sampled, read_files(folder, sampled), strict=True):
@@ -81,6 +85,7 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
             if isinstance(content, RejectedImage):
                 raise content
             images.append(normalise(content, row.path, settings)[0])
+            properties.append(_properties(row, content, images[-1]))
         except RejectedImage as reason:
             failed.append(f"{row.name} ({reason})")
     return Survey(
@@ -96,7 +101,22 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
         widths=[image.width for image in images],
         channels=max((_channels(image) for image in images), default=1),
         bits=max((_bits(image) for image in images), default=8),
+        properties=properties,
     )
+
+
+def _properties(row: Row, content: bytes, image: ImageFile) -> dict[str, str | int | float]:
+    return {
+        features.FILENAME: row.name,
+        features.LABEL: row.label,
+        features.GROUP: row.group,
+        features.FORMAT: image.format,
+        features.HEIGHT: image.height,
+        features.WIDTH: image.width,
+        features.ASPECT: image.width / image.height,
+        features.CHANNELS: image.channels,
+        features.BYTES: len(content),
+    }
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

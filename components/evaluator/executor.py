@@ -26,10 +26,20 @@ from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, m
 from components.examples import split_files
 from components.pusher.versions import fetch
 from evaluation import intervals, metrics
+from evaluation.default_rules import judge_by_default
 from evaluation.flips import flips
 from evaluation.groups import evaluate_groups
 from evaluation.predictions import Predictions
-from evaluation.results import Comparison, Evaluation, Metric, Slice, SliceKey, write_evaluation
+from evaluation.results import (
+    Comparison,
+    Evaluation,
+    GroupResult,
+    Metric,
+    Slice,
+    SliceKey,
+    Verdict,
+    write_evaluation,
+)
 from evaluation.settings import EvaluatorSettings
 from evaluation.shortcuts import find_shortcuts
 from evaluation.slicing import slice_images
@@ -145,7 +155,7 @@ def evaluate(
     keys = slice_images(predictions.rows, settings.slices, settings.buckets, predictions.multi_label)
     slices = [_measure(predictions, key, images, values, settings) for key, images in keys.items()]
     group = evaluate_groups(predictions, settings.groups, names, method)
-    verdicts = [*judge_answers(predictions), *judge(settings.thresholds, slices, group)] if settings.judged else []
+    verdicts = _judge(predictions, slices, group, settings) if settings.judged else []
     return Evaluation(
         classes=predictions.classes,
         multi_label=predictions.multi_label,
@@ -157,6 +167,17 @@ def evaluate(
         shortcuts=find_shortcuts(predictions, settings.max_shortcut),
         flips=flips(predictions),
     )
+
+
+def _judge(
+    predictions: Predictions, slices: list[Slice], group: GroupResult | None, settings: EvaluatorSettings
+) -> list[Verdict]:
+    """The verdicts on the answers themselves, then those on the thresholds, or by default if there are none."""
+    if settings.thresholds:
+        judged = judge(settings.thresholds, slices, group, predictions)
+    else:
+        judged = judge_by_default(slices[0], predictions.labels, settings.confidence_intervals != "none")
+    return [*judge_answers(predictions), *judged]
 
 
 def _measure(

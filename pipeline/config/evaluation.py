@@ -4,14 +4,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from evaluation.settings import Counted, IntervalMethod, RuleName
+from evaluation.settings import SHORTCUT, Counted, IntervalMethod, RuleName
 from pipeline.config.section import Count, Positive, Section
 
 
 class ThresholdConfig(Section):
     """A bound on a metric, which a model must meet to be blessed."""
 
-    metric: str = Field(description="name, as in docs/evaluation.md; computed though `evaluate.metrics` does not list it")
+    metric: str = Field(
+        description="name, as in docs/evaluation.md, computed though `evaluate.metrics` does not list it; or shortcut"
+    )
     lower: float | None = Field(None, description="value must be at least this")
     upper: float | None = Field(None, description="value must be at most this")
     change: float | None = Field(
@@ -34,6 +36,10 @@ class ThresholdConfig(Section):
             raise ValueError(f"the threshold on {self.metric} has both slice and worst_of; write two thresholds")
         if self.of == "groups" and (self.slice or self.worst_of or self.change is not None):
             raise ValueError(f"the threshold on {self.metric} of groups takes lower and upper alone")
+        if self.metric == SHORTCUT:
+            others = self.lower is not None or self.change is not None or self.slice or self.worst_of or self.of == "groups"
+            if others or self.upper is None or not 0.5 < self.upper < 1:
+                raise ValueError(f"the threshold on {SHORTCUT} takes upper alone, between 0.5, which is chance, and 1")
         return self
 
 
@@ -79,8 +85,10 @@ class EvaluateConfig(Section):
         0.75, description="balanced accuracy by a property of the file alone from which there is a warning"
     )
     batch_size: Count = Field(256, description="images per step")
-    thresholds: list[ThresholdConfig] = Field(
-        [ThresholdConfig(metric="accuracy", lower=0.0)], min_length=1, description="all must hold for a blessing"
+    thresholds: Annotated[list[ThresholdConfig], Field(min_length=1)] | None = Field(
+        None,
+        description="all must hold for a blessing; if not given, the model must be better than always the most frequent class, "
+        "and not significantly worse than the served model",
     )
 
 

@@ -3,6 +3,7 @@
 import difflib
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -40,7 +41,13 @@ def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:
     for key in keys:
         if key.isdigit():
             continue
-        annotation = section.model_fields[key].annotation
-        candidates = [annotation, *typing.get_args(annotation)]
-        section = next(item for item in candidates if isinstance(item, type) and not isinstance(item, types.GenericAlias))
+        section = next(_sections_in(section.model_fields[key].annotation))
     return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a type names, such as that of `list[ThresholdConfig] | None`."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias) and issubclass(annotation, BaseModel):
+        yield annotation
+    for item in typing.get_args(annotation):
+        yield from _sections_in(item)

@@ -31,7 +31,7 @@ def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Seque
     Raises:
       UserError: a metric is unknown, or a threshold does not fit.
     """
-    thresholds = _thresholds(config.thresholds)
+    thresholds = _thresholds(config.thresholds or ())
     check_thresholds(thresholds, multi_label)
     names = needed_metrics(config.metrics, thresholds, multi_label)
     check_metrics(names, multi_label)
@@ -44,6 +44,7 @@ def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Seque
             "multi_label": multi_label,
             "splits": splits,
             "judged": judged,
+            "thresholds": thresholds,
         },
     )
 
@@ -53,7 +54,7 @@ def with_thresholds(settings: EvaluatorSettings, thresholds: Any) -> EvaluatorSe
 
     Args:
       settings: as `evaluation_settings` makes them.
-      thresholds: as in the section `evaluate`, not checked yet.
+      thresholds: as in the section `evaluate`, not checked yet; an empty list for the default.
 
     Raises:
       UserError: a threshold is not well formed, or does not fit.

@@ -271,7 +271,7 @@ def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any
 
 def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> None:
     """Declares the runtime parameters; TFX's compiler would declare them without defaults."""
-    thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds]
+    thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds or ()]
     defaults = {"data_path": data_path, "train_epochs": config.train.epochs, "thresholds": json.dumps(thresholds)}
     declared = {}
     for name, (kind, task, key) in _RUNTIME_PARAMETERS.items():

@@ -70,7 +70,7 @@ def _check_slices(config: Config, rows: list[source.Row]) -> None:
     columns = dict.fromkeys(column for row in rows for column in row.meta)
     known = [*features.RAW, *(features.META_PREFIX + column for column in columns)]
     named = [name for names in config.evaluate.slices for name in names]
-    named += [name for threshold in config.evaluate.thresholds for name in (*threshold.slice, *threshold.worst_of)]
+    named += [name for threshold in config.evaluate.thresholds or () for name in (*threshold.slice, *threshold.worst_of)]
     named += config.evaluate.buckets
     for name in named:
         if name not in known:

@@ -10,9 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pandas as pd
+
 from base.errors import UserError
 from base.local_files import write_text
 from base.paths import short_path
+from evaluation.predictions import Predictions
+from evaluation.shortcuts import find_shortcuts
 from images.dataset import source
 from images.survey import SAMPLE, Survey, survey
 from models import features
@@ -27,6 +32,8 @@ _FROZEN_STEPS: Final = 150  # with the backbone's weights as they are
 _FINE_TUNING_STEPS: Final = 500
 _PRETRAINED_SIZES: Final = (96, 128, 160, 192, 224)
 _SCRATCH_SIZES: Final = (32, 48, 64, 96, 128)
+_NEAR_SHORTCUT: Final = 0.65  # score of a property of the files from which on there is a threshold on shortcuts
+_MAX_SHORTCUT: Final = 0.75  # that threshold
 _WIDE: Final = 1.5  # ratio of the sides from which on images are letterboxed
 
 
@@ -69,7 +76,8 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
     except UserError:
         output.unlink()
         raise
-    return [*found.notes, *_describe(data, seen, set_aside + seen.failed)]
+    shortcut = [f"Shortcut, by the sample: {plan.shortcut}"] if plan.shortcut else []
+    return [*found.notes, *_describe(data, seen, set_aside + seen.failed), *shortcut]
 
 
 def _check_rejected(data: str, failed: Sequence[str], of: int, what: str, most: float) -> None:
@@ -107,6 +115,7 @@ class _Plan:
 
     def __init__(self, seen: Survey, backbone: BackboneName | None, weights: str | None, multi_label: bool) -> None:
         self._seen, self._weights, self._multi_label = seen, weights, multi_label
+        self.shortcut = _strongest_shortcut(seen, multi_label)
         sides = [min(pair) for pair in zip(seen.heights, seen.widths, strict=True)]
         self._side = self._choose_side(statistics.median(sides))
         self._backbone = backbone or ("small_resnet10" if self._side <= 48 else "small_resnet18")
@@ -212,6 +221,23 @@ class _Plan:
             halfway = round((1 + 1 / len(self._seen.classes)) / 2, 2)
             yield f"    - {{metric: balanced_accuracy, lower: {halfway}}}  # halfway from guessing; raise it to what you need"
         yield "    - {metric: accuracy, change: -0.02}  # against the model that is served"
+        if self.shortcut:
+            yield f"    # {self.shortcut}: mend the data, or delete the next line"
+            yield f"    - {{metric: shortcut, upper: {_MAX_SHORTCUT}}}"
+
+
+def _strongest_shortcut(seen: Survey, multi_label: bool) -> str:
+    """The property of the sampled files that tells a class best, in words; "" if none tells one well above chance."""
+    classes = sorted(
+        {name for item in seen.properties for name in features.split_labels(str(item[features.LABEL]), multi_label)}
+    )
+    answers = np.zeros((len(seen.properties), len(classes)), np.float32)
+    found = find_shortcuts(Predictions(pd.DataFrame(seen.properties), classes, multi_label, answers), _NEAR_SHORTCUT)
+    if not found:
+        return ""
+    score = f"a balanced accuracy of {found[0].score.value:.2f}, where chance is 0.5"
+    told = f"{found[0].rule} alone tells {found[0].label} from the other classes with {score}"
+    return "".join(letter if letter.isprintable() else "?" for letter in told)  # names of files can have any letters
 
 
 def _backbone_of(weights: str | None) -> BackboneName | None:

@@ -181,7 +181,7 @@ def _run_components(config: Config, place: Workplace, readings: Readings) -> Run
     notes = [*outputs.notes, *replaced]
     if readings.score_losses:
         notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
-    if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds):
+    if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds or ()):
         notes.append(NoBaselineNote())
     summary["notes"] += [line for note in notes for line in note.lines()]
     if outputs.trials:

@@ -13,6 +13,7 @@ from evaluation.diagnostics import Curve, average_curve, count_binary, count_con
 from evaluation.metrics import METRICS
 from evaluation.predictions import Predictions
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
+from evaluation.settings import SHORTCUT
 from models import features
 from models.calibration import CALIBRATION_BINS
 from pipeline.config.evaluation import CardConfig, CheckConfig
@@ -126,6 +127,8 @@ def write_evaluation_page(
         "context": context,
         "evaluation": found,
         "overall": found.slices[0],
+        "default_note": found.default_note,
+        "judged_by": "rules" if found.default_note else "thresholds",
         "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
         "definitions": METRICS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
@@ -219,6 +222,8 @@ def _scale(verdict: Verdict) -> Axis:
     """The part of a threshold's axis around bounds and value."""
     bounds = [bound for bound in (verdict.lower, verdict.upper) if bound is not None]
     axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
+    if verdict.metric == SHORTCUT:
+        return Axis(max(axis.low, 0.0), min(axis.high, 1.0))
     if verdict.against or verdict.metric not in METRICS:  # judge_answers has verdicts on what is no metric
         return axis
     definition = METRICS[verdict.metric]

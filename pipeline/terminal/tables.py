@@ -13,7 +13,7 @@ from pipeline.records.results import trial_rows
 
 if TYPE_CHECKING:
     from components.model_formats.results import FormatResult
-    from evaluation.results import Evaluation, Flips, GroupResult, Metric, Slice, Verdict
+    from evaluation.results import Evaluation, Flips, GroupResult, Metric, Slice
     from pipeline.records.comparison import ComparedEvaluations
     from pipeline.records.notes import Note
     from pipeline.records.results import RunResult, Trial
@@ -34,7 +34,7 @@ def render_evaluation(evaluation: "Evaluation", with_slices: bool = True) -> Ren
     if evaluation.group:
         parts.append(_group_table(evaluation.group) if with_slices else Text(describe_group(evaluation.group)))
     if evaluation.verdicts:
-        parts.append(_verdict_table(evaluation.verdicts))
+        parts.append(_verdict_table(evaluation))
     return Group(*parts, *(Text(f"Warning: {line}", "bold yellow") for line in describe_shortcuts(evaluation)))
 
 
@@ -133,15 +133,15 @@ def _group_table(group: "GroupResult") -> RenderableType:
     return table
 
 
-def _verdict_table(verdicts: list["Verdict"]) -> RenderableType:
-    table = Table(title="Thresholds", title_justify="left", title_style="bold")
+def _verdict_table(evaluation: "Evaluation") -> RenderableType:
+    table = Table(title="Rules" if evaluation.default_note else "Thresholds", title_justify="left", title_style="bold")
     for column in ("metric", "slice", "must be", "is", "verdict"):
         table.add_column(column, justify="right" if column == "is" else "left", overflow="fold")
-    for item in verdicts:
+    for item in evaluation.verdicts:
         measured = _value(item.measured) if item.measured else "not measured"
         found = f"\n{item.found}" if item.found else ""
         table.add_row(item.metric, item.slice, item.requirement, measured + found, _PASSED[item.passed])
-    return table
+    return Group(table, Text(evaluation.default_note)) if evaluation.default_note else table
 
 
 def _sizes(item: "Slice") -> str:

@@ -246,6 +246,39 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
 
 
+def test_without_thresholds_always_the_most_frequent_class_is_not_blessed(tmp_path):
+    rows = draw()
+    most, noise = CLASSES.index(rows["label"].mode()[0]), np.random.default_rng(0).uniform(0, 0.1, (IMAGES, 3))
+    rows["candidate"] = list((noise + np.eye(3)[most]).astype(np.float32))
+    folder, blessing = run_evaluator(tmp_path, rows=rows, metrics=["accuracy"], slices=[["image/label"]])
+    evaluation = read_evaluation(folder)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert [verdict.passed for verdict in evaluation.verdicts] == [False, False]
+    first, second = evaluation.verdicts
+    assert (first.metric, first.lower, first.measured) == ("balanced_accuracy", 1 / 3, evaluation.overall["balanced_accuracy"])
+    assert second.measured == evaluation.slices[0].comparisons["balanced_accuracy"].difference
+    assert second.measured.upper < 0
+    labels, served = rows["label"].map(CLASSES.index), np.stack(rows["baseline"]).argmax(axis=1)
+    assert first.measured.value == pytest.approx(1 / 3)
+    assert second.measured.value == pytest.approx(1 / 3 - sklearn_metrics.balanced_accuracy_score(labels, served))
+    assert evaluation.default_note.endswith("and not significantly worse than the served model.")
+
+
+def test_a_shortcut_can_stop_a_good_model(tmp_path):
+    rows = draw()
+    rows["height"] = rows["label"].map({"cat": 100, "dog": 60, "owl": 60})
+    thresholds = [{"metric": "accuracy", "lower": 0.5}, {"metric": "shortcut", "upper": 0.75}]
+    folder, blessing = run_evaluator(
+        tmp_path, with_baseline=False, rows=rows, metrics=["accuracy"], slices=[["image/label"]], thresholds=thresholds
+    )
+    evaluation = read_evaluation(folder)
+    assert [verdict.passed for verdict in evaluation.verdicts] == [True, False]
+    assert blessing.get_int_custom_property("blessed") == 0
+    told = "shortcut on the files must be at most 0.75, is 1.0000 (image/height from 100 tells cat from the other classes)"
+    assert str(evaluation.verdicts[1]) == told
+    assert evaluation.verdicts[1].measured == evaluation.shortcuts[0].score
+
+
 @pytest.mark.parametrize("broken", ["not finite", "same"])
 def test_a_model_that_answers_nothing_is_measured_and_never_blessed(tmp_path, broken):
     rows = draw()

@@ -67,6 +67,15 @@ def test_the_tuner_runs_before_the_trainer(runs):
     assert {component["state"] for component in runs[0].json["components"].values()} == {"complete"}
 
 
+def test_without_thresholds_a_person_is_told_what_the_model_was_asked(runs):
+    told = " ".join(runs[0].stdout.replace("│", " ").split())
+    assert "No thresholds are set (evaluate.thresholds). So the model must be better than an answer that is always" in told
+    assert "No model is served that it could be compared with." in told
+    for ended in runs:  # the second one's own model is served
+        assert ended.json["metrics"]["balanced_accuracy"]["lower"] > 0.5
+        assert (ended.json["blessed"], "not significantly worse" in ended.stdout) == (True, False)
+
+
 def test_the_best_hyperparameters_are_those_of_the_best_score(runs, trials):
     tuning = runs[0].json["tuning"]
     assert tuning["objective"] == "eval loss"

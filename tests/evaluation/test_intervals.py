@@ -102,7 +102,7 @@ def test_the_calibration_error_is_too_large_on_few_images_and_its_interval_makes
 
 def test_the_interval_of_multi_label_metrics_covers_the_truth() -> None:
     rng = np.random.default_rng(3)
-    names = ["accuracy", "exact_match", "f1_micro", "f1", "auc"]
+    names = ["accuracy", "exact_match", "balanced_accuracy", "f1_micro", "f1", "auc"]
 
     def draw(images: int) -> tuple[np.ndarray, np.ndarray]:
         labels = (rng.random((images, 4)) < 0.3).astype(np.uint8)

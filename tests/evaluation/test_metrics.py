@@ -101,6 +101,10 @@ def _peer_of_multi(name: str, labels: np.ndarray, probabilities: np.ndarray) -> 
     match name:
         case "accuracy":
             return peer.accuracy_score(labels.ravel(), answers.ravel())
+        case "balanced_accuracy":
+            both = [0 < column.sum() < len(column) for column in labels.T]
+            pairs = zip(labels.T[both], answers.T[both], strict=True)
+            return _mean([peer.balanced_accuracy_score(column, found) for column, found in pairs])
         case "exact_match":
             return peer.accuracy_score(labels, answers)
         case "f1_micro":

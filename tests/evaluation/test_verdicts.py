@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from base.errors import UserError
+from evaluation.predictions import Predictions
 from evaluation.results import Comparison, GroupResult, Metric, Slice
 from evaluation.settings import Threshold
 from evaluation.verdicts import check_thresholds, judge, needed_metrics, needed_slices
+from models import features
 
 
 def threshold(metric="accuracy", **settings):
@@ -124,6 +128,58 @@ def test_groups_are_judged_by_their_own_metrics():
     group = GroupResult("mean", 80, ["a", "b"], {"accuracy": Metric(0.97, 0.9, 1.0)}, [[40, 0], [2, 38]])
     verdict = the_verdict(threshold(lower=0.95, of="groups"), group=group)
     assert (verdict.passed, verdict.slice, verdict.measured) == (True, "groups", Metric(0.97, 0.9, 1.0))
+
+
+def files(jpeg_of_cats, larger_cats=0):
+    """200 images of cats and dogs; a share of the cats' files is JPEG, the others are PNG, all of 1000 bytes and some more."""
+    random = np.random.default_rng(0)
+    cats = np.arange(200) % 2 == 0
+    names = [f"{number}.png" for number in range(200)]
+    rows = pd.DataFrame(
+        {
+            features.FILENAME: names,
+            features.GROUP: names,
+            features.LABEL: np.where(cats, "cat", "dog"),
+            features.FORMAT: np.where(cats & (random.random(200) < jpeg_of_cats), "jpeg", "png"),
+            features.BYTES: 1000 + random.integers(0, 500, 200) + larger_cats * cats,
+        }
+    )
+    return Predictions(rows, ["cat", "dog"], False, np.zeros((200, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("images", "passed", "value", "found"),
+    [
+        (files(1.0), False, 1.0, "image/format is jpeg tells cat from the other classes"),
+        (files(0.4), True, 0.7, "image/format is jpeg tells cat from the other classes"),
+        (files(0.0), True, 0.5, "no property of the files gives a class away"),
+        (files(0.0, larger_cats=420), True, 0.5, "no property of the files gives a class away"),  # see find_shortcuts on bytes
+        (files(0.0, larger_cats=490), False, 0.98, "image/bytes "),
+    ],
+)
+def test_a_threshold_on_shortcuts_fails_where_a_property_of_the_files_gives_a_class_away(images, passed, value, found):
+    (verdict,) = judge([threshold("shortcut", upper=0.75)], [ALL], None, images)
+    assert (verdict.metric, verdict.slice, verdict.requirement) == ("shortcut", "the files", "at most 0.75")
+    assert verdict.passed == passed
+    assert verdict.measured.value == pytest.approx(value, abs=0.04)
+    assert verdict.found.startswith(found)
+
+
+def test_too_few_images_to_tell_are_no_shortcut():
+    images = files(1.0)
+    few = Predictions(images.rows[:6], images.classes, False, images.probabilities[:6])
+    (verdict,) = judge([threshold("shortcut", upper=0.75)], [ALL], None, few)
+    assert (verdict.passed, verdict.measured) == (True, Metric(0.5))
+
+
+def test_a_shortcut_is_no_metric_to_compute_and_nothing_of_a_format():
+    shortcut = threshold("shortcut", upper=0.75)
+    check_thresholds([shortcut], multi_label=True)
+    assert needed_metrics(["accuracy"], [shortcut], multi_label=False) == ["accuracy"]
+    with pytest.raises(UserError, match=r"export: unknown metric shortcut"):
+        check_thresholds([shortcut], multi_label=False, section="export")
+    with pytest.raises(UserError, match=r"unknown metric shortcuts; did you mean shortcut\?"):
+        check_thresholds([threshold("shortcuts", upper=0.75)], multi_label=False)
 
 
 def test_a_metric_that_can_not_be_judged_is_an_error():

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from base.errors import UserError
-from pipeline.config.loading import load_config
+from pipeline.config.loading import dump_config, load_config
 
 REPOSITORY = Path(__file__).parents[3]
 MINIMAL = {"name": "test", "data": {"path": "images"}}
@@ -136,6 +136,20 @@ def test_the_rule_share_needs_a_class(write: Any) -> None:
 def test_a_threshold_that_means_two_things_is_told(threshold: dict, told: str, write: Any) -> None:
     thresholds = [{"metric": "accuracy", "lower": 0.5, **threshold}]
     assert told in user_error(write(evaluate={"thresholds": thresholds}))
+
+
+def test_a_threshold_on_shortcuts_takes_an_upper_bound_alone(write: Any) -> None:
+    config = load_config(write(evaluate={"thresholds": [{"metric": "shortcut", "upper": 0.75}]}))
+    assert load_config(write(dump_config(config))) == config
+    for wrong in ({"lower": 0.6, "upper": 0.75}, {"upper": 0.5}, {"upper": 1.0}, {"change": 0.1}):
+        text = user_error(write(evaluate={"thresholds": [{"metric": "shortcut", **wrong}]}))
+        assert "evaluate.thresholds.0: the threshold on shortcut takes upper alone, between 0.5, which is chance, and 1" in text
+
+
+def test_thresholds_may_be_left_to_the_default(write: Any) -> None:
+    config = load_config(write(evaluate={"thresholds": None}))
+    assert config == load_config(write()) == load_config(write(dump_config(config)))
+    assert config.evaluate.thresholds is None
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "mobilenet_v2"])

@@ -27,9 +27,9 @@ def test_tfma_computes_the_metrics_of_the_kind_of_data(multi_label):
     settings = evaluation_settings(EvaluateConfig(), multi_label, ["test"], judged=True)
     (metric,) = build_eval_config(settings).metrics_specs[0].metrics
     names = json.loads(metric.config)["names"]
-    assert {"accuracy", "cross_entropy", "f1", "auc", "ece"} <= set(names)
+    assert {"accuracy", "balanced_accuracy", "cross_entropy", "f1", "auc", "ece"} <= set(names)
     assert ("f1_micro" in names) == multi_label
-    assert ("balanced_accuracy" in names) == (not multi_label)
+    assert ("matthews" in names) == (not multi_label)
 
 
 @pytest.mark.parametrize(

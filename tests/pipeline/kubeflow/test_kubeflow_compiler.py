@@ -403,8 +403,11 @@ def test_runtime_parameters_reach_the_executors():
     _take_runtime_parameters(evaluator)
     changed = json.loads(evaluator["settings"])
     assert changed["thresholds"][0]["lower"] == 0.5
-    assert (changed["metrics"], changed["slices"]) == (["accuracy", "f1"], [["meta/site"]])
+    assert (changed["metrics"], changed["slices"]) == (["accuracy", "balanced_accuracy", "f1"], [["meta/site"]])
     assert "meta/site" in evaluator["eval_config"]
+    evaluator = {"settings": json.dumps(changed), "thresholds": "[]"}
+    _take_runtime_parameters(evaluator)  # the default again
+    assert json.loads(evaluator["settings"]) == {**changed, "thresholds": []}
     for name, wrong in (("train_epochs", 0), ("thresholds", "accuracy"), ("thresholds", '[{"metric": "accuracy"}]')):
         with pytest.raises(UserError, match=f"^{name}: "):
             _take_runtime_parameters({"settings": settings, name: wrong})

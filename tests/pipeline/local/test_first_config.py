@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 
 from base.errors import UserError
+from pipeline.config.evaluation import ThresholdConfig
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
 from pipeline.local.first_config import write_first_config
@@ -107,6 +108,31 @@ def test_splits_that_the_data_gives_are_kept(tmp_path):
     lines, config = init(write_images(tmp_path / "data", folders))
     assert "Splits that the data gives: train 100, test 20" in lines
     assert "splits" not in config.data.model_fields_set
+
+
+def test_a_shortcut_is_told_and_becomes_a_threshold(tmp_path):
+    data = write_images(tmp_path / "data", {"": 120})
+    rows = ["path,label"]
+    for number in range(120):
+        path = f"{number}.png"
+        if number % 2:  # PNG all the same, with a line break that only YAML knows
+            path = (data / path).rename(data / f"{number}.p\u2028ng: [").name
+        rows.append(f"{path},{('well', 'ill: #1')[number % 2]}")
+    (data / "manifest.csv").write_text("\n".join(rows) + "\n")
+    lines, config = init(data)
+    told = "image/filename ends in .p?ng: [ alone tells ill: #1 from the other classes with a balanced accuracy of 1.00"
+    assert lines[-1] == f"Shortcut, by the sample: {told}, where chance is 0.5"
+    assert config.evaluate.thresholds[-1] == ThresholdConfig(metric="shortcut", upper=0.75)
+    assert told in (data.parent / "made" / "first.yaml").read_text().partition("change: -0.02}")[2]
+    lines, config = init(write_images(tmp_path / "other", {"ill": 60, "well": 60}))
+    assert not any("Shortcut" in line for line in lines)
+    assert [threshold.metric for threshold in config.evaluate.thresholds] == ["balanced_accuracy", "accuracy"]
+
+
+def test_sizes_of_files_and_images_are_shortcuts_too(tmp_path):
+    data = write_images(tmp_path / "data", {"ill": 50}, (40, 40))
+    write_images(data, {"well": 50}, (40, 44))
+    assert any("image/width" in line for line in init(data)[0])
 
 
 def test_how_the_data_is_read_becomes_part_of_the_configuration(tmp_path):

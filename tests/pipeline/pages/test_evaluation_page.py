@@ -16,8 +16,9 @@ from pages import Page
 from sklearn import metrics
 
 from components.model_formats.results import FormatResult
+from evaluation.default_rules import judge_by_default
 from evaluation.diagnostics import measure_reliability, trace_curves
-from evaluation.results import Metric, Verdict, read_evaluation, write_evaluation
+from evaluation.results import Comparison, Metric, Verdict, read_evaluation, write_evaluation
 from images.file_settings import FileSettings
 from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 from pipeline.pages.thumbnails import read_originals
@@ -113,6 +114,26 @@ def test_the_verdict_comes_first_with_each_threshold(page: Page) -> None:
     assert [row[-1] for row in table] == ["holds", "fails", "holds", "holds", "fails"]
     assert [row[2] for row in table][-2:] == ["at least -0.01 against the served model", "at least 0.8"]
     assert table[-1][3] == "not measured"
+
+
+def test_without_thresholds_the_rules_are_told_in_words(made: Made, tmp_path: Path) -> None:
+    overall = made.evaluation.slices[0]
+    worse = replace(overall, comparisons={"balanced_accuracy": Comparison(0.99, Metric(-0.2, -0.25, -0.15))})
+    alone = replace(overall, comparisons={}, metrics={"balanced_accuracy": Metric(0.3, 0.15, 0.45)})
+    made.predictions.write(str(tmp_path))
+    texts = []
+    for found in (overall, worse, alone):
+        verdicts = judge_by_default(found, made.predictions.labels, with_intervals=True)
+        blessed = all(verdict.passed for verdict in verdicts)
+        write_evaluation(replace(made.evaluation, verdicts=verdicts, blessed=blessed), str(tmp_path))
+        page, _ = page_of(replace(made, folder=tmp_path), tmp_path / "page.html", RunContext())
+        assert [row[-1] for row in page.tables["Rules"][1:]] == ["holds" if verdict.passed else "fails" for verdict in verdicts]
+        texts.append(" ".join(page.text.split()))
+    must = "No thresholds are set (evaluate.thresholds). So the model must be better than an answer that is always the same"
+    assert f"Blessed {must}, and not significantly worse than the served model." in texts[0]
+    assert "must be not significantly worse than the served model (interval not wholly below 0), is -0.2000" in texts[1]
+    assert f"Not blessed {must}. No model is served that it could be compared with." in texts[2]
+    assert "(300 test images of 100 groups are too few to tell; give more of them, or set evaluate.thresholds)" in texts[2]
 
 
 def test_formats_that_are_not_shipped_say_why(page: Page) -> None:

@@ -1,6 +1,7 @@
 """Evaluations as tables in a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -57,6 +58,20 @@ def test_a_verdict_has_its_interval_or_why_there_is_none():
     assert "0.9000 [0.880, 0.910]" in text
     assert "not measured" in text
     assert "7 images are too few" in text
+
+
+def test_the_rules_of_the_default_are_told_in_words():
+    rule = "above 0.5 with its whole interval (always the most frequent class gives 0.5)"
+    first = Verdict("balanced_accuracy", "all examples", Metric(0.6, 0.45, 0.7), False, "too few", 0.5, rule=rule)
+    second = Verdict(
+        "balanced_accuracy", "all examples", Metric(-0.1), True, lower=0.0, against="the served model", rule="no worse"
+    )
+    text = " ".join(rendered(replace(evaluation(), verdicts=[first, second]), 200).replace("│", "").split())
+    assert "Rules ┏" in text
+    assert f"{rule} 0.6000 [0.450, 0.700]" in text
+    assert "better than an answer that is always the same, and not significantly worse than the served model." in text
+    alone = " ".join(rendered(replace(evaluation(compared=False), verdicts=[first]), 200).split())
+    assert "always the same. No model is served that it could be compared with." in alone
 
 
 def test_slices_are_shown_by_few_metrics_those_of_thresholds_first():
