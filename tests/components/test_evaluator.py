@@ -246,6 +246,7 @@ def test_without_a_baseline_nothing_is_compared(tmp_path):
     assert not math.isnan(tfma.load_eval_result(folder).slicing_metrics[0][1][""][""]["accuracy"]["doubleValue"])
 
 
+@pytest.mark.case(30)
 def test_without_thresholds_always_the_most_frequent_class_is_not_blessed(tmp_path):
     rows = draw()
     most, noise = CLASSES.index(rows["label"].mode()[0]), np.random.default_rng(0).uniform(0, 0.1, (IMAGES, 3))
