@@ -1,9 +1,9 @@
 """CSV tables for people, whose texts no spreadsheet takes for formulas, and which can be read back exactly.
 
 A cell that begins with an apostrophe is quoted: a spreadsheet would run the text (it begins with =, +, - or @), or the text has
-hidden characters (see `base.visible`) or line breaks, or it begins with an apostrophe itself. Behind the apostrophe, backslashes
-are doubled, and hidden characters are written as in Python: `\\t`, `\\n`, `\\x1b`, `\\u2028`. Numbers and all other texts are as
-they are.
+hidden characters (see `base.visible`) or line breaks, or it begins with an apostrophe itself. Behind the apostrophe,
+backslashes are doubled, and hidden characters are written as in Python: `\\t`, `\\n`, `\\x1b`, `\\u2028`. Numbers and all other
+texts are as they are.
 See https://owasp.org/www-community/attacks/CSV_Injection.
 """
 
