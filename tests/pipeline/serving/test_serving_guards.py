@@ -392,19 +392,21 @@ def test_the_page_asks_for_the_token_and_then_shows_the_answer(locked: Server, e
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("there is no chromium")
-    (tmp_path / "picture.png").write_bytes(exported.files[0])
+    picture = tmp_path / "cat\u202egnp.exe.png"  # which would be shown as cat, and the rest backwards
+    picture.write_bytes(exported.files[0])
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         window = browser.new_page(ignore_https_errors=True)
         window.set_default_timeout(30_000)
         window.goto(f"https://127.0.0.1:{locked.port}/")
         window.wait_for_selector("#token")
-        window.set_input_files("#file", str(tmp_path / "picture.png"))
+        window.set_input_files("#file", str(picture))
         window.locator("#error", has_text="Authorization").wait_for()
         window.fill("#token", TOKEN)
         window.click("#locked button")
         window.wait_for_selector("#rows tr")
         assert window.text_content("#version") == "7"
+        assert window.text_content("#status").startswith("cat\\u202egnp.exe.png: ")
         assert window.is_hidden("#locked")
         browser.close()
 
