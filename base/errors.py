@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def told_before_errors(lines: Iterable[str]) -> Iterator[None]:
+def add_notes_to_errors(lines: Iterable[str]) -> Iterator[None]:
     """Adds lines to a UserError as its notes. The command line prints them before the error, which they may explain."""
     try:
         yield

@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from base.errors import UserError, told_before_errors
+from base.errors import UserError, add_notes_to_errors
 from base.inputs import check_regular
 from images.dataset import source
 from images.dataset.listing import is_remote
@@ -36,7 +36,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
         check_regular(config.data.schema_file, "data.schema")
     path, settings = config.data.path, source_settings(config.data, folds=folds)
     found = source.find_rows(path, settings)
-    with told_before_errors(found.notes):
+    with add_notes_to_errors(found.notes):
         if found.losses:
             found.losses.check(path, config.data.max_rejected)
         rows = source.assign_splits(path, found.rows, settings)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from base.errors import UserError, told_before_errors
+from base.errors import UserError, add_notes_to_errors
 from base.local_files import write_text
 from base.paths import short_path
 from images.dataset import source
@@ -55,7 +55,7 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
             raise UserError(f"--set {override}: fpn init takes keys of data alone; change the others in the file")
     base = load_config(None, data, overrides)
     found = source.find_rows(data, source_settings(base.data))
-    with told_before_errors(found.notes):
+    with add_notes_to_errors(found.notes):
         return [*found.notes, *_write_for(found.rows, base, data, output, weights)]
 
 
