@@ -1,1 +1,1 @@
-"""What every package may use, without TFX: errors meant for users, files that are written as a whole, short paths."""
+"""What every package may use, without TFX: errors for users, files that are written whole, short paths, texts as shown."""

@@ -1,5 +1,8 @@
 """The one exception whose text is meant for the user of the pipeline."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
+
 
 class UserError(Exception):
     """Bad usage, configuration or input.
@@ -7,6 +10,17 @@ class UserError(Exception):
     The text has one or two lines. It names the file, row or key that is wrong and says how to correct it. The command
     line prints the text without a traceback and exits with status 2.
     """
+
+
+@contextlib.contextmanager
+def add_notes_to_errors(lines: Iterable[str]) -> Iterator[None]:
+    """Adds lines to a UserError as its notes. The command line prints them before the error, which they may explain."""
+    try:
+        yield
+    except UserError as error:
+        for line in lines:
+            error.add_note(line)
+        raise
 
 
 def shorten(text: str, most: int = 100) -> str:

@@ -1,8 +1,9 @@
 """CSV tables for people, whose texts no spreadsheet takes for formulas, and which can be read back exactly.
 
 A cell that begins with an apostrophe is quoted: a spreadsheet would run the text (it begins with =, +, - or @), or the text has
-control characters or line breaks, or it begins with an apostrophe itself. Behind the apostrophe, backslashes are doubled, and
-control characters are written as in Python: `\\t`, `\\n`, `\\x1b`, `\\u2028`. Numbers and all other texts are as they are.
+hidden characters (see `base.visible`) or line breaks, or it begins with an apostrophe itself. Behind the apostrophe,
+backslashes are doubled, and hidden characters are written as in Python: `\\t`, `\\n`, `\\x1b`, `\\u2028`. Numbers and all other
+texts are as they are.
 See https://owasp.org/www-community/attacks/CSV_Injection.
 """
 
@@ -14,12 +15,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from base.visible import HIDDEN, escape
+
 _FORMULA: Final = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # the last four are their wide forms
-_CONTROLS: Final = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 # A semicolon separates cells where the comma is the decimal point.
-_QUOTED: Final = re.compile(f"^['\\s]*{_FORMULA}|^'|[{_CONTROLS}]|;[\\s\"']*{_FORMULA}")
+_QUOTED: Final = re.compile(f"^['\\s]*{_FORMULA}|^'|[{HIDDEN}]|;[\\s\"']*{_FORMULA}")
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
-_ESCAPED: Final = re.compile(f"[{_CONTROLS};\\\\]")
+_ESCAPED: Final = re.compile(f"[{HIDDEN};\\\\]")
 
 
 def write_table(file: Any, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -62,6 +64,4 @@ def unquote(cell: str) -> str:
 
 
 def _escape(character: str) -> str:
-    if character == ";":
-        return "\\x3b"
-    return character.encode("unicode_escape", "surrogatepass").decode()
+    return "\\x3b" if character == ";" else escape(character)

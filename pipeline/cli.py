@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from base.errors import UserError
 from base.full_disk import full_disk
+from base.visible import print_error, visible
 from pipeline.commands import cluster, look, train, use
 
 
@@ -23,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = full_disk(error, os.getcwd())
         if not told and not isinstance(error, UserError):
             raise
-        print(f"fpn: {told or error}", file=sys.stderr)
+        for line in getattr(error, "__notes__", ()):
+            print(visible(line), file=sys.stderr)
+        print_error(told or error)
         return 1 if told else 2
 
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from base.errors import UserError
 from base.redirection import quiet_libraries
+from base.visible import print_error
 from pipeline.commands.options import add_config_arguments
 from pipeline.config.choices import Target
 
@@ -93,7 +93,7 @@ def _write_pipeline(options: argparse.Namespace, output: Path, target: Target = 
     with quiet_libraries():
         notes = compile_pipeline(config, output, target)
     for note in notes:
-        print(f"fpn: {note}", file=sys.stderr)
+        print_error(note)
 
 
 def _deploy(options: argparse.Namespace) -> int:
@@ -114,7 +114,7 @@ def _deploy(options: argparse.Namespace) -> int:
             try:
                 progress = backend.follow(run, file.tasks, console)
             except KeyboardInterrupt:
-                print(f"fpn: no longer waiting; the run goes on: {run.url}", file=sys.stderr)
+                print_error(f"no longer waiting; the run goes on: {run.url}")
                 return 1
             status = 0 if progress.state == SUCCEEDED else 1
             result |= asdict(progress)

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from base.errors import UserError
 from base.redirection import quiet_libraries
+from base.visible import print_error
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,9 +43,7 @@ def _runs(options: argparse.Namespace) -> int:
     from pipeline.terminal.runs import render_runs
 
     outputs = [options.output] if options.output else sorted(path.parent for path in Path("output").glob("*/runs"))
-    found = {
-        output: runs for output in outputs if (runs := read_runs(output, lambda line: print(f"fpn: {line}", file=sys.stderr)))
-    }
+    found = {output: runs for output in outputs if (runs := read_runs(output, print_error))}
     if not found:
         raise UserError(f"{options.output or 'output'}: no runs here; start one with fpn run --config configs/digits.yaml")
     console = plain_console()

@@ -3,10 +3,10 @@
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 
 from base.redirection import quiet_libraries
+from base.visible import print_error, visible
 from pipeline.commands.options import add_config_arguments
 
 
@@ -67,7 +67,7 @@ def _init(options: argparse.Namespace) -> int:
 
     output = options.output or Path("configs") / f"{Path(options.data).resolve().name or 'images'}.yaml"
     for line in write_first_config(options.data, output, options.weights, options.overrides):
-        print(line)
+        print(visible(line))
     print(f"Wrote {output}; next: fpn data --config {shlex.quote(str(output))}, then fpn run with the same")
     return 0
 
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     result = runner.run(config, options.output or Path("output") / config.name)
     print_summary(result, plain_console(soft_wrap=True))
     if result.error:
-        print(f"fpn: {result.error}", file=sys.stderr)
+        print_error(result.error)
     if options.json:
         print(json.dumps(result.summary))
     return result.status
@@ -96,7 +96,10 @@ def _data(options: argparse.Namespace) -> int:
     output = options.output or Path("output") / config.name
     page = options.html or output / "data.html"
     status, error = runner.inspect(config, output, page)
-    print(f"fpn: {error}" if error else page, file=sys.stderr if error else sys.stdout)
+    if error:
+        print_error(error)
+    else:
+        print(page)
     return status
 
 
@@ -121,7 +124,7 @@ def _crossval(options: argparse.Namespace) -> int:
     result = crossval.run(config, options.output or Path("output") / config.name, options.folds)
     print_crossval(result, plain_console())
     if result.error:
-        print(f"fpn: {result.error}", file=sys.stderr)
+        print_error(result.error)
     if options.json:
         print(json.dumps(result.summary))
     return result.status

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from base.errors import UserError
 from base.redirection import quiet_libraries
+from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
 
 
@@ -164,7 +164,7 @@ def _push(options: argparse.Namespace) -> int:
     if options.list and versions and versions[-1].problem:
         newest = versions[-1]
         cure = f"go back to an intact one: fpn push --to {options.to} --version V"
-        print(f"fpn: {newest.path}: the newest version is damaged ({newest.problem}); {cure}", file=sys.stderr)
+        print_error(f"{newest.path}: the newest version is damaged ({newest.problem}); {cure}")
         return 1
     return 0
 

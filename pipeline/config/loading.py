@@ -25,12 +25,14 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
       overrides: texts "section.key=value" with the value in YAML; later ones win.
 
     Raises:
-      UserError: the file can't be read, a key is unknown, or a value does not fit.
+      UserError: the file can't be read, a key is unknown, a value does not fit, or `data` and `overrides` both name the data.
     """
     content = parse_yaml(read_text(path, MAX_CONFIG_BYTES, _CURE), str(path)) if path else {"name": "unnamed"}
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold sections such as `data:` and `model:`")
     for override in overrides:
+        if data is not None and override.partition("=")[0] in ("data.path", "data.sample"):
+            raise UserError(f"--set {override}: {data} is given as the data; leave one of them out")
         _apply(override, content)
     if data is not None:
         section = content["data"] = content.get("data") or {}

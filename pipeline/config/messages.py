@@ -33,6 +33,8 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     if not name:
         return message
     message = message[0].lower() + message[1:]
+    if detail["type"] == "too_short" and not detail["input"]:
+        message = "needs one item or more (leave the key out for its default)"
     hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # the value may hold a password
     return f"{name}: {message}" + ("" if hidden else f", is {shorten(repr(detail['input']), 200)}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from base.errors import UserError, shorten, user_error
+from base.visible import print_error
 
 _LOG_OUTPUT: Final = re.compile(r"executor-logs(-\d+)?")
 _LOCAL: Final = {"s3://": "s3/", "minio://": "minio/", "gs://": "gcs/"}  # schemes, and the launcher's folders of local copies
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if cause is None:
             traceback.print_exc()
             return 1
-        print(f"fpn: {' '.join(str(cause).splitlines())}", file=sys.stderr, flush=True)
+        print_error(" ".join(str(cause).splitlines()))
         return 2
     return 0
 

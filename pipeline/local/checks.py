@@ -5,7 +5,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-from base.errors import UserError
+from base.errors import UserError, add_notes_to_errors
 from base.inputs import check_regular
 from images.dataset import source
 from images.dataset.listing import is_remote
@@ -28,7 +28,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the
-        data lacks a feature to slice by, or the class that groups are judged by.
+        data lacks a feature to slice by, or the class that groups are judged by. Its notes say how the data was read.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
@@ -36,15 +36,16 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
         check_regular(config.data.schema_file, "data.schema")
     path, settings = config.data.path, source_settings(config.data, folds=folds)
     found = source.find_rows(path, settings)
-    if found.losses:
-        found.losses.check(path, config.data.max_rejected)
-    rows = source.assign_splits(path, found.rows, settings)
-    readings = Readings(found.reading)
-    if config.score.path:
-        score = source.find_rows(config.score.path, source_settings(config.data, labelled=False))
-        readings = Readings(found.reading, score.reading, score.losses)
-    _check_slices(config, rows)
-    _check_positive(config.evaluate.groups.positive, rows)
+    with add_notes_to_errors(found.notes):
+        if found.losses:
+            found.losses.check(path, config.data.max_rejected)
+        rows = source.assign_splits(path, found.rows, settings)
+        readings = Readings(found.reading)
+        if config.score.path:
+            score = source.find_rows(config.score.path, source_settings(config.data, labelled=False))
+            readings = Readings(found.reading, score.reading, score.losses)
+        _check_slices(config, rows)
+        _check_positive(config.evaluate.groups.positive, rows)
     return replace(found, rows=rows), readings
 
 

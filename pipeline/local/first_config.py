@@ -13,16 +13,18 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from base.errors import UserError
+from base.errors import UserError, add_notes_to_errors
 from base.local_files import write_text
 from base.paths import short_path
 from evaluation.predictions import Predictions
 from evaluation.shortcuts import find_shortcuts
 from images.dataset import source
+from images.dataset.row import Row
 from images.survey import SAMPLE, Survey, survey
 from models import features
 from models.choices import BackboneName
 from pipeline.config.loading import load_config
+from pipeline.config.whole import Config
 from pipeline.dag.component_settings import file_settings, source_settings
 
 _SKEWED: Final = 3  # images of the largest class per image of the smallest one, from which on classes are weighted
@@ -50,7 +52,8 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
       What was found, one fact per line.
 
     Raises:
-      UserError: the data can't be used, the backbone of the weights is not known, or the file is there already.
+      UserError: the data can't be used, the backbone of the weights is not known, or the file is there already. Its notes say
+        how the data was read.
     """
     if os.path.lexists(output):
         raise UserError(f"{output}: is there already; give another --output, or delete it")
@@ -59,9 +62,18 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
             raise UserError(f"--set {override}: fpn init takes keys of data alone; change the others in the file")
     base = load_config(None, data, overrides)
     found = source.find_rows(data, source_settings(base.data))
-    seen = survey(source.root_of(data), found.rows, file_settings(base))
-    set_aside = [f"{row.name} ({row.reason})" for row in found.rows if row.reason]
-    _check_rejected(data, set_aside, len(found.rows), "files", base.data.max_rejected)
+    with add_notes_to_errors(found.notes):
+        return [*found.notes, *_write_for(found.rows, base, data, output, weights)]
+
+
+def _write_for(rows: list[Row], base: Config, data: str, output: Path, weights: str | None) -> list[str]:
+    """Writes the configuration for the rows of the data folder, and returns what was found in them and in their files.
+
+    Args: and errors as for `write_first_config`; `base` has what the options say about the data.
+    """
+    seen = survey(source.root_of(data), rows, file_settings(base))
+    set_aside = [f"{row.name} ({row.reason})" for row in rows if row.reason]
+    _check_rejected(data, set_aside, len(rows), "files", base.data.max_rejected)
     _check_rejected(data, seen.failed, seen.tried, "files tried", base.data.max_rejected)
     changes = {key: value for key, value in base.data.model_dump(exclude_unset=True, by_alias=True).items() if key != "path"}
     plan = _Plan(seen, _backbone_of(weights), weights, base.data.multi_label)
@@ -72,12 +84,12 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
     except UnicodeEncodeError as error:
         raise UserError(f"{data!r}: a configuration can't name this path, which is not UTF-8; rename the folder") from error
     try:
-        source.assign_splits(data, found.rows, source_settings(load_config(output).data))
+        source.assign_splits(data, rows, source_settings(load_config(output).data))
     except UserError:
         output.unlink()
         raise
     shortcut = [f"Shortcut, by the sample: {plan.shortcut}"] if plan.shortcut else []
-    return [*found.notes, *_describe(data, seen, set_aside + seen.failed), *shortcut]
+    return [*_describe(data, seen, set_aside + seen.failed), *shortcut]
 
 
 def _check_rejected(data: str, failed: Sequence[str], of: int, what: str, most: float) -> None:

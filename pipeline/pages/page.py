@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from base.local_files import write_text
+from base.visible import visible
 
 
 def write_page(
@@ -17,7 +18,7 @@ def write_page(
     Args:
       template: file name of the template.
       output: the HTML file; replaced if there is one.
-      content: the template's variables; everything that is not marked as safe is escaped.
+      content: the template's variables; everything that is not marked as safe is escaped. See `visible`, too.
       filters: filters in addition to those of all pages.
     """
     environment = jinja2.Environment(
@@ -31,7 +32,7 @@ def write_page(
     environment.filters["size"] = format_size
     environment.filters["class"] = lambda label: label or "(no class)"
     environment.filters |= filters or {}
-    write_text(output, environment.get_template(template).render(content))
+    write_text(output, visible(environment.get_template(template).render(content)))
 
 
 def format_size(size: int) -> str:

@@ -1,22 +1,33 @@
 """What a person should know about a run besides its figures: records with fields, which become text where they are shown."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
+
+
+class Note:
+    """What all notes have.
+
+    Attributes:
+      text: the line that the note is shown as, with its fields in braces.
+    """
+
+    text: ClassVar[str]
+
+    def lines(self) -> list[str]:
+        """The lines that the note is shown as; mostly one."""
+        return [self.text.format_map(vars(self))]
 
 
 @dataclass(frozen=True)
-class DataNote:
+class DataNote(Note):
     """How the data is read, what was left out or skipped: a line of `Found.notes`."""
 
     line: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [self.line]
+    text = "{line}"
 
 
 @dataclass(frozen=True)
-class DuplicatesNote:
+class DuplicatesNote(Note):
     """Duplicates among the images; harmless ones give no lines.
 
     Attributes:
@@ -35,7 +46,7 @@ class DuplicatesNote:
 
 
 @dataclass(frozen=True)
-class LostNote:
+class LostNote(Note):
     """Damaged TFRecord files have lost some of their bytes, though not so many that the run stops.
 
     Attributes:
@@ -45,14 +56,11 @@ class LostNote:
 
     losses: str
     where: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"{self.losses}; {self.where}"]
+    text = "{losses}; {where}"
 
 
 @dataclass(frozen=True)
-class AnomalyNote:
+class AnomalyNote(Note):
     """An anomaly that the ExampleValidator has found.
 
     Attributes: see `components.example_validator.executor.Anomaly`.
@@ -61,14 +69,11 @@ class AnomalyNote:
     split: str
     feature: str
     description: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"Anomaly: {self.split}: {self.feature}: {self.description}"]
+    text = "Anomaly: {split}: {feature}: {description}"
 
 
 @dataclass(frozen=True)
-class DivergedNote:
+class DivergedNote(Note):
     """Training has diverged. `row` is that epoch's, from the history's file."""
 
     row: dict[str, str]
@@ -81,16 +86,14 @@ class DivergedNote:
 
 
 @dataclass(frozen=True)
-class NoBaselineNote:
+class NoBaselineNote(Note):
     """There are thresholds on the change, but no served model that the run's model can be compared with."""
 
-    def lines(self) -> list[str]:
-        """One line."""
-        return ["No served model to compare with: thresholds on the change did not apply"]
+    text = "No served model to compare with: thresholds on the change did not apply"
 
 
 @dataclass(frozen=True)
-class OtherClassesNote:
+class OtherClassesNote(Note):
     """The model that was served before the run has other classes, and the configuration lets the run replace it.
 
     Attributes:
@@ -100,14 +103,11 @@ class OtherClassesNote:
 
     folder: str
     difference: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"Not compared with the served model in {self.folder}: its classes are others ({self.difference})"]
+    text = "Not compared with the served model in {folder}: its classes are others ({difference})"
 
 
 @dataclass(frozen=True)
-class OtherExamplesNote:
+class OtherExamplesNote(Note):
     """The examples do not come from ImageExampleGen, the only ExampleGen that counts images and finds duplicates.
 
     Attributes:
@@ -115,27 +115,21 @@ class OtherExamplesNote:
     """
 
     folder: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"No counts of images, classes, rejected files and duplicates: {self.folder} is of another ExampleGen"]
+    text = "No counts of images, classes, rejected files and duplicates: {folder} is of another ExampleGen"
 
 
 @dataclass(frozen=True)
-class RegisteredNote:
+class RegisteredNote(Note):
     """The model is in the registry. Attributes: see `pipeline.pushed.registry.Registered`."""
 
     uri: str
     model: str
     version: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"Registered with MLflow at {self.uri}: version {self.version} of {self.model}"]
+    text = "Registered with MLflow at {uri}: version {version} of {model}"
 
 
 @dataclass(frozen=True)
-class NotRegisteredNote:
+class NotRegisteredNote(Note):
     """The model was pushed, and the registry did not take it.
 
     Attributes:
@@ -145,25 +139,19 @@ class NotRegisteredNote:
 
     reason: str
     command: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"Pushed, but not registered: {self.reason}; later: {self.command}"]
+    text = "Pushed, but not registered: {reason}; later: {command}"
 
 
 @dataclass(frozen=True)
-class LeftOutNote:
+class LeftOutNote(Note):
     """Images that a cross-validation has left out, because the data assigns them to the test split."""
 
     images: int
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"{self.images} images that the data gives as test were left out"]
+    text = "{images} images that the data gives as test were left out"
 
 
 @dataclass(frozen=True)
-class RecoveredNote:
+class RecoveredNote(Note):
     """What a killed run, or a disk, had left of the metadata store was recovered.
 
     Attributes:
@@ -171,14 +159,11 @@ class RecoveredNote:
     """
 
     done: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [self.done]
+    text = "{done}"
 
 
 @dataclass(frozen=True)
-class MadeAgainNote:
+class MadeAgainNote(Note):
     """What an earlier run had made could not come from the cache, because files are gone or have changed.
 
     Attributes:
@@ -188,24 +173,4 @@ class MadeAgainNote:
 
     component: str
     change: str
-
-    def lines(self) -> list[str]:
-        """One line."""
-        return [f"{self.component} was run again, for what it had made is not there any more as it was: {self.change}"]
-
-
-Note: TypeAlias = (
-    DataNote
-    | DuplicatesNote
-    | LostNote
-    | AnomalyNote
-    | DivergedNote
-    | NoBaselineNote
-    | OtherClassesNote
-    | OtherExamplesNote
-    | RegisteredNote
-    | NotRegisteredNote
-    | LeftOutNote
-    | RecoveredNote
-    | MadeAgainNote
-)
+    text = "{component} was run again, for what it had made is not there any more as it was: {change}"

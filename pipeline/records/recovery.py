@@ -23,6 +23,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from base.errors import UserError
+from base.inputs import open_regular
 from base.local_files import new_file
 
 _PATIENCE: Final = 10.0  # seconds to wait for another program that has the file open
@@ -68,10 +69,11 @@ def recover(path: Path) -> str:
       What was done, in a line; "" if nothing had to be done.
 
     Raises:
-      UserError: the store is of another version of ML Metadata.
+      UserError: the store is of another version of ML Metadata, or a pipe or a folder is in its place, or its copy's.
       sqlite3.Error, RuntimeError: the file can't be opened for a reason that is not in it, such as missing rights.
     """
     copy = backup_of(path)
+    _check_regular(path)
     interrupted = _size(path) > 0 and _size(_beside(path, "-journal")) > 0
     damage = _find_damage(path)
     if not damage:
@@ -137,10 +139,16 @@ def is_readable(path: Path) -> bool:
 
 
 def copy_store(path: Path, folder: Path) -> Path:
-    """Copies the store, with its copy and what SQLite keeps beside it, into another folder; returns its path there."""
-    for name in (path.name, backup_of(path).name, *(f"{path.name}{end}" for end in _BESIDE)):
-        if path.with_name(name).exists():
-            shutil.copyfile(path.with_name(name), folder / name)
+    """Copies the store, with its copy and what SQLite keeps beside it, into another folder; returns its path there.
+
+    Raises:
+      UserError: a pipe or a folder is in the place of one of them.
+      OSError: one can't be read.
+    """
+    for file in (path, backup_of(path), *(_beside(path, end) for end in _BESIDE)):
+        if file.exists():
+            _check_regular(file)
+            shutil.copyfile(file, folder / file.name)
     return folder / path.name
 
 
@@ -175,6 +183,7 @@ def _find_damage_in_file(path: Path) -> str:
 
 def _replace(path: Path, copy: Path) -> str:
     """Moves the store aside, and puts its copy in its place if that is intact; returns what was done."""
+    _check_regular(copy)
     aside = _damaged_name(path)
     kept = f"; it is kept as {aside.name}" if _size(path) else ""
     # The journal goes after the store: a store without its journal would look intact, and a copy must not find the journal.
@@ -245,6 +254,15 @@ def _connected(path: Path, mode: str = "rwc") -> Iterator[sqlite3.Connection]:
         sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", timeout=_PATIENCE, uri=True)
     ) as connection:
         yield connection
+
+
+def _check_regular(path: Path) -> None:
+    """Raises UserError if what is there is no file, for which SQLite has no words."""
+    if path.exists() and not path.is_file():
+        try:
+            open_regular(path).close()
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; move it away, or give another --output") from error
 
 
 def _beside(path: Path, end: str) -> Path:

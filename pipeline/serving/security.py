@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from base.errors import UserError
-from images.files.pixels import RejectedImage
-from images.files.regular_file import read_regular_file
+from base.inputs import open_regular
 
 _LOCAL: Final = "localhost"
+_OTHER_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the last: of another algorithm
+_MOST: Final = 2**20  # bytes of a token, a certificate or a key
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,25 @@ def _read_token(file: Path) -> bytes:
 
 def _read_certificate(certificate: Path, key: Path | None) -> ssl.SSLContext:
     content = _read(certificate, "--certificate")
-    if key:
-        _read(key, "--key")
-    elif b"PRIVATE KEY-----" not in content:
-        raise UserError(f"--certificate {certificate}: has no key; give the file that has it with --key")
+    if b"CERTIFICATE-----" not in content:
+        cure = "give a PEM file, whose first line is -----BEGIN CERTIFICATE-----"
+        raise UserError(f"--certificate {certificate}: has no certificate in it; {cure}")
+    of_key = _read(key, "--key") if key else content
+    place = f"--key {key}" if key else f"--certificate {certificate}"
+    if b"PRIVATE KEY-----" not in of_key:
+        cure = "give a PEM file that has one" if key else "give the file that has it with --key"
+        raise UserError(f"{place}: has no key in it; {cure}")
+    if b"ENCRYPTED" in of_key:
+        raise UserError(f"{place}: the key has a password; write it without: openssl pkey -in FILE -out NEW")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key, password=_refuse_password)
     except ssl.SSLError as error:
+        if error.reason in _OTHER_KEY:
+            raise UserError(f"{place}: is not the key of {certificate}; give PEM files that belong together") from error
         names = f"--certificate {certificate}" + (f" --key {key}" if key else "")
-        raise UserError(
-            f"{names}: {error.reason or error}; give PEM files that belong together, the key without a password"
-        ) from error
+        raise UserError(f"{names}: damaged, or no PEM files ({error.reason or error}); make or copy them anew") from error
     return context
 
 
@@ -119,8 +126,10 @@ def _refuse_password() -> str:
 
 def _read(file: Path, option: str) -> bytes:
     try:
-        return read_regular_file(file)
+        with open_regular(file) as opened:
+            content = opened.read(_MOST + 1)
     except OSError as error:
         raise UserError(f"{option} {file}: {error.strerror}; give a file that the server may read") from error
-    except RejectedImage as error:
-        raise UserError(f"{option} {file}: {error}; give a file that the server may read") from error
+    if len(content) > _MOST:
+        raise UserError(f"{option} {file}: is larger than 1 MiB; give the file that the option is for")
+    return content

@@ -30,7 +30,7 @@ def render_runs(runs: list["Run"], title: str) -> RenderableType:
         if run.failed or run.unfinished:
             outcome = Text(f"{run.failed} failed" if run.failed else f"unfinished: {run.unfinished}", "bold red")
         values = (f"{run.metrics[name]:.4f}" if name in run.metrics else "-" for name in names)
-        table.add_row(run.run_id, str(run.images or "-"), *values, outcome, Text("\n".join(run.changes)))
+        table.add_row(run.run_id, str(run.images or "-"), *values, outcome, "\n".join(run.changes))
     return table
 
 

@@ -295,7 +295,7 @@ def print_scores(summary: dict[str, Any], console: Console) -> None:
     table = table_of_figures("Answers", "class", "images", *(["groups"] if summary["groups"] else []))
     for name in dict.fromkeys([*summary["labels"], *groups["labels"]]):
         counts = [summary["labels"].get(name, 0), *([groups["labels"].get(name, 0)] if summary["groups"] else [])]
-        table.add_row(Text(name), *map(str, counts))
+        table.add_row(name, *map(str, counts))
     console.print(table)
     if summary["groups"]:
         console.print(f"Groups: {groups['count']}, by the {groups['rule']}")

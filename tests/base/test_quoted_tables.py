@@ -31,6 +31,7 @@ def written(header: list[str], *rows: list[Any]) -> str:
         ("two\nlines", "'two\\nlines"),
         ("bell\x07 and \x1b[31mred", "'bell\\x07 and \\x1b[31mred"),
         ("line\u2028break", "'line\\u2028break"),
+        ("cat\u202egnp.exe", "'cat\\u202egnp.exe"),
         ("a;=1+1", "'a\\x3b=1+1"),
         ("'quoted", "''quoted"),
         ("=a\\b", "'=a\\\\b"),

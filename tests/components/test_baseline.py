@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from saved_models import save_model
 
 from base.errors import UserError
 from components.earlier_runs.baseline import find_baseline
 from components.pusher.classes import check_classes
 from components.pusher.versions import RECORD_FILE, Record, push
-
-
-def save_model(folder: Path, weights: str, classes: tuple[str, ...] = ("cat", "dog")) -> str:
-    files = {"saved_model.pb": "graph", "variables/variables.index": weights, "assets/labels": "\n".join(classes)}
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return str(folder)
 
 
 @pytest.fixture

@@ -7,20 +7,13 @@ from pathlib import Path
 import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
+from saved_models import save_model
 from tfx.types import Artifact, standard_artifacts
 
 from components.earlier_runs.baseline import ERROR
 from components.earlier_runs.resolvers import PreviousStatistics, ServedBaseline
 from components.pusher.versions import Record, push, roll_back
 from storage.made_files import FILES_PROPERTY, record_files
-
-
-def save_model(folder: Path, weights: str, classes: tuple[str, ...] = ("cat", "dog")) -> str:
-    files = {"saved_model.pb": "graph", "variables/variables.index": weights, "assets/labels": "\n".join(classes)}
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return str(folder)
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import ml_metadata as mlmd
 import pytest
-import yaml
-from few_digits import write_few_digits
+from few_digits import write_config, write_few_digits
 
 from base.errors import UserError
 from pipeline.config.metadata_server import parse_metadata_server
@@ -159,16 +158,7 @@ def place(tmp_path_factory):
     """A small data set and a configuration, whose run takes little more than loading TensorFlow."""
     place = tmp_path_factory.mktemp("place")
     write_few_digits(place / "data", SOURCE_DIGITS)
-    config = {
-        "name": "few-digits",
-        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2}},
-        "image": {"height": 16, "width": 16, "channels": 1},
-        "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
-        "train": {"epochs": 1},
-        "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.0}]},
-        "check": {"enabled": False},
-    }
-    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(place, train={"epochs": 1})
     return place
 
 

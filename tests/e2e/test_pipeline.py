@@ -20,19 +20,10 @@ from PIL import Image
 
 from evaluation.results import read_evaluation
 from models import features
+from tests.sweeps.runs import COMPONENTS
 
 PACKAGES = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
-ALL = [
-    "ImageExampleGen",
-    "StatisticsGen",
-    "SchemaGen",
-    "ExampleValidator",
-    "Transform",
-    "Trainer",
-    "Evaluator",
-    "ModelCheck",
-    "Pusher",
-]
+ALL = list(COMPONENTS)
 SOURCE_DIGITS = 240  # three pictures each
 
 

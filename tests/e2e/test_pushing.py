@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from few_digits import write_few_digits
+from few_digits import write_config, write_few_digits
 
 from evaluation.results import read_evaluation
 
@@ -36,16 +35,7 @@ def place(tmp_path_factory):
         cells[column] = "abcdefghij"[int(cells[column])]
         rows[number] = ",".join(cells)
     (place / "letters" / "manifest.csv").write_text("\n".join([header, *rows]) + "\n")
-    config = {
-        "name": "few-digits",
-        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2, "stratify": True}},
-        "image": {"height": 16, "width": 16, "channels": 1},
-        "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
-        "train": {"batch_size": 16, "learning_rate": 0.01},
-        "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.0}]},
-        "check": {"enabled": False},
-    }
-    (place / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(place, stratify=True, train={"batch_size": 16, "learning_rate": 0.01})
     return place
 
 

@@ -3,6 +3,9 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pipeline.samples.digits import write_digits
 
@@ -19,3 +22,16 @@ def write_few_digits(folder: Path, count: int) -> None:
         shutil.copy(everything / path, folder / path)
     with (folder / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def write_config(place: Path, *, stratify: bool = False, **sections: Any) -> None:
+    """Writes `config.yaml` for few digits in `data`, and a small network; sections that are given replace those here."""
+    config = {
+        "name": "few-digits",
+        "data": {"path": str(place / "data"), "splits": {"train": 6, "eval": 2, "test": 2, "stratify": stratify}},
+        "image": {"height": 16, "width": 16, "channels": 1},
+        "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
+        "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.0}]},
+        "check": {"enabled": False},
+    }
+    (place / "config.yaml").write_text(yaml.safe_dump(config | sections))

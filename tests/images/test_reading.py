@@ -55,10 +55,10 @@ def test_what_can_not_be_read_is_rejected_and_never_waited_for(tmp_path: Path) -
     *bad, good = read_files(str(tmp_path), [row(name) for name in names])
     assert good == b"good"
     assert [text_of(found) for found in bad] == [
-        "unreadable: not a regular file",
-        "unreadable: not a regular file",
+        "unreadable: not a regular file, but a pipe",
+        "unreadable: not a regular file, but a folder",
         "empty file",
-        "unreadable: not a regular file",
+        "unreadable: not a regular file, but a device",
         "unreadable: No such file or directory",
         "unreadable: Too many levels of symbolic links",
     ]

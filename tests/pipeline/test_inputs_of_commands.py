@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -88,6 +89,21 @@ def test_pipes_in_the_place_of_what_runs_have_left_are_refused(
     os.mkfifo(run / name)
     commands = {"config.yaml": ["runs", "--output", "out"], "reproduction.json": ["runs", "--output", "out"]}
     assert f"{name}: not a regular file, but a pipe" in refused(capsys, *commands.get(name, ["report", "out"]))
+
+
+@pytest.mark.parametrize("name", ["metadata.sqlite", "metadata.sqlite.backup"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_the_metadata_store_is_refused(
+    make: Callable[[Path], None], name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "out/runs/2026-01-01T00-00-00").mkdir(parents=True)
+    (place / "out/runs/2026-01-01T00-00-00/log.txt").write_text("")
+    (place / "out/runs/2026-01-01T00-00-00/summary.json").write_text("{}")
+    make(place / "out" / name)
+    kind = "a pipe" if make is os.mkfifo else "a folder"
+    for command in (["runs"], ["run", "--config", "config.yaml", "--set", "data.splits={train: 1, eval: 1, test: 1}"]):
+        told = refused(capsys, *command, "--output", "out")
+        assert f"out/{name}: not a regular file, but {kind}; move it away, or give another --output" in told
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/image.json"])

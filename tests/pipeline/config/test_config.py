@@ -98,6 +98,11 @@ def test_a_value_that_does_not_fit_is_told_with_its_key(sections: dict[str, Any]
     assert text.endswith(f", is {value}")
 
 
+def test_an_empty_list_is_told_with_its_cure(write: Any) -> None:
+    text = user_error(write(), overrides=["evaluate.thresholds=[]"])
+    assert text.endswith("evaluate.thresholds: needs one item or more (leave the key out for its default), is []")
+
+
 def test_a_key_that_is_no_text_is_told(write: Any) -> None:
     assert "1: keys should be strings" in user_error(write("name: x\ndata: {path: y}\n1: 2\n"))
 

@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 
 from base.errors import UserError
+from pipeline.cli import main
 from pipeline.config.evaluation import ThresholdConfig
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
@@ -177,6 +178,30 @@ def test_what_can_not_be_used_writes_nothing(tmp_path):
     lines, config = init(data, overrides=("data.max_rejected=0.2",))
     assert config.data.max_rejected == 0.2
     assert any(line.startswith("8 files can't be used, the first ") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_what_fails_is_told_after_how_the_data_was_read(command, tmp_path, capsys):
+    """Without the first line, nobody can tell why one class was found where two folders are."""
+    data = write_images(tmp_path / "data", {"Training/a": 30, "Testing/a": 30})
+    (data / "Training" / "Thumbs.db").touch()
+    (tmp_path / "first.yaml").write_text(f"name: first\ndata: {{path: {data}}}\n")
+    given = {"init": [str(data), "--output", str(tmp_path / "new.yaml")], "run": ["--config", str(tmp_path / "first.yaml")]}
+    assert main([command, *given[command]]) == 2
+    *before, error = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in before] == ["Data"] * 2
+    assert before[0].startswith("Data: read as split folders: Testing (test), Training (train)")
+    assert before[1] == "Data: skipped: Thumbs.db 1"
+    assert error == f"fpn: {data}: a classifier needs two classes or more, found only a"
+    assert not (tmp_path / "new.yaml").exists()
+
+
+@pytest.mark.parametrize("override", ["data.path=elsewhere", "data.sample=digits"])
+def test_an_option_that_names_another_data_folder_is_refused(override, tmp_path, capsys):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30})
+    assert main(["init", str(data), "--output", str(tmp_path / "new.yaml"), "--set", override]) == 2
+    assert capsys.readouterr().err == f"fpn: --set {override}: {data} is given as the data; leave one of them out\n"
+    assert not (tmp_path / "new.yaml").exists()
 
 
 def test_an_output_that_can_not_be_written_is_told(tmp_path):

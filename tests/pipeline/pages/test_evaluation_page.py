@@ -136,6 +136,14 @@ def test_without_thresholds_the_rules_are_told_in_words(made: Made, tmp_path: Pa
     assert "(300 test images of 100 groups are too few to tell; give more of them, or set evaluate.thresholds)" in texts[2]
 
 
+def test_what_changes_the_direction_of_text_is_written_out(made: Made, tmp_path: Path) -> None:
+    """A browser would show everything after it backwards: a file on top of its reason, a class as another one."""
+    note = "Leak: cat\u202egnp.exe and \x1b[2Jdog\u2066.png"
+    page, html = page_of(made, tmp_path / "page.html", replace(CONTEXT, notes=[note]))
+    assert "Leak: cat\\u202egnp.exe and \\x1b[2Jdog\\u2066.png" in page.text
+    assert html.translate(dict.fromkeys(map(ord, "\u202e\u2066\x1b"))) == html
+
+
 def test_formats_that_are_not_shipped_say_why(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "no: accuracy on all examples must be at least -0.01 against the SavedModel, is -0.2000" in text

@@ -4,13 +4,17 @@ import pytest
 
 from pipeline.records.notes import (
     AnomalyNote,
+    DataNote,
     DuplicatesNote,
     LeftOutNote,
+    LostNote,
+    MadeAgainNote,
     NoBaselineNote,
     Note,
     NotRegisteredNote,
     OtherClassesNote,
     OtherExamplesNote,
+    RecoveredNote,
     RegisteredNote,
 )
 
@@ -27,6 +31,13 @@ COUNTS = {"exact": 1, "near": 0, "across_classes": 0, "across_splits": 3, "in_tr
         (OtherExamplesNote("x"), "No counts of images, classes, rejected files and duplicates: x is of another ExampleGen"),
         (RegisteredNote("http://x", "digits", "3"), "Registered with MLflow at http://x: version 3 of digits"),
         (NotRegisteredNote("no answer", "fpn push"), "Pushed, but not registered: no answer; later: fpn push"),
+        (DataNote("Data: {x} {} {0}"), "Data: {x} {} {0}"),
+        (LostNote("Lost: 3 images", "table x"), "Lost: 3 images; table x"),
+        (RecoveredNote("restored"), "restored"),
+        (
+            MadeAgainNote("Trainer", "x is gone"),
+            "Trainer was run again, for what it had made is not there any more as it was: x is gone",
+        ),
         (LeftOutNote(7), "7 images that the data gives as test were left out"),
     ],
 )

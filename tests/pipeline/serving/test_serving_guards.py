@@ -392,19 +392,21 @@ def test_the_page_asks_for_the_token_and_then_shows_the_answer(locked: Server, e
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("there is no chromium")
-    (tmp_path / "picture.png").write_bytes(exported.files[0])
+    picture = tmp_path / "cat\u202egnp.exe.png"  # which would be shown as cat, and the rest backwards
+    picture.write_bytes(exported.files[0])
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         window = browser.new_page(ignore_https_errors=True)
         window.set_default_timeout(30_000)
         window.goto(f"https://127.0.0.1:{locked.port}/")
         window.wait_for_selector("#token")
-        window.set_input_files("#file", str(tmp_path / "picture.png"))
+        window.set_input_files("#file", str(picture))
         window.locator("#error", has_text="Authorization").wait_for()
         window.fill("#token", TOKEN)
         window.click("#locked button")
         window.wait_for_selector("#rows tr")
         assert window.text_content("#version") == "7"
+        assert window.text_content("#status").startswith("cat\\u202egnp.exe.png: ")
         assert window.is_hidden("#locked")
         browser.close()
 
@@ -417,20 +419,36 @@ def test_what_can_not_be_used_is_told_before_anything_is_loaded(pushed: Path, ce
     two_words = tmp_path / "two"
     two_words.write_text("two words")
     shown, key = map(str, certificate)
+    binary, cut, locked, large, alike = (tmp_path / name for name in ("binary", "cut", "locked", "large", "alike"))
+    with large.open("wb") as file:
+        file.truncate(2**21)
+    cut.write_text(Path(shown).read_text()[:300])
+    for command in (
+        ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", alike],
+        ["x509", "-in", shown, "-outform", "DER", "-out", binary],
+        ["pkey", "-in", key, "-aes128", "-passout", "pass:abcd", "-out", locked],
+    ):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
     for arguments, reason in (
         (["--token-file", str(tmp_path / "none")], "No such file or directory; give a file that the server may read"),
         (["--token-file", str(empty)], "must hold the token alone"),
         (["--token-file", str(two_words)], "must hold the token alone"),
-        (["--token-file", str(pipe)], "not a regular file; give a file that the server may read"),
+        (["--token-file", str(pipe)], "not a regular file, but a pipe; give a file that the server may read"),
         (["--certificate", str(tmp_path / "none"), "--key", key], "No such file or directory"),
-        (["--certificate", shown], "has no key; give the file that has it with --key"),
-        (["--certificate", shown, "--key", str(other)], "give PEM files that belong together"),
-        (["--certificate", str(empty), "--key", key], "give PEM files that belong together"),
+        (["--token-file", str(large)], "is larger than 1 MiB; give the file that the option is for"),
+        (["--certificate", shown], "has no key in it; give the file that has it with --key"),
+        (["--certificate", shown, "--key", str(other)], f"is not the key of {shown}; give PEM files that belong together"),
+        (["--certificate", shown, "--key", str(alike)], f"is not the key of {shown}; give PEM files that belong together"),
+        (["--certificate", shown, "--key", str(two_words)], "has no key in it; give a PEM file that has one"),
+        (["--certificate", shown, "--key", str(locked)], "the key has a password; write it without: openssl pkey -in FILE"),
+        (["--certificate", str(empty), "--key", key], "has no certificate in it; give a PEM file, whose first line is"),
+        (["--certificate", str(binary), "--key", key], "has no certificate in it; give a PEM file, whose first line is"),
+        (["--certificate", str(cut), "--key", key], "damaged, or no PEM files"),
         (["--key", key], "--key: give the --certificate that it belongs to"),
     ):
         assert main(["serve", "--model", str(pushed), "--port", "0", *arguments]) == 2
         told = capsys.readouterr().err
-        assert told.startswith(f"fpn: {arguments[0]}")
+        assert told.startswith((f"fpn: {arguments[0]}", f"fpn: {arguments[-2]}"))
         assert reason in told
         assert told.count("\n") == 1
 
