@@ -9,15 +9,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from base.errors import UserError, shorten
-from images.dataset import listing
+from images.dataset import imports, listing
 from images.dataset.columns import guess_columns
 from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
-from images.dataset.table_files import SUFFIXES, Table, open_table
+from images.dataset.table_files import SUFFIXES, Table
 from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
+_TABLES: Final = (*SUFFIXES, ".json", ".xml")
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
 
@@ -44,8 +45,8 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
         if _OTHER not in files:
             return None
         name = _OTHER
-    if not name.lower().endswith(SUFFIXES):
-        raise UserError(f"data.manifest: {name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if not name.lower().endswith(_TABLES):
+        raise UserError(f"data.manifest: {name} must end in {', '.join(_TABLES[:-1])} or {_TABLES[-1]}")
     if name not in files:
         raise UserError(f"{folder}: no manifest {name}; correct data.manifest, or leave it out if there is none")
     if files[name].reason:
@@ -73,7 +74,7 @@ def read_manifest(
     Raises:
       UserError: a column, a value or a file is missing or wrong.
     """
-    table = open_table(folder, name)
+    table = imports.open_table(folder, name, settings.columns)
     columns = guess_columns(table.name, table.columns, settings.columns)
     names = file_names(folder, table, name, files, split)
     labelled = settings.labelled
@@ -84,7 +85,7 @@ def read_manifest(
     }
     converters = _converters(table, columns) if labelled else []
     multi_label = settings.multi_label
-    labels: dict[str, tuple[str, ...]] = {}
+    labels: dict[str | tuple[str, ...], tuple[str, ...]] = {}
     numbers: dict[str, int] = {}
     lines = []
     for number, values in table.lines:
@@ -97,12 +98,18 @@ def read_manifest(
                 f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
             )
         numbers[path] = number
-        text = _text(values[where["label"]]) if "label" in where else ""
+        value = values[where["label"]] if "label" in where else ""
+        if isinstance(value, tuple) and len(value) > 1 and labelled and not multi_label:
+            raise UserError(
+                f"{table.name}: {path} has {len(value)} classes, {value[0]} and {value[1]}; "
+                f"set data.multi_label to true, or keep one"
+            )
+        text = value if isinstance(value, tuple) else _text(value)
         if text not in labels:
-            labels[text] = split_label(text) if multi_label else ((text,) if text else ())
+            labels[text] = text if isinstance(text, tuple) else split_label(text) if multi_label else ((text,) if text else ())
         given = _text(values[where["split"]]) if "split" in where else ""
-        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where else split
-        if "split" in where and not row_split:
+        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where and (given or not table.kind) else split
+        if "split" in where and not row_split and not table.kind:
             raise UserError(
                 f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
             )
@@ -126,7 +133,9 @@ def read_manifest(
             f"{table.unit}s"
         )
     notes = []
-    if columns != settings.columns or name != settings.manifest:
+    if table.kind:
+        notes.append(f"Data: read from {name}, {table.kind}")
+    elif columns != settings.columns or name != settings.manifest:
         notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
     if names.by_name:
         notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
@@ -136,7 +145,7 @@ def read_manifest(
 def file_names(folder: str, table: Table, name: str, files: dict[str, File], split: str = "") -> FileNames:
     """Finds the files that a table names; see `read_manifest` for the arguments."""
     base = posixpath.dirname(name)
-    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written))
+    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written), bool(table.kind))
 
 
 def files_elsewhere(
@@ -146,7 +155,7 @@ def files_elsewhere(
 
     The arguments are those of `read_manifest`.
     """
-    table = open_table(folder, name)
+    table = imports.open_table(folder, name, settings.columns)
     columns = guess_columns(table.name, table.columns, settings.columns)
     if columns.path not in table.columns:
         return {}
