@@ -40,8 +40,8 @@ def open_table(folder: str, name: str, columns: Columns) -> Table:
         table's columns.
 
     Returns:
-      The table. If it is of one of the kinds here, it has one line per image, the label is a tuple of classes, and the split may
-      be "".
+      The table. If it is of one of the kinds here, it has one line per image, the label is a tuple of classes, and the split
+      may be "".
 
     Raises:
       UserError: it can't be read. This may also come when lines are read.
