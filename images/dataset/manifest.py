@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 import posixpath
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +20,7 @@ from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
 _TABLES: Final = (*SUFFIXES, ".json", ".xml")
+_SHARED_METAS: Final = 10_000
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
 
@@ -84,54 +86,45 @@ def read_manifest(
         role: table.columns.index(name) for role, name in columns.by_role.items() if role in roles and name in table.columns
     }
     converters = _converters(table, columns) if labelled else []
-    multi_label = settings.multi_label
     labels: dict[str | tuple[str, ...], tuple[str, ...]] = {}
-    numbers: dict[str, int] = {}
-    lines = []
+    metas: dict[tuple[Any, ...], Meta] = {}  # most tables have few different ones, which rows then share
+    rows: dict[str, Row] = {}
+    numbers = array("q")  # of the lines of `rows`
     for number, values in table.lines:
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
         path = names.find(written)
-        if path in numbers:
+        if path in rows:
             raise UserError(
-                f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
+                f"{table.name}: {table.unit}s {numbers[list(rows).index(path)]} and {number} name the same file, {path}; "
+                f"keep one of them"
             )
-        numbers[path] = number
+        numbers.append(number)
         value = values[where["label"]] if "label" in where else ""
-        if isinstance(value, tuple) and len(value) > 1 and labelled and not multi_label:
-            raise UserError(
-                f"{table.name}: {path} has {len(value)} classes, {value[0]} and {value[1]}; "
-                f"set data.multi_label to true, or keep one"
-            )
         text = value if isinstance(value, tuple) else _text(value)
         if text not in labels:
-            labels[text] = text if isinstance(text, tuple) else split_label(text) if multi_label else ((text,) if text else ())
-        given = _text(values[where["split"]]) if "split" in where else ""
-        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where and (given or not table.kind) else split
-        if "split" in where and not row_split and not table.kind:
-            raise UserError(
-                f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
-            )
+            labels[text] = _labels(table, path, text, settings)
+        row_split = _split(table, number, values[where["split"]], split) if "split" in where else split
         group = _text(values[where["group"]]) if "group" in where else ""
-        meta = _meta(values, number, converters, table) if converters else None
-        lines.append((path, labels[text], group or path, row_split, meta))
+        meta = _meta(values, number, converters, table) if converters else NO_META
+        if len(metas) < _SHARED_METAS:
+            meta = metas.setdefault(tuple(meta.items()), meta)
+        rows[path] = Row(path, labels[text], group or path, row_split, meta)
 
-    elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
-    rows, missing = [], []
-    for path, label, group, row_split, meta in lines:
-        file = files.get(path) or elsewhere.get(path)
-        if not file:
-            missing.append(path)
-            continue
-        reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
-        rows.append(Row(path, label, group, "" if reason else row_split, meta or NO_META, reason, file.size))
+    elsewhere = listing.look_up(folder, (path for path in rows if path not in files), settings.allow_links)
+    missing = [path for path in rows if path not in files and path not in elsewhere]
     if missing:
+        number = numbers[list(rows).index(missing[0])]
         raise UserError(
-            f"{table.name}: {len(missing)} of {len(lines)} files are missing, the first in {table.unit} "
-            f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
-            f"{table.unit}s"
+            f"{table.name}: {len(missing)} of {len(rows)} files are missing, the first in {table.unit} {number}: {missing[0]} "
+            f"(paths are relative to the manifest's folder); add the files or remove the {table.unit}s"
         )
+    needs_label = labelled and not settings.multi_label
+    for path, row in rows.items():
+        file = files.get(path) or elsewhere[path]
+        reason = file.reason or (LABEL_MISSING if needs_label and not row.labels else "")
+        rows[path] = Row(path, row.labels, row.group, "" if reason else row.split, row.meta, reason, file.size)
     notes = []
     if table.kind:
         notes.append(f"Data: read from {name}, {table.kind}")
@@ -139,7 +132,29 @@ def read_manifest(
         notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
     if names.by_name:
         notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
-    return rows, notes
+    return list(rows.values()), notes
+
+
+def _labels(table: Table, path: str, found: str | tuple[str, ...], settings: SourceSettings) -> tuple[str, ...]:
+    if isinstance(found, str):
+        return split_label(found) if settings.multi_label else ((found,) if found else ())
+    if len(found) > 1 and settings.labelled and not settings.multi_label:
+        raise UserError(
+            f"{table.name}: {path} has {len(found)} classes, {found[0]} and {found[1]}; "
+            f"set data.multi_label to true, or keep one"
+        )
+    return found
+
+
+def _split(table: Table, number: int, value: Any, otherwise: str) -> str:
+    given = _text(value)
+    if table.kind and not given:
+        return otherwise
+    if given.lower() not in SPLIT_NAMES:
+        raise UserError(
+            f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
+        )
+    return SPLIT_NAMES[given.lower()]
 
 
 def file_names(folder: str, table: Table, name: str, files: dict[str, File], split: str = "") -> FileNames:
