@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, BinaryIO, Final
@@ -27,7 +27,7 @@ from base.inputs import open_regular
 SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _SUFFIX: Final = rf"(?:{'|'.join(map(re.escape, sorted(SUFFIXES, reverse=True)))})"
 _INSIDE: Final = re.compile(rf"{_SUFFIX}/(?=.)", re.IGNORECASE | re.DOTALL)
-_OPENERS: Final = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_OPENERS: Final[dict[bytes, Callable[..., IO[bytes]]]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _MOST: Final = (2**30, 100)  # bytes that any archive may unpack to, and those that are added for each of its bytes
 _FREE_SHARE: Final = 0.9  # of the temporary folder's free space that a decompressed tar may fill
 _CHUNK: Final = 2**20
