@@ -6,9 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from data_folders import settings, touch, user_error
+from mutations import mutate
 
+from base.errors import UserError
 from images.dataset import source
 
 NAMES = [f"{label}_{number:02d}.jpg" for label in ("cat", "dog") for number in range(20)]
@@ -371,3 +374,60 @@ def test_one_name_in_two_folders_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a/cat_00.jpg", "b/cat_00.jpg")
     write(tmp_path / "result.json", coco(["cat_00.jpg"]))
     assert "cat_00.jpg may be a/cat_00.jpg or b/cat_00.jpg" in user_error(tmp_path)
+
+
+# Damage
+
+SEEDS = {
+    "import.csv": f"training,gs://b/{NAMES[0]},cat\ntest,gs://b/{NAMES[-1]},dog\n",
+    "data.jsonl": f"{vertex_line(NAMES[0])}\n{vertex_line(NAMES[-1])}\n",
+    "coco.json": json.dumps(coco([NAMES[0], NAMES[-1]])),
+    "datumaro.json": json.dumps(datumaro([NAMES[0], NAMES[-1]], with_image=True)),
+    "tasks.json": json.dumps(
+        [task(1, f"/data/upload/1/{NAMES[0]}", "cat"), task(2, f"/data/local-files/?d={NAMES[-1]}", "dog")]
+    ),
+    "annotations.xml": cvat(
+        [
+            f'<image id="1" name="{name}" subset="Train"><tag label="{label_of(name)}"/></image>'
+            for name in (NAMES[0], NAMES[-1])
+        ]
+    ),
+    "answers.csv": f"image,choice,annotation_id,annotator,lead_time\n{NAMES[0]},cat,1,1,2\n{NAMES[-1]},dog,2,1,2\n",
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_a_damaged_file_ends_in_rows_or_in_a_message(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.dataset.listing._list_remote", lambda place, skipped: {})
+    random = np.random.default_rng(5)
+    touch(tmp_path, NAMES[0], NAMES[-1])
+    seed = SEEDS[name].encode()
+    (tmp_path / name).write_bytes(seed)
+    assert {row.label for row in find(tmp_path, manifest=name).rows} == {"cat", "dog"}
+    reading = settings(manifest=name)
+    told: list[str] = []
+    for _ in range(60):
+        (tmp_path / name).write_bytes(mutate(random, [seed]))
+        try:
+            source.find_rows(str(tmp_path), reading)
+        except UserError as error:
+            told.append(str(error))
+    assert len(told) > 15
+    assert all(len(text.splitlines()) <= 2 for text in told)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
+        '{"images": [{"id": 1, "file_name": "\\ud800.png"}], "annotations": [], "categories": []}',
+        '{"images": [{"id": [1], "file_name": "a"}], "annotations": [{"image_id": [1], "category_id": 1}], "categories": []}',
+        '{"images": [], "annotations": [], "categories": [{"id": {}, "name": "supercategory"}], "file_name": 1}',
+        '{"images": [{"file_name": "' + "x" * 100,
+        '{"images": [{"file_name": ' + "[" * 100_000,
+    ],
+)
+def test_what_no_tool_writes_is_told(content: str, tmp_path: Path) -> None:
+    touch(tmp_path, *NAMES)
+    (tmp_path / "x.json").write_text(content)
+    assert "x.json" in user_error(tmp_path, manifest="x.json")
