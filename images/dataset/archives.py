@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, BinaryIO, Final
@@ -24,13 +24,16 @@ from typing import IO, Any, BinaryIO, Final
 from base.errors import UserError
 from base.inputs import open_regular
 
-SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+SUFFIXES: Final = (".zip", ".tar", *_COMPRESSED)
 _SUFFIX: Final = rf"(?:{'|'.join(map(re.escape, sorted(SUFFIXES, reverse=True)))})"
 _INSIDE: Final = re.compile(rf"{_SUFFIX}/(?=.)", re.IGNORECASE | re.DOTALL)
-_OPENERS: Final[dict[bytes, Callable[..., IO[bytes]]]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_OPENERS: Final[dict[bytes, Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _MOST: Final = (2**30, 100)  # bytes that any archive may unpack to, and those that are added for each of its bytes
 _FREE_SHARE: Final = 0.9  # of the temporary folder's free space that a decompressed tar may fill
 _CHUNK: Final = 2**20
+_MAX_OPEN: Final = 256
+_MAX_COMPRESSED: Final = 100  # in a folder; all must stay open
 _ERRORS: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -49,6 +52,15 @@ def members(archive: str) -> dict[str, int]:
 def without_suffix(path: str) -> str:
     """The path of an archive, or of a file in one, up to the archive's suffix; any other path as it is."""
     return re.split(rf"{_SUFFIX}(?:/|$)", path, maxsplit=1, flags=re.IGNORECASE)[0]
+
+
+def check_number(folder: str, paths: Sequence[str]) -> None:
+    """Raises UserError if a folder has too many compressed tar archives; `paths` are all of its archives."""
+    compressed = sum(path.lower().endswith(_COMPRESSED) for path in paths)
+    if compressed > _MAX_COMPRESSED:
+        raise UserError(
+            f"{folder}: {compressed} compressed tar archives, {_MAX_COMPRESSED} are the most; decompress them to .tar"
+        )
 
 
 def split_path(path: str) -> tuple[str, str] | None:
@@ -165,7 +177,7 @@ def _open(archive: str) -> zipfile.ZipFile | _Tar:
     return _open_once(archive, found.st_mtime_ns, found.st_size)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_MAX_OPEN)
 def _open_once(archive: str, modified: int, size: int) -> zipfile.ZipFile | _Tar:
     """The list of an archive's files, which is read once while the archive is the same."""
     try:

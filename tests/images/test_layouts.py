@@ -435,6 +435,11 @@ def test_a_compressed_tar_for_which_there_is_no_space_is_told(tmp_path: Path, mo
     assert "set TMPDIR to a folder with more" in user_error(tmp_path)
 
 
+def test_more_compressed_tars_than_can_be_kept_open_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}.tgz" for number in range(101)))
+    assert "101 compressed tar archives, 100 are the most; decompress them to .tar" in user_error(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz"])
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
 def test_a_damaged_compressed_tar_is_told(suffix: str, damage: str, tmp_path: Path) -> None:
