@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -106,15 +107,20 @@ def parse_json_object(text: str | bytes, name: str, cure: str) -> dict[str, Any]
     Raises:
       UserError: the text is not JSON, is no object, is nested too deeply, or has an integer of too many digits.
     """
+    content = parse_json(text, name, cure)
+    if not isinstance(content, dict):
+        raise UserError(f"{name}: holds no JSON object; {cure}")
+    return content
+
+
+def parse_json(text: str | bytes, name: str, cure: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Reads a JSON text as `parse_json_object`, with any value; `hook` may put another value in the place of each object."""
     try:
-        content = json.loads(text, parse_int=_parse_int)
+        return json.loads(text, parse_int=_parse_int, object_hook=hook)
     except RecursionError as error:
         raise UserError(f"{name}: is nested too deeply; {cure}") from error
     except ValueError as error:
         raise UserError(f"{name}: not JSON ({error}); {cure}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{name}: holds no JSON object; {cure}")
-    return content
 
 
 def _parse_int(digits: str) -> int:

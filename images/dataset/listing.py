@@ -109,6 +109,7 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
             files = _list_local(folder, allow_links, skipped)
             found = [path for path, file in files.items() if path.lower().endswith(archives.SUFFIXES) and not file.reason]
             if not any("/" in path for path in files.keys() - set(found)):
+                archives.check_number(folder, found)
                 for path in found:
                     del files[path]
                     files |= _list_archive(join(folder, path), f"{path}/", skipped)

@@ -4,20 +4,23 @@ import difflib
 import math
 import os
 import posixpath
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 from base.errors import UserError, shorten
-from images.dataset import listing
+from images.dataset import imports, listing
 from images.dataset.columns import guess_columns
 from images.dataset.file_names import FileNames
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
-from images.dataset.table_files import SUFFIXES, Table, open_table
+from images.dataset.table_files import SUFFIXES, Table
 from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
+_TABLES: Final = (*SUFFIXES, ".json", ".xml")
+_SHARED_METAS: Final = 10_000
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
 
@@ -44,8 +47,8 @@ def find_manifest(folder: str, files: dict[str, File], settings: SourceSettings)
         if _OTHER not in files:
             return None
         name = _OTHER
-    if not name.lower().endswith(SUFFIXES):
-        raise UserError(f"data.manifest: {name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if not name.lower().endswith(_TABLES):
+        raise UserError(f"data.manifest: {name} must end in {', '.join(_TABLES[:-1])} or {_TABLES[-1]}")
     if name not in files:
         raise UserError(f"{folder}: no manifest {name}; correct data.manifest, or leave it out if there is none")
     if files[name].reason:
@@ -73,7 +76,7 @@ def read_manifest(
     Raises:
       UserError: a column, a value or a file is missing or wrong.
     """
-    table = open_table(folder, name)
+    table = imports.open_table(folder, name, settings.columns)
     columns = guess_columns(table.name, table.columns, settings.columns)
     names = file_names(folder, table, name, files, split)
     labelled = settings.labelled
@@ -83,60 +86,81 @@ def read_manifest(
         role: table.columns.index(name) for role, name in columns.by_role.items() if role in roles and name in table.columns
     }
     converters = _converters(table, columns) if labelled else []
-    multi_label = settings.multi_label
-    labels: dict[str, tuple[str, ...]] = {}
-    numbers: dict[str, int] = {}
-    lines = []
+    labels: dict[str | tuple[str, ...], tuple[str, ...]] = {}
+    metas: dict[tuple[Any, ...], Meta] = {}  # most tables have few different ones, which rows then share
+    rows: dict[str, Row] = {}
+    numbers = array("q")  # of the lines of `rows`
     for number, values in table.lines:
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
         path = names.find(written)
-        if path in numbers:
+        if path in rows:
             raise UserError(
-                f"{table.name}: {table.unit}s {numbers[path]} and {number} name the same file, {path}; keep one of them"
+                f"{table.name}: {table.unit}s {numbers[list(rows).index(path)]} and {number} name the same file, {path}; "
+                f"keep one of them"
             )
-        numbers[path] = number
-        text = _text(values[where["label"]]) if "label" in where else ""
+        numbers.append(number)
+        value = values[where["label"]] if "label" in where else ""
+        text = value if isinstance(value, tuple) else _text(value)
         if text not in labels:
-            labels[text] = split_label(text) if multi_label else ((text,) if text else ())
-        given = _text(values[where["split"]]) if "split" in where else ""
-        row_split = SPLIT_NAMES.get(given.lower(), "") if "split" in where else split
-        if "split" in where and not row_split:
-            raise UserError(
-                f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
-            )
+            labels[text] = _labels(table, path, text, settings)
+        row_split = _split(table, number, values[where["split"]], split) if "split" in where else split
         group = _text(values[where["group"]]) if "group" in where else ""
-        meta = _meta(values, number, converters, table) if converters else None
-        lines.append((path, labels[text], group or path, row_split, meta))
+        meta = _meta(values, number, converters, table) if converters else NO_META
+        if len(metas) < _SHARED_METAS:
+            meta = metas.setdefault(tuple(meta.items()), meta)
+        rows[path] = Row(path, labels[text], group or path, row_split, meta)
 
-    elsewhere = listing.look_up(folder, (path for path in numbers if path not in files), settings.allow_links)
-    rows, missing = [], []
-    for path, label, group, row_split, meta in lines:
-        file = files.get(path) or elsewhere.get(path)
-        if not file:
-            missing.append(path)
-            continue
-        reason = file.reason or ("" if label or multi_label or not labelled else LABEL_MISSING)
-        rows.append(Row(path, label, group, "" if reason else row_split, meta or NO_META, reason, file.size))
+    elsewhere = listing.look_up(folder, (path for path in rows if path not in files), settings.allow_links)
+    missing = [path for path in rows if path not in files and path not in elsewhere]
     if missing:
+        number = numbers[list(rows).index(missing[0])]
         raise UserError(
-            f"{table.name}: {len(missing)} of {len(lines)} files are missing, the first in {table.unit} "
-            f"{numbers[missing[0]]}: {missing[0]} (paths are relative to the manifest's folder); add the files or remove the "
-            f"{table.unit}s"
+            f"{table.name}: {len(missing)} of {len(rows)} files are missing, the first in {table.unit} {number}: {missing[0]} "
+            f"(paths are relative to the manifest's folder); add the files or remove the {table.unit}s"
         )
+    needs_label = labelled and not settings.multi_label
+    for path, row in rows.items():
+        file = files.get(path) or elsewhere[path]
+        reason = file.reason or (LABEL_MISSING if needs_label and not row.labels else "")
+        rows[path] = Row(path, row.labels, row.group, "" if reason else row.split, row.meta, reason, file.size)
     notes = []
-    if columns != settings.columns or name != settings.manifest:
+    if table.kind:
+        notes.append(f"Data: read from {name}, {table.kind}")
+    elif columns != settings.columns or name != settings.manifest:
         notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
     if names.by_name:
         notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
-    return rows, notes
+    return list(rows.values()), notes
+
+
+def _labels(table: Table, path: str, found: str | tuple[str, ...], settings: SourceSettings) -> tuple[str, ...]:
+    if isinstance(found, str):
+        return split_label(found) if settings.multi_label else ((found,) if found else ())
+    if len(found) > 1 and settings.labelled and not settings.multi_label:
+        raise UserError(
+            f"{table.name}: {path} has {len(found)} classes, {found[0]} and {found[1]}; "
+            f"set data.multi_label to true, or keep one"
+        )
+    return found
+
+
+def _split(table: Table, number: int, value: Any, otherwise: str) -> str:
+    given = _text(value)
+    if table.kind and not given:
+        return otherwise
+    if given.lower() not in SPLIT_NAMES:
+        raise UserError(
+            f"{table.name}: {table.unit} {number} has the split {shorten(given) or '(none)'}; use train, eval or test"
+        )
+    return SPLIT_NAMES[given.lower()]
 
 
 def file_names(folder: str, table: Table, name: str, files: dict[str, File], split: str = "") -> FileNames:
     """Finds the files that a table names; see `read_manifest` for the arguments."""
     base = posixpath.dirname(name)
-    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written))
+    return FileNames(table.name, files, base, split, lambda written: _path_in(folder, base, written), bool(table.kind))
 
 
 def files_elsewhere(
@@ -146,7 +170,7 @@ def files_elsewhere(
 
     The arguments are those of `read_manifest`.
     """
-    table = open_table(folder, name)
+    table = imports.open_table(folder, name, settings.columns)
     columns = guess_columns(table.name, table.columns, settings.columns)
     if columns.path not in table.columns:
         return {}

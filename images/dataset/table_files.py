@@ -32,13 +32,15 @@ class Table:
       name: path of the file, for messages.
       columns: names of the columns.
       lines: pairs (number, one value per column). Values are text; from Parquet also int, float or None.
-      unit: what the numbers count: "line" or "row".
+      unit: what the numbers count: "line", "row" or "image".
+      kind: what it is if it was written by a labelling tool, see `imports`; "" for any other table.
     """
 
     name: str
     columns: list[str]
     lines: Iterator[tuple[int, list[Any]]]
     unit: str
+    kind: str = ""
 
 
 def open_table(folder: str, name: str) -> Table:
@@ -71,7 +73,7 @@ def _open_csv(name: str, file: BinaryIO) -> Table:
     """Opens a CSV file, which is read line by line."""
     encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
     file.seek(0)
-    text = _text_lines(name, file, "CSV", encoding)
+    text = text_lines(name, file, "CSV", encoding)
     header = next(text, "")
     reader = csv.reader(itertools.chain([header], text), delimiter=separator_of(header))
 
@@ -98,7 +100,8 @@ def _next_line(name: str, reader: Any) -> list[str] | None:
         raise UserError(f"{name}: line {line}: {error}; look for a quote that is not closed") from error
 
 
-def _text_lines(name: str, file: BinaryIO, kind: str, encoding: str = "utf-8-sig") -> Iterator[str]:
+def text_lines(name: str, file: BinaryIO, kind: str, encoding: str = "utf-8-sig") -> Iterator[str]:
+    """The lines of a text file with their ends; raises UserError if it is no such file, or has too long lines."""
     number = 1
     try:
         with file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
@@ -116,7 +119,7 @@ def _text_lines(name: str, file: BinaryIO, kind: str, encoding: str = "utf-8-sig
 def _open_json_lines(name: str, file: BinaryIO) -> Table:
     """Opens a JSON Lines file, which is read twice, line by line: first for the names and the kinds of its columns."""
     kinds: dict[str, set[type]] = {}
-    for _, found in _json_lines(name, file):
+    for _, found in json_lines(name, file):
         for column, value in found.items():
             if value is not None:
                 kinds.setdefault(column, set()).add(type(value))
@@ -126,14 +129,15 @@ def _open_json_lines(name: str, file: BinaryIO) -> Table:
             break  # `open_table` tells it
 
     def lines() -> Iterator[tuple[int, list[Any]]]:
-        for number, found in _json_lines(name, _open(name)):
+        for number, found in json_lines(name, _open(name)):
             yield number, [_json_value(found.get(column), kinds[column]) for column in kinds]
 
     return Table(name, list(kinds), lines(), "line")
 
 
-def _json_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_text_lines(name, file, "JSON Lines"), 1):
+def json_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and object of each line; raises UserError if a line holds none."""
+    for number, line in enumerate(text_lines(name, file, "JSON Lines"), 1):
         if line.isspace():
             continue
         found = parse_json_object(line, f"{name}: line {number}", "mend or remove it")

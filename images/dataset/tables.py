@@ -7,19 +7,20 @@ from itertools import islice
 from typing import Final
 
 from base.errors import UserError
-from images.dataset import manifest, table_files
+from images.dataset import imports, listing, manifest, table_files
 from images.dataset.columns import guess_columns
 from images.dataset.listing import File
 from images.dataset.row import SPLIT_NAMES, Row
-from images.dataset.tree import DOCUMENTS, split_folders
+from images.dataset.tree import DOCUMENTS, split_folders, split_of, split_of_shard
 from images.settings import SourceSettings
 
 _USUAL: Final = re.compile("labels?|metadata|manifest|annotations?")  # alone, or with the name of a split: trainLabels.csv
 _TRIED: Final = 20  # lines of a table, one of which must name a file that is there
+_MAX_IMPORTS: Final = 50  # files that may be import files; more are rather one beside each image
 
 
 def find_tables(folder: str, files: dict[str, File], settings: SourceSettings) -> dict[str, str]:
-    """Finds the manifest, or else the tables with usual names that lie the fewest folders deep.
+    """Finds the manifest; or else files of labelling tools; or else tables with usual names that lie the fewest folders deep.
 
     Args:
       folder: the data folder, for messages.
@@ -34,6 +35,11 @@ def find_tables(folder: str, files: dict[str, File], settings: SourceSettings) -
     """
     if name := manifest.find_manifest(folder, files, settings):
         return {name: ""}
+    try:
+        if settings.layout == "auto" and (found := _find_imports(folder, files, settings)):
+            return found
+    except UserError as error:
+        raise UserError(f"{error}; or set data.layout to class if folders give the classes") from error
     by_depth: dict[int, dict[str, str]] = defaultdict(dict)
     for path in files if settings.layout == "auto" else ():
         if path.lower().endswith(table_files.SUFFIXES) and not files[path].reason:
@@ -80,6 +86,20 @@ def describe_tables(tables: dict[str, str]) -> str:
     return f"the {'tables' if len(tables) > 1 else 'manifest'} {' and '.join(sorted(tables))}"
 
 
+def _find_imports(folder: str, files: dict[str, File], settings: SourceSettings) -> dict[str, str]:
+    """Files that `imports` reads and that name images that are there or remote; with splits by their names or folders."""
+    paths = [path for path in files if path.lower().endswith(imports.SUFFIXES) and not files[path].reason]
+    kinds = {path: kind for path in paths if (kind := imports.kind_of(folder, path))} if len(paths) <= _MAX_IMPORTS else {}
+    kinds = {path: kind for path, kind in kinds.items() if "instances" in path} or kinds  # not COCO's captions, key points
+    named = {
+        path: (split_of_shard(path) or split_of(posixpath.basename(posixpath.dirname(path)))) if kind in imports.BY_FILE else ""
+        for path, kind in kinds.items()
+    }
+    found = {path: split for path, split in named.items() if _is_usable(folder, path, files, settings, split)}
+    _check_splits(folder, {path: split for path, split in found.items() if kinds[path] in imports.BY_FILE})
+    return found if len(found) > 1 else dict.fromkeys(found, "")
+
+
 def _with_splits(tables: dict[str, str]) -> dict[str, str]:
     """The tables of one folder, or those of split folders with the splits of these."""
     folders = {path: posixpath.dirname(path) for path in tables}
@@ -91,13 +111,14 @@ def _with_splits(tables: dict[str, str]) -> dict[str, str]:
 
 def _is_usable(folder: str, name: str, files: dict[str, File], settings: SourceSettings, split: str) -> bool:
     """Whether the table has columns for file and class, and names files that are there."""
-    table = table_files.open_table(folder, name)
+    table = imports.open_table(folder, name, settings.columns)
     columns = guess_columns(table.name, table.columns, settings.columns)
     if columns.path not in table.columns or columns.label not in table.columns:
         return False
     where = table.columns.index(columns.path)
     names = manifest.file_names(folder, table, name, files, split)
-    return any(names.find(str(values[where])) in files for _, values in islice(table.lines, _TRIED))
+    found = (names.find(str(values[where])) for _, values in islice(table.lines, _TRIED))
+    return any(path in files or (table.kind and listing.is_remote(path)) for path in found)
 
 
 def _check_splits(folder: str, tables: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from base.errors import UserError
+from images.dataset.archives import without_suffix
 from images.dataset.row import SPLIT_NAMES
 from images.settings import Layout
 from models import features
@@ -52,7 +53,7 @@ class Arrangement:
         if root is None:
             return "", ""
         label, *below = inside.removeprefix(root).rstrip("/").split("/")
-        label = re.sub(r"\.(zip|tar)$", "", label)  # an archive of a class
+        label = without_suffix(label)  # an archive of a class
         if self.splits:
             split = self.splits.get(below[0] if below else "", "")
             return label if split else "", split

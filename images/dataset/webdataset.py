@@ -5,6 +5,7 @@ from typing import Final
 
 from base.errors import UserError
 from images.dataset import listing
+from images.dataset.archives import without_suffix
 from images.dataset.listing import File
 from images.dataset.row import LABEL_MISSING, Row, split_label
 from images.dataset.tree import split_of_shard
@@ -32,7 +33,7 @@ def read_samples(folder: str, files: dict[str, File], settings: SourceSettings) 
     keys = {path: _key(path) for path in files}
     classes = {key: path for path, (key, kind) in keys.items() if kind == "cls"}
     images = {path: key for path, (key, kind) in keys.items() if kind in _IMAGES}
-    splits = {path: split_of_shard(path.partition(".tar/")[0]) for path in images}
+    splits = {path: split_of_shard(without_suffix(path)) for path in images}
     if not settings.labelled or not all(splits.values()) or len(set(splits.values())) < 2:
         splits = dict.fromkeys(images, "")
     rows = []

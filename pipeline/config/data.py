@@ -43,7 +43,9 @@ class DataConfig(Section):
     multi_label: bool = Field(
         False, description="an image may have several classes, written `one|two` in the manifest, or none"
     )
-    manifest: str = Field(MANIFEST, description="name of the manifest in the folder, .csv, .tsv, .jsonl or .parquet")
+    manifest: str = Field(
+        MANIFEST, description="name of the manifest in the folder, .csv, .tsv, .jsonl, .parquet, .json or .xml"
+    )
     layout: Layout = Field(
         "auto",
         description="what folders mean: seen from their names, or class folders alone, in split folders, around split folders, "

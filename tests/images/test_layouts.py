@@ -1,6 +1,9 @@
 """Folders as people have them: what is read as a split, a class, an image without a label, or litter."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from collections import Counter
@@ -355,7 +358,106 @@ def test_an_archive_beside_what_was_unpacked_from_it_is_not_read(tmp_path: Path)
     assert Counter(row.reason for row in found.rows) == {"": 60, "not in a class folder": 1}
 
 
-@pytest.mark.parametrize("name", ["archive.zip", "archive.tar"])
+COMPRESSIONS = {".tar.gz": gzip, ".tgz": gzip, ".tar.bz2": bz2, ".tbz2": bz2, ".tar.xz": lzma, ".txz": lzma, ".tar": gzip}
+
+
+def compress(tar: Path, suffix: str) -> Path:
+    """Puts a compressed tar, whose name may not tell it, in the place of a tar."""
+    content = COMPRESSIONS[suffix].compress(tar.read_bytes())
+    tar.unlink()
+    path = tar.parent / f"{tar.stem}{suffix}"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_compressed_tar_is_read_as_the_folder_that_is_packed_in_it(suffix: str, inside: bool, tmp_path: Path) -> None:
+    pack(tmp_path / "archive.tar", *images("chest [x]/Training/"), *images("chest [x]/Testing/"), "__MACOSX/._00.png")
+    archive = compress(tmp_path / "archive.tar", suffix)
+    folder = tmp_path if inside else archive
+    found = find(folder)
+    assert counts(found) == expected("train", "test")
+    assert found.notes[-1] == "Data: skipped: __MACOSX 1"
+    assert [bytes(content) for content in read_files(str(folder), found.rows)] == [
+        row.path.removeprefix(f"{archive.name}/").encode() for row in found.rows
+    ]
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_compressed_tars_may_be_splits_or_classes_or_webdatasets(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pack(tmp_path / f"splits/{split}.tar", *images(""))
+        compress(tmp_path / f"splits/{split}.tar", ".tar.gz")
+        shard = [f"{number:03d}.{kind}" for number in range(10) for kind in ("jpg", "cls")]
+        pack(tmp_path / f"web/{split}-000.tar", *shard)
+        compress(tmp_path / f"web/{split}-000.tar", ".tgz")
+    for label in CLASSES:
+        pack(tmp_path / f"classes/{label}.tar", *images("", classes=("a",)))
+        compress(tmp_path / f"classes/{label}.tar", ".tar.xz")
+    assert counts(find(tmp_path / "splits")) == expected("train", "test")
+    assert counts(find(tmp_path / "classes")) == expected("")
+    assert Counter(row.split for row in find(tmp_path / "web").rows) == {"train": 10, "test": 10}
+
+
+def test_links_and_names_that_lead_out_of_a_compressed_tar_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(b"secret")
+    pack(tmp_path / "a/data.tar", *images(""), "../../secret.png", str(outside))
+    with tarfile.open(tmp_path / "a/data.tar", "a") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo(f"none/link{kind!r}.png")
+            link.type, link.linkname = kind, str(outside)
+            archive.addfile(link)
+    folder = compress(tmp_path / "a/data.tar", ".tar.gz")
+    rows = find(folder).rows
+    assert {row.reason for row in rows if "secret" in row.path} == {"a name in an archive that leads out of it"}
+    assert not any("none/link" in row.path for row in rows)
+    assert b"secret" not in {bytes(content) for content in read_files(str(folder), rows) if isinstance(content, bytes)}
+    assert outside.read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])
+def test_an_archive_that_would_fill_the_disk_is_refused(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.dataset.archives._MOST", (2**20, 100))
+    if suffix == ".zip":
+        with zipfile.ZipFile(tmp_path / "archive.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("cat/1.png", bytes(2**26))
+    else:
+        with tarfile.open(tmp_path / "archive.tar", "w") as tar:
+            member = tarfile.TarInfo("cat/1.png")
+            member.size = 2**26
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+        compress(tmp_path / "archive.tar", suffix)
+    text = user_error(tmp_path)
+    assert "would have more than" in text
+    assert "unpack it" in text
+
+
+def test_a_compressed_tar_for_which_there_is_no_space_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(tmp_path / "archive.tar", *images(""))
+    compress(tmp_path / "archive.tar", ".tar.gz")
+    monkeypatch.setattr("images.dataset.archives._FREE_SHARE", 0)
+    assert "set TMPDIR to a folder with more" in user_error(tmp_path)
+
+
+def test_more_compressed_tars_than_can_be_kept_open_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}.tgz" for number in range(101)))
+    assert "101 compressed tar archives, 100 are the most; decompress them to .tar" in user_error(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz"])
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_a_damaged_compressed_tar_is_told(suffix: str, damage: str, tmp_path: Path) -> None:
+    pack(tmp_path / "archive.tar", *images(""))
+    path = compress(tmp_path / "archive.tar", suffix)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] if damage == "cut" else content[:middle] + bytes(20) + content[middle + 20 :])
+    assert f"{path.name}: no archive that can be read" in user_error(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "archive.tar", "archive.tar.gz"])
 def test_an_archive_that_is_none_is_told(name: str, tmp_path: Path) -> None:
     touch(tmp_path, name)
     assert f"{name}: no archive that can be read" in user_error(tmp_path)

@@ -191,7 +191,7 @@ def test_rows_of_a_parquet_manifest_are_told_by_their_number(tmp_path: Path) -> 
     ("name", "content", "told"),
     [
         ("manifest.parquet", b"PAR1 but not really", "no Parquet file"),
-        ("list.xlsx", b"", "must end in .csv, .tsv, .jsonl or .parquet"),
+        ("list.xlsx", b"", "must end in .csv, .tsv, .jsonl, .parquet, .json or .xml"),
         ("gone.csv", None, "no manifest gone.csv"),
     ],
 )
