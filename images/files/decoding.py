@@ -5,7 +5,7 @@ import os
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -242,7 +242,7 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _from_others(encoded: bytes, settings: FileSettings, formats: Sequence[str]) -> list[ImageFile]:
+def _from_others(encoded: bytes, settings: FileSettings, formats: tuple[str, ...]) -> list[ImageFile]:
     with Image.open(io.BytesIO(encoded), formats=formats) as image:
         check_size(image.width, image.height, settings.max_pixels)
         note = _ANIMATED if getattr(image, "is_animated", False) else ""
@@ -282,9 +282,7 @@ def _to_png(pages: Iterable[Page], original_format: str, note: str = "") -> list
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
         channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
         height, width = pixels.shape[:2]
-        images.append(
-            ImageFile(buffer.getvalue(), "png", height, width, channels, original_format, number, its_note or note)
-        )
+        images.append(ImageFile(buffer.getvalue(), "png", height, width, channels, original_format, number, its_note or note))
     if not images:
         raise lost[0][1]
     return [*images[:-1], replace(images[-1], lost=tuple(lost))]

@@ -17,6 +17,7 @@ from images.reason import Reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _GREY: Final = ("MONOCHROME1", "MONOCHROME2")
@@ -86,7 +87,7 @@ def read_frames(encoded: bytes, settings: FileSettings) -> Iterator[Page]:
         raise
 
 
-def _guess_syntax(header: "Dataset") -> str:
+def _guess_syntax(header: "Dataset") -> "UID":
     """How a data set is written that does not say so, by what pydicom has found while it read it."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

@@ -73,7 +73,7 @@ def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
 
 
 def _find_pages(file: tifffile.TiffFile) -> tuple[dict[int, tifffile.TiffPage], RejectedImage | None]:
-    """All pages that are neither a reduced version of another page nor a mask, by number; and why those after them are missing."""
+    """All pages that are neither a reduced version of another page nor a mask, by number; and why more are missing."""
     pages: dict[int, tifffile.TiffPage] = {0: _page(file, 0)}
     offsets = {pages[0].offset}
     for number in itertools.count(1):
