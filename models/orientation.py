@@ -1,7 +1,7 @@
 """Turns pictures upright in a TensorFlow graph, as Pillow does: by Exif, or else by XMP.
 
-Blocks are found by their marks, without a walk over the file, which would take a loop: so it costs microseconds, and for a file of
-megabytes milliseconds.
+Blocks are found by their marks, not by a walk over the file, which would take a loop: it costs microseconds, and about one
+millisecond per megabyte.
 """
 
 import re
