@@ -16,7 +16,8 @@ _ORIENTATION: Final = 0x0112
 _LENGTHS: Final = [0, 1, 0, 2, 4, 0, 1, 0, 2, 4]  # bytes of an integer, by its TIFF type; 0 for what is none
 _ENTRY: Final = 12  # bytes of a directory's entry: tag, type, count, value
 # Texts of a PNG that may say how it is turned, and are compressed or written as digits. Ingestion writes such files again.
-HIDDEN_TURNS: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
+_HIDDEN: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
+_REFUSED: Final = "PNG with metadata as compressed text: the model does not look into it; save the file without its metadata"
 
 
 def turn_upright(pixels: tf.Tensor, encoded: tf.Tensor, is_png: bool) -> tf.Tensor:
@@ -31,18 +32,27 @@ def turn_upright(pixels: tf.Tensor, encoded: tf.Tensor, is_png: bool) -> tf.Tens
       The pixels, with height and width exchanged if it lies on its side.
     """
     mark = _PNG_EXIF if is_png else _EXIF
-    told = contains(encoded, mark, _XMP)
-    orientation = tf.cond(told, lambda: _orientation(encoded, mark), lambda: tf.constant(1))
+    hidden = _HIDDEN if is_png else ()
 
-    def turn() -> tf.Tensor:
+    # A call in a branch that is not taken costs nothing; the operations of a branch cost time even so.
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+    def turn(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+        refused = refuse_if(_contains(encoded, *hidden), _REFUSED) if hidden else tf.no_op()
+        with tf.control_dependencies([refused]):
+            orientation = _orientation(encoded, mark)
         turned = tf.cond(orientation > 4, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
         turned = tf.cond(_is_any(orientation, 2, 3, 6, 7), lambda: turned[:, ::-1], lambda: turned)
         return tf.cond(_is_any(orientation, 3, 4, 7, 8), lambda: turned[::-1], lambda: turned)
 
-    return tf.cond(orientation > 1, turn, lambda: pixels)
+    return tf.cond(_contains(encoded, mark, _XMP, *hidden), lambda: turn(pixels, encoded), lambda: pixels)
 
 
-def contains(encoded: tf.Tensor, *texts: bytes) -> tf.Tensor:
+def refuse_if(condition: tf.Tensor, reason: str | tf.Tensor) -> tf.Operation:
+    """An operation that ends the graph with the reason if the condition, bool [], holds."""
+    return tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[reason])
+
+
+def _contains(encoded: tf.Tensor, *texts: bytes) -> tf.Tensor:
     """Whether a file contains one of several texts of ASCII letters and control characters; bool []."""
     either = "|".join(re.escape(text.decode("ascii")).replace("\0", r"\x00").replace("\1", r"\x01") for text in texts)
     return tf.strings.regex_full_match(encoded, rf"\C*(?:{either})\C*")

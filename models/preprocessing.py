@@ -12,7 +12,7 @@ import tensorflow_transform as tft
 
 from models import features
 from models.image_settings import ImageSettings, Resize, TransformSettings
-from models.orientation import HIDDEN_TURNS, contains, turn_upright
+from models.orientation import refuse_if, turn_upright
 from models.packing import unpack
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -82,35 +82,33 @@ def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> A
     def begins_with(signature: bytes) -> tf.Tensor:
         return tf.reduce_all(header[: len(signature)] == tf.constant(list(signature), tf.uint8))
 
-    def read_jpeg() -> tf.Tensor:
-        is_cmyk = tf.io.extract_jpeg_shape(encoded)[2] == 4
-        with tf.control_dependencies([_refuse_if(is_cmyk, "CMYK JPEG")]):
+    def use_jpeg() -> Any:
+        # TensorFlow's own way with CMYK is not Pillow's.
+        with tf.control_dependencies([_refuse_if(tf.io.extract_jpeg_shape(encoded)[2] == 4, "CMYK JPEG")]):
             # decode_image uses a coarse inverse DCT: wrong by 3 levels in photographs, by more in sharp ones, and no faster.
             pixels = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE")
-        return turn_upright(pixels, encoded, is_png=False)
+        return use(turn_upright(pixels, encoded, is_png=False), 1.0)
 
-    def read_png(dtype: tf.DType) -> tf.Tensor:
-        with tf.control_dependencies([_refuse_if(contains(encoded, *HIDDEN_TURNS), "PNG with metadata in compressed text")]):
-            pixels = tf.io.decode_png(encoded, dtype=dtype)
-        return turn_upright(pixels, encoded, is_png=True)
+    def use_png(dtype: tf.DType, unit: float) -> Any:
+        return use(turn_upright(tf.io.decode_png(encoded, dtype=dtype), encoded, is_png=True), unit)
 
-    def refuse() -> tf.Tensor:
-        with tf.control_dependencies([_refuse_if(tf.strings.length(encoded) >= 0, _format_name(encoded))]):
-            return tf.zeros([1, 1, 1], tf.uint8)
+    def refuse() -> Any:
+        with tf.control_dependencies([_refuse_if(tf.constant(True), _format_name(encoded))]):
+            return use(tf.io.decode_png(encoded), 1.0)
 
-    is_png = begins_with(_PNG_SIGNATURE)
-    of_8_bits = [(begins_with(_JPEG_SIGNATURE), read_jpeg), (is_png, lambda: read_png(tf.uint8))]
-    return tf.cond(
-        is_png & (header[_PNG_BIT_DEPTH] == 16),
-        lambda: use(read_png(tf.uint16), 257.0),
-        lambda: use(tf.case(of_8_bits, default=refuse), 1.0),
+    is_jpeg, is_png = begins_with(_JPEG_SIGNATURE), begins_with(_PNG_SIGNATURE)
+    is_deep = is_png & (header[_PNG_BIT_DEPTH] == 16)
+    return tf.switch_case(
+        tf.cast(is_jpeg, tf.int32) + 2 * tf.cast(is_png, tf.int32) + tf.cast(is_deep, tf.int32),
+        [refuse, use_jpeg, lambda: use_png(tf.uint8, 1.0), lambda: use_png(tf.uint16, 257.0)],
     )
 
 
 def _refuse_if(condition: tf.Tensor, what: str | tf.Tensor) -> tf.Operation:
-    return tf.debugging.Assert(~condition, [tf.strings.join([what, _CURE])])
+    return refuse_if(condition, tf.strings.join([what, _CURE]))
 
 
+@tf.function(autograph=False, experimental_attributes={"_noinline": True})  # costs nothing where it is not called
 def _format_name(encoded: tf.Tensor) -> tf.Tensor:
     """The name of a file's format, by its first bytes."""
     name = tf.constant("not an image, or of an unknown format")
