@@ -13,7 +13,7 @@ _EXIF: Final = b"Exif\0\0"  # begins the block in a JPEG; some programs write it
 _PNG_EXIF: Final = b"eXIf"
 _XMP: Final = b"tiff:Orientation"
 _ORIENTATION: Final = 0x0112
-_LENGTHS: Final = [0, 1, 0, 2, 4, 0, 1, 0, 2, 4]  # bytes of an integer, by its TIFF type; 0 for what is none
+_LENGTHS: Final = [0, 0, 0, 2, 4, 0, 1, 0, 2, 4]  # bytes of an integer, by its TIFF type; 0 for what is none
 _ENTRY: Final = 12  # bytes of a directory's entry: tag, type, count, value
 # Texts of a PNG that may say how it is turned, and are compressed or written as digits. Ingestion writes such files again.
 _HIDDEN: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
@@ -107,5 +107,6 @@ def _of_exif(block: tf.Tensor) -> tf.Tensor:
     values = tf.where(
         lengths == 1, number(table[:, 8:9]), tf.where(lengths == 2, number(table[:, 8:10]), number(table[:, 8:12]))
     )
-    usable = (number(table[:, :2]) == _ORIENTATION) & (number(table[:, 4:8]) == 1) & (lengths > 0)
+    counts = number(table[:, 4:8])  # of several values, the first counts; many do not stand in the entry
+    usable = (number(table[:, :2]) == _ORIENTATION) & (lengths > 0) & (counts > 0) & (counts <= 4 // tf.maximum(lengths, 1))
     return tf.concat([[-1], tf.boolean_mask(values, usable)], axis=0)[-1]

@@ -25,7 +25,7 @@ _OTHER_FORMATS = {  # as regular expressions
     "TIFF": r"(?:II|MM)\C\C",
     "WebP": r"RIFF\C{4}WEBP",
     "DICOM": r"(?:\C{128})?DICM",
-    "JPEG 2000": r"\x00\x00\x00\x0cjP",
+    "JPEG 2000": r"(?:\x00\x00\x00\x0cjP|\CO\CQ\x00)",
     "AVIF": r"\C{4}ftypavi",
     "HEIC": r"\C{4}ftyp(?:he|mif|msf)",
     "PNM": r"P[1-7]\s",
@@ -96,11 +96,14 @@ def with_pixels(encoded: tf.Tensor, use: Callable[[tf.Tensor, float], Any]) -> A
         with tf.control_dependencies([_refuse_if(tf.constant(True), _format_name(encoded))]):
             return use(tf.io.decode_png(encoded), 1.0)
 
-    is_jpeg, is_png = begins_with(_JPEG_SIGNATURE), begins_with(_PNG_SIGNATURE)
-    is_deep = is_png & (header[_PNG_BIT_DEPTH] == 16)
-    return tf.switch_case(
-        tf.cast(is_jpeg, tf.int32) + 2 * tf.cast(is_png, tf.int32) + tf.cast(is_deep, tf.int32),
-        [refuse, use_jpeg, lambda: use_png(tf.uint8, 1.0), lambda: use_png(tf.uint16, 257.0)],
+    is_png = begins_with(_PNG_SIGNATURE)
+    return tf.case(
+        [
+            (begins_with(_JPEG_SIGNATURE), use_jpeg),
+            (is_png & (header[_PNG_BIT_DEPTH] == 16), lambda: use_png(tf.uint16, 257.0)),
+            (is_png, lambda: use_png(tf.uint8, 1.0)),
+        ],
+        default=refuse,
     )
 
 
