@@ -4,6 +4,7 @@ Blocks are found by their marks, not by a walk over the file, which would take a
 millisecond per megabyte.
 """
 
+import functools
 import re
 from typing import Final
 
@@ -17,6 +18,8 @@ _LENGTHS: Final = [0, 0, 0, 2, 4, 0, 1, 0, 2, 4]  # bytes of an integer, by its 
 _ENTRY: Final = 12  # bytes of a directory's entry: tag, type, count, value
 # Texts of a PNG that may say how it is turned, and are compressed or written as digits. Ingestion writes such files again.
 _HIDDEN: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
+_PNG_MARKS: Final = (_PNG_EXIF, _XMP, *_HIDDEN)
+_JPEG_MARKS: Final = (_EXIF, _XMP)
 _REFUSED: Final = "PNG with metadata as compressed text: the model does not look into it; save the file without its metadata"
 
 
@@ -31,25 +34,39 @@ def turn_upright(pixels: tf.Tensor, encoded: tf.Tensor, is_png: bool) -> tf.Tens
     Returns:
       The pixels, with height and width exchanged if it lies on its side.
     """
-    mark = _PNG_EXIF if is_png else _EXIF
-    hidden = _HIDDEN if is_png else ()
-
-    # A call in a branch that is not taken costs nothing; the operations of a branch cost time even so.
-    @tf.function(autograph=False, experimental_attributes={"_noinline": True})
-    def turn(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-        refused = refuse_if(_contains(encoded, *hidden), _REFUSED) if hidden else tf.no_op()
-        with tf.control_dependencies([refused]):
-            orientation = _orientation(encoded, mark)
-        turned = tf.cond(orientation > 4, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
-        turned = tf.cond(_is_any(orientation, 2, 3, 6, 7), lambda: turned[:, ::-1], lambda: turned)
-        return tf.cond(_is_any(orientation, 3, 4, 7, 8), lambda: turned[::-1], lambda: turned)
-
-    return tf.cond(_contains(encoded, mark, _XMP, *hidden), lambda: turn(pixels, encoded), lambda: pixels)
+    read = _orientation_of_png if is_png else _orientation_of_jpeg
+    told = _contains(encoded, *(_PNG_MARKS if is_png else _JPEG_MARKS))
+    return tf.cond(told, lambda: _turn(pixels, read(encoded)), lambda: pixels)
 
 
-def refuse_if(condition: tf.Tensor, reason: str | tf.Tensor) -> tf.Operation:
-    """An operation that ends the graph with the reason if the condition, bool [], holds."""
-    return tf.raw_ops.Assert(condition=tf.logical_not(condition), data=[reason])
+# Functions of their own are in a graph once, however often they are called.
+_function: Final = functools.partial(tf.function, autograph=False)
+
+
+@_function
+def _turn(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    turned = tf.cond(orientation > 4, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
+    turned = tf.cond(_is_any(orientation, 2, 3, 6, 7), lambda: turned[:, ::-1], lambda: turned)
+    return tf.cond(_is_any(orientation, 3, 4, 7, 8), lambda: turned[::-1], lambda: turned)
+
+
+@_function
+def _orientation_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return _orientation(encoded, _of_exif(_after(encoded, _EXIF)))
+
+
+@_function
+def _orientation_of_png(encoded: tf.Tensor) -> tf.Tensor:
+    zero = zero_unless(_contains(encoded, *_HIDDEN), _REFUSED)
+    return zero + _orientation(encoded, _of_exif(_after(encoded, _PNG_EXIF)))
+
+
+def zero_unless(condition: tf.Tensor, reason: str | tf.Tensor) -> tf.Tensor:
+    """0, int32 []; if the condition holds, computing it fails, with the reason in the error.
+
+    An assertion would be an effect, which is computed even where no output needs the image: of examples without one.
+    """
+    return tf.strings.to_number(tf.where(condition, reason, "0"), tf.int32)
 
 
 def _contains(encoded: tf.Tensor, *texts: bytes) -> tf.Tensor:
@@ -62,9 +79,8 @@ def _is_any(value: tf.Tensor, *wanted: int) -> tf.Tensor:
     return tf.reduce_any(value == tf.constant(wanted))
 
 
-def _orientation(encoded: tf.Tensor, mark: bytes) -> tf.Tensor:
+def _orientation(encoded: tf.Tensor, by_exif: tf.Tensor) -> tf.Tensor:
     """1 to 8, int32; by XMP if Exif does not say it."""
-    by_exif = _of_exif(_after(encoded, mark))
     # As an attribute (tiff:Orientation="6") or an element (tiff:Orientation>6<).
     by_xmp = tf.io.decode_raw(_part(_after(encoded, _XMP), 0, 3), tf.uint8, fixed_length=3)
     by_xmp = tf.cast(tf.where(by_xmp[0] == ord("="), by_xmp[2], by_xmp[1]), tf.int32) - ord("0")
@@ -83,6 +99,7 @@ def _part(text: tf.Tensor, start: tf.Tensor | int, length: tf.Tensor | int) -> t
     return tf.strings.substr(text, tf.minimum(start, tf.strings.length(text)), length)
 
 
+@_function
 def _of_exif(block: tf.Tensor) -> tf.Tensor:
     """The orientation in the first directory of an Exif block, which is a TIFF file without pictures; -1 if it has none."""
     twice = _part(block, 0, len(_EXIF)) == _EXIF
@@ -98,7 +115,7 @@ def _of_exif(block: tf.Tensor) -> tf.Tensor:
         found = tf.io.decode_raw(_part(block, start, length), tf.uint8, fixed_length=length)
         return number(found[tf.newaxis])[0]
 
-    directory = tf.maximum(integer(4, 4), 0)
+    directory = tf.clip_by_value(integer(4, 4), 0, 2**30)
     entries = _part(block, directory + 2, _ENTRY * integer(directory, 2))
     whole = _part(entries, 0, tf.strings.length(entries) // _ENTRY * _ENTRY)
     table = tf.reshape(tf.io.decode_raw(whole, tf.uint8), [-1, _ENTRY])

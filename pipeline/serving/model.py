@@ -30,7 +30,7 @@ _UNREADABLE: Final = (
     tf.errors.UnknownError,
 )
 
-_REFUSAL: Final = re.compile(r"assertion failed: \[(.*?)\]")  # in the words of models.preprocessing
+_REFUSAL: Final = re.compile(r"could not correctly convert string: (.*)")  # see models.orientation.zero_unless
 
 Columns = Mapping[str, Sequence[bytes]]  # input name -> its values
 Answers = dict[str, np.ndarray]  # output name -> [N, ...]
