@@ -1,12 +1,13 @@
 """Makes examples and index rows from the rows of a shard: reads, checks, decodes and measures each image once."""
 
+import functools
 import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +28,16 @@ from models.summaries import summarize
 os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each session gets threads of its own; read when TensorFlow starts
 _BATCH_FILES, _BATCH_BYTES = 32, 2**20  # work of a thread at a time, small so that all threads end at about the same time
 _THREADS = (os.cpu_count() or 1) + 1  # one more than cores, as one thread may wait for the interpreter's lock
+_ANY_IMAGE: Final = ImageSettings(  # to see whether a file can be decoded; the values do not matter
+    height=8,
+    width=8,
+    channels=3,
+    resize="stretch",
+    antialias=False,
+    intensity="type",
+    window=None,
+    percentiles=(0.0, 100.0),
+)
 _File = tuple[Row, bytes | RejectedImage]
 _Loaded = tuple[IndexRow, "Examples | None"]  # None if the image is set aside
 Checked = tuple[Row, IndexRow, ImageFile | None]  # None if the image is set aside
@@ -95,6 +106,16 @@ class Decoder:
                 return [self.decode([file])[0] for file in files]
             return [RejectedImage(_damage_reason(files[0], error))]
         return [Decoded(*found) for found in zip(pixels, summaries, perceptual_hashes(pixels), strict=True)]
+
+
+def find_damage(files: list[bytes]) -> list[RejectedImage | None]:
+    """Why each file can't be decoded, in the words of ingestion; None if it can be."""
+    return [found if isinstance(found, RejectedImage) else None for found in _plain_decoder().decode(files)]
+
+
+@functools.cache  # it takes a second to build
+def _plain_decoder() -> Decoder:
+    return Decoder(_ANY_IMAGE)
 
 
 def _damage_reason(file: bytes, error: tf.errors.OpError) -> Reason:
@@ -186,11 +207,11 @@ def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> 
         images = normalise(content, row.path, settings)
     except RejectedImage as reason:
         return [(row, found._replace(reason=str(reason), kind=reason.kind), None)]
-    return [
+    checked: list[Checked] = [
         (
             row,
             found._replace(
-                path=f"{row.name}#{image.page}" if image.page else row.name,
+                path=_page_name(row, image.page),
                 note=image.note,
                 format=image.original_format,
                 height=image.height,
@@ -201,6 +222,15 @@ def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> 
         )
         for image in images
     ]
+    lost = [(number, reason) for image in images for number, reason in image.lost]
+    return checked + [
+        (row, found._replace(path=_page_name(row, number), reason=str(reason), kind=reason.kind), None)
+        for number, reason in lost
+    ]
+
+
+def _page_name(row: Row, page: int) -> str:
+    return f"{row.name}#{page}" if page else row.name
 
 
 def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:

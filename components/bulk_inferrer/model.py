@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -12,22 +11,10 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx.dsl.io import fileio
 
-from images.files.decoding import RejectedImage
-from images.loading import Decoder
+from images.loading import find_damage
 from models import features
-from models.image_settings import ImageSettings
 
 _BATCH_BYTES: Final = 2**26  # approximate limit of the files in a batch
-_ANY_IMAGE: Final = ImageSettings(  # to test whether a file can be decoded; the values do not matter
-    height=8,
-    width=8,
-    channels=3,
-    resize="stretch",
-    antialias=False,
-    intensity="type",
-    window=None,
-    percentiles=(0.0, 100.0),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +95,9 @@ class Model:
 
     def _separate_rejected(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
         """The images that can be decoded, and the others with the same reasons as in ingestion."""
-        decoded = zip(images, self._decoder.decode([image.encoded for image in images]), strict=True)
-        good, rejected = [], []
-        for image, found in decoded:
-            if isinstance(found, RejectedImage):
-                rejected.append((image, str(found)))
-            else:
-                good.append(image)
-        return good, rejected
-
-    @cached_property  # built on demand, as most data has no files that can't be decoded
-    def _decoder(self) -> Decoder:
-        return Decoder(_ANY_IMAGE)
+        found = list(zip(images, find_damage([image.encoded for image in images]), strict=True))
+        rejected = [(image, str(reason)) for image, reason in found if reason]
+        return [image for image, reason in found if not reason], rejected
 
 
 def _batches(images: Iterable[Image], batch_size: int) -> Iterator[list[Image]]:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from images.file_settings import FileSettings
 from images.files import dicom, tiff
-from images.files.pixels import RejectedImage, as_png_pixels, check_size
+from images.files.pixels import Page, RejectedImage, as_png_pixels, check_size, damaged
 from images.files.separate_process import call_apart
+from images.files.structure.boxes import boxes_format
+from images.files.structure.dicom import is_dicom
 from images.files.structure.reading import read_structure
 from images.files.structure.tags import check_exif
 from images.reason import Reason
@@ -23,7 +26,17 @@ __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suff
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
-_BY_PILLOW: Final = ("GIF", "BMP", "WEBP", "PPM")
+_BY_PILLOW: Final = ("GIF", "BMP", "WEBP", "PPM", "AVIF", "JPEG2000")
+# Formats that nothing here reads, by their first bytes.
+_NOT_READ: Final = {
+    b"%PDF": "PDF",
+    b"8BPS": "Photoshop",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"<svg": "SVG",
+    b"\0\0\1\0": "ICO",
+    b"FUJIFILM": "a camera's raw format",
+}
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
 # Bytes at the end in which the end mark is searched: programs append data, and an earlier mark may be that of a preview.
@@ -33,6 +46,7 @@ _PNG_TAIL: Final = 2**17  # bytes at the end that are searched for EXIF
 _PALETTE: Final = 3
 _PNG_CHANNELS: Final = {0: 1, 2: 3, _PALETTE: 3, 4: 2, 6: 4}  # by the header's colour type, as TensorFlow decodes
 _ORIENTATION: Final = 0x0112
+_HIDDEN_TURNS: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")  # texts that TensorFlow can't look into
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,17 +56,21 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_CONVERT: Final = "convert it to PNG or JPEG"
 _ANIMATED: Final = "the first frame of an animation"
 _SUFFIXES: Final = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
     **dict.fromkeys((".dcm", ".dicom"), "dicom"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "ppm"),
-    **{f".{name}": name for name in ("png", "gif", "bmp", "webp")},
+    **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), "jpeg2000"),
+    **dict.fromkeys((".heic", ".heif"), "heic"),
+    **{f".{name}": name for name in ("png", "gif", "bmp", "webp", "avif")},
 }
 
 warnings.filterwarnings("ignore", module="PIL")  # warnings about odd metadata would fill the log
 Image.MAX_IMAGE_PIXELS = None  # `check_size` applies the configured limit instead
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = sys.maxsize  # `structure.png` has a budget for them
 
 
 @dataclass(frozen=True)
@@ -65,9 +83,10 @@ class ImageFile:
       height: pixels.
       width: pixels.
       channels: 1 to 4, as TensorFlow decodes: grey, grey with alpha, RGB, RGBA.
-      original_format: jpeg, png, tiff, webp, gif, bmp, ppm or dicom.
+      original_format: jpeg, png, tiff, webp, gif, bmp, ppm, avif, jpeg2000, heic or dicom.
       page: number of the page or frame in the file, from 0.
       note: something unusual about the file, such as a wrong suffix; mostly empty.
+      lost: pages of the file that can't be used, by number, with the reason; the file's last image has them.
     """
 
     encoded: bytes
@@ -78,6 +97,7 @@ class ImageFile:
     original_format: str
     page: int = 0
     note: str = ""
+    lost: tuple[tuple[int, RejectedImage], ...] = ()
 
 
 def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFile]:
@@ -97,7 +117,7 @@ def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFi
       settings: how the file is read.
 
     Returns:
-      One image, or one image per page.
+      One image, or one image per page that can be used.
 
     Raises:
       RejectedImage: not an image, too large, beyond a budget, a pixel type without a defined range, or damage in the part that
@@ -113,26 +133,41 @@ def normalise(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFi
 def normalise_here(encoded: bytes, path: str, settings: FileSettings) -> list[ImageFile]:
     """Does what `normalise` does, without a look at what it costs."""
     try:
-        if encoded.startswith(_JPEG_SIGNATURE):
-            images = _from_jpeg(encoded, settings)
-        elif encoded.startswith(_PNG_SIGNATURE):
-            images = _from_png(encoded, settings)
-        elif encoded.startswith(dicom.SIGNATURE, dicom.SIGNATURE_OFFSET):
-            images = _to_png(dicom.read_frames(encoded, settings), "dicom")
-        elif encoded.startswith(tiff.SIGNATURES):
-            images = _to_png(tiff.read_pages(encoded, settings), "tiff")
-        else:
-            images = _from_others(encoded, settings)
+        images = _read(encoded, settings)
     except RejectedImage:
         raise
     except UnidentifiedImageError as error:
         raise RejectedImage("not an image") from error
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, struct.error) as error:
-        raise RejectedImage(Reason("damaged", "the header contradicts itself or the rest")) from error
     except Exception as error:  # decoders raise many types on damaged files; none may stop the run
-        raise RejectedImage(Reason("damaged", str(error) or type(error).__name__)) from error
+        raise damaged(error) from error
     note = note_on_suffix(path, images[0].original_format)
     return [replace(image, note="; ".join(filter(None, (image.note, note)))) for image in images] if note else images
+
+
+def _read(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
+    if encoded.startswith(_JPEG_SIGNATURE):
+        return _from_jpeg(encoded, settings)
+    if encoded.startswith(_PNG_SIGNATURE):
+        return _from_png(encoded, settings)
+    if encoded.startswith(tiff.SIGNATURES):
+        return _to_png(tiff.read_pages(encoded, settings), "tiff")
+    if is_dicom(encoded):
+        return _to_png(dicom.read_frames(encoded, settings), "dicom")
+    if boxes_format(encoded) == "heic":
+        return _from_heic(encoded, settings)
+    if name := next((name for start, name in _NOT_READ.items() if encoded.startswith(start)), ""):
+        raise RejectedImage(f"{name} is not read; {_CONVERT}")
+    return _from_others(encoded, settings, _BY_PILLOW)
+
+
+def _from_heic(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
+    """Reads a file of telephones, where the package that teaches Pillow this is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise RejectedImage(f"HEIC can't be read here; {_CONVERT}, or install pillow-heif") from None
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return _from_others(encoded, settings, ("HEIF",))
 
 
 def lacks_end(encoded: bytes) -> bool:
@@ -170,6 +205,7 @@ def _from_png(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     plain = True
     if colour_type == _PALETTE and "transparency" in image.info:
         channels, plain = 4, _has_transparent_colours(image, bits)
+    plain = plain and not any(text in encoded for text in _HIDDEN_TURNS)
     if not plain or (_may_have_orientation(image, encoded) and _has_orientation(image)):
         return _to_png([_pixels(image, settings)], "png", note)
     return [ImageFile(encoded, "png", height, width, channels, "png", note=note)]
@@ -206,11 +242,12 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _from_others(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
-    with Image.open(io.BytesIO(encoded), formats=_BY_PILLOW) as image:
+def _from_others(encoded: bytes, settings: FileSettings, formats: tuple[str, ...]) -> list[ImageFile]:
+    with Image.open(io.BytesIO(encoded), formats=formats) as image:
         check_size(image.width, image.height, settings.max_pixels)
         note = _ANIMATED if getattr(image, "is_animated", False) else ""
-        return _to_png([_pixels(image, settings)], (image.format or "").lower(), note)
+        found = (image.format or "").lower().replace("heif", "heic")
+        return _to_png([_pixels(image, settings)], found, note)
 
 
 def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
@@ -228,13 +265,24 @@ def _pixels(image: Image.Image, settings: FileSettings) -> np.ndarray:
     return np.asarray(image)
 
 
-def _to_png(pages: Iterable[np.ndarray], original_format: str, note: str = "") -> list[ImageFile]:
-    """Encodes the pixels of each page: uint8 [height, width] or [height, width, 2 to 4], or uint16 [height, width]."""
-    images = []
-    for page, pixels in enumerate(pages):
+def _to_png(pages: Iterable[Page], original_format: str, note: str = "") -> list[ImageFile]:
+    """Encodes the pixels of each page: uint8 [height, width] or [height, width, 2 to 4], or uint16 [height, width].
+
+    Raises:
+      RejectedImage: no page can be used; the reason is that of the first one.
+    """
+    images: list[ImageFile] = []
+    lost: list[tuple[int, RejectedImage]] = []
+    for number, page in enumerate(pages):
+        if isinstance(page, RejectedImage):
+            lost.append((number, page))
+            continue
+        pixels, its_note = page if isinstance(page, tuple) else (page, "")
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
         channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
         height, width = pixels.shape[:2]
-        images.append(ImageFile(buffer.getvalue(), "png", height, width, channels, original_format, page, note))
-    return images
+        images.append(ImageFile(buffer.getvalue(), "png", height, width, channels, original_format, number, its_note or note))
+    if not images:
+        raise lost[0][1]
+    return [*images[:-1], replace(images[-1], lost=tuple(lost))]

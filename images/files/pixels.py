@@ -1,6 +1,8 @@
 """Maps pixels of any type to those that a PNG file can hold, by the configured intensity range."""
 
 import re
+import struct
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,9 +22,24 @@ class RejectedImage(Exception):
 
     def __init__(self, reason: str) -> None:
         self.kind = kind_of(reason)
+        self._reason = reason
         line = " ".join(_ADDRESS.sub("...", reason).split())
         line = "".join(character if character.isprintable() else "?" for character in line)
         super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "...")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RejectedImage, (self._reason,)
+
+
+# Pixels of a page, perhaps with a note on their levels, or the reason why there are none.
+Page: TypeAlias = np.ndarray | tuple[np.ndarray, str] | RejectedImage
+
+
+def damaged(error: Exception) -> RejectedImage:
+    """The reason for what a decoder raises on a damaged file."""
+    if isinstance(error, ArithmeticError | AssertionError | AttributeError | LookupError | TypeError | struct.error):
+        return RejectedImage(Reason("damaged", "the header contradicts itself or the rest"))
+    return RejectedImage(Reason("damaged", str(error) or type(error).__name__))
 
 
 def check_size(width: int, height: int, max_pixels: int, images: int = 1) -> None:

@@ -44,7 +44,7 @@ def call_apart(function: Callable[..., _Out], *arguments: Any, seconds: float = 
         assert _process.stdout is not None
         try:
             _write(_process.stdin, (function, arguments, seconds))
-            answer, reason, detail = _read(_process.stdout)
+            answer = _read(_process.stdout)
         except (EOFError, BrokenPipeError):
             status = _process.wait()
             _process = None
@@ -55,8 +55,8 @@ def call_apart(function: Callable[..., _Out], *arguments: Any, seconds: float = 
             _process.kill()
             _process = None
             raise
-    if reason:
-        raise RejectedImage(Reason(reason, detail) if detail else reason)
+    if isinstance(answer, RejectedImage):
+        raise answer
     return answer
 
 
@@ -70,9 +70,9 @@ def serve() -> None:
             return
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever it does
         try:
-            answer = (function(*arguments), "", "")
+            answer = function(*arguments)
         except RejectedImage as reason:
-            answer = (None, reason.kind, str(reason).removeprefix(reason.kind).removeprefix(": "))
+            answer = reason
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write(sink, answer)
 

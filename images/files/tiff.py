@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from images.file_settings import FileSettings
-from images.files.pixels import RejectedImage, as_png_pixels, check_size
+from images.files.pixels import Page, RejectedImage, as_png_pixels, check_size, damaged
 from images.reason import Reason
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -32,7 +32,7 @@ _LARGEST_PADDING: Final = 2**24  # pixels that a tile may have beyond max_pixels
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its warnings about damaged files would fill the log
 
 
-def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
+def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[Page]:
     """Decodes the first page, or all pages except reduced versions and masks.
 
     Args:
@@ -40,14 +40,15 @@ def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
       settings: as in `decoding.normalise`.
 
     Yields:
-      Pixels as returned by `pixels.as_png_pixels`, with the orientation applied.
+      Pixels as returned by `pixels.as_png_pixels`, with the orientation applied, or the reason why a page has none. If the
+      file ends too early, one reason stands for all pages that are missing.
 
     Raises:
-      RejectedImage: too large, or a kind of file that is not read. A damaged file may raise any exception.
+      RejectedImage: too large, or too many pages. A file that is damaged before its first page may raise any exception.
     """
     # Vendor formats are read like any other TIFF; tifffile's detection of some of them takes long.
     with tifffile.TiffFile(io.BytesIO(encoded), is_lsm=False, is_scanimage=False, is_ndpi=False) as file:
-        chosen = {0: _page(file, 0)} if settings.pages == "first" else _find_pages(file)
+        chosen, missing = ({0: _page(file, 0)}, None) if settings.pages == "first" else _find_pages(file)
         total = 0
         for page in chosen.values():
             check_size(page.imagewidth, page.imagelength, settings.max_pixels)
@@ -55,7 +56,14 @@ def read_pages(encoded: bytes, settings: FileSettings) -> Iterator[np.ndarray]:
         if total > settings.max_pixels:
             raise RejectedImage(f"{len(chosen)} pages have more than {settings.max_pixels} pixels")
         for number, page in chosen.items():
-            yield _decode(page, number, encoded, settings)
+            try:
+                yield _decode(page, number, encoded, settings)
+            except RejectedImage as reason:
+                yield reason
+            except Exception as error:  # each codec raises exceptions of its own
+                yield damaged(error)
+        if missing:
+            yield missing
 
 
 def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
@@ -64,25 +72,25 @@ def _page(file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
     return page
 
 
-def _find_pages(file: tifffile.TiffFile) -> dict[int, tifffile.TiffPage]:
-    """All pages that are neither a reduced version of another page nor a mask, by number."""
-    pages: dict[int, tifffile.TiffPage] = {}
-    offsets: set[int] = set()
-    for number in itertools.count():
+def _find_pages(file: tifffile.TiffFile) -> tuple[dict[int, tifffile.TiffPage], RejectedImage | None]:
+    """All pages that are neither a reduced version of another page nor a mask, by number; and why more are missing."""
+    pages: dict[int, tifffile.TiffPage] = {0: _page(file, 0)}
+    offsets = {pages[0].offset}
+    for number in itertools.count(1):
         if number == _MOST_PAGES:
             raise RejectedImage(f"more than {_MOST_PAGES} pages")
         try:
+            if not _next_page_offset(file, file.pages[number - 1].offset):
+                return pages, None
             page = _page(file, number)
-        except IndexError:
-            if _next_page_offset(file, file.pages[number - 1].offset):
-                raise RejectedImage(Reason("damaged", f"page {number + 1} is missing")) from None
-            return pages
+        except Exception:  # tifffile raises many types where a file is cut
+            return pages, RejectedImage(Reason("damaged", f"page {number + 1} and all after it are missing"))
         if page.offset in offsets:
             raise RejectedImage(Reason("damaged", "the pages lead back to an earlier one"))
         offsets.add(page.offset)
-        if number == 0 or not (page.is_reduced or page.is_mask):
+        if not (page.is_reduced or page.is_mask):
             pages[number] = page
-    return pages
+    raise AssertionError
 
 
 def _next_page_offset(file: tifffile.TiffFile, offset: int) -> int:

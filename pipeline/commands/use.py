@@ -3,12 +3,15 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from base.errors import UserError
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
+
+if TYPE_CHECKING:
+    from pipeline.pushed.pushed_model import Failure
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -83,14 +86,13 @@ def _predict(options: argparse.Namespace) -> int:
     from pipeline.terminal.console import plain_console
 
     with quiet_libraries():
-        predictions = predict(options.model, options.images)
+        predictions, failures = predict(options.model, options.images)
     table = Table("image", "label", "probability")
     for item in predictions:
         table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
-    plain_console().print(table)
-    if options.json:
-        print(json.dumps({"predictions": predictions}))
-    return 0
+    if predictions:
+        plain_console().print(table)
+    return _tell_failures(failures, {"predictions": predictions} if options.json else None)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -112,19 +114,30 @@ def _score(options: argparse.Namespace) -> int:
     print_scores(summary, plain_console(soft_wrap=True))
     if options.json:
         print(json.dumps(summary))
-    return 0
+    if not summary["rejected"]:
+        return 0
+    files = f"{summary['rejected']} of {summary['rejected'] + summary['images']} files"
+    print_error(f"{files} have no answer; {options.output.rstrip('/')}/rejected.csv has the reasons")
+    return 2
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from rich.table import Table
-
-    from pipeline.pushed.explanation import as_json, explain, format_share, write_overlay
-    from pipeline.terminal.console import plain_console
+    from pipeline.pushed.explanation import as_json, explain, write_overlay
 
     with quiet_libraries():
-        explanations = [
-            as_json(item, write_overlay(item, options.output)) for item in explain(options.model, options.images, options.label)
-        ]
+        found, failures = explain(options.model, options.images, options.label)
+        explanations = [as_json(item, write_overlay(item, options.output)) for item in found]
+    if explanations:
+        _print_explanations(explanations, options.output)
+    return _tell_failures(failures, {"explanations": explanations} if options.json else None)
+
+
+def _print_explanations(explanations: list[dict[str, Any]], output: Path) -> None:
+    from rich.table import Table
+
+    from pipeline.pushed.explanation import format_share
+    from pipeline.terminal.console import plain_console
+
     table = Table("image", "label", "probability", *explanations[0]["shares"], "overlay")
     for item in explanations:
         shares = [format_share(share) for share in item["shares"].values()]
@@ -134,10 +147,17 @@ def _explain(options: argparse.Namespace) -> int:
     table.columns[-1].no_wrap = True
     console = plain_console(soft_wrap=True)
     console.print(table, soft_wrap=False)
-    console.print(f"Overlays in {options.output}; shares are of the evidence for (+) and against (-) the label.")
-    if options.json:
-        print(json.dumps({"explanations": explanations}))
-    return 0
+    console.print(f"Overlays in {output}; shares are of the evidence for (+) and against (-) the label.")
+
+
+def _tell_failures(failures: "list[Failure]", result: dict[str, Any] | None) -> int:
+    """Names the files that can't be read; prints the result, with them, as JSON. Returns the exit status."""
+    for failure in failures:
+        print_error(failure)
+    if result is not None:
+        told = [{"image": str(failure.image), "reason": failure.reason} for failure in failures]
+        print(json.dumps({**result, "failures": told}))
+    return 2 if failures else 0
 
 
 def _push(options: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from models import features
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import file_settings
 from pipeline.pages.thumbnails import data_uri, read_originals, thumbnail
-from pipeline.pushed.explanation import draw_combined, explain_encoded
+from pipeline.pushed.explanation import draw_combined, explain_files
+from pipeline.pushed.pushed_model import Files
 
 _MOST_PICTURES: Final = 240  # in all cells of the confusion matrix together
 _MOST_A_CELL: Final = 8
@@ -80,10 +81,10 @@ class Gallery:
         pictures: dict[int, dict[str, Any]] = {number: {"picture": thumbnail(encoded[cards[number].name])} for number in shown}
         reason = ""
         if model and shown:
-            names = [Path(cards[number].name) for number in shown]
-            files = [encoded[cards[number].name] for number in shown]
+            names = [cards[number].name for number in shown]
+            files = Files([Path(name) for name in names], [encoded[name] for name in names])
             try:
-                found = list(explain_encoded(model, names, files, [cards[number].asked for number in shown]))
+                found = list(explain_files(model, files, [cards[number].asked for number in shown]))
             except UserError as error:
                 found, reason = [], str(error)
             for number, explanation in zip(shown, found, strict=False):

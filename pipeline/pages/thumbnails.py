@@ -128,8 +128,9 @@ def _row(path: str, record: int | None = None) -> Row:
 
 def _decode(content: bytes, name: str, page: int, settings: FileSettings) -> bytes | None:
     try:
-        return normalise(content, name, replace(settings, pages="all"))[page].encoded
-    except (RejectedImage, IndexError, OSError):
+        images = normalise(content, name, replace(settings, pages="all"))
+        return next((image.encoded for image in images if image.page == page), None)
+    except (RejectedImage, OSError):
         return None
 
 

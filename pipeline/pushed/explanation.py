@@ -13,7 +13,7 @@ from base.local_files import new_file
 from models import features
 from pipeline.pushed.overlay import overlay, panel_size, shown
 from pipeline.pushed.prediction import format_answer
-from pipeline.pushed.pushed_model import find_version, read_image
+from pipeline.pushed.pushed_model import Failure, Files, find_version, read_files
 
 _BATCH_SIZE: Final = 16
 
@@ -48,7 +48,7 @@ class Explanation:
     combined: np.ndarray
 
 
-def explain(model: Path, images: list[Path], label: str | None = None) -> Iterator[Explanation]:
+def explain(model: Path, images: list[Path], label: str | None = None) -> tuple[Iterator[Explanation], list[Failure]]:
     """Explains a model's answers to image files, in their order.
 
     Args:
@@ -56,26 +56,31 @@ def explain(model: Path, images: list[Path], label: str | None = None) -> Iterat
       images: files in any format that ingestion takes; all are read before the first answer.
       label: the class to explain; if not given, the most probable class of each image.
 
+    Returns:
+      The explanations; and the files that can't be read, complete after the last explanation.
+
     Raises:
-      UserError: there is no model, it has no explanations or no such class, or a file is not an image.
+      UserError: there is no model, it has no explanations or no such class.
     """
     folder = find_version(model)
-    encoded = [read_image(image, folder) for image in images]
-    return explain_encoded(folder, images, encoded, [label or ""] * len(images))
+    files = read_files(images, folder)
+    return explain_files(folder, files, [label or ""] * len(files.images)), files.failures
 
 
-def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labels: list[str]) -> Iterator[Explanation]:
+def explain_files(folder: Path, files: Files, labels: list[str]) -> Iterator[Explanation]:
     """Explains a model's answers to images that have been read, in their order.
 
     Args:
       folder: the SavedModel.
-      images: names of the images.
-      encoded: the images, in a format that the model decodes.
+      files: the images; those that the model can't decode are added to the failures.
       labels: the class to explain for each image; "" for the most probable one.
 
     Raises:
       UserError: the model has no explanations, or no such class, or its answers are not finite.
     """
+    if not files.images:
+        return
+
     import tensorflow as tf
 
     signatures = tf.saved_model.load(str(folder)).signatures
@@ -85,24 +90,20 @@ def explain_encoded(folder: Path, images: list[Path], encoded: list[bytes], labe
         known = (folder / "assets" / features.LABEL_VOCABULARY).read_text(encoding="utf-8").splitlines()
         if unknown := [label for label in labels if label and label not in known]:
             raise UserError(f"--label {unknown[0]}: the model knows {', '.join(known)}")
-    for start in range(0, len(images), _BATCH_SIZE):
-        chosen = slice(start, start + _BATCH_SIZE)
-        batch = signatures["explain"](image_bytes=tf.constant(encoded[chosen]), label=tf.constant(labels[chosen]))
-        batch = {name: value.numpy() for name, value in batch.items()}
-        if not all(np.isfinite(batch[name]).all() for name in ("probabilities", "maps", "combined", "shares")):
+    for image, answer in files.ask(signatures["explain"], _BATCH_SIZE, label=labels):
+        if not all(np.isfinite(answer[name]).all() for name in ("probabilities", "maps", "combined", "shares")):
             raise UserError(f"{folder}: the model's answers are not finite numbers, so nothing explains them; train again")
-        classes, levels = ([name.decode() for name in batch[key][0]] for key in ("labels", "levels"))
-        for row, image in enumerate(images[chosen]):
-            yield Explanation(
-                image=image,
-                label=batch["label"][row].decode(),
-                explained=batch["explained"][row].decode(),
-                probabilities=dict(zip(classes, batch["probabilities"][row].tolist(), strict=True)),
-                shares=dict(zip(levels, batch["shares"][row].tolist(), strict=True)),
-                pixels=batch["images"][row],
-                maps=batch["maps"][row],
-                combined=batch["combined"][row],
-            )
+        classes, levels = ([name.decode() for name in answer[key]] for key in ("labels", "levels"))
+        yield Explanation(
+            image=image,
+            label=answer["label"].decode(),
+            explained=answer["explained"].decode(),
+            probabilities=dict(zip(classes, answer["probabilities"].tolist(), strict=True)),
+            shares=dict(zip(levels, answer["shares"].tolist(), strict=True)),
+            pixels=answer["images"],
+            maps=answer["maps"],
+            combined=answer["combined"],
+        )
 
 
 def draw_combined(explanation: Explanation, side: int) -> tuple[Image.Image, Image.Image]:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.pushed.pushed_model import find_version, read_image
+from pipeline.pushed.pushed_model import Failure, find_version, read_files
 
 _BATCH_SIZE = 64
 _LABEL_SEPARATOR = "|"  # joins the labels of a multi-label answer
 
 
-def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
+def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Classifies files.
 
     Args:
@@ -17,29 +17,32 @@ def predict(model: Path, images: list[Path]) -> list[dict[str, Any]]:
       images: files in any format that ingestion takes.
 
     Returns:
-      {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order. For
-      multi-label data, "label" joins all labels whose probability is at least 0.5, such as "cat|dog", or is "" without any.
+      {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order; and the
+      files that can't be read. For multi-label data, "label" joins all labels whose probability is at least 0.5, such as
+      "cat|dog", or is "" without any.
 
     Raises:
-      UserError: there is no model, or a file is not an image.
+      UserError: there is no model.
     """
     folder = find_version(model)
-    files = [read_image(image, folder) for image in images]
+    files = read_files(images, folder)
+    if not files.images:
+        return [], files.failures
 
     import tensorflow as tf
 
     classify = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    predictions = []
-    for start in range(0, len(files), _BATCH_SIZE):
-        batch = classify(image_bytes=tf.constant(files[start : start + _BATCH_SIZE]))
-        labels = [label.decode() for label in batch["labels"][0].numpy()]
-        for image, label, probabilities in zip(
-            images[start : start + _BATCH_SIZE], batch["label"].numpy(), batch["probabilities"].numpy().tolist(), strict=True
-        ):
-            predictions.append(
-                {"image": str(image), "label": label.decode(), "probabilities": dict(zip(labels, probabilities, strict=True))}
-            )
-    return predictions
+    answers = [
+        {
+            "image": str(image),
+            "label": answer["label"].decode(),
+            "probabilities": dict(
+                zip((label.decode() for label in answer["labels"]), answer["probabilities"].tolist(), strict=True)
+            ),
+        }
+        for image, answer in files.ask(classify, _BATCH_SIZE)
+    ]
+    return answers, files.failures
 
 
 def format_answer(label: str, probabilities: dict[str, float], number: str) -> tuple[str, str]:

@@ -1,7 +1,9 @@
 """What is needed to use a pushed model: its newest version, and image files, read as ingestion reads them."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from base.errors import UserError
 from base.inputs import read_json
@@ -34,18 +36,84 @@ def find_version(model: Path) -> Path:
     return Path(folder)
 
 
-def read_image(image: Path, folder: Path) -> bytes:
-    """Reads an image file in any format that ingestion takes, and returns a file that the SavedModel in `folder` decodes.
+@dataclass(frozen=True)
+class Failure:
+    """A file that can't be answered, and why; it costs no other file its answer."""
 
-    Raises:
-      UserError: the file can't be read, or is not an image.
+    image: Path
+    reason: str
+
+    def __str__(self) -> str:
+        cure = "" if ";" in self.reason else "; give an image file, such as PNG or JPEG"
+        return f"{self.image}: {self.reason}{cure}"
+
+
+@dataclass
+class Files:
+    """Image files as a SavedModel decodes them.
+
+    Attributes:
+      images: the files that can be read, in the order in which they were given.
+      encoded: for each of them, its bytes or those of the PNG file that was made of it.
+      failures: the other files. `ask` adds those that can't be decoded.
     """
-    try:
-        return normalise(read_regular_file(image), image.name, file_settings(folder, _MAX_PIXELS, "first"))[0].encoded
-    except OSError as error:
-        raise UserError(f"{image}: {error.strerror}; give an image file") from error
-    except RejectedImage as reason:
-        raise UserError(f"{image}: {reason}; give an image file, such as PNG or JPEG") from reason
+
+    images: list[Path] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def ask(
+        self, signature: Callable[..., Mapping[str, Any]], size: int, **inputs: Sequence[str]
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Asks a model about the files.
+
+        Args:
+          signature: of a SavedModel; it takes `image_bytes` and `inputs`.
+          size: number of files that are asked about at once.
+          inputs: more inputs, with a value for each file.
+
+        Yields:
+          Each file that can be decoded, and its row of each output.
+        """
+        import tensorflow as tf
+
+        def call(rows: Sequence[int]) -> dict[str, Any]:
+            columns = {"image_bytes": self.encoded, **inputs}
+            answers = signature(**{name: tf.constant([values[row] for row in rows]) for name, values in columns.items()})
+            return {name: values.numpy() for name, values in answers.items()}
+
+        for start in range(0, len(self.images), size):
+            rows: Sequence[int] = range(start, min(start + size, len(self.images)))
+            try:
+                answers = call(rows)
+            except tf.errors.OpError:
+                from images.loading import find_damage
+
+                damage = dict(zip(rows, find_damage([self.encoded[row] for row in rows]), strict=True))
+                if not any(damage.values()):
+                    raise  # no file has caused it
+                self.failures += [Failure(self.images[row], str(reason)) for row, reason in damage.items() if reason]
+                rows = [row for row in rows if not damage[row]]
+                answers = call(rows) if rows else {}
+            for position, row in enumerate(rows):
+                yield self.images[row], {name: values[position] for name, values in answers.items()}
+
+
+def read_files(images: Iterable[Path], folder: Path) -> Files:
+    """Reads image files in any format that ingestion takes, for the SavedModel in a folder; sets aside what can't be read."""
+    settings = file_settings(folder, _MAX_PIXELS, "first")
+    files = Files()
+    for image in images:
+        try:
+            encoded = normalise(read_regular_file(image), image.name, settings)[0].encoded
+        except OSError as error:
+            files.failures.append(Failure(image, error.strerror or str(error)))
+        except RejectedImage as reason:
+            files.failures.append(Failure(image, str(reason)))
+        else:
+            files.images.append(image)
+            files.encoded.append(encoded)
+    return files
 
 
 def file_settings(folder: Path, max_pixels: int, pages: Pages) -> FileSettings:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.serving.metrics import BATCH_SIZE, WAITING
-from pipeline.serving.model import Columns, Model
+from pipeline.serving.model import Answered, Columns, Model
 from pipeline.serving.refusal import Refusal
-
-Answers = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class _Part:
     columns: Columns
     start: int
     pixels: Sequence[int]
-    answer: "asyncio.Future[Answers]"
+    answer: "asyncio.Future[Answered]"
 
     @property
     def rows(self) -> int:
@@ -61,7 +59,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def run(self, model: Model, signature: str, columns: Columns, pixels: Sequence[int]) -> Answers:
+    async def run(self, model: Model, signature: str, columns: Columns, pixels: Sequence[int]) -> Answered:
         """Answers a request, perhaps together with others.
 
         Args:
@@ -70,11 +68,8 @@ class Batcher:
           columns: N values for each input of the signature.
           pixels: number of pixels of each of the N images.
 
-        Returns:
-          [N, ...] for each output that has rows.
-
         Raises:
-          Refusal: 400, the model can't read one of the values; 503, too many images are waiting.
+          Refusal: 503, too many images are waiting.
         """
         if self._queue and self._waiting + len(pixels) > self._max_waiting:
             raise Refusal(503, "too many requests at once; send this one again in a second", {"retry-after": "1"})
@@ -83,15 +78,14 @@ class Batcher:
         futures = []
         for start, end in self._ranges(pixels):
             part = {name: values[start:end] for name, values in columns.items()}
-            future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
             self._queue.append(_Part(model, signature, part, start, pixels[start:end], future))
             futures.append(future)
         self._count(len(pixels))
         self._arrived.set()
         if len(futures) == 1:
             return await futures[0]
-        answers = await asyncio.gather(*futures)
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        return _joined(await asyncio.gather(*futures), [start for start, _ in self._ranges(pixels)])
 
     def _ranges(self, pixels: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Splits the rows into ranges (start, end) that each fit into one batch."""
@@ -152,38 +146,28 @@ class Batcher:
                 return
 
 
-def _answer(batch: list[_Part]) -> list[Answers | Exception]:
-    """One result for each part; a value that the model can't read fails only the request that it came with."""
-    try:
-        return _answer_together(batch)
-    except Refusal:
-        if len(batch) > 1:
-            return [result for part in batch for result in _answer([part])]
-        return [_answer_singly(batch[0])]
-    except Exception as error:
-        return [error] * len(batch)
+def _joined(parts: list[Answered], starts: list[int]) -> Answered:
+    """The parts of a request, whose first rows are `starts`, as one."""
+    failures = {start + row: reason for part, start in zip(parts, starts, strict=True) for row, reason in part.failures.items()}
+    answers = [part.answers for part in parts if part.answers]
+    return Answered(
+        {name: np.concatenate([each[name] for each in answers]) for name in answers[0]} if answers else {}, failures
+    )
 
 
-def _answer_together(batch: list[_Part]) -> list[Answers | Exception]:
+def _answer(batch: list[_Part]) -> list[Answered | Exception]:
+    """One result for each part; a value that the model can't read fails only its own row."""
     first = batch[0]
     columns = {name: [value for part in batch for value in part.columns[name]] for name in first.columns}
-    answers = first.model.run(first.signature, columns)
-    results: list[Answers | Exception] = []
-    start = 0
+    try:
+        found = first.model.run(first.signature, columns)
+    except Exception as error:
+        return [error] * len(batch)
+    results: list[Answered | Exception] = []
+    row = answer = 0  # of all parts together
     for part in batch:
-        results.append({name: values[start : start + part.rows] for name, values in answers.items()})
-        start += part.rows
+        failures = {number - row: reason for number, reason in found.failures.items() if row <= number < row + part.rows}
+        answered = part.rows - len(failures)
+        results.append(Answered({name: values[answer : answer + answered] for name, values in found.answers.items()}, failures))
+        row, answer = row + part.rows, answer + answered
     return results
-
-
-def _answer_singly(part: _Part) -> Answers | Exception:
-    """Answers row by row, to find the row that can't be read."""
-    answers = []
-    for row in range(part.rows):
-        try:
-            answers.append(part.model.run(part.signature, {name: [values[row]] for name, values in part.columns.items()}))
-        except Refusal as refusal:
-            return Refusal(refusal.status, f"instances[{part.start + row}]: {refusal.reason}")
-        except Exception as error:
-            return error
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

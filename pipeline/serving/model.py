@@ -1,9 +1,11 @@
 """One version of a model: its SavedModel, called with batches."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import orjson
@@ -13,9 +15,10 @@ from PIL import Image
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from images.files.decoding import RejectedImage, lacks_end, normalise
+from pipeline.pushed.pushed_model import file_settings
 from pipeline.serving.images import IMAGES
 from pipeline.serving.protocol import DEFAULT_SIGNATURE
-from pipeline.serving.refusal import Refusal
 
 # If one image of a batch can't be decoded, the others are cancelled, and TensorFlow may report either error.
 _UNREADABLE: Final = (
@@ -27,9 +30,25 @@ _UNREADABLE: Final = (
     tf.errors.UnknownError,
 )
 
+_REFUSAL: Final = re.compile(r"could not correctly convert string: (.*)")  # see models.orientation.zero_unless
+
 Columns = Mapping[str, Sequence[bytes]]  # input name -> its values
+Answers = dict[str, np.ndarray]  # output name -> [N, ...]
 
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"  # TFRecord of tensorflow.serving.PredictionLog
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model says to N rows.
+
+    Attributes:
+      answers: [rows without a failure, ...] for each output; empty if there are none.
+      failures: why the others have no answer, by the number of the row.
+    """
+
+    answers: Answers
+    failures: dict[int, str]
 
 
 class Model:
@@ -40,7 +59,11 @@ class Model:
       version: number of the version.
       inputs: names of the inputs of each signature that takes only strings [N].
       outputs: type and shape, [-1, ...], of each output of the default signature.
+      labels: the names of the classes; none if the model does not tell them.
+      max_pixels: what an image may have; the same for all models.
     """
+
+    max_pixels: ClassVar[int] = 100_000_000
 
     def __init__(self, folder: Path, version: int) -> None:
         """Loads a SavedModel and warms it up.
@@ -50,9 +73,11 @@ class Model:
         """
         self.folder = folder
         self.version = version
+        self._files = file_settings(folder, self.max_pixels, "first")
         self._metadata: bytes | None = None
         self._loaded = tf.saved_model.load(str(folder))
         self.inputs: dict[str, list[str]] = {}
+        self.labels: list[bytes] = []
         for name, signature in self._loaded.signatures.items():
             _, arguments = signature.structured_input_signature
             if arguments and all(spec.dtype == tf.string and spec.shape.rank == 1 for spec in arguments.values()):
@@ -63,29 +88,40 @@ class Model:
         self.outputs = {name: (np.dtype(spec.dtype.as_numpy_dtype), _shape(spec)) for name, spec in sorted(specs.items())}
         self._warm_up()
 
-    def run(self, signature: str, columns: Columns) -> dict[str, np.ndarray]:
-        """Answers a batch.
+    def run(self, signature: str, columns: Columns) -> Answered:
+        """Answers a batch. Image files of any format that ingestion takes are read as it reads them.
 
         Args:
           signature: a key of `inputs`.
           columns: N values for each input of the signature.
-
-        Returns:
-          [N, ...] for each output of the signature.
-
-        Raises:
-          Refusal: 400, the model can't read one of the values.
         """
+        failures: dict[int, str] = {}
+        files: dict[int, bytes] = {}
+        for row, file in enumerate(columns.get(IMAGES, ())):
+            try:
+                files[row] = normalise(file, "", self._files)[0].encoded
+            except RejectedImage as reason:
+                failures[row] = str(reason)
+        good = [row for row in range(len(next(iter(columns.values())))) if row not in failures]
+        rows = [{name: files[row] if name == IMAGES else values[row] for name, values in columns.items()} for row in good]
         try:
-            answers = self._ask(signature, columns)
-        except _UNREADABLE as error:
-            raise Refusal(400, f"the model can't read this: {_first_line(error.message)}") from error
-        rows = len(next(iter(columns.values())))
-        return {name: _in_rows(values, rows) for name, values in answers.items()}
+            return Answered(self._ask(signature, rows) if rows else {}, failures)
+        except _UNREADABLE:
+            return self._answer_singly(signature, dict(zip(good, rows, strict=True)), failures)
 
-    def _ask(self, signature: str, columns: Columns) -> dict[str, tf.Tensor]:
-        tensors = {name: tf.constant(values, tf.string) for name, values in columns.items()}
-        return self._loaded.signatures[signature](**tensors)
+    def _answer_singly(self, signature: str, rows: dict[int, dict[str, bytes]], failures: dict[int, str]) -> Answered:
+        """Answers row by row, to find those that can't be read."""
+        found: list[Answers] = []
+        for row, values in rows.items():
+            try:
+                found.append(self._ask(signature, [values]))
+            except _UNREADABLE as error:
+                failures[row] = _reason(error.message, values)
+        return Answered({name: np.concatenate([each[name] for each in found]) for name in found[0]} if found else {}, failures)
+
+    def _ask(self, signature: str, rows: Sequence[Mapping[str, bytes]]) -> Answers:
+        tensors = {name: tf.constant([row[name] for row in rows], tf.string) for name in rows[0]}
+        return {name: _in_rows(values, len(rows)) for name, values in self._loaded.signatures[signature](**tensors).items()}
 
     def metadata(self, name: str) -> bytes:
         """The signatures in JSON, in TensorFlow Serving's form; they are read from the file once."""
@@ -106,10 +142,19 @@ class Model:
         """Runs the requests that the model was exported with, and each signature that takes images on one black image."""
         for signature, columns in _recorded_requests(self.folder / WARMUP):
             if signature in self.inputs:
-                self.run(signature, columns)
+                self._must_answer(signature, columns)
         for signature, inputs in self.inputs.items():
             if IMAGES in inputs:
-                self.run(signature, {name: [_black_image() if name == IMAGES else b""] for name in inputs})
+                columns = {name: [_black_image() if name == IMAGES else b""] for name in inputs}
+                answers = self._must_answer(signature, columns)
+                if signature == DEFAULT_SIGNATURE and "labels" in answers:
+                    self.labels = answers["labels"][0].tolist()
+
+    def _must_answer(self, signature: str, columns: Columns) -> Answers:
+        answered = self.run(signature, columns)
+        if answered.failures:
+            raise ValueError(f"the warm-up failed: {next(iter(answered.failures.values()))}")
+        return answered.answers
 
 
 def _in_rows(values: tf.Tensor, rows: int) -> np.ndarray:
@@ -161,5 +206,10 @@ def _black_image() -> bytes:
     return buffer.getvalue()
 
 
-def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0].split("{{", 1)[0].strip()[:200] if message.strip() else "an error without a message"
+def _reason(message: str, values: Mapping[str, bytes]) -> str:
+    """Why the model can't read a row; TensorFlow's message is of no use to a client, but for what the model itself says."""
+    if told := _REFUSAL.search(message):
+        return told[1]
+    if IMAGES in values and lacks_end(values[IMAGES]):
+        return "truncated: the end of the file is missing"
+    return "damaged: the image can't be decoded"

@@ -128,12 +128,22 @@ def write_answer(query: Query, columns: Mapping[str, np.ndarray]) -> bytes:
     Returns:
       {"predictions": [...]} or {"outputs": ...}; a signature's only output goes without its name.
     """
+    if query.in_rows:
+        return _dump({"predictions": _rows(columns)})
     encoded = {name: _encodable(name, values) for name, values in columns.items()}
-    if not query.in_rows:
-        return _dump({"outputs": encoded if len(encoded) > 1 else next(iter(encoded.values()))})
+    return _dump({"outputs": encoded if len(encoded) > 1 else next(iter(encoded.values()))})
+
+
+def written_rows(columns: Mapping[str, np.ndarray]) -> list[Any]:
+    """The rows of an answer as `write_answer` writes them, each ready for `orjson.dumps`; none if there are no outputs."""
+    return [orjson.Fragment(_dump(row)) for row in _rows(columns)]
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> list[Any]:
+    encoded = {name: _encodable(name, values) for name, values in columns.items()}
     if len(encoded) == 1:
-        return _dump({"predictions": list(next(iter(encoded.values())))})
-    return _dump({"predictions": [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]})
+        return list(next(iter(encoded.values())))
+    return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
 def _encodable(name: str, values: np.ndarray) -> Any:

@@ -241,7 +241,7 @@ async def _tell_metrics(request: Request) -> Response:
 
 
 def _refuse(refusal: Refusal) -> Response:
-    return _json({"error": refusal.reason}, refusal.status, refusal.headers)
+    return _json({"error": refusal.reason, **refusal.content}, refusal.status, refusal.headers)
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

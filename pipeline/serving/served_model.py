@@ -1,27 +1,27 @@
 """The served model: turns the body of a request into the body of its answer, through the batcher."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import orjson
 
 from pipeline.serving.batching import Batcher
-from pipeline.serving.images import pixels_of_rows
-from pipeline.serving.model import Columns, Model
+from pipeline.serving.images import Cost, cost_of
+from pipeline.serving.model import Answered, Columns, Model
 from pipeline.serving.open_inference import InferRequest, read_request, write_response
 from pipeline.serving.options import Limits
 from pipeline.serving.pictures import explained_rows
-from pipeline.serving.protocol import DEFAULT_SIGNATURE, Query, read_query, write_answer
+from pipeline.serving.protocol import DEFAULT_SIGNATURE, Query, read_query, write_answer, written_rows
 from pipeline.serving.refusal import Refusal
 from pipeline.serving.versions import Versions
 
 _EXPLAIN: Final = "explain"  # name of a signature
 _MAX_EXPLAINED: Final = 16  # images in a request
-_QUICK_PIXELS: Final = 4_000_000  # of a request, at most, that is answered among the others
+_MOST_NAMES: Final = 20  # classes that are told
 _SMALL: Final = 2**18  # bytes of a body, or values of an answer, that take about a millisecond
 _FEW: Final = 4096  # values of an answer that the event loop writes itself
 _Out = TypeVar("_Out")
@@ -76,16 +76,19 @@ class ServedModel:
           The answer in JSON.
 
         Raises:
-          Refusal: 400, the request can't be read or asks for too much; 503, too many images are waiting.
+          Refusal: 400, the request or one of its images can't be read, or it asks for too much; 503, too many images are
+            waiting.
         """
 
-        def read() -> tuple[Query, list[int]]:
+        def read() -> tuple[Query, Cost]:
             query = read_query(body, model.inputs, self._limits.instances)
-            return query, pixels_of_rows(query.columns, self._limits)
+            return query, cost_of(query.columns, self._limits)
 
-        query, pixels = await self._outside(read, len(body))
-        columns = await self._answer(model, query.signature, query.columns, pixels)
-        return await self._write(partial(write_answer, query, columns), columns)
+        query, cost = await self._outside(read, len(body))
+        found = await self._answer(model, query.signature, query.columns, cost)
+        if found.failures:
+            raise _refusal(found.failures, (lambda: written_rows(found.answers)) if query.in_rows else None)
+        return await self._write(partial(write_answer, query, found.answers), found.answers)
 
     async def explain(self, model: Model, body: bytes) -> bytes:
         """Answers as `predict` does, with pictures of the evidence."""
@@ -93,12 +96,18 @@ class ServedModel:
             raise Refusal(400, "this model was exported before models could explain themselves")
         most = min(_MAX_EXPLAINED, self._limits.instances)
 
-        def read() -> tuple[Query, list[int]]:
+        def read() -> tuple[Query, Cost]:
             query = read_query(body, {_EXPLAIN: model.inputs[_EXPLAIN]}, most, _EXPLAIN, {"label": b""})
-            return query, pixels_of_rows(query.columns, self._limits)
+            _check_labels(query.columns["label"], model.labels)
+            return query, cost_of(query.columns, self._limits)
 
-        query, pixels = await self._outside(read, len(body))
-        return await asyncio.to_thread(_draw, await self._answer(model, _EXPLAIN, query.columns, pixels))
+        query, cost = await self._outside(read, len(body))
+        found = await self._answer(model, _EXPLAIN, query.columns, cost)
+        if found.failures:
+            raise await asyncio.to_thread(
+                _refusal, found.failures, lambda: list(explained_rows(found.answers)) if found.answers else []
+            )
+        return await asyncio.to_thread(_draw, found.answers)
 
     async def infer(self, model: Model, body: bytes, json_size: int | None) -> tuple[bytes, int | None]:
         """Answers in the Open Inference Protocol.
@@ -115,18 +124,25 @@ class ServedModel:
           Refusal: as for `predict`.
         """
 
-        def read() -> tuple[InferRequest, list[int]]:
+        def read() -> tuple[InferRequest, Cost]:
             inputs = model.inputs[DEFAULT_SIGNATURE]
             request = read_request(body, json_size, inputs, model.outputs, self._limits.instances)
-            return request, pixels_of_rows(request.columns, self._limits)
+            return request, cost_of(request.columns, self._limits)
 
-        request, pixels = await self._outside(read, len(body))
-        columns = await self._answer(model, DEFAULT_SIGNATURE, request.columns, pixels)
-        return await self._write(partial(write_response, request, self.name, model.version, columns), columns)
+        request, cost = await self._outside(read, len(body))
+        found = await self._answer(model, DEFAULT_SIGNATURE, request.columns, cost)
+        if found.failures:
+            raise _refusal(found.failures, None)
+        return await self._write(partial(write_response, request, self.name, model.version, found.answers), found.answers)
 
-    async def _answer(self, model: Model, signature: str, columns: Columns, pixels: list[int]) -> Mapping[str, np.ndarray]:
-        batcher = self._quick if sum(pixels) <= _QUICK_PIXELS else self._patient
-        return await batcher.run(model, signature, columns, pixels)
+    async def _answer(self, model: Model, signature: str, columns: Columns, cost: Cost) -> Answered:
+        if not cost.pixels:
+            return Answered({}, cost.refused)
+        rows = list(cost.pixels)
+        good = {name: [values[row] for row in rows] for name, values in columns.items()}
+        batcher = self._quick if cost.is_quick else self._patient
+        found = await batcher.run(model, signature, good, list(cost.pixels.values()))
+        return Answered(found.answers, cost.refused | {rows[row]: reason for row, reason in found.failures.items()})
 
     async def _outside(self, function: Callable[[], _Out], size: int) -> _Out:
         """Calls a function in a thread, whose work is in proportion to `size`."""
@@ -135,6 +151,32 @@ class ServedModel:
     async def _write(self, function: Callable[[], _Out], columns: Mapping[str, np.ndarray]) -> _Out:
         size = sum(values.size for values in columns.values())
         return function() if size <= _FEW else await self._outside(function, size)
+
+
+def _refusal(failures: dict[int, str], answered_rows: Callable[[], list[Any]] | None) -> Refusal:
+    """The error for a request with images that can't be read, with the answers to its others if there are any.
+
+    Args:
+      failures: the reason by the number of the row.
+      answered_rows: makes the answers of the other rows, in order; None if the request does not want rows.
+    """
+    ordered = sorted(failures.items())
+    more = f"; and {len(ordered) - 1} more" if len(ordered) > 1 else ""
+    content: dict[str, Any] = {"failures": [{"instance": row, "error": reason} for row, reason in ordered]}
+    if answered_rows:
+        rows = answered_rows()
+        for row, _ in ordered:
+            rows.insert(row, None)
+        content["predictions"] = rows
+    return Refusal(400, f"instances[{ordered[0][0]}]: {ordered[0][1]}{more}", content=content)
+
+
+def _check_labels(asked: Sequence[bytes], known: Sequence[bytes]) -> None:
+    for row, label in enumerate(asked):
+        if label and known and label not in known:
+            names = ", ".join(name.decode(errors="replace") for name in known[:_MOST_NAMES])
+            told = f"{names}, ..." if len(known) > _MOST_NAMES else names
+            raise Refusal(400, f"instances[{row}]: label {label.decode(errors='replace')[:100]!r}: the model knows {told}")
 
 
 def _draw(columns: Mapping[str, np.ndarray]) -> bytes:

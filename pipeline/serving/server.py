@@ -87,6 +87,7 @@ def _context_of(security: Security) -> Callable[..., ssl.SSLContext]:
 def _application(chosen: argparse.Namespace, address: str) -> Starlette:
     """Loads the model, and makes the application, which looks for new versions while it runs."""
     limits = options.limits(chosen)
+    Model.max_pixels = limits.pixels
     versions = Versions(chosen.model)
     delay, cores = chosen.max_delay / 1000, os.cpu_count() or 1
     quick = Batcher(chosen.max_batch, delay, _BATCH_PIXELS, limits.waiting)

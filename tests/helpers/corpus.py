@@ -13,6 +13,8 @@ import pydicom
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
@@ -36,6 +38,7 @@ class Case:
       settings: differences to the settings of `settings_of`.
       name: of the file, for notes.
       note: what must be noted.
+      lost: pages that must be set aside beside the others, by number, with the reason.
     """
 
     encoded: bytes
@@ -46,6 +49,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     note: str = ""
+    lost: tuple[tuple[int, str], ...] = ()
 
 
 def settings_of(case: Case) -> FileSettings:
@@ -108,6 +112,13 @@ def by_window(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.round(255 * np.clip((values.astype(float) - low) / (high - low), 0, 1))[..., None]
 
 
+_PERCENTILES = "DICOM without a window: its percentiles 1 and 99 are black and white"
+
+
+def by_percentiles(values: np.ndarray) -> np.ndarray:
+    return by_window(values, *np.percentile(values, (1, 99)))
+
+
 # Files of kinds that the libraries do not write.
 
 
@@ -144,14 +155,17 @@ def interlaced_png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
 
 
-def bmp(bits: int, rows: list[bytes], top_down: bool = False, os2: bool = False) -> bytes:
+def bmp(bits: int, rows: list[bytes], top_down: bool = False, os2: bool = False, colours: int = 0) -> bytes:
+    """A BMP, with a palette of some colours if the rows have their numbers."""
     body = b"".join(row + bytes(-len(row) % 4) for row in rows)
+    palette = b"".join(bytes([number * 16, 255 - number * 13, number * 7, 0]) for number in range(colours))
     if os2:
         header = struct.pack("<IHHHH", 12, WIDTH, len(rows), 1, bits)
     else:
         height = -len(rows) if top_down else len(rows)
-        header = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, bits, 0, len(body), 1, 1, 0, 0)
-    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(body), 0, 0, 14 + len(header)) + header + body
+        header = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, bits, 0, len(body), 1, 1, colours, 0)
+    start = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette + body
 
 
 def tiff(*pages: np.ndarray, **options: Any) -> bytes:
@@ -202,6 +216,16 @@ def dicom(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: 
         data.compress(RLELossless, generate_instance_uid=False)
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def data_set(file: bytes, implicit: bool) -> bytes:
+    """A DICOM file without what tells how it is written."""
+    data = Dataset()
+    data.update({element.tag: element for element in pydicom.dcmread(io.BytesIO(file))})
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
+    write_dataset(buffer, data)
     return buffer.getvalue()
 
 
@@ -256,6 +280,15 @@ def kept() -> dict[str, Case]:
         "png with bytes after its end": (save(RGB, "PNG") + b"more", RGB),
     }
     cases |= {name: Case(file, [levels(pixels)], kept=True) for name, (file, pixels) in lossless.items()}
+    noise = np.random.default_rng(5).integers(32, 127, 1_200_000, np.uint8).tobytes()
+    rows = [row.tobytes() for row in RGB]
+    long = {
+        "a profile of 1.2 MB": chunk(b"iCCP", b"icc\0\0" + zlib.compress(noise)),
+        "a text of 1.2 MB": chunk(b"iTXt", b"Comment\0\0\0\0\0" + noise),
+        "a compressed text of 9 MB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(9_000_000))),
+        "a compressed international text of 9 MB": chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(9_000_000))),
+    }
+    cases |= {f"png with {what}": Case(png(8, 2, rows, extra=extra), [levels(RGB)], kept=True) for what, extra in long.items()}
     cases["png animated"] = Case(
         save(image_of(RGB), "PNG", save_all=True, append_images=[image_of(RGB[::-1])]),
         [levels(RGB)],
@@ -284,6 +317,21 @@ def turned() -> dict[str, Case]:
     cases["png of orientation 8 told after the pixels"] = Case(late, [levels(seen(RGB, 8))])
     cases["png of 16 bits of orientation 6"] = Case(save(GREY_16, "PNG", exif=exif(6)), [levels(seen(GREY_16, 6))])
     cases["webp of orientation 6"] = Case(save(RGB, "WEBP", lossless=True, exif=exif(6)), [levels(seen(RGB, 6))])
+    turned_text = exif(6).tobytes().hex()
+    hidden = {
+        "by Exif in a text": chunk(
+            b"tEXt", b"Raw profile type exif\0\nexif\n%d\n" % (len(turned_text) // 2) + turned_text.encode()
+        ),
+        "by compressed XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b'<x tiff:Orientation="6"/>')),
+    }
+    rows = [row.tobytes() for row in RGB]
+    for how, extra in hidden.items():
+        cases[f"png of orientation 6 {how}"] = Case(png(8, 2, rows, extra=extra), [levels(seen(RGB, 6))])
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><x tiff:Orientation="3"/></x:xmpmeta>'
+    cases["jpeg of orientation 3 by XMP"] = Case(save(RGB, "JPEG", quality=90, xmp=xmp), [seen(upright, 3)])
+    cases["png of orientation 3 by XMP"] = Case(
+        png(8, 2, rows, extra=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)), [levels(seen(RGB, 3))]
+    )
     return cases
 
 
@@ -295,6 +343,7 @@ def by_other_formats() -> dict[str, Case]:
     pixels_16 = [bytes((row * 31 + column * 7) % 256 for column in range(WIDTH * 2)) for row in range(HEIGHT)]
     upside_down = [row[:, ::-1].tobytes() for row in RGB[:, None]]
     lossy = save(RGB, "WEBP", quality=80)
+    avif, alpha_avif, turned_avif = save(RGB, "AVIF"), save(RGBA, "AVIF"), save(RGB, "AVIF", exif=exif(6))
     return {
         "jpeg CMYK": Case(cmyk, [by_pillow(cmyk, "RGB")]),
         "gif": Case(gif, [by_pillow(gif, "RGB")]),
@@ -304,6 +353,13 @@ def by_other_formats() -> dict[str, Case]:
             [by_pillow(gif, "RGB")],
             note="the first frame of an animation",
         ),
+        "gif with a transparent colour": Case(
+            save(palette, "GIF", transparency=3), [by_pillow(save(palette, "GIF", transparency=3), "RGBA")]
+        ),
+        "bmp palette of 4 bits": Case(
+            bmp(4, packed(GREY % 16, 4), colours=16), [by_pillow(bmp(4, packed(GREY % 16, 4), colours=16), "RGB")]
+        ),
+        "bmp of 32 bits": Case(save(RGBA, "BMP"), [by_pillow(save(RGBA, "BMP"), "RGB")]),
         "bmp of 1 bit": Case(save(image_of(BILEVEL), "BMP"), [levels(BILEVEL.astype(np.uint8) * 255)]),
         "bmp palette": Case(save(palette, "BMP"), [by_pillow(save(palette, "BMP"), "RGB")]),
         "bmp grey": Case(save(GREY, "BMP"), [levels(GREY)]),
@@ -317,6 +373,20 @@ def by_other_formats() -> dict[str, Case]:
         "webp animated": Case(
             save(image_of(RGB), "WEBP", lossless=True, save_all=True, append_images=[image_of(RGB[::-1])]),
             [levels(np.dstack([RGB, np.full_like(GREY, 255)]))],
+            note="the first frame of an animation",
+        ),
+        "jpeg2000": Case(save(RGB, "JPEG2000"), [levels(RGB)]),
+        "jpeg2000 grey": Case(save(GREY, "JPEG2000"), [levels(GREY)]),
+        "jpeg2000 of 16 bits": Case(save(GREY_16, "JPEG2000"), [levels(GREY_16)], name="a.jp2"),
+        "jpeg2000 with alpha": Case(save(RGBA, "JPEG2000"), [levels(RGBA)]),
+        "jpeg2000 without boxes": Case(save(RGB, "JPEG2000", no_jp2=True), [levels(RGB)]),
+        "avif": Case(avif, [by_pillow(avif, "RGB")], name="a.avif"),
+        "avif of orientation 6": Case(turned_avif, [seen(by_pillow(turned_avif, "RGB"), 6)]),
+        "avif with alpha": Case(alpha_avif, [by_pillow(alpha_avif, "RGBA")]),
+        "avif animated": Case(
+            save(image_of(RGB), "AVIF", save_all=True, append_images=[image_of(RGB[::-1])]),
+            [by_pillow(avif, "RGB")],
+            tolerance=30,
             note="the first frame of an animation",
         ),
         "ppm": Case(save(RGB, "PPM"), [levels(RGB)]),
@@ -365,6 +435,11 @@ def tiffs() -> dict[str, Case]:
     }
     files = {name: Case(file, [levels(np.asarray(pixels))]) for name, (file, pixels) in cases.items()}
     two = tiff(GREY, GREY_16[:9])
+    every = {"pages": "all"}
+    pages = [np.roll(GREY, number, axis=1) for number in range(6)]
+    six = tiff(*pages)
+    with tifffile.TiffFile(io.BytesIO(six)) as opened:
+        six_ends = [page.offset for page in opened.pages[1:]]
     files |= {
         "tiff of JPEG": Case(jpeg, [by_pillow(jpeg, "RGB")]),
         "tiff of two pages, the first": Case(two, [levels(GREY)]),
@@ -384,6 +459,27 @@ def tiffs() -> dict[str, Case]:
         ),
         "tiff of 16 bits kept for a window": Case(tiff(GREY_16), [levels(GREY_16)], settings=window),
         "tiff of 8 bits beside a window": Case(tiff(GREY), [levels(GREY)], settings=window),
+        "tiff of two pages, the second cut": Case(
+            tiff(GREY, GREY_16)[:-700],
+            [levels(GREY)],
+            settings=every,
+            lost=((1, "damaged: the file ends before its pixels"),),
+        ),
+        "tiff of six pages, cut after the first": Case(
+            six[: six_ends[0]], [levels(GREY)], settings=every, lost=((1, "damaged: page 2 and all after it are missing"),)
+        ),
+        "tiff of six pages, cut in the fourth": Case(
+            six[: six_ends[2] + 60],
+            [levels(page) for page in pages[:3]],
+            settings=every,
+            lost=((3, "damaged: page 4 and all after it are missing"),),
+        ),
+        "tiff of three pages, the second without pixels": Case(
+            with_tag(tiff(*pages[:3], rowsperstrip=10, compression="lzw"), 279, 0, number=1),
+            [levels(pages[0]), levels(pages[2])],
+            settings=every,
+            lost=((1, "damaged: strips or tiles are missing"),),
+        ),
         "tiff called dcm": Case(tiff(GREY), [levels(GREY)], name="x.dcm", note="a TIFF file with the suffix .dcm"),
     }
     return files
@@ -399,6 +495,8 @@ def dicoms() -> dict[str, Case]:
     exact = np.round(255 * np.clip((HOUNSFIELD - 40) / 400 + 0.5, 0, 1))[..., None]
     sigmoid = np.round(255 / (1 + np.exp(-4 * (HOUNSFIELD - 40.0) / 400)))[..., None]
     window = {"intensity": "window", "window": [-1000.0, 400.0]}
+    windowed = dicom(stored, **ct, **brain)
+    padded = np.where(COLUMNS < 8, 0, stored).astype(np.uint16)
     frames = np.stack([stored, stored[::-1], stored[:, ::-1]])
     lut = item(LUTDescriptor=[4096, 0, 16], LUTData=(np.arange(4096) * 16)[::-1].astype("<u2").tobytes())
     lut["LUTDescriptor"].VR = "US"
@@ -420,8 +518,21 @@ def dicoms() -> dict[str, Case]:
     return {
         "dicom of 8 bits": Case(dicom(GREY), [levels(GREY)]),
         "dicom RGB": Case(dicom(RGB), [levels(RGB)]),
-        "dicom of 12 bits": Case(dicom(stored, **ct), [by_window(HOUNSFIELD, -1024, 3071)]),
-        "dicom signed": Case(dicom(HOUNSFIELD), [by_window(HOUNSFIELD, -32768, 32767)]),
+        "dicom of 12 bits without a window": Case(dicom(stored, **ct), [by_percentiles(HOUNSFIELD)], note=_PERCENTILES),
+        "dicom signed of 16 bits without a window": Case(dicom(HOUNSFIELD), [by_percentiles(HOUNSFIELD)], note=_PERCENTILES),
+        "dicom inverted without a window": Case(
+            dicom(stored, **ct, PhotometricInterpretation="MONOCHROME1"), [255 - by_percentiles(HOUNSFIELD)], note=_PERCENTILES
+        ),
+        "dicom without a window, padded": Case(
+            dicom(padded, **ct, PixelPaddingValue=0),
+            [by_window(padded.astype(int) - 1024, *np.percentile(HOUNSFIELD[:, 8:], (1, 99)))],
+            note=_PERCENTILES,
+        ),
+        "dicom of one value without a window": Case(dicom(np.full_like(stored, 1024)), [np.full((HEIGHT, WIDTH, 1), 4.0)]),
+        "dicom without its preamble": Case(windowed[132:], [by_brain]),
+        "dicom that begins with its prefix": Case(windowed[128:], [by_brain]),
+        "dicom of a data set alone": Case(data_set(windowed, implicit=True), [by_brain]),
+        "dicom of a data set alone, with its types": Case(data_set(windowed, implicit=False), [by_brain]),
         "dicom with a window": Case(dicom(stored, **ct, **brain), [by_brain]),
         "dicom with an exact window": Case(dicom(stored, **ct, **brain, VOILUTFunction="LINEAR_EXACT"), [exact]),
         "dicom with a sigmoid window": Case(dicom(stored, **ct, **brain, VOILUTFunction="SIGMOID"), [sigmoid]),
@@ -507,11 +618,6 @@ def rejected() -> dict[str, Case]:
         "half a tiff": (_cut(tiff(np.tile(RGB, (5, 5, 1)), photometric="rgb"), 0.5), "damaged: "),
         "half a tiff, LZW": (_cut(save(RGB, "TIFF", compression="tiff_lzw"), 0.5), "damaged: "),
         "tiff with wrong LZW codes": (_flipped(tiff(RGB, photometric="rgb", compression="deflate"), -9), "damaged: "),
-        "half a tiff of two pages": (
-            tiff(GREY, GREY_16)[:-700],
-            "damaged: ",
-            {"pages": "all"},
-        ),
         "half a dicom": (_cut(dicom(stored), 0.7), "damaged: "),
         "half a dicom of RLE": (_cut(dicom(stored, syntax=RLELossless), 0.7), "damaged: "),
         "dicom without pixels": (dicom(stored, PixelData=None), "DICOM without pixels"),

@@ -1,12 +1,14 @@
 """Every kind of file and defect: the right pixels, or the right reason, in bounded time."""
 
+import io
+import sys
 import time
 import tracemalloc
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from corpus import CASES, Case, settings_of
+from corpus import CASES, GREY, Case, image_of, levels, settings_of
 
 from images.files.decoding import ImageFile, RejectedImage, normalise
 from models.preprocessing import decode_image
@@ -24,6 +26,7 @@ def ingest(case: Case) -> list[tuple[ImageFile, np.ndarray]]:
         raise RejectedImage(f"damaged: {error.message}") from error
 
 
+@pytest.mark.case(14, 18, 23, 24, 25)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.pages])
 def test_good_files_have_the_pixels_of_the_reference_decoder(name: str) -> None:
     case = CASES[name]
@@ -31,7 +34,9 @@ def test_good_files_have_the_pixels_of_the_reference_decoder(name: str) -> None:
     images = ingest(case)
     assert time.process_time() - started < LONGEST
     assert len(images) == len(case.pages)
-    for number, ((image, pixels), expected) in enumerate(zip(images, case.pages, strict=True)):
+    assert tuple((number, str(reason)) for number, reason in images[-1][0].lost) == case.lost
+    numbers = [number for number in range(len(case.pages) + len(case.lost)) if number not in dict(case.lost)]
+    for number, (image, pixels), expected in zip(numbers, images, case.pages, strict=True):
         assert (image.height, image.width, image.channels) == pixels.shape == expected.shape
         np.testing.assert_allclose(pixels, expected, atol=case.tolerance + 1e-3)
         assert (image.page, image.note) == (number, case.note)
@@ -62,7 +67,40 @@ def test_other_files_are_set_aside_with_the_reason(name: str) -> None:
     assert " 0x" not in reason
 
 
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+@pytest.mark.case(23)
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (b"%PDF-1.7\n", "PDF is not read; convert it to PNG or JPEG"),
+        (b"\xff\x0a" + bytes(50), "JPEG XL is not read; convert it to PNG or JPEG"),
+        (b"8BPS\0\1" + bytes(50), "Photoshop is not read; convert it to PNG or JPEG"),
+    ],
+)
+def test_what_nothing_here_reads_is_named_with_the_cure(file: bytes, reason: str) -> None:
+    with pytest.raises(RejectedImage, match=reason):
+        normalise(file, "", settings_of(Case(file)))
+
+
+def test_heic_is_read_where_its_package_is_and_else_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(Case(b""))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(
+            RejectedImage, match=r"^HEIC can't be read here; convert it to PNG or JPEG, or install pillow-heif$"
+        ):
+            normalise(HEIC, "a.heic", settings)
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image_of(GREY)).save(buffer, quality=-1)
+    (image,) = normalise(buffer.getvalue(), "a.heic", settings)
+    assert (image.original_format, image.note) == ("heic", "")
+    np.testing.assert_array_equal(decode_image(tf.constant(image.encoded)), levels(GREY))
+
+
 def test_the_corpus_covers_the_formats() -> None:
     assert len(CASES) >= 100
-    formats = {"jpeg", "png", "tiff", "webp", "gif", "bmp", "dicom"}
+    formats = {"jpeg", "png", "tiff", "webp", "gif", "bmp", "dicom", "avif", "jpeg2000", "ppm"}
     assert formats <= {name.split()[0] for name, case in CASES.items() if case.pages}

@@ -53,6 +53,33 @@ def test_a_damaged_file_does_not_cost_the_others_of_its_batch(decoder: Decoder) 
         np.testing.assert_array_equal(found.summaries, decoder.decode([FILES[name]])[0].summaries)
 
 
+@pytest.mark.case(15)
+def test_a_thin_image_is_taken_into_a_letterbox(tmp_path: Path) -> None:
+    (tmp_path / "thin.png").write_bytes(save(np.full((3, 900), 200, np.uint8), "PNG"))
+    image = replace(IMAGE, height=32, width=32, resize="letterbox")
+    ((found, examples),) = Loader(str(tmp_path), replace(SETTINGS, image=image)).load([Row("thin.png", ("cat",), "a", "train")])
+    assert (found.reason, found.height, found.width) == ("", 3, 900)
+    assert examples
+    assert examples.decoded
+    (pixels,) = read_values(examples.decoded)[features.PIXELS]
+    seen = np.frombuffer(pixels, np.uint8).reshape(32, 32)
+    assert (seen.any(axis=1).sum(), seen.max()) == (1, 200)
+
+
+@pytest.mark.case(25)
+def test_missing_pages_are_set_aside_with_their_numbers_beside_those_that_are_there(tmp_path: Path) -> None:
+    whole = tiff(GREY, GREY, GREY, GREY, GREY, GREY)
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 6 + 30])
+    loaded = list(
+        Loader(str(tmp_path), replace(SETTINGS, pages="all", image=IMAGE)).load([Row("cut.tif", ("cat",), "a", "train")])
+    )
+    assert [(found.path, found.reason, examples is None) for found, examples in loaded] == [
+        ("cut.tif", "", False),
+        ("cut.tif#1", "damaged: page 2 and all after it are missing", True),
+    ]
+    assert loaded[1][0].kind == "damaged"
+
+
 def test_pages_are_images_of_their_own_with_their_numbers_in_the_name(tmp_path: Path) -> None:
     (tmp_path / "pages.tif").write_bytes(tiff(GREY, 255 - GREY, GREY))
     (tmp_path / "one.png").write_bytes(save(GREY, "PNG"))

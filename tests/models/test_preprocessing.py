@@ -44,10 +44,18 @@ def smooth(height, width):
     return (127 + 100 * np.sin(y / 9) * np.cos(x / 7)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
-def test_an_image_of_the_networks_size_keeps_its_pixels(kind):
+def test_an_image_of_the_networks_size_keeps_its_pixels():
     pixels = noise(12, 9)
-    np.testing.assert_array_equal(load(encode(pixels, kind), 12, 9)[..., 0], pixels)
+    np.testing.assert_array_equal(load(encode(pixels), 12, 9)[..., 0], pixels)
+
+
+@pytest.mark.case(4, 5, 6)
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP"])
+def test_a_file_that_is_not_read_as_ingestion_reads_it_is_refused_by_its_format_with_the_cure(kind):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"(?i)" + kind + ": the model reads PNG and JPEG; convert it to PNG"
+    ):
+        load(encode(noise(12, 9), kind), 12, 9)
 
 
 def test_a_16_bit_png_is_scaled_to_8_bit_by_rounding():
@@ -102,6 +110,18 @@ def test_letterbox_keeps_the_aspect_ratio_and_pads_with_black():
     assert (result[8:24] == 200).all()
     assert (result[:8] == 0).all()
     assert (result[24:] == 0).all()
+
+
+@pytest.mark.case(15)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 900), (900, 3), (1, 1), (30, 40), (33, 32), (64, 10), (32, 32), (7, 200)])
+def test_letterbox_is_that_of_tensorflow_but_leaves_a_thin_image_a_row_or_a_column(shape, antialias):
+    pixels = noise(*shape, 3) // 2 + 100
+    result = preprocessing.resize_image(tf.constant(pixels), 32, 32, "letterbox", antialias).numpy()
+    if max(shape) < 32 * min(shape):
+        np.testing.assert_array_equal(result, tf.image.resize_with_pad(pixels, 32, 32, antialias=antialias))
+    filled = result.any(axis=-1)
+    assert [filled.any(axis=1).sum(), filled.any(axis=0).sum()] == [max(1, 32 * side // max(shape)) for side in shape]
 
 
 @pytest.mark.parametrize("shape", [(20, 41), (41, 20)])

@@ -8,7 +8,7 @@ class Structure:
     """What a file says about itself.
 
     Attributes:
-      format: png, jpeg, gif, bmp, tiff, dicom, ppm or webp; "" if it is none of these.
+      format: png, jpeg, gif, bmp, tiff, dicom, ppm, webp, avif, heic or jpeg2000; "" if it is none of these.
       width: pixels; 0 if it is not known, as in formats that only ingestion reads.
       height: pixels.
       scans: passes over all pixels that the file asks for.

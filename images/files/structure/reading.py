@@ -5,13 +5,10 @@ import struct
 from typing import Final
 
 from images.files.structure import gif, jpeg, png, tags
+from images.files.structure.boxes import boxes_format, read_boxes
+from images.files.structure.dicom import is_dicom, read_dicom
 from images.files.structure.found import Structure
 
-_DICOM, _DICOM_OFFSET = b"DICM", 128
-_PIXEL_DATA: Final = b"\xe0\x7f\x10\0"
-_ITEM: Final = b"\xfe\xff\0\xe0"
-_LONG_HEADER: Final = 2**20  # bytes of a DICOM file before its pixels
-_MOST_ITEMS: Final = 10_000  # of a DICOM file
 _BMP_RUNS: Final = (1, 2)  # compressions that Pillow decodes byte by byte
 # Pillow reads the numbers of a header, and all pixels that are written as text, byte by byte.
 _QUICK_PPM: Final = re.compile(rb"P[4-6](?:\s|#[^\r\n]{0,200}[\r\n]){1,50}\d")
@@ -34,10 +31,10 @@ def read_structure(encoded: bytes) -> Structure:
         return gif.read_gif(encoded)
     if encoded.startswith(tags.SIGNATURES):
         return tags.read_tiff(encoded)
-    if encoded.startswith(_DICOM, _DICOM_OFFSET):
-        start = encoded.find(_PIXEL_DATA)
-        header = start if start >= 0 else len(encoded)
-        return Structure("dicom", is_slow=header > _LONG_HEADER or encoded.count(_ITEM) > _MOST_ITEMS)
+    if is_dicom(encoded):
+        return read_dicom(encoded)
+    if found := boxes_format(encoded):
+        return read_boxes(encoded, found)
     if encoded.startswith(b"BM"):
         return _read_bmp(encoded)
     if encoded[:1] == b"P":

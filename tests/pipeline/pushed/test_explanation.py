@@ -82,13 +82,13 @@ def test_a_model_without_the_signature_is_told_to_be_made_again(tmp_path):
     tf.saved_model.save(model, str(tmp_path / "1"), signatures={"serving_default": model.serve})
     Image.new("L", (4, 4)).save(tmp_path / "image.png")
     with pytest.raises(UserError, match="exported before models could explain themselves; run the pipeline again"):
-        list(explain(tmp_path, [tmp_path / "image.png"]))
+        list(explain(tmp_path, [tmp_path / "image.png"])[0])
 
 
 def test_a_class_that_the_model_does_not_know_is_refused_with_those_that_it_knows(exported, tmp_path):
     (tmp_path / "image.png").write_bytes(exported.files[0])
     with pytest.raises(UserError, match="--label yak: the model knows cat, dog, owl"):
-        list(explain(Path(exported.path), [tmp_path / "image.png"], "yak"))
+        list(explain(Path(exported.path), [tmp_path / "image.png"], "yak")[0])
 
 
 def test_the_command_writes_an_overlay_of_each_image_and_tells_the_shares(exported, fpn, tmp_path):

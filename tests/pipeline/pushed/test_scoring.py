@@ -64,7 +64,7 @@ def flat(exported, pictures, tmp_path_factory):
 def test_unlabelled_pictures_get_the_answers_of_fpn_predict(exported, pictures, flat):
     output, summary = flat
     table = read(output)
-    predicted = predict(Path(exported.path), [pictures / path for path in table.index])
+    predicted, _ = predict(Path(exported.path), [pictures / path for path in table.index])
     assert table.index.tolist() == [f"{number}.png" for number in range(7)]
     assert table["label"].tolist() == [item["label"] for item in predicted]
     np.testing.assert_allclose(

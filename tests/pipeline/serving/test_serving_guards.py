@@ -74,8 +74,8 @@ BOMBS = {
     "texts": (lambda: bombs.png_of_texts(500, 8_000_000), "texts and profiles of more than 64,000,000 bytes in a PNG"),
     "exif": (lambda: bombs.jpeg_of_exif(9000, 8_000_000), "Exif tags with"),
     "bmp": (lambda: bombs.bmp_of_runs(20, side=9000), "9000 x 9000 pixels are more than"),
-    "tiff": (lambda: bombs.tiff_of_strips(9), "not an image file"),
-    "frames": (lambda: bombs.gif_of_frames(100_000), "an animation"),
+    "tiff": (lambda: bombs.tiff_of_strips(1_000_000), "more than 100,000 strips or tiles in a page of a TIFF"),
+    "runs": (lambda: bombs.bmp_of_runs(1_000_000), "damaged: not enough image data"),
 }
 
 
