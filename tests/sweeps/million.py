@@ -7,6 +7,7 @@ most 60 s and 1 GB, the listing at most 120 s, and the time per file is the same
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +26,17 @@ CLASSES: Final = 10
 _LISTING: Final = (
     "import sys; from pipeline.config.loading import load_config; from pipeline.local.checks import read_data; "
     "print(len(read_data(load_config(sys.argv[1]))[0].rows))"
+)
+
+
+# Runs Python with the arguments and prints what it took. The peak of a process counts the memory of the one that forked it, so
+# this small one does, and not a large one that runs tests.
+_MEASURE: Final = (
+    "import json, os, subprocess, sys; "
+    "process = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL); "
+    "_, status, used = os.wait4(process.pid, 0); "
+    "assert status == 0, sys.argv; "
+    "print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]))"
 )
 
 
@@ -60,12 +72,9 @@ def write_manifest(folder: Path) -> None:
 def cost_of(*arguments: str) -> Cost:
     """Runs Python with these arguments to its end, which must be a good one."""
     begin = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, arguments
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Cost(time.monotonic() - begin, usage.ru_utime + usage.ru_stime, peak)
+    measured = subprocess.run([sys.executable, "-c", _MEASURE, *arguments], cwd=PROJECT, stdout=subprocess.PIPE, check=True)
+    processor, peak = json.loads(measured.stdout)
+    return Cost(time.monotonic() - begin, processor, peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def measure_init(folder: Path, files: int, manifest: bool) -> Cost:
