@@ -24,6 +24,9 @@ _PNG_BITS: Final = 24  # offset of the number of bits per channel
 # A name that begins with a letter and a number, or a number alone, before a separator: p17_003.png, 0042-left.jpg
 _GROUP: Final = re.compile(r"([A-Za-z]*\d+)[-_ ]")
 
+# Columns of groups, without case, spaces, hyphens and underscores.
+_GROUP_COLUMNS: Final = frozenset(("patient", "patientid", "lesionid", "subjectid", "personid", "caseid"))
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -32,9 +35,11 @@ class Survey:
     Attributes:
       classes: images per class, over all splits.
       splits: images per split that the data itself gives.
+      divided: images per class of those that have no split or are given as train, which may be divided further.
       columns: columns of the manifest beside the known ones that have few values.
       grouped: whether the data gives groups of several images.
       group_guess: (example, number of groups) if the names of files look like groups; else None.
+      group_column: (name, number of values) of a column that looks like groups by its name; else None.
       tried: number of sampled files.
       failed: names of the sampled files that can't be used, each with the reason.
       formats: formats of the sampled files.
@@ -42,14 +47,17 @@ class Survey:
       widths: pixels, of the sampled images.
       channels: largest number of channels that differ from each other.
       bits: largest number of bits per channel, 8 or 16.
-      properties: of each sampled image, the raw features that the file alone gives, with its label and group.
+      properties: of each sampled image, the raw features that the file alone gives, with its label and group. The size in
+        bytes is left out: it follows how much there is to see.
     """
 
     classes: Counter[str]
     splits: Counter[str]
+    divided: Counter[str]
     columns: list[str] = field(default_factory=list)
     grouped: bool = False
     group_guess: tuple[str, int] | None = None
+    group_column: tuple[str, int] | None = None
     tried: int = 0
     failed: list[str] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
@@ -85,15 +93,17 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
             if isinstance(content, RejectedImage):
                 raise content
             images.append(normalise(content, row.path, settings)[0])
-            properties.append(_properties(row, content, images[-1]))
+            properties.append(_properties(row, images[-1]))
         except RejectedImage as reason:
             failed.append(f"{row.name} ({reason})")
     return Survey(
         classes=classes,
         splits=splits,
+        divided=Counter(label for row in used if row.split in ("", "train") for label in row.labels),
         columns=_columns(used),
         grouped=any(row.group != row.name for row in used),
         group_guess=_guess_groups(used),
+        group_column=_group_column(used),
         tried=len(sampled),
         failed=failed,
         formats=Counter(image.original_format for image in images),
@@ -105,7 +115,7 @@ def survey(folder: str, rows: Sequence[Row], settings: FileSettings) -> Survey:
     )
 
 
-def _properties(row: Row, content: bytes, image: ImageFile) -> dict[str, str | int | float]:
+def _properties(row: Row, image: ImageFile) -> dict[str, str | int | float]:
     return {
         features.FILENAME: row.name,
         features.LABEL: row.label,
@@ -115,13 +125,13 @@ def _properties(row: Row, content: bytes, image: ImageFile) -> dict[str, str | i
         features.WIDTH: image.width,
         features.ASPECT: image.width / image.height,
         features.CHANNELS: image.channels,
-        features.BYTES: len(content),
     }
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    """Columns that all rows have, with two values to `_MAX_VALUES`."""
-    values: dict[str, set[str | int | float]] = {column: set() for column in (rows[0].meta if rows else {})}
+    """Columns that all rows have, with two values to `_MAX_VALUES`, without those that name groups."""
+    first = rows[0].meta if rows else {}
+    values: dict[str, set[str | int | float]] = {column: set() for column in first if not _names_groups(column)}
     for row in rows:
         for column in list(values):
             if column not in row.meta:
@@ -129,6 +139,20 @@ def _columns(rows: Sequence[Row]) -> list[str]:
             elif len(values[column]) <= _MAX_VALUES:
                 values[column].add(row.meta[column])
     return [column for column, found in values.items() if 2 <= len(found) <= _MAX_VALUES]
+
+
+def _names_groups(column: str) -> bool:
+    return re.sub(r"[ _-]", "", column.casefold()) in _GROUP_COLUMNS
+
+
+def _group_column(rows: Sequence[Row]) -> tuple[str, int] | None:
+    """The column whose name says that images of one value belong together, and its number of values."""
+    if any(row.group != row.name for row in rows):
+        return None
+    for column in filter(_names_groups, rows[0].meta if rows else ()):
+        if 2 <= len(values := {row.meta.get(column, "") for row in rows}) < len(rows):
+            return column, len(values)
+    return None
 
 
 def _guess_groups(rows: Sequence[Row]) -> tuple[str, int] | None:

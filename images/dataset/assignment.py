@@ -212,8 +212,12 @@ def _check_splits(folder: str, rows: list[Row], labels: set[str], could_stratify
     for split in features.SPLITS:
         if not images[split]:
             count = len({row.group for row in rows})
+            divided = len({row.group for row in rows if row.split in could_stratify})
+            stratify = (
+                "set data.splits.stratify to true, " if split in could_stratify and divided >= len(could_stratify) else ""
+            )
             raise UserError(
-                f"{folder}: the {split} split would be empty ({len(rows)} images in {count} groups); "
+                f"{folder}: the {split} split would be empty ({len(rows)} images in {count} groups); {stratify}"
                 f"give it more hash buckets (data.splits.{split}), more data, or a split of its own"
             )
     for split in features.SPLITS:

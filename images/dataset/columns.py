@@ -1,4 +1,4 @@
-"""Which columns of a table hold file and class, where the configuration leaves that open."""
+"""Which columns of a table hold file, class and split, where the configuration leaves that open."""
 
 import re
 from dataclasses import replace
@@ -19,12 +19,13 @@ _USUAL: Final = {
         ("category", "class", "classlabel", "classname", "labelname", "target"),
         ("categoryid", "classid", "labelid"),
     ),
+    "split": (("split",), ("usage",)),
 }
 _SEPARATORS: Final = ",;\t"
 
 
 def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
-    """The columns, with usual names where file and class have no column of the default name.
+    """The columns, with usual names where file, class and split have no column of the default name.
 
     Args:
       table: path of the table, for messages.
@@ -47,7 +48,8 @@ def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
             if names:
                 guessed[role] = names[0]
                 break
-    return replace(columns, path=guessed.get("path", columns.path), label=guessed.get("label", columns.label))
+    chosen = columns.by_role | guessed
+    return replace(columns, path=chosen["path"], label=chosen["label"], split=chosen["split"])
 
 
 def separator_of(header: str) -> str:

@@ -85,8 +85,11 @@ def kind_of(folder: str, name: str) -> str:
         return "a Vertex AI file" if '"imageGcsUri"' in head.partition("\n")[0] else ""
     if suffix == ".json":
         return _kind_of_json(head)
-    line = head.partition("\n")[0].rstrip("\r")
-    cells = next(csv.reader([line], delimiter=separator_of(line)), [])
+    line = re.split(r"[\r\n]", head, maxsplit=1)[0]
+    try:
+        cells = next(csv.reader([line], delimiter=separator_of(line)), [])
+    except csv.Error:
+        return ""  # told when it is read, if it is the manifest
     if cells and (cells[0].startswith("gs://") or (len(cells) > 1 and _is_use(cells[0]) and cells[1].startswith("gs://"))):
         return "a Vertex AI file"
     return "a Label Studio file" if _LABEL_STUDIO.issubset(cells) else ""

@@ -1,12 +1,14 @@
 """Reads a data set from a manifest, a CSV, JSON Lines or Parquet table with one line per image."""
 
 import difflib
+import itertools
 import math
 import os
 import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from base.errors import UserError, shorten
@@ -14,12 +16,13 @@ from images.dataset import imports, listing
 from images.dataset.columns import guess_columns
 from images.dataset.file_names import FileNames
 from images.dataset.listing import File
-from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, split_label
+from images.dataset.row import LABEL_MISSING, NO_META, SPLIT_NAMES, Meta, Row, label_text, split_label
 from images.dataset.table_files import SUFFIXES, Table
 from images.settings import MANIFEST, Columns, SourceSettings
 
 _OTHER: Final = "manifest.parquet"
 _TABLES: Final = (*SUFFIXES, ".json", ".xml")
+_CLASSES: Final = {"a CVAT file": "tags", "a Label Studio file": "choices", "a Datumaro file": "labels"}
 _SHARED_METAS: Final = 10_000
 _ROLES: Final = ("path", "label", "group", "split")
 _UNLABELLED_ROLES: Final = ("path", "label", "group")  # for data that is not for training
@@ -77,7 +80,8 @@ def read_manifest(
       UserError: a column, a value or a file is missing or wrong.
     """
     table = imports.open_table(folder, name, settings.columns)
-    columns = guess_columns(table.name, table.columns, settings.columns)
+    guessed = guess_columns(table.name, table.columns, settings.columns)
+    columns, lines = _with_known_split(table, guessed, settings.columns)
     names = file_names(folder, table, name, files, split)
     labelled = settings.labelled
     _check_columns(table, columns, labelled)
@@ -90,7 +94,7 @@ def read_manifest(
     metas: dict[tuple[Any, ...], Meta] = {}  # most tables have few different ones, which rows then share
     rows: dict[str, Row] = {}
     numbers = array("q")  # of the lines of `rows`
-    for number, values in table.lines:
+    for number, values in lines:
         written = _text(values[where["path"]]).removeprefix("./")
         if not written or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
@@ -102,7 +106,7 @@ def read_manifest(
             )
         numbers.append(number)
         value = values[where["label"]] if "label" in where else ""
-        text = value if isinstance(value, tuple) else _text(value)
+        text = value if isinstance(value, tuple) else label_text(value)
         if text not in labels:
             labels[text] = _labels(table, path, text, settings)
         row_split = _split(table, number, values[where["split"]], split) if "split" in where else split
@@ -111,6 +115,11 @@ def read_manifest(
         if len(metas) < _SHARED_METAS:
             meta = metas.setdefault(tuple(meta.items()), meta)
         rows[path] = Row(path, labels[text], group or path, row_split, meta)
+    if labelled and table.kind in _CLASSES and rows and not any(row.labels for row in rows.values()):
+        raise UserError(
+            f"{table.name}: no image has a class; in {table.kind} the {_CLASSES[table.kind]} of images are the classes, "
+            f"and boxes and other shapes are not; give each image one, or set data.layout to class if folders give the classes"
+        )
 
     elsewhere = listing.look_up(folder, (path for path in rows if path not in files), settings.allow_links)
     missing = [path for path in rows if path not in files and path not in elsewhere]
@@ -129,10 +138,21 @@ def read_manifest(
     if table.kind:
         notes.append(f"Data: read from {name}, {table.kind}")
     elif columns != settings.columns or name != settings.manifest:
-        notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class")
+        told = f", {columns.split} the split" if columns.split != settings.columns.split else ""
+        notes.append(f"Data: read from {name}: {columns.path} is the file, {columns.label} the class{told}")
     if names.by_name:
         notes.append(f"Data: {names.by_name} files that {name} names without folder or suffix are found by their names")
     return list(rows.values()), notes
+
+
+def _with_known_split(table: Table, columns: Columns, given: Columns) -> tuple[Columns, Iterator[tuple[int, list[Any]]]]:
+    """The columns, without a guessed column of the split if the first line has no split in it; and the lines."""
+    first = list(itertools.islice(table.lines, 1))
+    if columns.split != given.split:
+        where = table.columns.index(columns.split)
+        if not any(_text(values[where]).lower() in SPLIT_NAMES for _, values in first):
+            columns = replace(columns, split=given.split)
+    return columns, itertools.chain(first, table.lines)
 
 
 def _labels(table: Table, path: str, found: str | tuple[str, ...], settings: SourceSettings) -> tuple[str, ...]:

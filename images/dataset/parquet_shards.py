@@ -12,27 +12,30 @@ from base.errors import UserError
 from images.dataset import listing
 from images.dataset.columns import guess_columns
 from images.dataset.listing import File
-from images.dataset.row import Row, split_label
-from images.dataset.tree import DOCUMENTS, split_of_shard
+from images.dataset.row import Row, label_text, split_label
+from images.dataset.shards import splits_of_shards
+from images.dataset.tree import DOCUMENTS
 from images.reason import Reason
 from images.settings import SourceSettings
 from models import features
 
 _BATCH: Final = 64  # images in memory at a time
 _LABELS: Final = 1024  # labels in memory at a time, as Parquet has them
+_MAX_PREVIEWS: Final = 3  # images beside the Parquet files
 _MAX_ROWS: Final = 2**27  # a few bytes of a Parquet file can stand for many rows
 
 
 def find_shards(folder: str, files: dict[str, File]) -> list[str]:
-    """The Parquet files with images, if there are no other files than these and documents; else none."""
+    """The Parquet files with images, if there are no other files but documents and a few at the top, as previews; else none."""
     paths = [path for path in files if path.lower().endswith(".parquet")]
-    if not paths or not all(path.lower().endswith(DOCUMENTS) for path in files):
+    others = [path for path in files if not path.lower().endswith(DOCUMENTS)]
+    if not paths or len(others) > _MAX_PREVIEWS or any("/" in path for path in others):
         return []
     return [path for path in paths if not files[path].reason and _image_column(_open(folder, path).schema_arrow)]
 
 
 def read_shards(folder: str, paths: list[str], settings: SourceSettings) -> list[Row]:
-    """Reads the labels of all images; the split is a word in the file's name, if that is so in all names.
+    """Reads the labels of all images; the split is a word in the file's name or folder, if that is so for all.
 
     Args:
       folder: the data folder.
@@ -43,11 +46,9 @@ def read_shards(folder: str, paths: list[str], settings: SourceSettings) -> list
       One row per row of the files. Its `record` is its position in its file. Rows with an unknown class number are set aside.
 
     Raises:
-      UserError: a file can't be read, or there is no column for the class.
+      UserError: a file can't be read, there is no column for the class, or the same split is in two folders.
     """
-    splits = {path: split_of_shard(path) for path in paths}
-    if not settings.labelled or not all(splits.values()) or len(set(splits.values())) < 2:
-        splits = dict.fromkeys(paths, "")
+    splits = splits_of_shards(folder, paths) if settings.labelled else dict.fromkeys(paths, "")
     rows: list[Row] = []
     for path in paths:
         rows += _rows_of_file(folder, path, splits[path], settings)
@@ -159,7 +160,7 @@ def _labels(value: Any, names: list[str], multi_label: bool) -> tuple[str, ...]:
 
 def _label(value: Any, names: list[str]) -> str:
     if not names or not isinstance(value, int):
-        return str(value).strip()
+        return label_text(value)
     if not 0 <= value < len(names):
         raise ValueError(f"no class has the number {value}")
     return names[value]

@@ -1,7 +1,7 @@
 """A row: one image of a data set, before it is opened."""
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from models import features
 
@@ -10,11 +10,11 @@ LABEL_MISSING: Final = "label missing"
 LOST: Final = "lost"  # kind of the reason of a row that stands for a stretch of a damaged TFRecord file
 UNLABELLED: Final = "unlabelled"  # the only split of data that is not for training
 
-# Names that a split may have in folders, manifests and file names.
+# Names that a split may have in folders, manifests and file names; the private test of a Kaggle competition is the final one.
 SPLIT_NAMES: Final = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("eval", "val", "valid", "validation", "dev"), "eval"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(("eval", "val", "valid", "validation", "dev", "publictest"), "eval"),
+    **dict.fromkeys(("test", "testing", "tst", "privatetest"), "test"),
 }
 
 Meta = dict[str, str | int | float]
@@ -79,3 +79,10 @@ class Row:
 def split_label(text: str) -> tuple[str, ...]:
     """Splits the text of several labels, for example "dog | cat|dog" to ("cat", "dog")."""
     return tuple(sorted({part.strip() for part in features.split_labels(text, multi_label=True)} - {""}))
+
+
+def label_text(value: Any) -> str:
+    """The class that a value of a table stands for: "1" for 1 and 1.0, "cat" for " cat ", "" for None and NaN."""
+    if value is None or value != value:
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()

@@ -192,7 +192,7 @@ def _find_source(folder: str, files: dict[str, listing.File], settings: SourceSe
         return _Source(
             "Parquet files with images", lambda: (parquet_shards.read_shards(folder, shards, settings), []), files.keys()
         )
-    if webdataset.has_samples(files):
+    if webdataset.has_samples(files, settings):
         return _Source("WebDataset files", lambda: (webdataset.read_samples(folder, files, settings), []), files.keys())
     found = find_arrangement(folder, files, settings.layout, settings.labelled)
     return _Source(

@@ -117,8 +117,8 @@ def _describe(data: str, seen: Survey, rejected: Sequence[str]) -> list[str]:
         lines.append(f"Columns to slice by: {', '.join(seen.columns)}")
     if rejected:
         lines.append(f"{len(rejected)} files can't be used, the first {rejected[0]}")
-    if seen.group_guess:
-        lines.append(_group_hint(seen.group_guess))
+    if hint := _group_hint(seen):
+        lines.append(hint)
     return lines
 
 
@@ -157,12 +157,15 @@ class _Plan:
         yield f"  path: {json.dumps(data, ensure_ascii=False)}"
         for key, value in changes.items():
             yield f"  {key}: {json.dumps(value, ensure_ascii=False)}"
-        if not any(split for split in seen.splits):
-            smallest = min(seen.classes.values())
-            stratify = ", stratify: true" if smallest < _FEW_OF_A_CLASS and not seen.grouped else ""
-            yield f"  splits: {{train: 8, eval: 1, test: 1{stratify}}}  # shares of the images"
-        if seen.group_guess:
-            yield f"  # {_group_hint(seen.group_guess)}"
+        given = {split for split in seen.splits if split}
+        is_divided = bool(seen.divided) and not given.issuperset(("eval", "test"))
+        stratify = is_divided and min(seen.divided.values()) < _FEW_OF_A_CLASS and not seen.grouped
+        if stratify or not given:
+            end = ", stratify: true" if stratify else ""
+            of = "images that the data does not give as eval or test" if given else "images"
+            yield f"  splits: {{train: 8, eval: 1, test: 1{end}}}  # shares of the {of}"
+        if hint := _group_hint(seen):
+            yield f"  # {hint}"
         yield from self._image()
         yield from self._augment()
         yield from self._model()
@@ -290,8 +293,17 @@ def _shares(seen: Survey) -> str:
     return ", ".join(f"{name.upper()} {count}" for name, count in seen.formats.most_common())
 
 
-def _group_hint(guess: tuple[str, int]) -> str:
-    example, groups = guess
+def _group_hint(seen: Survey) -> str:
+    """What looks like groups, and how to give them; "" if nothing does."""
+    if seen.group_column:
+        column, groups = seen.group_column
+        return (
+            f"Column {column} looks like groups ({groups} in all): if images of one value belong together, set "
+            f"data.columns.group to {column}, so that each stays in one split"
+        )
+    if not seen.group_guess:
+        return ""
+    example, groups = seen.group_guess
     return (
         f"Names of files begin like groups ({example}..., {groups} in all): if these are patients, products or videos, "
         "give them as the column group of a manifest"

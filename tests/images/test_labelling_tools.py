@@ -284,6 +284,21 @@ def test_cvat_for_images(place: str, tmp_path: Path) -> None:
     assert counts(find(tmp_path)) == IN_SPLITS
 
 
+def test_boxes_without_tags_or_choices_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{tool}/{name}" for tool in ("cvat", "studio") for name in NAMES))
+    box = '<box label="cat" xtl="1" ytl="1" xbr="9" ybr="9" occluded="0"></box>'
+    images = [f'<image id="{n}" name="{name}" width="8" height="8">{box}</image>' for n, name in enumerate(NAMES)]
+    write(tmp_path / "cvat/annotations.xml", cvat(images))
+    text = user_error(tmp_path / "cvat")
+    assert "annotations.xml: no image has a class; in a CVAT file the tags of images are the classes, and boxes" in text
+    assert len(find(tmp_path / "cvat", labelled=False).rows) == 40
+    tasks = [task(number, name, label_of(name)) for number, name in enumerate(NAMES, 1)]
+    for item in tasks:
+        item["annotations"][0]["result"][0]["value"] = {"x": 1, "y": 1, "rectanglelabels": ["Cat"]}
+    write(tmp_path / "studio/project.json", tasks)
+    assert "in a Label Studio file the choices of images are the classes" in user_error(tmp_path / "studio")
+
+
 def test_the_same_name_in_two_subsets_of_cvat_means_two_images(tmp_path: Path) -> None:
     touch(tmp_path, "images/Train/0.jpg", "images/Test/0.jpg")
     tags = {"Train": "cat", "Test": "dog"}

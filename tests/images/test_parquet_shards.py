@@ -85,3 +85,46 @@ def test_a_file_that_has_changed_gives_reasons(tmp_path: Path) -> None:
 def test_tables_without_images_are_no_shards(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"x": [1], "label": ["cat"]}), tmp_path / "a.parquet")
     assert "holds files but no class folders" in user_error(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["default/{}/0000.parquet", "default/partial-{}/0000.parquet", "{}/part/0.parquet"])
+def test_folders_give_the_splits_where_names_do_not(form: str, tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("test", 6)):
+        write(tmp_path / form.format(split), [number % 3 for number in range(count)])
+    assert Counter(row.split for row in source.find_rows(str(tmp_path), settings()).rows) == {"train": 12, "test": 6}
+
+
+@pytest.mark.parametrize("form", ["{}/{}-00000-of-00001.parquet", "{}/{}/0000.parquet"])
+def test_two_configurations_of_a_repository_are_an_error(form: str, tmp_path: Path) -> None:
+    for config in ("full", "mini"):
+        for split in ("train", "test"):
+            write(tmp_path / form.format(config, split), [0, 1, 2] * 4)
+    text = user_error(tmp_path)
+    assert "full and mini both have files for t" in text
+    assert "give one of these folders as data.path" in text
+    assert Counter(row.split for row in source.find_rows(str(tmp_path / "full"), settings()).rows)["test"] == 12
+    assert len(source.find_rows(str(tmp_path), settings(labelled=False)).rows) == 48
+
+
+def test_shards_win_over_an_image_at_the_top(tmp_path: Path) -> None:
+    write(tmp_path / "data/train.parquet", [0, 1] * 9)
+    touch(tmp_path, "thumbnail.png", "README.md")
+    found = source.find_rows(str(tmp_path), settings())
+    assert len(found.rows) == 18
+    assert found.unlisted == 2
+
+
+def test_whole_floats_are_classes_without_a_point(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [0.0, 1.0, 2.5, None] * 4, names=None)
+    assert {row.label for row in source.find_rows(str(tmp_path), settings()).rows} == {"0", "1", "2.5", ""}
+
+
+def test_whole_floats_in_a_manifest_are_classes_without_a_point(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.png", "3.png")
+    table = pa.table({"path": ["1.png", "2.png", "3.png"], "label": [0.0, 1.0, None]})  # as pandas writes numbers with a gap
+    parquet.write_table(table, tmp_path / "manifest.parquet")
+    assert [row.label for row in sorted(source.find_rows(str(tmp_path), settings()).rows, key=lambda row: row.path)] == [
+        "0",
+        "1",
+        "",
+    ]

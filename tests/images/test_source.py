@@ -147,7 +147,7 @@ def test_an_empty_test_split_is_told(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(1, prefix="train/"), *image_paths(5, prefix="val/"))
     text = user_error(tmp_path, splits={"train": 1000, "eval": 1, "test": 1})
     assert "the test split would be empty (12 images in 12 groups)" in text
-    assert "data.splits.test" in text
+    assert "set data.splits.stratify to true, give it more hash buckets (data.splits.test)" in text
 
 
 def test_too_few_groups_for_the_test_split_are_told(tmp_path: Path) -> None:

@@ -51,6 +51,47 @@ def test_the_separator_and_the_encoding_are_seen(separator: str, encoding: str, 
     assert found.notes == []
 
 
+def test_line_ends_of_old_spreadsheets_are_read(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    lines = [f"{path},{label}" for path, label in BY_FOLDER.items()]
+    (tmp_path / "labels.csv").write_bytes("\r".join(["file,label", *lines]).encode())
+    assert labels(find(tmp_path)) == BY_FOLDER
+
+
+@pytest.mark.parametrize(
+    "content", [b"a,b\r1,2\r3,4\r", b"a,\0b\n1,\0\n", b'a,"' + b"x" * 200_000 + b'"\n1,2\n', b'a,"b\r\n', b"\r\r\n,,\n"]
+)
+def test_tables_that_say_nothing_about_images_are_passed_over(content: bytes, tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    (tmp_path / "cat/measured.csv").write_bytes(content)
+    (tmp_path / "notes.csv").write_bytes(content)
+    assert BY_FOLDER.items() <= {row.path: row.label for row in find(tmp_path).rows}.items()
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("Split", ("Train", "Val", "TEST")),
+        ("SPLIT", ("train", "dev", "test")),
+        ("Usage", ("Training", "PublicTest", "PrivateTest")),
+    ],
+)
+def test_usual_columns_of_splits_are_known(column: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(6))
+    lines = [f"{path},{label},{names[number % 3]}" for number, (path, label) in enumerate(sorted(BY_FOLDER.items()))]
+    write(tmp_path / "labels.csv", f"File,Label,{column}", lines)
+    found = find(tmp_path)
+    assert Counter(row.split for row in found.rows) == {"train": 4, "eval": 3, "test": 3}
+    assert any(f"{column} the split" in note for note in found.notes)
+    assert column not in found.rows[0].meta
+
+
+def test_a_column_of_usage_that_has_no_splits_is_kept(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "labels.csv", "file,label,usage", [f"{path},{label},free" for path, label in BY_FOLDER.items()])
+    assert {(row.split, row.meta["usage"]) for row in find(tmp_path).rows} == {("", "free")}
+
+
 def test_the_separator_is_not_looked_for_inside_quotes() -> None:
     assert separator_of('path,"a;b;c",label') == ","
     assert separator_of("path\tlabel\tsize, mm") == "\t"

@@ -108,7 +108,39 @@ def test_splits_that_the_data_gives_are_kept(tmp_path):
     folders = {f"{split}/{label}": count for split, count in (("Training", 50), ("Testing", 10)) for label in "ab"}
     lines, config = init(write_images(tmp_path / "data", folders))
     assert "Splits that the data gives: train 100, test 20" in lines
-    assert "splits" not in config.data.model_fields_set
+    assert config.data.splits.stratify  # eval is taken out of train
+
+
+def test_small_splits_that_the_data_gives_are_stratified(tmp_path):
+    folders = {f"{split}/{label}": count for split, count in (("train", 12), ("test", 150)) for label in "ab"}
+    _, config = init(write_images(tmp_path / "data", folders))
+    assert config.data.splits.stratify
+    folders = {f"{split}/{label}": 12 for split in ("train", "val", "test") for label in "ab"}
+    assert "splits" not in init(write_images(tmp_path / "whole", folders))[1].data.model_fields_set
+
+
+@pytest.mark.parametrize("column", ["Patient", "patient_id", "lesion_id"])
+def test_columns_that_look_like_groups_are_told_and_not_sliced_by(column, tmp_path):
+    data = write_images(tmp_path / "data", {"": 60})
+    rows = [f"{number}.png,{'ab'[number % 2]},p{number // 6},{'xyz'[number % 3]}" for number in range(60)]
+    (data / "manifest.csv").write_text("\n".join([f"path,label,{column},site", *rows]) + "\n")
+    lines, config = init(data)
+    assert "Columns to slice by: site" in lines
+    assert lines[-1].startswith(f"Column {column} looks like groups (10 in all)")
+    assert f"# Column {column} looks like groups" in (data.parent / "made" / "first.yaml").read_text()
+    assert config.evaluate.slices == [["image/label"], ["meta/site"]]
+    lines, _ = init(data, overrides=(f"data.columns.group={column}",))
+    assert not any("looks like groups" in line for line in lines)
+
+
+def test_sizes_in_bytes_that_follow_the_content_are_no_shortcut(tmp_path):
+    data = write_images(tmp_path / "data", {"busy": 60})
+    (data / "plain").mkdir()
+    for number in range(60):
+        Image.fromarray(np.full((40, 40), number, np.uint8)).save(data / "plain" / f"{number}.png")
+    lines, config = init(data)
+    assert not any("Shortcut" in line for line in lines)
+    assert [threshold.metric for threshold in config.evaluate.thresholds] == ["balanced_accuracy", "accuracy"]
 
 
 def test_a_shortcut_is_told_and_becomes_a_threshold(tmp_path):
