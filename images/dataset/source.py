@@ -153,7 +153,7 @@ def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     rows, notes = source.read()
     used = {row.path for row in rows}
     if settings.labelled:
-        check_names(folder, rows, settings.multi_label)
+        notes = notes + check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
     record_bytes = sum(files[path].size for path in used & source.record_files)
     unlisted = len(source.files) - sum(path in source.files for path in used)
