@@ -122,6 +122,24 @@ def test_a_path_with_a_folder_is_not_found_in_another_one(tmp_path: Path) -> Non
     assert "1 of 2 files are missing, the first in line 3: cat/2.png" in user_error(tmp_path)
 
 
+@pytest.mark.parametrize(("on_disk", "written"), [("{}.JPG", "{}.jpg"), ("{}.png", "{}.PNG"), ("{}.Jpeg", "a/{}.jpeg")])
+def test_a_suffix_in_another_case_is_found(on_disk: str, written: str, tmp_path: Path) -> None:
+    places = {id_: f"{'ab'[n % 2] if '/' not in written else 'a'}/{on_disk.format(id_)}" for n, id_ in enumerate(IDS)}
+    touch(tmp_path, *places.values(), "b/0.png")
+    write(tmp_path / "labels.csv", "file,label", [f"{written.format(id_)},{n % 3}" for n, id_ in enumerate(IDS)])
+    assert labels(find(tmp_path)) == {path: str(n % 3) for n, path in enumerate(places.values())}
+
+
+def test_a_table_whose_first_lines_name_files_that_are_gone_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5, "batch_"))
+    for gone in (20, 2000):
+        lines = [f"gone_{number}.png,cat" for number in range(gone)]
+        write(tmp_path / "labels.csv", "file,label", [*lines, *(f"{path},dog" for path in image_paths(5, "batch_") * 20)])
+        assert "name the same file" in user_error(tmp_path)
+    write(tmp_path / "labels.csv", "file,label", [*lines[:20], *(f"{path},dog" for path in image_paths(5, "batch_"))])
+    assert "labels.csv: 20 of 30 files are missing" in user_error(tmp_path)
+
+
 # Columns
 
 
@@ -132,6 +150,10 @@ def test_a_path_with_a_folder_is_not_found_in_another_one(tmp_path: Path) -> Non
         ("Width,ClassId,file name", ("file name", "ClassId")),
         ("image,id,category", ("image", "category")),
         ("filename,class,class_id", ("filename", "class")),
+        ("Image ID , Diagnosis", ("Image ID ", " Diagnosis")),
+        ("lesion_id,image_id,dx,dx_type", ("image_id", "dx")),
+        ("id_code,diagnosis", ("id_code", "diagnosis")),
+        ("id,breed,class", ("id", "class")),
     ],
 )
 def test_usual_names_of_columns_are_known(header: str, columns: tuple[str, str], tmp_path: Path) -> None:
