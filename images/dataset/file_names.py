@@ -1,4 +1,4 @@
-"""Finds the listed file that a table means: by its path, by a path from Windows, by a name without its folder or suffix, or in .JPG for .jpg."""
+"""Finds the listed file that a table means: by its path, by a path from Windows, by a name without folder or suffix."""
 
 import posixpath
 import re

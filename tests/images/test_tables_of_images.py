@@ -242,6 +242,43 @@ def test_a_manifest_in_the_folder_that_holds_everything_is_found(tmp_path: Path)
     assert labels(find(tmp_path)) == {f"archive/data/{path}": f"x{label}" for path, label in BY_FOLDER.items()}
 
 
+# Tables that are not read
+
+
+@pytest.mark.parametrize(("name", "column"), [("HAM10000_metadata.csv", "dx"), ("labels.csv", "kind of lesion")])
+def test_a_table_that_may_say_other_classes_than_the_folders_needs_a_choice(name: str, column: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"batch_{'ab'[n % 2]}/{id_}.jpg" for n, id_ in enumerate(IDS)))
+    write(tmp_path / name, f"lesion,image_id,{column}", [f"{n},{id_},{'mel' if n % 3 else 'nv'}" for n, id_ in enumerate(IDS)])
+    text = user_error(tmp_path)
+    assert f"{name} names the images, too, so they can be read in two ways; if its column {column} is the class" in text
+    assert f"data.manifest={name}" in text
+    assert f"data.columns.label={column}" in text
+    assert "if the folders (batch_a, batch_b) are the classes, set data.layout to class" in text
+    assert set(labels(find(tmp_path, manifest=name, columns={"label": column})).values()) == {"mel", "nv"}
+    assert {row.label for row in find(tmp_path, layout="class").rows if not row.reason} == {"batch_a", "batch_b"}
+
+
+def test_a_table_that_says_the_folders_classes_or_none_is_no_second_reading(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "info.csv", "file,category", [f"{path},{label}" for path, label in BY_FOLDER.items()])
+    assert find(tmp_path).notes == []
+    write(tmp_path / "info.csv", "file,note", [f"{path},{n}" for n, path in enumerate(BY_FOLDER)])
+    (note,) = find(tmp_path).notes
+    assert note.startswith("Data: info.csv names images, too, and is not read")
+    write(tmp_path / "info.csv", "age,label", ["1,2"] * 20)
+    assert find(tmp_path).notes == []
+
+
+@pytest.mark.parametrize("place", ["train_images/{}.png", "{}.png"])
+def test_an_error_of_missing_class_folders_names_the_table_that_is_there(place: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(place.format(id_) for id_ in IDS), "test_images/1.png")
+    write(tmp_path / "train.csv", "image,MEL,NV", [f"{id_},{n % 2},{1 - n % 2}" for n, id_ in enumerate(IDS)])
+    text = user_error(tmp_path)
+    assert "train.csv names" in text
+    assert "MEL" in text
+    assert "--set data.manifest=train.csv --set data.columns.path=image --set data.columns.label=" in text
+
+
 # Hugging Face's imagefolder
 
 
