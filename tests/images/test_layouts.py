@@ -338,6 +338,23 @@ def test_litter_is_skipped_in_another_file_system(memory: dict[str, bytes]) -> N
     assert list_folder("memory://a").skipped == {"Thumbs.db": 1}
 
 
+# Hugging Face's cache
+
+
+def test_the_snapshot_in_the_cache_of_hugging_face_is_read_without_its_blobs(tmp_path: Path) -> None:
+    for number, path in enumerate(images("snapshots/abc/train/")):
+        touch(tmp_path, blob := f"blobs/{number:040x}")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(f"../../../../{blob}")
+    touch(tmp_path, "refs/main")
+    found = find(tmp_path)
+    assert counts(found) == expected("")
+    assert found.unlisted == 0
+    assert "Data: skipped: blobs of Hugging Face's cache 60" in found.notes
+    touch(tmp_path, "snapshots/def/1.png")
+    assert "cache of 2 snapshots, such as abc and def; give" in user_error(tmp_path)
+
+
 # Archives
 
 
