@@ -12,12 +12,13 @@ _USUAL: Final = {
     "path": (
         ("path",),
         ("file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath", "img", "imgname", "imgpath"),
-        ("id", "imageid", "imgid"),
+        ("id", "idcode", "imageid", "imgid", "isicid"),
     ),
     "label": (
         ("label",),
         ("category", "class", "classlabel", "classname", "labelname", "target"),
         ("categoryid", "classid", "labelid"),
+        ("breed", "diagnosis", "disease", "dx", "species"),
     ),
     "split": (("split",), ("usage",)),
 }
@@ -33,7 +34,7 @@ def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
       columns: the columns that the configuration names.
 
     Raises:
-      UserError: several columns have usual names.
+      UserError: several columns have usual names. Of the last list, of names that say more than "class", none is taken then.
     """
     taken = {*columns.by_role.values(), *columns.types}
     guessed: dict[str, str] = {}
@@ -42,6 +43,8 @@ def guess_columns(table: str, found: list[str], columns: Columns) -> Columns:
             continue
         for usual in lists:
             names = [name for name in found if re.sub(r"[\s_-]", "", name.casefold()) in usual and name not in taken]
+            if len(names) > 1 and usual is _USUAL["label"][-1]:
+                break
             if len(names) > 1:
                 both = " and ".join(map(shorten, names[:2]))
                 raise UserError(f"{table}: {both} may both be the column of the {role}; set data.columns.{role} to one")

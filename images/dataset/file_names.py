@@ -1,4 +1,4 @@
-"""Finds the listed file that a table means: by its path, by a path from Windows, by a name without its folder or suffix."""
+"""Finds the listed file that a table means: by its path, by a path from Windows, by a name without folder or suffix."""
 
 import posixpath
 import re
@@ -80,6 +80,10 @@ class FileNames:
         else:
             found = self._index("name").get(name, []) if "." in name else []
             found = found or self._index("name without suffix").get(name, [])
+        if not found and "." in posixpath.basename(name):
+            found = self._index("path, small suffix" if "/" in name else "name, small suffix").get(
+                _small_suffix(path if "/" in name else name), []
+            )
         if len(found) > 1 and self._split:
             inside = [listed for listed in found if any(split_of(part) == self._split for part in listed.split("/")[:-1])]
             found = inside or found
@@ -104,9 +108,15 @@ class FileNames:
             for path in self._paths:
                 if path.startswith(self._base) and not path.lower().endswith(DOCUMENTS):
                     key = path if of.startswith("path") else posixpath.basename(path)
-                    key = posixpath.splitext(key)[0] if of.endswith("suffix") else key
+                    key = _small_suffix(key) if of.endswith("small suffix") else key
+                    key = posixpath.splitext(key)[0] if of.endswith("without suffix") else key
                     index.setdefault(key, []).append(path)
         return self._indexes[of]
+
+
+def _small_suffix(path: str) -> str:
+    stem, suffix = posixpath.splitext(path)
+    return stem + suffix.lower()
 
 
 def _shared(folders: list[str], others: list[str]) -> int:

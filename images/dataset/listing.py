@@ -3,11 +3,12 @@
 import heapq
 import os
 import posixpath
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -18,6 +19,8 @@ from images.dataset.litter import holds_outputs, litter_kind
 from images.dataset.row import LEADS_OUT
 from images.reason import Reason
 from storage.stores import file_system, open_to_read
+
+_BLOB: Final = re.compile("blobs/[0-9a-f]{40}([0-9a-f]{24})?")  # a file in Hugging Face's cache, named by its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def list_folder(folder: str, allow_links: bool = False) -> Listing:
         elif folder.lower().endswith(archives.SUFFIXES) and os.path.isfile(folder):
             files, archived = _list_archive(folder, "", skipped), True
         else:
-            files = _list_local(folder, allow_links, skipped)
+            files = _in_snapshot(folder, _list_local(folder, allow_links, skipped), skipped)
             found = [path for path, file in files.items() if path.lower().endswith(archives.SUFFIXES) and not file.reason]
             if not any("/" in path for path in files.keys() - set(found)):
                 archives.check_number(folder, found)
@@ -256,6 +259,21 @@ def _list_local(folder: str, allow_links: bool, skipped: Counter[str]) -> dict[s
                 except FileNotFoundError:
                     continue  # deleted since the folder was read
     return _escape_names(files)
+
+
+def _in_snapshot(folder: str, files: dict[str, File], skipped: Counter[str]) -> dict[str, File]:
+    """The files of the only snapshot, if the folder is a data set in Hugging Face's cache, where they are links to blobs."""
+    blobs = [path for path in files if path.startswith("blobs/")]
+    snapshots = sorted({path.split("/")[1] for path in files if path.startswith("snapshots/")})
+    if not blobs or not snapshots or not all(_BLOB.fullmatch(path) for path in blobs):
+        return files
+    if len(snapshots) > 1:
+        raise UserError(
+            f"{folder}: Hugging Face's cache of {len(snapshots)} snapshots, such as {snapshots[0]} and {snapshots[1]}; "
+            f"give {folder.rstrip('/')}/snapshots/{snapshots[0]} or another as data.path, with data.allow_links"
+        )
+    skipped["blobs of Hugging Face's cache"] += len(blobs)
+    return {path: file for path, file in files.items() if path.startswith("snapshots/")}
 
 
 def _without_litter(entries: list[os.DirEntry[str]], skipped: Counter[str]) -> list[os.DirEntry[str]]:

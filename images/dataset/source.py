@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from base.errors import UserError
 from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
 from images.dataset.listing import list_files, list_folder
@@ -19,6 +20,7 @@ from images.dataset.reading import check_reading, check_source, reading_of
 from images.dataset.row import LABEL_MISSING, Row
 from images.dataset.spans import Span, find_spans, root_of
 from images.dataset.tree import find_arrangement
+from images.dataset.unread_tables import check_unread, describe_unread
 from images.settings import Reading, SourceSettings
 
 __all__ = [
@@ -153,7 +155,7 @@ def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     rows, notes = source.read()
     used = {row.path for row in rows}
     if settings.labelled:
-        check_names(folder, rows, settings.multi_label)
+        notes = notes + check_names(folder, rows, settings.multi_label)
         rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
     record_bytes = sum(files[path].size for path in used & source.record_files)
     unlisted = len(source.files) - sum(path in source.files for path in used)
@@ -194,12 +196,21 @@ def _find_source(folder: str, files: dict[str, listing.File], settings: SourceSe
         )
     if webdataset.has_samples(files, settings):
         return _Source("WebDataset files", lambda: (webdataset.read_samples(folder, files, settings), []), files.keys())
-    found = find_arrangement(folder, files, settings.layout, settings.labelled)
-    return _Source(
-        found.describe(),
-        lambda: (folders.read_folders(folder, files, found, settings.labelled), found.notes),
-        files.keys(),
-    )
+    unread = settings.labelled and settings.layout == "auto"
+    try:
+        found = find_arrangement(folder, files, settings.layout, settings.labelled)
+        rows = folders.read_folders(folder, files, found, settings.labelled)
+    except UserError as error:
+        raise UserError(f"{error}{describe_unread(folder, files) if unread else ''}") from error
+    if unread:
+        labels = {row.path: row.label for row in rows if not row.reason}
+        classes = sorted(set(labels.values()))[:5]
+        if len(classes) < 2 and (told := describe_unread(folder, files)):
+            raise UserError(
+                f"{folder}: a classifier needs two classes or more, found only {', '.join(classes) or 'none'}{told}"
+            )
+        found.notes += check_unread(folder, files, settings.columns, lambda path: labels.get(path, ""), classes)
+    return _Source(found.describe(), lambda: (rows, found.notes), files.keys())
 
 
 def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> Row:

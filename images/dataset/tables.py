@@ -3,7 +3,6 @@
 import posixpath
 import re
 from collections import defaultdict
-from itertools import islice
 from typing import Final
 
 from base.errors import UserError
@@ -15,7 +14,7 @@ from images.dataset.tree import DOCUMENTS, split_folders, split_of, split_of_sha
 from images.settings import SourceSettings
 
 _USUAL: Final = re.compile("labels?|metadata|manifest|annotations?")  # alone, or with the name of a split: trainLabels.csv
-_TRIED: Final = 20  # lines of a table, one of which must name a file that is there
+_TRIED: Final = 1000  # first lines of a table which, and one in a hundred after them, may name a file that is there
 _MAX_IMPORTS: Final = 50  # files that may be import files; more are rather one beside each image
 
 
@@ -117,7 +116,8 @@ def _is_usable(folder: str, name: str, files: dict[str, File], settings: SourceS
         return False
     where = table.columns.index(columns.path)
     names = manifest.file_names(folder, table, name, files, split)
-    found = (names.find(str(values[where])) for _, values in islice(table.lines, _TRIED))
+    tried = (values for number, (_, values) in enumerate(table.lines) if number < _TRIED or number % 100 == 0)
+    found = (names.find(str(values[where]).strip()) for values in tried)
     return any(path in files or (table.kind and listing.is_remote(path)) for path in found)
 
 

@@ -213,24 +213,39 @@ def _check_classes(folder: str, tree: _Tree, root: str, layout: Layout) -> None:
     names = tree.folders(root)
     if len(names) < 2:
         return
+    inner = {name: set(tree.folders(f"{root}{name}/")) for name in names}
+    if copy := next((name for name in names if len(inner[name].intersection(names)) > 1), ""):
+        raise UserError(
+            f"{folder}: {root}{copy} holds folders of the same names as those beside it "
+            f"({_list(sorted(inner[copy].intersection(names)))}); move it away if it is a second copy of the data, or set "
+            f"data.layout to {layout} if {_list(names)} are classes"
+        )
     if doubtful := [name for name in names if split_of(name) or _is_plain(name)]:
         raise UserError(
             f"{folder}: {_list(doubtful)} may be a class or not; set data.layout to {layout} if {_list(names)} are classes; "
             f"if not, give {root}{doubtful[0]} as data.path, move the others away, or add a manifest"
         )
-    inner = [set(tree.folders(f"{root}{name}/")) for name in names]
-    shared = sorted(set.intersection(*inner))
-    if len(shared) > 1 and not any(tree.loose(f"{root}{name}/") for name in names):
+    if shared := _shared_inside(tree, root, inner):
         if layout == "split/class":
             second = f"arrange the folders anew if those inside ({_list(shared)}) are the classes"
         elif len(split_folders(shared)) == len(shared):
             second = f"to class/split if the folders inside ({_list(shared)}) are splits"
         else:
             second = f"to folder/class if those inside ({_list(shared)}) are; splits need the names train, val and test"
+        many = "all" if all(found.issuperset(shared) for found in inner.values()) else "most"
         raise UserError(
-            f"{folder}: all folders have the same folders inside, so it can be read in two ways; set data.layout to {layout} "
-            f"if the outer ones ({_list(names)}) are the classes, or {second}"
+            f"{folder}: {many} folders have the same folders inside, so it can be read in two ways; set data.layout to "
+            f"{layout} if the outer ones ({_list(names)}) are the classes, or {second}"
         )
+
+
+def _shared_inside(tree: _Tree, root: str, inner: dict[str, set[str]]) -> list[str]:
+    """Names of folders inside that several of the outer folders have; none unless most have them, and few have others."""
+    counts = Counter(name for found in inner.values() for name in found)
+    shared = sorted(name for name, count in counts.items() if count > 1)
+    around = [name for name, found in inner.items() if found.intersection(shared)]
+    around = [name for name in around if 2 * tree.loose(f"{root}{name}/") < tree.below[f"{root}{name}/"]]
+    return shared if 2 * len(around) > len(inner) and 2 * len(shared) > len(counts) and len(shared) > 1 else []
 
 
 def _split_in(name: str) -> tuple[str, tuple[str, ...]]:

@@ -180,6 +180,44 @@ def test_classes_with_the_same_folders_inside_need_a_choice(tmp_path: Path) -> N
     assert counts(find(tmp_path, layout="folder/class")) == {("", "images"): 60, ("", "masks"): 60}
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"camera_1": "ab", "camera_2": "a", "camera_3": "ab"},
+        {"camera_1": "ab", "camera_2": "ab", "camera_1/preview.png": ""},
+        {"color": "ab", "grayscale": "ab", "segmented": "a"},
+        {"color": "ab", "augmented": "abc"},
+        {"8863": "0", "8864": "01", "8865": "01"},
+    ],
+)
+def test_most_folders_with_the_same_folders_inside_need_a_choice(folders: dict[str, str], tmp_path: Path) -> None:
+    for folder, classes in folders.items():
+        touch(tmp_path, *([*images(f"{folder}/", classes=(*classes,))] if classes else [folder]))
+    text = user_error(tmp_path)
+    assert "two ways; set data.layout to class" in text
+    assert "to folder/class if those inside" in text
+    inner = {label for classes in folders.values() for label in classes}
+    assert {row.label for row in find(tmp_path, layout="folder/class").rows if not row.reason} == inner
+
+
+def test_folders_inside_that_few_classes_share_mean_nothing(tmp_path: Path) -> None:
+    for label, sites in {"cat": "abcde", "dog": "defgh"}.items():
+        touch(tmp_path, *images(f"{label}/", 4, (*sites,)))
+    touch(tmp_path / "loose", *images("", 9, ("cat", "dog")), *images("cat/", 1, ("x", "y")), *images("dog/", 1, ("x", "y")))
+    assert {row.label for row in find(tmp_path / "loose").rows} == {"cat", "dog"}
+    for path in sorted((tmp_path / "loose").rglob("*.png")):
+        path.unlink()
+    assert {row.label for row in find(tmp_path).rows} == {"cat", "dog"}
+
+
+def test_the_same_folders_once_more_inside_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *images("flowers/"), *images("flowers/flowers/"))
+    text = user_error(tmp_path)
+    assert "flowers/flowers holds folders of the same names as those beside it (glioma, none, pituitary)" in text
+    assert "move it away if it is a second copy of the data, or set data.layout to class" in text
+    assert {row.label for row in find(tmp_path, layout="class").rows} == {*CLASSES, "flowers"}
+
+
 def test_split_folders_inside_class_folders_need_a_choice(tmp_path: Path) -> None:
     for label in CLASSES:
         touch(tmp_path, *images(f"data/{label}/", classes=("train", "test")))
@@ -298,6 +336,23 @@ def test_litter_is_skipped_in_another_file_system(memory: dict[str, bytes]) -> N
     memory |= {f"memory://a/{path}": b"" for path in (*images("Training/"), *images("Testing/"), "Training/none/Thumbs.db")}
     assert counts(find("memory://a")) == expected("train", "test")  # type: ignore[arg-type]
     assert list_folder("memory://a").skipped == {"Thumbs.db": 1}
+
+
+# Hugging Face's cache
+
+
+def test_the_snapshot_in_the_cache_of_hugging_face_is_read_without_its_blobs(tmp_path: Path) -> None:
+    for number, path in enumerate(images("snapshots/abc/train/")):
+        touch(tmp_path, blob := f"blobs/{number:040x}")
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).symlink_to(f"../../../../{blob}")
+    touch(tmp_path, "refs/main")
+    found = find(tmp_path)
+    assert counts(found) == expected("")
+    assert found.unlisted == 0
+    assert "Data: skipped: blobs of Hugging Face's cache 60" in found.notes
+    touch(tmp_path, "snapshots/def/1.png")
+    assert "cache of 2 snapshots, such as abc and def; give" in user_error(tmp_path)
 
 
 # Archives

@@ -160,7 +160,7 @@ def lose_folder(data: Path, name: str) -> None:
 
 CHANGES: list[tuple[Maker, Maker, str]] = [
     (split_folders, lambda data: lose_folder(data, "archive/Testing"), "would be read from class folders in archive/Training"),
-    (wrapped, lambda data: touch(data, *image_paths(5)), "would be read from class folders now"),
+    (wrapped, lambda data: touch(data, "owl/0.png"), "would be read from class folders now"),
     (unlabelled_beside, lambda data: touch(data, "test/cat/1.png", "test/dog/1.png", "test/cat/2.png"), "folders of splits"),
     (table_beside, lambda data: (data / "labels.csv").unlink(), "would be read from class folders in pictures now"),
     (table_with_paths, lambda data: (data / "metadata.jsonl").unlink(), "was read from the manifest metadata.jsonl"),

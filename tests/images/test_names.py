@@ -1,6 +1,7 @@
 """Names of classes that would break the vocabulary or tables are refused by name; others stay whole."""
 
 import io
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,43 @@ def test_a_label_of_a_record_with_a_line_break_is_refused_by_name(tmp_path: Path
 def test_unused_names_and_images_that_are_not_for_training_are_free(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(), "dog\r/1.png")
     assert len(source.find_rows(str(tmp_path), settings(labelled=False)).rows) == 81
+
+
+# Names that look the same
+
+NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+@pytest.mark.parametrize(("one", "other"), [(NFC, NFD), ("cat", "cat "), ("cat", "\u00a0cat")])
+def test_classes_that_look_the_same_are_refused_by_name(one: str, other: str, in_table: bool, tmp_path: Path) -> None:
+    if in_table:  # where blanks around a label are cut off
+        touch(tmp_path, *image_paths())
+        labels = [one, other, "owl", "owl"]
+        make_manifest(tmp_path, "path,label", [f"{path},{labels[n % 4]}" for n, path in enumerate(image_paths())])
+        if one == "cat":
+            assert {row.label for row in source.read_rows(str(tmp_path), settings())} == {"cat", "owl"}
+            return
+    else:
+        touch(tmp_path, *(f"{label}/{number}.png" for label in (one, other, "owl") for number in range(20)))
+    text = user_error(tmp_path)
+    assert "look the same, and differ by spaces or by their Unicode form" in text
+    assert ascii(one) in text
+    assert ascii(other) in text
+    assert text.count(".png") == 2
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+def test_classes_that_differ_by_case_are_told_and_kept(in_table: bool, tmp_path: Path) -> None:
+    paths = [f"{label}/{number}.png" for label in ("Cat", "cat", "dog") for number in range(20)]
+    touch(tmp_path, *paths)
+    if in_table:
+        make_manifest(tmp_path, "path,label", [f"{path},{path[:3]}" for path in paths])
+    found = source.find_rows(str(tmp_path), settings())
+    assert {row.label for row in found.rows} == {"Cat", "cat", "dog"}
+    assert found.notes == [
+        "Data: classes that differ by upper and lower case alone: Cat and cat; if they are one class, give them one name"
+    ]
 
 
 # The separator of classes

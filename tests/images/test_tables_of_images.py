@@ -163,6 +163,24 @@ def test_a_path_with_a_folder_is_not_found_in_another_one(tmp_path: Path) -> Non
     assert "1 of 2 files are missing, the first in line 3: cat/2.png" in user_error(tmp_path)
 
 
+@pytest.mark.parametrize(("on_disk", "written"), [("{}.JPG", "{}.jpg"), ("{}.png", "{}.PNG"), ("{}.Jpeg", "a/{}.jpeg")])
+def test_a_suffix_in_another_case_is_found(on_disk: str, written: str, tmp_path: Path) -> None:
+    places = {id_: f"{'ab'[n % 2] if '/' not in written else 'a'}/{on_disk.format(id_)}" for n, id_ in enumerate(IDS)}
+    touch(tmp_path, *places.values(), "b/0.png")
+    write(tmp_path / "labels.csv", "file,label", [f"{written.format(id_)},{n % 3}" for n, id_ in enumerate(IDS)])
+    assert labels(find(tmp_path)) == {path: str(n % 3) for n, path in enumerate(places.values())}
+
+
+def test_a_table_whose_first_lines_name_files_that_are_gone_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5, "batch_"))
+    for gone in (20, 2000):
+        lines = [f"gone_{number}.png,cat" for number in range(gone)]
+        write(tmp_path / "labels.csv", "file,label", [*lines, *(f"{path},dog" for path in image_paths(5, "batch_") * 20)])
+        assert "name the same file" in user_error(tmp_path)
+    write(tmp_path / "labels.csv", "file,label", [*lines[:20], *(f"{path},dog" for path in image_paths(5, "batch_"))])
+    assert "labels.csv: 20 of 30 files are missing" in user_error(tmp_path)
+
+
 # Columns
 
 
@@ -173,6 +191,10 @@ def test_a_path_with_a_folder_is_not_found_in_another_one(tmp_path: Path) -> Non
         ("Width,ClassId,file name", ("file name", "ClassId")),
         ("image,id,category", ("image", "category")),
         ("filename,class,class_id", ("filename", "class")),
+        ("Image ID , Diagnosis", ("Image ID ", " Diagnosis")),
+        ("lesion_id,image_id,dx,dx_type", ("image_id", "dx")),
+        ("id_code,diagnosis", ("id_code", "diagnosis")),
+        ("id,breed,class", ("id", "class")),
     ],
 )
 def test_usual_names_of_columns_are_known(header: str, columns: tuple[str, str], tmp_path: Path) -> None:
@@ -259,6 +281,43 @@ def test_a_manifest_in_the_folder_that_holds_everything_is_found(tmp_path: Path)
     touch(tmp_path, *image_paths(5, "archive/data/"))
     write(tmp_path / "archive/manifest.csv", "path,label", [f"data/{path},x{label}" for path, label in BY_FOLDER.items()])
     assert labels(find(tmp_path)) == {f"archive/data/{path}": f"x{label}" for path, label in BY_FOLDER.items()}
+
+
+# Tables that are not read
+
+
+@pytest.mark.parametrize(("name", "column"), [("HAM10000_metadata.csv", "dx"), ("labels.csv", "kind of lesion")])
+def test_a_table_that_may_say_other_classes_than_the_folders_needs_a_choice(name: str, column: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"batch_{'ab'[n % 2]}/{id_}.jpg" for n, id_ in enumerate(IDS)))
+    write(tmp_path / name, f"lesion,image_id,{column}", [f"{n},{id_},{'mel' if n % 3 else 'nv'}" for n, id_ in enumerate(IDS)])
+    text = user_error(tmp_path)
+    assert f"{name} names the images, too, so they can be read in two ways; if its column {column} is the class" in text
+    assert f"data.manifest={name}" in text
+    assert f"data.columns.label={column}" in text
+    assert "if the folders (batch_a, batch_b) are the classes, set data.layout to class" in text
+    assert set(labels(find(tmp_path, manifest=name, columns={"label": column})).values()) == {"mel", "nv"}
+    assert {row.label for row in find(tmp_path, layout="class").rows if not row.reason} == {"batch_a", "batch_b"}
+
+
+def test_a_table_that_says_the_folders_classes_or_none_is_no_second_reading(tmp_path: Path) -> None:
+    touch(tmp_path, *image_paths(5))
+    write(tmp_path / "info.csv", "file,category", [f"{path},{label}" for path, label in BY_FOLDER.items()])
+    assert find(tmp_path).notes == []
+    write(tmp_path / "info.csv", "file,note", [f"{path},{n}" for n, path in enumerate(BY_FOLDER)])
+    (note,) = find(tmp_path).notes
+    assert note.startswith("Data: info.csv names images, too, and is not read")
+    write(tmp_path / "info.csv", "age,label", ["1,2"] * 20)
+    assert find(tmp_path).notes == []
+
+
+@pytest.mark.parametrize("place", ["train_images/{}.png", "{}.png"])
+def test_an_error_of_missing_class_folders_names_the_table_that_is_there(place: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(place.format(id_) for id_ in IDS), "test_images/1.png")
+    write(tmp_path / "train.csv", "image,MEL,NV", [f"{id_},{n % 2},{1 - n % 2}" for n, id_ in enumerate(IDS)])
+    text = user_error(tmp_path)
+    assert "train.csv names" in text
+    assert "MEL" in text
+    assert "--set data.manifest=train.csv --set data.columns.path=image --set data.columns.label=" in text
 
 
 # Hugging Face's imagefolder

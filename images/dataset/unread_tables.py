@@ -1,0 +1,113 @@
+"""Tables that name images of class folders and are not read, though they may say the classes."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from base.errors import UserError, shorten
+from images.dataset import manifest, table_files
+from images.dataset.columns import guess_columns
+from images.dataset.listing import File
+from images.settings import Columns
+
+_TRIED: Final = 200  # lines of a table
+_MAX_TABLES: Final = 20  # more are rather one beside each image
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table that names images: `where` is the column of their names; `images` are the paths of some, by line of `lines`."""
+
+    name: str
+    columns: list[str]
+    lines: list[list[Any]]
+    where: int
+    images: dict[int, str]
+
+    def label_columns(self, columns: Columns) -> list[str]:
+        """The column with a usual name for the class, or else those that repeat few values."""
+        guessed = guess_columns(self.name, self.columns, columns).label
+        if guessed in self.columns:
+            return [guessed]
+        few = {name: len({str(values[n]) for values in self.lines}) for n, name in enumerate(self.columns)}
+        return [name for name, count in few.items() if 2 <= count <= len(self.lines) / 5 and name != self.columns[self.where]]
+
+    def overrides(self, label: str) -> str:
+        """The settings that read the table."""
+        keys = {"manifest": self.name, "columns.path": self.columns[self.where], "columns.label": label}
+        return " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in keys.items())
+
+
+def check_unread(
+    folder: str, files: dict[str, File], columns: Columns, label_of: Callable[[str], str], classes: list[str]
+) -> list[str]:
+    """Looks for tables at the top of class folders that name their images.
+
+    Args:
+      folder: the data folder.
+      files: its files, by path.
+      columns: the columns that the configuration names.
+      label_of: from the path of an image to its class by its folder; "" if it has none.
+      classes: names of some class folders, for messages.
+
+    Returns:
+      Lines that name tables that seem to hold no classes.
+
+    Raises:
+      UserError: a table may say other classes than the folders do.
+    """
+    notes = []
+    for table in _find_tables(folder, files):
+        images = {line: label for line, path in table.images.items() if (label := label_of(path))}
+        labels = table.label_columns(columns)
+        places = [table.columns.index(name) for name in labels]
+        if not images or any(all(str(table.lines[n][at]).strip() == label for n, label in images.items()) for at in places):
+            continue
+        if not labels:
+            notes.append(f"Data: {table.name} names images, too, and is not read, as none of its columns seems to be the class")
+            continue
+        raise UserError(
+            f"{folder}: {table.name} names the images, too, so they can be read in two ways; if its column "
+            f"{shorten(' or '.join(labels))} is the class, add {table.overrides(labels[0])}; "
+            f"if the folders ({', '.join(classes)}) are the classes, set data.layout to class"
+        )
+    return notes
+
+
+def describe_unread(folder: str, files: dict[str, File]) -> str:
+    """What to add to an error of missing class folders: a table that names images, and how to read it; "" if there is none."""
+    for table in _find_tables(folder, files):
+        rest = [name for name in table.columns if name != table.columns[table.where]]
+        return (
+            f"; {table.name} names images and is not read; name its columns of file and class (it has "
+            f"{shorten(', '.join(table.columns))}), as by {table.overrides(rest[0] if rest else 'COLUMN')}"
+        )
+    return ""
+
+
+def _find_tables(folder: str, files: dict[str, File]) -> list[_Table]:
+    """The tables that lie the fewest folders deep, if they name images."""
+    paths = [path for path in files if path.lower().endswith(table_files.SUFFIXES) and not files[path].reason]
+    depth = min((path.count("/") for path in paths), default=0)
+    paths = [path for path in paths if path.count("/") == depth]
+    found = (_open(folder, path, files) for path in paths[:_MAX_TABLES])
+    return [table for table in found if table]
+
+
+def _open(folder: str, path: str, files: dict[str, File]) -> _Table | None:
+    try:
+        table = table_files.open_table(folder, path)
+        lines = [values for _, values in islice(table.lines, _TRIED)]
+        names = manifest.file_names(folder, table, path, files)
+        for where in range(len(table.columns) if len(lines) > 1 else 0):
+            written = [str(values[where]).strip() for values in lines]
+            if len(set(written)) < len(lines):
+                continue
+            images = {n: image for n, name in enumerate(written) if name and (image := names.find(name)) in files}
+            if 2 * len(images) >= len(lines):
+                return _Table(path, table.columns, lines, where, images)
+    except UserError:
+        pass  # no table, or one of names that many files have
+    return None
