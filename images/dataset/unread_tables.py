@@ -1,5 +1,6 @@
 """Tables that name images of class folders and are not read, though they may say the classes."""
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from images.settings import Columns
 
 _TRIED: Final = 200  # lines of a table
 _MAX_TABLES: Final = 20  # more are rather one beside each image
+_LABELS: Final = re.compile("label|annotation", re.IGNORECASE)
+_ONE_HOT: Final = {"0", "1", "0.0", "1.0"}
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,31 @@ class _Table:
     where: int
     images: dict[int, str]
 
-    def label_columns(self, columns: Columns) -> list[str]:
-        """The column with a usual name for the class, or else those that repeat few values."""
-        guessed = guess_columns(self.name, self.columns, columns).label
-        if guessed in self.columns:
-            return [guessed]
-        few = {name: len({str(values[n]) for values in self.lines}) for n, name in enumerate(self.columns)}
-        return [name for name, count in few.items() if 2 <= count <= len(self.lines) / 5 and name != self.columns[self.where]]
+    @property
+    def others(self) -> list[str]:
+        """The columns beside that of the names."""
+        return [name for number, name in enumerate(self.columns) if number != self.where]
 
-    def overrides(self, label: str) -> str:
-        """The settings that read the table."""
+    def label_column(self, columns: Columns) -> str:
+        """The column with a usual name for the class, or of a table of labels the first that repeats few values; or else ""."""
+        guessed = guess_columns(self.name, self.columns, columns).label
+        if guessed in self.columns or not _LABELS.search(self.name):
+            return guessed if guessed in self.columns else ""
+        counts = {name: len({str(line[self.columns.index(name)]) for line in self.lines}) for name in self.others}
+        return next((name for name, count in counts.items() if 2 <= count <= len(self.lines) / 5), "")
+
+    def cure(self, label: str) -> str:
+        """How to read the table, with the class in a column."""
+        if self._is_one_hot:
+            return "its columns of 0 and 1 are not read: write the class of each image into one column"
         keys = {"manifest": self.name, "columns.path": self.columns[self.where], "columns.label": label}
-        return " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in keys.items())
+        return "add " + " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in keys.items())
+
+    @property
+    def _is_one_hot(self) -> bool:
+        """Whether several columns hold 0 and 1 alone."""
+        values = [{str(line[number]).strip() for line in self.lines} for number in range(len(self.columns))]
+        return sum(found <= _ONE_HOT for found in values) > 1
 
 
 def check_unread(
@@ -61,17 +77,17 @@ def check_unread(
     notes = []
     for table in _find_tables(folder, files):
         images = {line: label for line, path in table.images.items() if (label := label_of(path))}
-        labels = table.label_columns(columns)
-        places = [table.columns.index(name) for name in labels]
-        if not images or any(all(str(table.lines[n][at]).strip() == label for n, label in images.items()) for at in places):
+        if not images or any(_agrees(table, number, images) for number in range(len(table.columns))):
             continue
-        if not labels:
-            notes.append(f"Data: {table.name} names images, too, and is not read, as none of its columns seems to be the class")
+        label = table.label_column(columns)
+        if not label:
+            names = shorten(", ".join(table.others)) or "no other column"
+            cure = table.cure(table.others[0] if len(table.others) == 1 else "COLUMN")
+            notes.append(f"Data: {table.name} names images, too, and is not read; if the class is in it ({names}), {cure}")
             continue
         raise UserError(
-            f"{folder}: {table.name} names the images, too, so they can be read in two ways; if its column "
-            f"{shorten(' or '.join(labels))} is the class, add {table.overrides(labels[0])}; "
-            f"if the folders ({', '.join(classes)}) are the classes, set data.layout to class"
+            f"{folder}: {table.name} names the images, too, so they can be read in two ways; if its column {label} is the "
+            f"class, {table.cure(label)}; if the folders ({', '.join(classes)}) are the classes, set data.layout to class"
         )
     return notes
 
@@ -79,12 +95,14 @@ def check_unread(
 def describe_unread(folder: str, files: dict[str, File]) -> str:
     """What to add to an error of missing class folders: a table that names images, and how to read it; "" if there is none."""
     for table in _find_tables(folder, files):
-        rest = [name for name in table.columns if name != table.columns[table.where]]
-        return (
-            f"; {table.name} names images and is not read; name its columns of file and class (it has "
-            f"{shorten(', '.join(table.columns))}), as by {table.overrides(rest[0] if rest else 'COLUMN')}"
-        )
+        cure = table.cure(table.others[0] if len(table.others) == 1 else "COLUMN")
+        return f"; {table.name} names images and is not read (it has {shorten(', '.join(table.columns))}): {cure}"
     return ""
+
+
+def _agrees(table: _Table, number: int, images: dict[int, str]) -> bool:
+    """Whether a column holds the classes of the folders."""
+    return all(str(table.lines[line][number]).strip() == label for line, label in images.items())
 
 
 def _find_tables(folder: str, files: dict[str, File]) -> list[_Table]:

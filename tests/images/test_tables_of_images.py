@@ -305,7 +305,10 @@ def test_a_table_that_says_the_folders_classes_or_none_is_no_second_reading(tmp_
     assert find(tmp_path).notes == []
     write(tmp_path / "info.csv", "file,note", [f"{path},{n}" for n, path in enumerate(BY_FOLDER)])
     (note,) = find(tmp_path).notes
-    assert note.startswith("Data: info.csv names images, too, and is not read")
+    assert note.startswith("Data: info.csv names images, too, and is not read; if the class is in it (note), add --set ")
+    write(tmp_path / "info.csv", "file,sex", [f"{path},{'fm'[n % 2]}" for n, path in enumerate(BY_FOLDER)])
+    (note,) = find(tmp_path).notes
+    assert "if the class is in it (sex)" in note
     write(tmp_path / "info.csv", "age,label", ["1,2"] * 20)
     assert find(tmp_path).notes == []
 
@@ -315,9 +318,10 @@ def test_an_error_of_missing_class_folders_names_the_table_that_is_there(place: 
     touch(tmp_path, *(place.format(id_) for id_ in IDS), "test_images/1.png")
     write(tmp_path / "train.csv", "image,MEL,NV", [f"{id_},{n % 2},{1 - n % 2}" for n, id_ in enumerate(IDS)])
     text = user_error(tmp_path)
-    assert "train.csv names" in text
-    assert "MEL" in text
-    assert "--set data.manifest=train.csv --set data.columns.path=image --set data.columns.label=" in text
+    assert "train.csv names images and is not read (it has image, MEL, NV): its columns of 0 and 1 are not read" in text
+    write(tmp_path / "train.csv", "image,found", [f"{id_},{'ab'[n % 2]}" for n, id_ in enumerate(IDS)])
+    text = user_error(tmp_path)
+    assert "add --set data.manifest=train.csv --set data.columns.path=image --set data.columns.label=found" in text
 
 
 # Hugging Face's imagefolder
