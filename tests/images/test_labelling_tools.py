@@ -258,9 +258,9 @@ def test_skipped_answers_do_not_count_and_the_ground_truth_wins(tmp_path: Path) 
 def test_of_two_columns_of_answers_one_must_be_named(tmp_path: Path) -> None:
     touch(tmp_path, *NAMES)
     lines = [f"/data/upload/1/{name},good,{label_of(name)},1,1,2" for name in NAMES]
-    write(tmp_path / "export.csv", "\n".join(["image,quality,species,annotation_id,annotator,lead_time", *lines]))
-    assert "quality or species may be the class; set data.columns.label to one" in user_error(tmp_path)
-    assert counts(find(tmp_path, columns={"label": "species"})) == CLASSES
+    write(tmp_path / "export.csv", "\n".join(["image,quality,animal,annotation_id,annotator,lead_time", *lines]))
+    assert "quality or animal may be the class; set data.columns.label to one" in user_error(tmp_path)
+    assert counts(find(tmp_path, columns={"label": "animal"})) == CLASSES
 
 
 # CVAT and Datumaro

@@ -64,9 +64,9 @@ def test_lists_are_the_classes_of_multi_label_data(tmp_path: Path) -> None:
 
 
 def test_a_missing_label_column_is_told(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", [0, 1] * 9, column="breed")
+    write(tmp_path / "a.parquet", [0, 1] * 9, column="kind")
     assert "no column label for the label; set data.columns.label" in user_error(tmp_path)
-    columns = {"label": "breed"}
+    columns = {"label": "kind"}
     assert len(source.find_rows(str(tmp_path), settings(columns=columns)).rows) == 18
     assert {row.labels for row in source.find_rows(str(tmp_path), settings(labelled=False)).rows} == {()}
 
