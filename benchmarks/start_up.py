@@ -29,9 +29,9 @@ def measure(folder: Path, repeats: int) -> list[Figure]:
             print(f"[{repeat + 1}/{repeats}] cached run", flush=True)
             imports.append(run_apart("-c", "from tfx import v1").seconds)
             ended = run_apart(*command, statuses=(0, 3))
-            states = {item["state"] for item in ended.result["components"].values()}
-            if states != {"cached"}:
-                raise SystemExit(f"the second run was not all from the cache: {ended.result['components']}")
+            made = [name for name, item in ended.result["components"].items() if item["state"] != "cached"]
+            if set(made) - {"Pusher"}:  # which looks each time at what is served
+                raise SystemExit(f"the second run was not all from the cache: {', '.join(made)}")
             again.append(ended.seconds)
     return [
         Figure("cached run, against `from tfx import v1`", "s", again, imports, MOST_TIME),
