@@ -4,11 +4,15 @@ They are not in `models.settings`, so that the code that ingestion depends on do
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Channels = Literal[1, 3, 4]
 Resize = Literal["stretch", "letterbox", "crop"]
 Intensity = Literal["type", "window", "percentiles"]
+
+# Texts of a PNG that may say how it is turned, and that no TensorFlow graph can look into, for they are compressed or written
+# as digits. The exported graph refuses such files, and ingestion writes them again.
+HIDDEN_TURNS: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,15 @@ from typing import Final
 
 import tensorflow as tf
 
+from models.image_settings import HIDDEN_TURNS
+
 _EXIF: Final = b"Exif\0\0"  # begins the block in a JPEG; some programs write it into PNG files, too
 _PNG_EXIF: Final = b"eXIf"
 _XMP: Final = b"tiff:Orientation"
 _ORIENTATION: Final = 0x0112
 _LENGTHS: Final = [0, 0, 0, 2, 4, 0, 1, 0, 2, 4]  # bytes of an integer, by its TIFF type; 0 for what is none
 _ENTRY: Final = 12  # bytes of a directory's entry: tag, type, count, value
-# Texts of a PNG that may say how it is turned, and are compressed or written as digits. Ingestion writes such files again.
-_HIDDEN: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")
-_PNG_MARKS: Final = (_PNG_EXIF, _XMP, *_HIDDEN)
+_PNG_MARKS: Final = (_PNG_EXIF, _XMP, *HIDDEN_TURNS)
 _JPEG_MARKS: Final = (_EXIF, _XMP)
 _REFUSED: Final = "PNG with metadata as compressed text: the model does not look into it; save the file without its metadata"
 
@@ -57,7 +57,7 @@ def _orientation_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 @_function
 def _orientation_of_png(encoded: tf.Tensor) -> tf.Tensor:
-    zero = zero_unless(_contains(encoded, *_HIDDEN), _REFUSED)
+    zero = zero_unless(_contains(encoded, *HIDDEN_TURNS), _REFUSED)
     return zero + _orientation(encoded, _of_exif(_after(encoded, _PNG_EXIF)))
 
 

@@ -21,6 +21,7 @@ from images.files.structure.dicom import is_dicom
 from images.files.structure.reading import read_structure
 from images.files.structure.tags import check_exif
 from images.reason import Reason
+from models.image_settings import HIDDEN_TURNS
 
 __all__ = ["ImageFile", "RejectedImage", "lacks_end", "normalise", "note_on_suffix"]
 
@@ -46,7 +47,6 @@ _PNG_TAIL: Final = 2**17  # bytes at the end that are searched for EXIF
 _PALETTE: Final = 3
 _PNG_CHANNELS: Final = {0: 1, 2: 3, _PALETTE: 3, 4: 2, 6: 4}  # by the header's colour type, as TensorFlow decodes
 _ORIENTATION: Final = 0x0112
-_HIDDEN_TURNS: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp\0\1")  # texts that TensorFlow can't look into
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -205,7 +205,7 @@ def _from_png(encoded: bytes, settings: FileSettings) -> list[ImageFile]:
     plain = True
     if colour_type == _PALETTE and "transparency" in image.info:
         channels, plain = 4, _has_transparent_colours(image, bits)
-    plain = plain and not any(text in encoded for text in _HIDDEN_TURNS)
+    plain = plain and not any(text in encoded for text in HIDDEN_TURNS)
     if not plain or (_may_have_orientation(image, encoded) and _has_orientation(image)):
         return _to_png([_pixels(image, settings)], "png", note)
     return [ImageFile(encoded, "png", height, width, channels, "png", note=note)]
