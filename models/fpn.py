@@ -86,6 +86,8 @@ class FeaturePyramid(keras.layers.Layer):
       coarse. Every node is a weighted mean (see `WeightedFusion`) of the round's input, of the node before it (upsampled or
       pooled) and, from fine to coarse, of the same level's node from the first direction; the activation and a 3x3 convolution
       follow.
+    - "panet" (arXiv:1803.01534, section 3.1): the sum, and then from fine to coarse: a 3x3 convolution of stride 2 of the
+      finer output is added to the map, and a 3x3 convolution follows, each with a ReLU behind it.
 
     Levels beyond the coarsest input are made from the level before, by a 3x3 convolution of stride 2 (from the second of them
     on after a ReLU: arXiv:1708.02002, section 4) or by subsampling (arXiv:1612.03144, section 4.1). A bifpn merges them, too.
@@ -99,7 +101,7 @@ class FeaturePyramid(keras.layers.Layer):
       min_level: the finest level, with stride 2^min_level.
       max_level: the coarsest level.
       num_filters: channels of every merged and every output map.
-      fusion_type: "sum", "concat" or "bifpn".
+      fusion_type: "sum", "concat", "bifpn" or "panet".
       coarse_levels: how levels beyond the coarsest input are made: "conv" or "pool".
       bifpn_repeats: rounds of a bifpn.
       separable: whether 3x3 convolutions are depthwise separable.
@@ -186,6 +188,9 @@ class FeaturePyramid(keras.layers.Layer):
             if self.fusion_type == "concat":
                 self.fuse = {f"P{level}": self._convolution(f"fuse_{level}", 1, 2 * filters) for level in given[:-1]}
             self.smooth = {f"P{level}": self._convolution(f"smooth_{level}", 3, filters) for level in given}
+            if self.fusion_type == "panet":
+                self.down = {f"P{level}": self._convolution(f"down_{level}", 3, filters, strides=2) for level in given[:-1]}
+                self.up = {f"P{level}": self._convolution(f"up_{level}", 3, filters) for level in given[1:]}
         self.built = True
 
     def call(self, inputs: dict[str, keras.KerasTensor], training: bool | None = None) -> dict[str, keras.KerasTensor]:
@@ -206,12 +211,20 @@ class FeaturePyramid(keras.layers.Layer):
             lateral = laterals[level]
             if merged is None:
                 merged = lateral
-            elif self.fusion_type == "sum":
-                merged = lateral + _upsample(merged, _size(lateral))
-            else:
+            elif self.fusion_type == "concat":
                 stacked = keras.ops.concatenate([lateral, _upsample(merged, _size(lateral))], axis=-1)
                 merged = self.fuse[f"P{level}"](stacked, training=training)
+            else:
+                merged = lateral + _upsample(merged, _size(lateral))
             outputs[level] = self.smooth[f"P{level}"](merged, training=training)
+        return self._bottom_up(outputs, training) if self.fusion_type == "panet" else outputs
+
+    def _bottom_up(self, maps: dict[int, keras.KerasTensor], training: bool | None) -> dict[int, keras.KerasTensor]:
+        outputs = {self.min_level: maps[self.min_level]}
+        for level in self._given[1:]:
+            finer = keras.ops.relu(self.down[f"P{level - 1}"](outputs[level - 1], training=training))
+            fused = maps[level] + _cut(finer, _size(maps[level]))
+            outputs[level] = keras.ops.relu(self.up[f"P{level}"](fused, training=training))
         return outputs
 
     def _with_coarse_levels(self, maps: dict[int, keras.KerasTensor], training: bool | None) -> dict[int, keras.KerasTensor]:
@@ -291,9 +304,60 @@ class AttentionPooling(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
 
+@keras.saving.register_keras_serializable(package="fpn")
+class AverageMaxPooling(keras.layers.Layer):
+    """Mean and maximum over positions: [N, h, w, c] to [N, 2c]."""
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.concatenate([keras.ops.mean(x, axis=(1, 2)), keras.ops.max(x, axis=(1, 2))], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class GeneralizedMeanPooling(keras.layers.Layer):
+    """Mean over positions with a learned exponent: (mean of x^p)^(1/p), [N, h, w, c] to [N, c] (arXiv:1711.02512, equation 3).
+
+    p is 3 at the start, as there; 1 would be the mean, and a large one the maximum. Values are taken as at least 1e-6.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.exponent = self.add_weight(name="exponent", shape=(), initializer=keras.initializers.Constant(3.0))
+        self.built = True
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        exponent = keras.ops.maximum(keras.ops.cast(self.exponent, "float32"), 1.0)
+        powers = keras.ops.power(keras.ops.maximum(keras.ops.cast(x, "float32"), 1e-6), exponent)
+        return keras.ops.cast(keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1.0 / exponent), x.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="fpn")
+class LogSumExpPooling(keras.layers.Layer):
+    """Smooth maximum over positions of each class's logit: log(mean of exp(r x)) / r, [N, h, w, c] to [N, c].
+
+    r is learned, and 1 at the start (arXiv:1411.6228, equation 6): towards 0 it is the mean, and a large one the maximum.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.sharpness = self.add_weight(name="sharpness", shape=(), initializer="ones")
+        self.built = True
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        sharpness = keras.ops.maximum(self.sharpness, 0.1)
+        positions = keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, x.shape[-1]))
+        count = keras.ops.cast(keras.ops.shape(positions)[1], x.dtype)
+        return (keras.ops.logsumexp(sharpness * positions, axis=1) - keras.ops.log(count)) / sharpness
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+
 _POOLING: Final[dict[Pooling, type[keras.layers.Layer]]] = {
     "average": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
+    "average_max": AverageMaxPooling,
+    "generalized_mean": GeneralizedMeanPooling,
     "attention": AttentionPooling,
 }
 
@@ -352,7 +416,11 @@ def build_classifier(
     def head(name: str, channels: int) -> keras.Sequential:
         # The logits stay float32 under mixed precision: softmax and loss need the range.
         logits = keras.layers.Dense(num_classes, dtype="float32")
-        sequence = keras.Sequential([_POOLING[config.pooling](), keras.layers.Dropout(config.dropout), logits], name=name)
+        if config.pooling == "log_sum_exp":
+            layers = [keras.layers.Dropout(config.dropout), logits, LogSumExpPooling(dtype="float32")]
+        else:
+            layers = [_POOLING[config.pooling](), keras.layers.Dropout(config.dropout), logits]
+        sequence = keras.Sequential(layers, name=name)
         sequence.build((None, None, None, channels))  # of any size, because a shared head gets maps of all sizes
         return sequence
 

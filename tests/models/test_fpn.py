@@ -23,6 +23,11 @@ def conv(x, kernel, bias):
     return bias + sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(size) for j in range(size))
 
 
+def every_second(x):
+    """What a convolution of stride 2 with `same` padding keeps: from the first where the side is odd, else from the second."""
+    return x[:, 1 - x.shape[1] % 2 :: 2, 1 - x.shape[2] % 2 :: 2]
+
+
 def upsample(x, height, width):
     """Row i of the result is row i // 2, the last one where that is past the end; columns likewise."""
     rows = np.minimum(np.arange(height) // 2, x.shape[1] - 1)
@@ -38,7 +43,7 @@ def pyramid_in_numpy(maps, weights, levels, fusion_type):
             merged = lateral
         else:
             finer = upsample(merged, *lateral.shape[1:3])
-            if fusion_type == "sum":
+            if fusion_type != "concat":
                 merged = lateral + finer
             else:
                 merged = conv(np.concatenate([lateral, finer], -1), *weights[f"fuse_{level}"])
@@ -137,7 +142,24 @@ def test_bifpn_equals_numpy_for_a_round_over_odd_sizes(sizes):
         np.testing.assert_allclose(outputs[name], np.maximum(expected, 0), atol=1e-4)
 
 
-@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn"])
+@pytest.mark.parametrize("sizes", [ROUNDED_UP, ROUNDED_DOWN], ids=["rounded_up", "rounded_down"])
+def test_panet_equals_numpy_over_odd_sizes(sizes):
+    maps = {f"C{level}": RANDOM.normal(size=(2, *sizes[level - 2], 5)).astype(np.float32) for level in (3, 4, 5)}
+    pyramid = FeaturePyramid(3, 5, num_filters=4, fusion_type="panet")
+    pyramid.build({name: value.shape for name, value in maps.items()})
+    randomise(pyramid)
+    weights = weights_by_name(pyramid)
+    p = pyramid_in_numpy(maps, weights, (3, 4, 5), "sum")
+    n4 = p["P4"] + np.maximum(every_second(conv(p["P3"], *weights["down_3"])), 0)[:, : sizes[2][0], : sizes[2][1]]
+    n4 = np.maximum(conv(n4, *weights["up_4"]), 0)
+    n5 = p["P5"] + np.maximum(every_second(conv(n4, *weights["down_4"])), 0)[:, : sizes[3][0], : sizes[3][1]]
+    n5 = np.maximum(conv(n5, *weights["up_5"]), 0)
+    outputs = pyramid(maps)
+    for name, expected in (("P3", p["P3"]), ("P4", n4), ("P5", n5)):
+        np.testing.assert_allclose(outputs[name], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "panet"])
 @pytest.mark.parametrize("coarse_levels", ["conv", "pool"])
 def test_levels_beyond_the_backbones_last_are_made_from_the_one_before(fusion_type, coarse_levels):
     maps = {f"C{level}": np.ones((1, side, side, 8), np.float32) for level, side in ((3, 29), (4, 15), (5, 8))}
@@ -147,7 +169,7 @@ def test_levels_beyond_the_backbones_last_are_made_from_the_one_before(fusion_ty
     assert pyramid.compute_output_shape({key: item.shape for key, item in maps.items()}) == {
         name: tuple(value.shape) for name, value in outputs.items()
     }
-    if fusion_type != "bifpn" and coarse_levels == "pool":
+    if fusion_type in ("sum", "concat") and coarse_levels == "pool":
         np.testing.assert_array_equal(outputs["P7"], np.asarray(outputs["P5"])[:, ::4, ::4])
 
 
@@ -158,9 +180,6 @@ def test_coarse_levels_by_convolution_equal_numpy():
     randomise(pyramid)
     weights = weights_by_name(pyramid)
     outputs = {name: np.asarray(value, np.float64) for name, value in pyramid(maps).items()}
-
-    def every_second(x):  # with `same` padding, from the first where the side is odd, from the second where it is even
-        return x[:, 1 - x.shape[1] % 2 :: 2, 1 - x.shape[2] % 2 :: 2]
 
     p4 = every_second(conv(outputs["P3"], *weights["coarse_4"]))
     p5 = every_second(conv(np.maximum(p4, 0), *weights["coarse_5"]))
@@ -240,7 +259,7 @@ def classifier(image_shape=(33, 47, 1), **changes):
     )
 
 
-@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "none"])
+@pytest.mark.parametrize("fusion_type", ["sum", "concat", "bifpn", "panet", "none"])
 def test_classifier_gives_finite_logits_for_uint8_images(fusion_type):
     model = classifier(image_shape=(65, 47, 1), fusion_type=fusion_type)
     images = RANDOM.integers(0, 256, (2, 65, 47, 1), dtype=np.uint8)
@@ -252,7 +271,23 @@ def test_classifier_gives_finite_logits_for_uint8_images(fusion_type):
 
 
 IMAGES = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)
-POOLING = {"average": lambda x: x.mean((1, 2)), "max": lambda x: x.max((1, 2))}
+
+
+def head_in_numpy(pooling, x, weights):
+    """Logits of one level's map [N, h, w, c], 0 and above."""
+    if pooling == "log_sum_exp":
+        kernel, bias, sharpness = weights
+        return np.log(np.exp(sharpness * (x @ kernel + bias)).mean((1, 2))) / sharpness
+    *more, kernel, bias = weights
+    if pooling == "attention":
+        score = np.exp(x @ more[0])
+        pooled = (x * score[..., None]).sum((1, 2)) / score.sum((1, 2))[:, None]
+    elif pooling == "generalized_mean":
+        pooled = (np.maximum(x, 1e-6) ** more[0]).mean((1, 2)) ** (1 / more[0])
+    else:
+        parts = {"average": [x.mean((1, 2))], "max": [x.max((1, 2))], "average_max": [x.mean((1, 2)), x.max((1, 2))]}
+        pooled = np.concatenate(parts[pooling], axis=-1)
+    return pooled @ kernel + bias
 
 
 @pytest.mark.parametrize(
@@ -264,26 +299,27 @@ POOLING = {"average": lambda x: x.mean((1, 2)), "max": lambda x: x.max((1, 2))}
         ("max", False, "concat"),
         ("attention", False, "learned"),
         ("attention", True, "concat"),
+        ("average_max", False, "mean"),
+        ("average_max", True, "concat"),
+        ("generalized_mean", False, "mean"),
+        ("generalized_mean", True, "learned"),
+        ("log_sum_exp", False, "mean"),
+        ("log_sum_exp", True, "learned"),
     ],
 )
 def test_heads_equal_numpy(pooling, shared_head, combine):
     model = classifier(min_level=2, max_level=4, pooling=pooling, shared_head=shared_head, combine=combine)
     for variable in model.trainable_variables:
         if any(part in variable.path for part in ("head", "logits")):
-            variable.assign(RANDOM.normal(0, 0.5, variable.shape))
+            # One number alone is an exponent or a sharpness.
+            variable.assign(RANDOM.normal(0, 0.5, variable.shape) if len(variable.shape) else RANDOM.uniform(1, 4))
     heads = [layer for layer in model.layers if layer.name.startswith("head")]
     assert [layer.name for layer in heads] == (["head"] if shared_head else ["head_P2", "head_P3", "head_P4"])
     maps, logits = keras.Model(model.input, [model.get_layer("pyramid").output, model.output])(IMAGES)
     answers = []
     for index, value in enumerate(maps):
         value = np.maximum(np.asarray(value, np.float64), 0)
-        *attention, kernel, bias = heads[0 if shared_head else index].get_weights()
-        if pooling == "attention":
-            score = np.exp(value @ attention[0])
-            pooled = (value * score[..., None]).sum((1, 2)) / score.sum((1, 2))[:, None]
-        else:
-            pooled = POOLING[pooling](value)
-        answers.append(pooled @ kernel + bias)
+        answers.append(head_in_numpy(pooling, value, heads[0 if shared_head else index].get_weights()))
     if combine == "mean":
         expected = np.mean(answers, axis=0)
     elif combine == "learned":
