@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from pipeline.samples.fashion_mnist import PACKAGE_FOLDER
 
 Source = Literal["digits", "fashion"]
-_BACKGROUND, _NOISE = 40, 20  # grey values: the canvas, and the standard deviation of the noise on all of it
+_BACKGROUND, _NOISE = 40, 10  # grey values: the canvas, and the standard deviation of the noise on all of it
 _TRIES = 100
 
 
@@ -82,7 +82,7 @@ def make_needles(pictures: Pictures, number: int, side: int, sizes: Sequence[int
         taken[top : top + size, left : left + size] = True
         for _ in range(halves):
             whole = picture(random.integers(10), random.choice(sizes))
-            half = np.array_split(whole, 2, axis=random.integers(2))[random.integers(2)]
+            half = np.array_split(whole, 2, axis=1)[random.integers(2)]  # the left one or the right one
             height, width = half.shape
             for _ in range(_TRIES):  # a small canvas may have no free place left
                 top, left = random.integers(0, side - height + 1), random.integers(0, side - width + 1)

@@ -306,10 +306,11 @@ class AttentionPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="fpn")
 class AverageMaxPooling(keras.layers.Layer):
-    """Mean and maximum over positions: [N, h, w, c] to [N, 2c]."""
+    """Mean of what is above zero, and maximum, over positions: [N, h, w, c] to [N, 2c]."""
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.ops.concatenate([keras.ops.mean(x, axis=(1, 2)), keras.ops.max(x, axis=(1, 2))], axis=-1)
+        mean = keras.ops.mean(keras.ops.relu(x), axis=(1, 2))
+        return keras.ops.concatenate([mean, keras.ops.max(x, axis=(1, 2))], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="fpn")
@@ -360,6 +361,7 @@ _POOLING: Final[dict[Pooling, type[keras.layers.Layer]]] = {
     "generalized_mean": GeneralizedMeanPooling,
     "attention": AttentionPooling,
 }
+_NON_LINEAR: Final = ("max", "average_max")  # poolings that need no ReLU before them
 
 
 def build_classifier(
@@ -408,9 +410,10 @@ def build_classifier(
             name="pyramid",
         )(maps)
 
-    if config.activation == "none":
+    if config.activation == "none" and config.pooling not in _NON_LINEAR:
         # Without this non-linearity, pyramid, pooling and head would be one linear map of the backbone's pooled features.
-        # Grad-CAM (`models.gradcam`) looks for these layers by name.
+        # Grad-CAM (`models.gradcam`) looks for these layers by name. A maximum needs none: behind a ReLU, a channel whose
+        # largest value falls below zero in all images would never learn again, and without `norm` all of them soon do.
         maps = {name: keras.layers.ReLU(name=f"relu_{name}")(level) for name, level in maps.items()}
 
     def head(name: str, channels: int) -> keras.Sequential:
