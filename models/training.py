@@ -27,6 +27,7 @@ from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
+from models.tiles import find_tiles, tile_classifier
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +122,16 @@ def train_model(
         if train_config.mixed_precision:
             keras.config.set_dtype_policy("mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16")
         with strategy.scope():
+            tiles = config.tiles
             model = build_classifier(
                 config.model,
-                image_shape=image_shape,
+                image_shape=(tiles.size, tiles.size, config.image.channels) if tiles else image_shape,
                 num_classes=len(counts),
                 channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
             )
+            if tiles:
+                model = tile_classifier(model, image_shape, tiles.overlap)
         multi_label = is_multi_label(transform_output)
         class_weights = None
         if train_config.class_weights == "balanced":
@@ -191,6 +195,8 @@ def fit(
     if state.history:
         log.info("going on after epoch %d", len(state.history))
     phases = _phases(config)
+    tiles = find_tiles(model)
+    network = tiles.layer if tiles else model
     keeper = Keeper(state, config, checkpoints)
     progress = Progress(sum(phase.epochs for phase in phases), steps_per_epoch)
     curves = Curves(state.history, log_dir)
@@ -199,7 +205,7 @@ def fit(
             continue
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
-        _freeze(model.get_layer("backbone"), phase, config)
+        _freeze(network.get_layer("backbone"), phase, config)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
             _compile(model, phase, steps_per_epoch, config, class_weights, multi_label)
         keeper.restore(model)
