@@ -53,8 +53,8 @@ def _answer(tile: int) -> dict[str, float]:
         specification = [tf.TensorSpec((None, *images.shape[1:]), tf.uint8)]
         archive.add_endpoint("serve", lambda pixels: model(pixels, training=False), input_signature=specification)
         archive.write_out(folder, verbose=False)
-        answer = tf.saved_model.load(folder).serve
-        return _measure(lambda: np.isfinite(answer(images).numpy()).all())
+        loaded = tf.saved_model.load(folder)
+        return _measure(lambda: np.isfinite(loaded.serve(images).numpy()).all())
 
 
 def _step(tile: int) -> dict[str, float]:

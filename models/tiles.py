@@ -124,8 +124,9 @@ class Tiles(keras.layers.Wrapper):
             return (logits, *after), gradient
 
         logits, *after = answers(*(tf.convert_to_tensor(variable.value) for variable in trained))
-        for variable, values in zip(state, after, strict=True):
-            variable.assign(values[0] if values.dtype.is_integer else tf.reduce_mean(values, axis=0))
+        for variable, start, values in zip(state, before, after, strict=True):
+            # The mean of the changes: it is 0, without rounding, for what is frozen.
+            variable.assign(values[0] if start.dtype.is_integer else start + tf.reduce_mean(values - start, axis=0))
         return _in_order(logits, tf.shape(tiles)[0])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
