@@ -20,6 +20,7 @@ from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.tiles import find_tiles
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
+_WARMUP_BYTES: Final = 2**26  # of the pixels of a request of several images
 
 
 def export_model(
@@ -52,7 +53,8 @@ def export_model(
         is run on the model itself.
 
     Args:
-      classifier: as `models.fpn.build_classifier` or `models.tiles.tile_classifier` makes it; explanations are of its plain logits.
+      classifier: as `models.fpn.build_classifier` or `models.tiles.tile_classifier` makes it; explanations are of its plain
+        logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
       temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
@@ -217,6 +219,8 @@ def _write_warmup(image_shape: tuple[int, int, int], path: str) -> None:
     tf.io.gfile.makedirs(os.path.dirname(name))
     with tf.io.TFRecordWriter(name) as writer:
         for images in _WARMUP_SIZES:
+            if images > 1 and images * grey.size > _WARMUP_BYTES:
+                continue
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = "serving_default"
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image] * images, tf.string))

@@ -114,10 +114,8 @@ def explain_maps(
     )
 
 
-def explain_tiles(
-    tiles: Tiles, images: tf.Tensor, class_index: tf.Tensor | None = None, multi_label: bool = False
-) -> GradCam:
-    """Explains the answers to images that are seen in tiles, as `explain_maps` does; maps and contributions are of whole images.
+def explain_tiles(tiles: Tiles, images: tf.Tensor, class_index: tf.Tensor | None = None, multi_label: bool = False) -> GradCam:
+    """Explains the answers to images that are seen in tiles, as `explain_maps` does; all results are of whole images.
 
     Each tile is explained alone, with equation 1 over its own positions. Its part counts as much as its logit does in the
     image's, d y_k / d y_tk. Where tiles overlap, the nearest gives the map.

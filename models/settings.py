@@ -141,7 +141,7 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """All settings of one training: the Trainer's, or that of one of the Tuner's trials; without `tiles`, images are seen whole."""
+    """All settings of one training: the Trainer's, or that of one of the Tuner's trials; without tiles, images are whole."""
 
     image: ImageSettings
     tiles: TileSettings | None

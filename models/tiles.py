@@ -38,9 +38,9 @@ class Tiles(keras.layers.Wrapper):
         self.overlap = overlap
         self.size: int = layer.input_shape[1]
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self._starts = [self._tile_starts(side) for side in input_shape[1:3]]
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         self._sides = input_shape[1:3]
+        self._starts = [self._tile_starts(side) for side in self._sides]
         self._number = math.prod(map(len, self._starts))
         self.log_sharpness = self.add_weight(
             name="log_sharpness", shape=(), initializer=keras.initializers.Constant(math.log(_SHARPNESS))

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
+_PARSED_BYTES = 2**26  # of pixels that are parsed together, or one image
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -364,7 +365,8 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
         )
         return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
 
-    return _interleave_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
+    return _interleave_records(files).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
 def read_statistics(files: list[str]) -> dict[str, Any]:

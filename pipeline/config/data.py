@@ -96,8 +96,8 @@ class ImageConfig(Section):
     channels: Channels = Field(3, description="1 grey, 3 RGB, 4 RGBA")
     tiles: TilesConfig | None = Field(
         None,
-        description="{size: pixels, overlap: pixels}: the network sees square tiles of a large image, and the image's answer is "
-        "a smooth maximum over the tiles'; the whole image if not given; see docs/model.md",
+        description="{size: pixels, overlap: pixels}: the network sees square tiles of a large image, and its answer is a "
+        "smooth maximum over theirs; the whole image if not given; see docs/model.md",
     )
     resize: Resize = Field("stretch", description="how another aspect ratio is made to fit")
     antialias: bool = Field(True, description="filter before making images smaller")
