@@ -188,16 +188,17 @@ def fit(
       One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
+    tiles = find_tiles(model)
+    network = tiles.layer if tiles else model
     if strategy.num_replicas_in_sync > 1:
         if config.accumulate_steps > 1:
             raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
-        _synchronise_batch_norm(model)
+        if not tiles:  # whose loop over chunks can't wait for other replicas
+            _synchronise_batch_norm(model)
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
     phases = _phases(config)
-    tiles = find_tiles(model)
-    network = tiles.layer if tiles else model
     keeper = Keeper(state, config, checkpoints)
     progress = Progress(sum(phase.epochs for phase in phases), steps_per_epoch)
     curves = Curves(state.history, log_dir)

@@ -1,5 +1,7 @@
 """Large images in tiles: the answer, its gradients and its explanation are those of the same network on each tile."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,8 +235,7 @@ def test_maps_of_tiles_join_where_they_were_cut():
 
 
 def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_path):
-    network, model = classifier(shape=(24, 20, 1))
-    del network
+    _, model = classifier(shape=(24, 20, 1))
     export_model(model, tft.TFTransformOutput(str(Path(exported.path).parent / "transform")), str(tmp_path))
     expected = tf.nn.softmax(model(exported.pictures[..., None])).numpy()
     loaded = tf.saved_model.load(str(tmp_path)).signatures
@@ -244,6 +245,7 @@ def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_p
     found = explain_tiles(model.get_layer("tiles"), tf.constant(exported.pictures[..., None]))
     np.testing.assert_allclose(explained["combined"], found.scaled_combined, atol=1e-4)
     np.testing.assert_allclose(explained["shares"], found.shares, atol=1e-4)
+    assert loaded["serving_default"](tf.constant([], tf.string))["probabilities"].shape == (0, 3)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path)).signature_def
         for name, more in (("serving_default", {}), ("explain", {"label": [b""]})):
@@ -253,7 +255,24 @@ def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_p
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_an_empty_batch_has_empty_answers():
+@pytest.mark.extra
+def test_two_devices_train_tiles(tmp_path):
+    program = f"""
+import numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from models import training
+from pipeline.config.network import TrainConfig
+from pipeline.dag.component_settings import train_settings
+from tests.models.test_tiles import IMAGES, LABELS, classifier
+
+strategy = training._strategy(["CPU:0", "CPU:1"])
+with strategy.scope():
     _, model = classifier()
-    assert model(IMAGES[:0]).shape == (0, 3)
-    assert explain_tiles(model.get_layer("tiles"), tf.constant(IMAGES[:0])).combined.shape == (0, 9, 13)
+data = tf.data.Dataset.from_tensor_slices((IMAGES[:2], LABELS[:2])).batch(2, drop_remainder=True)
+config = train_settings(TrainConfig(epochs=1, batch_size=2))
+print(training.fit(model, strategy, lambda _: data.repeat(), data, 2, config, {str(tmp_path)!r})[0]["loss"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert np.isfinite(float(done.stdout.splitlines()[-1]))
