@@ -245,7 +245,6 @@ def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_p
     found = explain_tiles(model.get_layer("tiles"), tf.constant(exported.pictures[..., None]))
     np.testing.assert_allclose(explained["combined"], found.scaled_combined, atol=1e-4)
     np.testing.assert_allclose(explained["shares"], found.shares, atol=1e-4)
-    assert loaded["serving_default"](tf.constant([], tf.string))["probabilities"].shape == (0, 3)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path)).signature_def
         for name, more in (("serving_default", {}), ("explain", {"label": [b""]})):
