@@ -12,13 +12,15 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from models import features
 from models.choices import TestTimeAugmentation
 from models.compaction import compact
-from models.gradcam import explain_maps, split
+from models.gradcam import explain_maps, explain_tiles, split
 from models.image_settings import ImageSettings
 from models.inference import infer
 from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
+from models.tiles import find_tiles
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
+_WARMUP_BYTES: Final = 2**26  # of the pixels of a request of several images
 
 
 def export_model(
@@ -51,7 +53,8 @@ def export_model(
         is run on the model itself.
 
     Args:
-      classifier: as `models.fpn.build_classifier` makes it; explanations are of its plain logits.
+      classifier: as `models.fpn.build_classifier` or `models.tiles.tile_classifier` makes it; explanations are of its plain
+        logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
       temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
@@ -121,7 +124,9 @@ class _Endpoints:
         self.transform = transform_output.transform_features_layer()
         self._raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
         self._labels = _Labels(transform_output)
-        self._levels, self._trunk, self._head = split(classifier)
+        self._tiles = find_tiles(classifier)
+        if not self._tiles:
+            self._levels, self._trunk, self._head = split(classifier)
         self._image_shape = classifier.input_shape[1:]
         self._temperature = temperature
         self._test_time_augmentation = test_time_augmentation
@@ -148,7 +153,10 @@ class _Endpoints:
         answers = self._answer(images)
         explained = tf.where(tf.equal(label, ""), self._labels.most_probable(answers["probabilities"]), label)
         index = tf.argmax(self._labels.equal(explained), axis=-1)
-        explanation = explain_maps(self._see(images), self._levels, self._head, index, self._labels.multi_label)
+        if self._tiles:
+            explanation = explain_tiles(self._tiles, images, index, self._labels.multi_label)
+        else:
+            explanation = explain_maps(self._see(images), self._levels, self._head, index, self._labels.multi_label)
         return {
             **answers,
             "labels": _on_every_row(self._labels.names, images),
@@ -180,6 +188,8 @@ class _Endpoints:
 
     def _classify(self, images: tf.Tensor) -> tf.Tensor:
         """Images to logits."""
+        if self._tiles:
+            return self._tiles(images, training=False)
         maps = self._see(images)
         return self._head([maps[level] for level in self._levels], training=False)
 
@@ -209,6 +219,8 @@ def _write_warmup(image_shape: tuple[int, int, int], path: str) -> None:
     tf.io.gfile.makedirs(os.path.dirname(name))
     with tf.io.TFRecordWriter(name) as writer:
         for images in _WARMUP_SIZES:
+            if images > 1 and images * grey.size > _WARMUP_BYTES:
+                continue
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = "serving_default"
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image] * images, tf.string))

@@ -1,10 +1,13 @@
 """Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): where the evidence for a class lies on each level of the pyramid."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from models.tiles import Tiles, in_chunks
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class GradCam:
 def explain_maps(
     found: dict[str, tf.Tensor],
     levels: tuple[str, ...],
-    head: keras.Model,
+    head: Callable[..., tf.Tensor],
     class_index: tf.Tensor | None = None,
     multi_label: bool = False,
 ) -> GradCam:
@@ -108,6 +111,52 @@ def explain_maps(
         maps={level: tf.nn.relu(values) for level, values in zip(levels, signed, strict=True)},
         combined=tf.nn.relu(tf.add_n([_upsample(_density(values), size) for values in signed])),
         contributions=tf.stack(contributions, axis=-1),
+    )
+
+
+def explain_tiles(tiles: Tiles, images: tf.Tensor, class_index: tf.Tensor | None = None, multi_label: bool = False) -> GradCam:
+    """Explains the answers to images that are seen in tiles, as `explain_maps` does; all results are of whole images.
+
+    Each tile is explained alone, with equation 1 over its own positions. Its part counts as much as its logit does in the
+    image's, d y_k / d y_tk. Where tiles overlap, the nearest gives the map.
+
+    Args:
+      tiles: the layer with the network.
+      images: uint8 [N, height, width, channels].
+      class_index: as in `explain_maps`, and so `multi_label`.
+    """
+    levels, trunk, head = split(tiles.layer)
+    with tf.GradientTape() as tape:
+        logits = tiles.tile_logits(images)
+        tape.watch(logits)
+        answers = tiles.combine(logits)
+    if class_index is None:
+        class_index = tf.argmax(answers, axis=-1)
+    # No class has a part in the answer for another, so this is each tile's share in each class.
+    share = tape.gradient(answers, logits)
+    number, classes = logits.shape[1:]
+
+    def explain(pixels: tf.Tensor, share: tf.Tensor, index: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        def weighted(maps: list[tf.Tensor], training: bool) -> tf.Tensor:
+            return head(maps, training=training) * share
+
+        found = explain_maps(trunk(pixels, training=False), levels, weighted, index, multi_label)
+        return [found.maps[level] for level in levels], found.combined * number, found.contributions
+
+    maps, combined, contributions = in_chunks(
+        explain,
+        ([tf.float32] * len(levels), tf.float32, tf.float32),
+        tiles.size,
+        tiles.cut(images),
+        tf.reshape(share, [-1, classes]),
+        tf.repeat(class_index, number),
+    )
+    return GradCam(
+        levels=levels,
+        class_index=tf.cast(class_index, tf.int64),
+        maps={level: tiles.join(values) for level, values in zip(levels, maps, strict=True)},
+        combined=tiles.join(combined),
+        contributions=tf.reduce_sum(tf.reshape(contributions, [-1, number, len(levels)]), axis=1),
     )
 
 

@@ -97,6 +97,19 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TileSettings:
+    """The tiles that the network sees of an image, for `tiles.tile_classifier`; in pixels.
+
+    Attributes:
+      size: side of a tile.
+      overlap: what neighbours share at least.
+    """
+
+    size: int
+    overlap: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How the network learns; the section `train` of the configuration describes each field."""
 
@@ -128,9 +141,10 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """All settings of one training: the Trainer's, or that of one of the Tuner's trials."""
+    """All settings of one training: the Trainer's, or that of one of the Tuner's trials; without tiles, images are whole."""
 
     image: ImageSettings
+    tiles: TileSettings | None
     augment: AugmentSettings
     model: ClassifierConfig
     train: TrainSettings

@@ -27,12 +27,14 @@ from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
+from models.tiles import find_tiles, tile_classifier
 
 log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
+_PARSED_BYTES = 2**26  # of pixels that are parsed together, or one image
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -121,13 +123,16 @@ def train_model(
         if train_config.mixed_precision:
             keras.config.set_dtype_policy("mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16")
         with strategy.scope():
+            tiles = config.tiles
             model = build_classifier(
                 config.model,
-                image_shape=image_shape,
+                image_shape=(tiles.size, tiles.size, config.image.channels) if tiles else image_shape,
                 num_classes=len(counts),
                 channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
                 channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
             )
+            if tiles:
+                model = tile_classifier(model, image_shape, tiles.overlap)
         multi_label = is_multi_label(transform_output)
         class_weights = None
         if train_config.class_weights == "balanced":
@@ -183,10 +188,13 @@ def fit(
       One row per epoch: `epoch` (from 1), `loss`, `accuracy`, `f1` over the training batches, `val_loss`, `val_accuracy`,
       `val_f1` over the eval split, and `learning_rate` as it was at the end.
     """
+    tiles = find_tiles(model)
+    network = tiles.layer if tiles else model
     if strategy.num_replicas_in_sync > 1:
         if config.accumulate_steps > 1:
             raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
-        _synchronise_batch_norm(model)
+        if not tiles:  # whose loop over chunks can't wait for other replicas
+            _synchronise_batch_norm(model)
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
@@ -199,7 +207,7 @@ def fit(
             continue
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
-        _freeze(model.get_layer("backbone"), phase, config)
+        _freeze(network.get_layer("backbone"), phase, config)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
             _compile(model, phase, steps_per_epoch, config, class_weights, multi_label)
         keeper.restore(model)
@@ -358,7 +366,8 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
         )
         return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
 
-    return _interleave_records(files).batch(64).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
+    return _interleave_records(files).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
 def read_statistics(files: list[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ FINDINGS_FILE: Final = "findings.jsonl"
 GO: Final = "go\n"
 
 BATCHES: Final = (1, 7, 64)
+_MOST_PIXELS: Final = 2**29  # of a batch of several images, as the network sees them; larger ones are left out
 _INPUTS: Final = {"serving_default": "image_bytes", "predict_examples": "examples"}  # by signature
 _PROJECT: Final = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
 _TIMED_REQUESTS: Final = {1: 200, 64: 5}  # batch size -> number of requests to time, within `_MAX_SECONDS`
@@ -105,6 +106,8 @@ class _Checker:
         """Sends all images in batches of each size, and times some of the requests; returns whether all were answered."""
         values, images = self._values[signature], len(self._expected)
         for size in BATCHES:
+            if size > 1 and size * self._pixels() > _MOST_PIXELS:
+                continue
             where = f"{signature}, batch of {size}"
             self._step(where)
             seconds: list[float] = []
@@ -173,6 +176,11 @@ class _Checker:
             return [classes[number] for number in probabilities.argmax(axis=-1)]
         likely = [sorted(np.array(classes)[row >= 0.5].tolist()) for row in probabilities]
         return [self._request["separator"].join(names) for names in likely]
+
+    def _pixels(self) -> int:
+        """Height times width of what the network sees; 0 if the model does not tell."""
+        decode = self._signatures.get("decode")
+        return math.prod(decode.structured_outputs["images"].shape[1:3]) if decode else 0
 
     def _ask_bad(self, signature: str) -> None:
         """Sends bad requests; after each, a good image must be answered as before."""

@@ -8,7 +8,7 @@ from images.file_settings import Pages
 from images.settings import MANIFEST, ColumnType, Duplicates, Layout
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
-from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share
+from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share, WholeNumber
 
 
 class SplitsConfig(Section):
@@ -81,12 +81,24 @@ class DataConfig(Section):
     stop_on_anomalies: bool = Field(False, description="stop before training when the validator finds anomalies")
 
 
+class TilesConfig(Section):
+    """How the network looks at large images: at square tiles with shared weights."""
+
+    size: Count = Field(description="pixels of a tile's side, which the network sees")
+    overlap: WholeNumber = Field(0, description="pixels that neighbours share, at least")
+
+
 class ImageConfig(Section):
     """What the network sees."""
 
     height: Count = Field(224, description="pixels")
     width: Count = Field(224, description="pixels")
     channels: Channels = Field(3, description="1 grey, 3 RGB, 4 RGBA")
+    tiles: TilesConfig | None = Field(
+        None,
+        description="{size: pixels, overlap: pixels}: the network sees square tiles of a large image, and its answer is a "
+        "smooth maximum over theirs; the whole image if not given; see docs/model.md",
+    )
     resize: Resize = Field("stretch", description="how another aspect ratio is made to fit")
     antialias: bool = Field(True, description="filter before making images smaller")
     intensity: Intensity = Field(
@@ -98,6 +110,16 @@ class ImageConfig(Section):
         None, description="pixel values of 16-bit, float and DICOM files that become black and white, such as [-1000, 400]"
     )
     percentiles: Range = Field([0.5, 99.5], description="of all pixels, for intensity percentiles")
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> "ImageConfig":
+        if self.tiles and self.tiles.overlap >= self.tiles.size:
+            raise ValueError(f"tiles.overlap ({self.tiles.overlap}) must be below tiles.size ({self.tiles.size})")
+        if self.tiles and self.tiles.size > min(self.height, self.width):
+            raise ValueError(
+                f"tiles.size ({self.tiles.size}) must not be above height ({self.height}) and width ({self.width})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_range(self) -> "ImageConfig":

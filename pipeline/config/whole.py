@@ -59,6 +59,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _formats_fit_tiles(self) -> "Config":
+        if self.image.tiles and self.export.formats:
+            raise ValueError("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _space_fits(self) -> "Config":
         if self.tune.enabled and not self.tune.space:
             raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")

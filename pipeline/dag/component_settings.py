@@ -99,7 +99,8 @@ def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
 
 
 def _training(config: Config) -> dict[str, dict[str, Any]]:
-    return config.model_dump(include={"image", "augment", "model", "train"})
+    # The tiles are beside the image: ingestion and Transform do not depend on them.
+    return {**config.model_dump(include={"image", "augment", "model", "train"}), "tiles": config.image.model_dump()["tiles"]}
 
 
 def check_settings(config: Config, splits: Splits) -> CheckSettings:

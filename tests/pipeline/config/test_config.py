@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from base.errors import UserError
+from models.settings import TileSettings
 from pipeline.config.loading import dump_config, load_config
+from pipeline.dag.component_settings import ingestion_settings, trainer_settings, transform_settings
 
 REPOSITORY = Path(__file__).parents[3]
 MINIMAL = {"name": "test", "data": {"path": "images"}}
@@ -114,6 +116,33 @@ def test_a_missing_section_is_told(write: Any) -> None:
 def test_two_lines_tell_the_first_two_of_many_mistakes(write: Any) -> None:
     text = user_error(write(image={"height": 0, "width": 0, "channels": 2}))
     assert [line.split(": ")[1] for line in text.splitlines()] == ["image.height", "image.width"]
+
+
+@pytest.mark.parametrize(
+    ("tiles", "told"),
+    [
+        ({"size": 64, "overlap": 64}, "image: tiles.overlap (64) must be below tiles.size (64)"),
+        ({"size": 225}, "image: tiles.size (225) must not be above height (300) and width (224)"),
+        ({"overlap": 3}, "image.tiles.size: is missing"),
+        ({"sise": 3}, "image.tiles.sise: unknown key; did you mean image.tiles.size?"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_told(tiles: dict[str, int], told: str, write: Any) -> None:
+    path = write(image={"height": 300, "tiles": tiles})
+    assert f"{path}: {told}" in user_error(path).splitlines()
+
+
+def test_tiles_and_other_formats_are_told_apart(write: Any) -> None:
+    text = user_error(write(image={"tiles": {"size": 64}}, export={"formats": ["onnx"]}))
+    assert text.endswith("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")
+
+
+def test_tiles_are_a_setting_of_the_training_alone(write: Any) -> None:
+    whole, tiled = load_config(write()), load_config(write(image={"tiles": {"size": 64}}))
+    assert trainer_settings(whole, "").tiles is None
+    assert trainer_settings(tiled, "").tiles == TileSettings(size=64, overlap=0)
+    assert transform_settings(tiled) == transform_settings(whole)
+    assert ingestion_settings(tiled) == ingestion_settings(whole)
 
 
 def test_levels_in_the_wrong_order_are_told(write: Any) -> None:
