@@ -335,17 +335,18 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="fpn")
 class LogSumExpPooling(keras.layers.Layer):
-    """Smooth maximum over positions of each class's logit: log(mean of exp(r x)) / r, [N, h, w, c] to [N, c].
+    """Smooth maximum over positions of each class's logit: log(mean of exp(r x)) / r, [N, ..., c] to [N, c].
 
-    r is learned, and 1 at the start (arXiv:1411.6228, equation 6): towards 0 it is the mean, and a large one the maximum.
+    r > 0 is learned, and 1 at the start: towards 0 this is the mean, and with a large r the maximum (arXiv:1411.6228, equation
+    6).
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.sharpness = self.add_weight(name="sharpness", shape=(), initializer="ones")
+        self.log_sharpness = self.add_weight(name="log_sharpness", shape=(), initializer="zeros")
         self.built = True
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        sharpness = keras.ops.maximum(self.sharpness, 0.1)
+        sharpness = keras.ops.exp(self.log_sharpness)
         positions = keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, x.shape[-1]))
         count = keras.ops.cast(keras.ops.shape(positions)[1], x.dtype)
         return (keras.ops.logsumexp(sharpness * positions, axis=1) - keras.ops.log(count)) / sharpness

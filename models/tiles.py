@@ -8,13 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.fpn import LogSumExpPooling
+
 _CHUNK_PIXELS: Final = 2**20  # of the tiles that the network sees together: the memory of its activations
-_SHARPNESS: Final = 1.0  # at the start
-
-
-def smooth_maximum(x: tf.Tensor, sharpness: tf.Tensor, axis: int) -> tf.Tensor:
-    """log(mean(exp(r x))) / r along an axis, between the mean (r near 0) and the maximum (arXiv:1411.6228, equation 6)."""
-    return (tf.reduce_logsumexp(sharpness * x, axis) - math.log(x.shape[axis])) / sharpness
 
 
 @keras.saving.register_keras_serializable(package="fpn")
@@ -22,7 +18,7 @@ class Tiles(keras.layers.Wrapper):
     """Answers images by a network that sees tiles of them: uint8 [N, H, W, channels] to logits float32 [N, classes].
 
     Tiles lie on a grid from edge to edge, at equal distances. They overlap more than `overlap` where the image's side asks for
-    it, so that no pixel is invented. The logits of an image are the `smooth_maximum` of its tiles', with a learned sharpness.
+    it, so that no pixel is invented. The logits of an image are the smooth maximum of its tiles' (`LogSumExpPooling`).
 
     The network sees some tiles at a time, from all over the batch. So memory grows with the pixels, but not with activations.
     In training, the backward pass computes each chunk's activations anew (arXiv:1604.06174). Batch statistics are those of a
@@ -42,9 +38,8 @@ class Tiles(keras.layers.Wrapper):
         self._sides = input_shape[1:3]
         self._starts = [self._tile_starts(side) for side in self._sides]
         self._number = math.prod(map(len, self._starts))
-        self.log_sharpness = self.add_weight(
-            name="log_sharpness", shape=(), initializer=keras.initializers.Constant(math.log(_SHARPNESS))
-        )
+        self.pooling = LogSumExpPooling(dtype="float32", name="pooling")
+        self.pooling.build((None, self._number, self.layer.output_shape[-1]))
         self.built = True
 
     def _tile_starts(self, side: int) -> np.ndarray:
@@ -56,7 +51,7 @@ class Tiles(keras.layers.Wrapper):
 
     def combine(self, logits: tf.Tensor) -> tf.Tensor:
         """The tiles' logits [N, tiles, classes] to those of the images [N, classes]."""
-        return smooth_maximum(logits, tf.exp(self.log_sharpness), axis=1)
+        return self.pooling(logits)
 
     def tile_logits(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The logits of each tile, row by row: float32 [N, tiles, classes]."""

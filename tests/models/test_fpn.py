@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.fpn import FeaturePyramid, build_classifier
+from models.fpn import FeaturePyramid, LogSumExpPooling, build_classifier
 from pipeline.config.network import ModelConfig
 from pipeline.dag.component_settings import classifier_config
 
@@ -274,9 +274,13 @@ IMAGES = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)
 
 
 def head_in_numpy(pooling, x, weights):
-    """Logits of one level's map [N, h, w, c], 0 and above."""
+    """Logits of one level's map [N, h, w, c]; a ReLU comes before all poolings but maxima."""
+    above = np.maximum(x, 0)
+    if "max" not in pooling:
+        x = above
     if pooling == "log_sum_exp":
-        kernel, bias, sharpness = weights
+        kernel, bias, log_sharpness = weights
+        sharpness = np.exp(log_sharpness)
         return np.log(np.exp(sharpness * (x @ kernel + bias)).mean((1, 2))) / sharpness
     *more, kernel, bias = weights
     if pooling == "attention":
@@ -285,7 +289,7 @@ def head_in_numpy(pooling, x, weights):
     elif pooling == "generalized_mean":
         pooled = (np.maximum(x, 1e-6) ** more[0]).mean((1, 2)) ** (1 / more[0])
     else:
-        parts = {"average": [x.mean((1, 2))], "max": [x.max((1, 2))], "average_max": [x.mean((1, 2)), x.max((1, 2))]}
+        parts = {"average": [x.mean((1, 2))], "max": [x.max((1, 2))], "average_max": [above.mean((1, 2)), x.max((1, 2))]}
         pooled = np.concatenate(parts[pooling], axis=-1)
     return pooled @ kernel + bias
 
@@ -318,7 +322,7 @@ def test_heads_equal_numpy(pooling, shared_head, combine):
     maps, logits = keras.Model(model.input, [model.get_layer("pyramid").output, model.output])(IMAGES)
     answers = []
     for index, value in enumerate(maps):
-        value = np.maximum(np.asarray(value, np.float64), 0)
+        value = np.asarray(value, np.float64)
         answers.append(head_in_numpy(pooling, value, heads[0 if shared_head else index].get_weights()))
     if combine == "mean":
         expected = np.mean(answers, axis=0)
@@ -329,6 +333,15 @@ def test_heads_equal_numpy(pooling, shared_head, combine):
         kernel, bias = model.get_layer("logits").get_weights()
         expected = np.concatenate(answers, axis=1) @ kernel + bias
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_log_sum_exp_lies_between_the_mean_and_the_maximum():
+    x = RANDOM.normal(size=(2, 5, 3)).astype(np.float32)
+    pooling = LogSumExpPooling()
+    pooling.build(x.shape)
+    for log_sharpness, expected in ((-7.0, x.mean(1)), (7.0, x.max(1))):
+        pooling.log_sharpness.assign(log_sharpness)
+        np.testing.assert_allclose(pooling(x), expected, atol=0.02)
 
 
 def test_without_a_pyramid_nothing_beyond_the_last_level_is_built():

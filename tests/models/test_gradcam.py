@@ -46,7 +46,8 @@ def pooled_maps(model):
     maps = model.get_layer("backbone")(model.get_layer("to_float")(IMAGES), training=False)
     if any(layer.name == "pyramid" for layer in model.layers):
         maps = model.get_layer("pyramid")(maps, training=False)
-    return {name: np.maximum(np.asarray(level), 0) for name, level in maps.items()}
+    has_relu = any(layer.name.startswith("relu_") for layer in model.layers)
+    return {name: np.maximum(level, 0) if has_relu else np.asarray(level) for name, level in maps.items()}
 
 
 def logits_of(model, maps):

@@ -15,7 +15,7 @@ from models import tiles as module
 from models.export import export_model
 from models.fpn import build_classifier
 from models.gradcam import explain_maps, explain_tiles, split
-from models.tiles import Tiles, smooth_maximum, tile_classifier
+from models.tiles import Tiles, tile_classifier
 from models.training import fit
 from pipeline.config.network import ModelConfig, TrainConfig
 from pipeline.dag.component_settings import classifier_config, train_settings
@@ -44,7 +44,7 @@ def classifier(shape=IMAGES.shape[1:], overlap=OVERLAP, **changes):
         channel_variance=[5000.0],
     )
     model = tile_classifier(network, shape, overlap)
-    model.get_layer("tiles").log_sharpness.assign(0.7)
+    model.get_layer("tiles").pooling.log_sharpness.assign(0.7)
     return network, model
 
 
@@ -72,12 +72,6 @@ def test_an_image_of_one_tile_has_the_answer_of_the_network():
     network, model = classifier(shape=(SIZE, SIZE, 1), overlap=0)
     images = IMAGES[:, :SIZE, :SIZE]
     np.testing.assert_allclose(model(images), network(images, training=False), atol=1e-5)
-
-
-def test_the_smooth_maximum_lies_between_mean_and_maximum():
-    x = RANDOM.normal(0, 3, (4, 9, 2)).astype(np.float32)
-    np.testing.assert_allclose(smooth_maximum(x, 1e-3, 1), x.mean(1), atol=0.02)
-    np.testing.assert_allclose(smooth_maximum(x, 1e3, 1), x.max(1), atol=0.01)
 
 
 def loss_of(logits):
@@ -178,7 +172,7 @@ def test_a_training_in_phases_lowers_the_loss(tmp_path, monkeypatch):
     assert all((first[path] == value).all() for path, value in frozen.items())
     assert any((first[path] != value).any() for path, value in last.items())
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    assert model.get_layer("tiles").log_sharpness.numpy() != np.float32(0.7)
+    assert model.get_layer("tiles").pooling.log_sharpness.numpy() != np.float32(0.7)
 
 
 def weights(network):
