@@ -1,6 +1,7 @@
 """Draws the network of a configuration, from the model itself: docs/images/network.png for configs/lin2017.yaml."""
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,13 +67,9 @@ def draw(model: keras.Model, title: str, path: Path) -> None:
         shared = len(heads) == 1
         head = heads[0] if shared else heads[level - pyramid.min_level]
         layers = [*(layer for layer in model.layers if layer.name == f"relu_P{level}"), *head.layers]
-        steps = ", ".join(type(layer).__name__.replace("Pooling2D", " pooling") for layer in layers)
-        steps = (
-            steps.replace(", Dropout", ",\nDropout")
-            .replace("GlobalAverage", "average")
-            .replace("GlobalMax", "maximum")
-            .replace("Attention", "attention")
-        )
+        kinds = [type(layer).__name__.removeprefix("Global").removesuffix("2D") for layer in layers]
+        steps = ", ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind) for kind in kinds).replace(", Dropout", ",\nDropout")
+        steps = steps.replace("Re LU", "ReLU")
         name = "shared head" if shared else f"head P{level}"
         canvas.box("head", row, f"{name}\n{steps.lower().replace('relu', 'ReLU')}", _COLOURS["head"], width=1.6, height=0.8)
         canvas.arrow((_COLUMNS["P"] + 0.63, row), (_COLUMNS["head"] - 0.8, row))
