@@ -29,6 +29,7 @@ import tensorflow as tf
 from scipy import stats
 
 from base.local_files import write_text
+from benchmarks.ablation import cell, spread
 from benchmarks.backbones import multiply_adds
 from benchmarks.measurement import machine, paragraph, run_apart, table
 from benchmarks.needle_images import Needles, Source, make_needles, read_pictures
@@ -39,12 +40,9 @@ from pipeline.dag.code_digest import code_digest
 from pipeline.dag.component_settings import classifier_config, train_settings
 
 CLASSES, TEST, EVAL = 10, 2000, 200
+BACKBONES_ALONE = ("average", "max", "average_max", "generalized_mean", "log_sum_exp")  # by their pooling
 VARIANTS: dict[str, dict[str, Any]] = {
-    "average": {"fusion_type": "none", "max_level": 4, "pooling": "average"},
-    "max": {"fusion_type": "none", "max_level": 4, "pooling": "max"},
-    "average_max": {"fusion_type": "none", "max_level": 4, "pooling": "average_max"},
-    "generalized_mean": {"fusion_type": "none", "max_level": 4, "pooling": "generalized_mean"},
-    "log_sum_exp": {"fusion_type": "none", "max_level": 4, "pooling": "log_sum_exp"},
+    **{pooling: {"fusion_type": "none", "max_level": 4, "pooling": pooling} for pooling in BACKBONES_ALONE},
     "sum": {},
     "concat": {"fusion_type": "concat"},
     "bifpn": {"fusion_type": "bifpn"},
@@ -56,7 +54,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sum, log_sum_exp": {"pooling": "log_sum_exp"},
     "sum, attention": {"pooling": "attention"},
 }
-BACKBONES_ALONE = ("average", "max", "average_max", "generalized_mean", "log_sum_exp")
 
 
 @dataclass(frozen=True)
@@ -223,11 +220,6 @@ def difference(first: Sequence[Result], second: Sequence[Result], chosen: np.nda
     return float(by_seed.mean()), float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
 
 
-def with_deviation(values: Sequence[float], digits: int = 3) -> str:
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
-
-
 def of_data(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
     """Data -> variant -> its results, in the order of the studies and variants."""
     found: dict[str, dict[str, list[Result]]] = {}
@@ -265,7 +257,7 @@ def page(results: Sequence[Result]) -> str:
             if fair and variant != fair:
                 mean, half = difference(runs, variants[fair])
                 gain = f"{mean:+.3f} ± {half:.3f}"
-            row = [variant, with_deviation([item.accuracy for item in runs])]
+            row = [variant, cell([item.accuracy for item in runs], 3)]
             row += [f"{statistics.mean(item.by_size[size] for item in runs):.3f}" for size in sizes]
             row += [gain, f"{statistics.mean(next(iter(item.pointing.values())) for item in runs):.2f}"]
             row += [f"{runs[0].parameters / 1e6:.2f}", f"{runs[0].multiply_adds / 1e9:.2f}"]
@@ -292,10 +284,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
         for variant, (label, colour) in lines.items():
             runs = variants[variant]
             sizes = list(runs[0].by_size)
-            means = [statistics.mean(item.by_size[size] for item in runs) for size in sizes]
-            spread = [statistics.stdev(item.by_size[size] for item in runs) if len(runs) > 1 else 0.0 for size in sizes]
+            means, deviations = zip(*(spread([item.by_size[size] for item in runs]) for size in sizes), strict=True)
             shares = [int(size) / sides[name] for size in sizes]
-            axis.errorbar(shares, means, yerr=spread, marker="o", markersize=4, capsize=3, color=colour, label=label)
+            axis.errorbar(shares, means, yerr=deviations, marker="o", markersize=4, capsize=3, color=colour, label=label)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("side of the object / side of the image")
         axis.grid(alpha=0.3)
@@ -351,19 +342,23 @@ def main() -> None:
         return
 
     results = read_results(options.docs / "needles.json")
-    for seed in range(options.seeds):
-        for study in options.study:
-            for number, data in enumerate(STUDIES[study]):
-                for variant in options.variants:
-                    if (data.name, variant, seed) in {(item.data, item.variant, item.seed) for item in results}:
-                        continue
-                    print(f"{data.name}: {variant}, seed {seed}", flush=True)
-                    longer = variant == "longer"
-                    epochs = longer_epochs(results, data, config_of(data, "average", 0, None).train.epochs) if longer else None
-                    found = measure_apart(study, number, "average" if longer else variant, seed, epochs)
-                    print(f"    accuracy {found.accuracy:.4f}, {found.by_size}", flush=True)
-                    results.append(found)
-                    write_text(options.docs / "needles.json", json.dumps([asdict(item) for item in results], indent=1) + "\n")
+    wanted = [
+        (study, number, variant, seed)
+        for seed in range(options.seeds)
+        for study in options.study
+        for number in range(len(STUDIES[study]))
+        for variant in options.variants
+    ]
+    for study, number, variant, seed in wanted:
+        data = STUDIES[study][number]
+        if any((item.data, item.variant, item.seed) == (data.name, variant, seed) for item in results):
+            continue
+        print(f"{data.name}: {variant}, seed {seed}", flush=True)
+        longer = variant == "longer"
+        epochs = longer_epochs(results, data, config_of(data, "average", 0, None).train.epochs) if longer else None
+        results.append(measure_apart(study, number, "average" if longer else variant, seed, epochs))
+        print(f"    accuracy {results[-1].accuracy:.4f}, {results[-1].by_size}", flush=True)
+        write_text(options.docs / "needles.json", json.dumps([asdict(item) for item in results], indent=1) + "\n")
     write_text(options.docs / "needles.md", page(results))
     draw(results, options.docs / "images" / "needles.png")
     print(page(results))

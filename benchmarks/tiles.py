@@ -8,7 +8,6 @@ beside that of the same process before the measurement. The third answer, and th
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks.measurement import peak_memory
 
 _ANSWER_SIDE, _STEP_SIDE, _STEP_BATCH = 8192, 2048, 2
 _TILES = (0, 128, 256)  # 0: whole
@@ -36,10 +37,6 @@ def _classifier(side: int, tile: int) -> Any:
         channel_variance=[5000.0],
     )
     return tile_classifier(network, (side, side, 1), overlap=0) if tile else network
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _answer(tile: int) -> dict[str, float]:
@@ -66,12 +63,12 @@ def _step(tile: int) -> dict[str, float]:
 
 
 def _measure(call: Any) -> dict[str, float]:
-    before = _peak()
+    before = peak_memory() / 2**20
     for _ in range(2):
         assert call()
     start = time.perf_counter()
     call()
-    return {"before": before, "peak": _peak(), "seconds": time.perf_counter() - start}
+    return {"before": before, "peak": peak_memory() / 2**20, "seconds": time.perf_counter() - start}
 
 
 def main() -> None:

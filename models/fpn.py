@@ -414,7 +414,7 @@ def build_classifier(
     if config.activation == "none" and config.pooling not in _NON_LINEAR:
         # Without this non-linearity, pyramid, pooling and head would be one linear map of the backbone's pooled features.
         # Grad-CAM (`models.gradcam`) looks for these layers by name. A maximum needs none: behind a ReLU, a channel whose
-        # largest value falls below zero in all images would never learn again, and without `norm` all of them soon do.
+        # largest value falls below zero in all images would never learn again.
         maps = {name: keras.layers.ReLU(name=f"relu_{name}")(level) for name, level in maps.items()}
 
     def head(name: str, channels: int) -> keras.Sequential:

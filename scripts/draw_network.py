@@ -69,8 +69,7 @@ def draw(model: keras.Model, title: str, path: Path) -> None:
         head = heads[0] if shared else heads[level - pyramid.min_level]
         layers = [*(layer for layer in model.layers if layer.name == f"relu_P{level}"), *head.layers]
         kinds = [type(layer).__name__.removeprefix("Global").removesuffix("2D") for layer in layers]
-        steps = ", ".join(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind) for kind in kinds).replace("Re LU", "ReLU")
-        steps = textwrap.fill(steps, 26)
+        steps = textwrap.fill(", ".join(re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", kind) for kind in kinds), 26)
         name = "shared head" if shared else f"head P{level}"
         canvas.box("head", row, f"{name}\n{steps.lower().replace('relu', 'ReLU')}", _COLOURS["head"], width=1.6, height=0.8)
         canvas.arrow((_COLUMNS["P"] + 0.63, row), (_COLUMNS["head"] - 0.8, row))

@@ -42,10 +42,11 @@ class _Table:
         counts = {name: len({str(line[self.columns.index(name)]) for line in self.lines}) for name in self.others}
         return next((name for name, count in counts.items() if 2 <= count <= len(self.lines) / 5), "")
 
-    def cure(self, label: str) -> str:
-        """How to read the table, with the class in a column."""
+    def cure(self, label: str = "") -> str:
+        """How to read the table, with the class in a column; one for the reader to name, if none is known."""
         if self._is_one_hot:
             return "its columns of 0 and 1 are not read: write the class of each image into one column"
+        label = label or (self.others[0] if len(self.others) == 1 else "COLUMN")
         keys = {"manifest": self.name, "columns.path": self.columns[self.where], "columns.label": label}
         return "add " + " ".join(f"--set {shlex.quote(f'data.{key}={value}')}" for key, value in keys.items())
 
@@ -82,8 +83,8 @@ def check_unread(
         label = table.label_column(columns)
         if not label:
             names = shorten(", ".join(table.others)) or "no other column"
-            cure = table.cure(table.others[0] if len(table.others) == 1 else "COLUMN")
-            notes.append(f"Data: {table.name} names images, too, and is not read; if the class is in it ({names}), {cure}")
+            told = f"if the class is in it ({names}), {table.cure()}"
+            notes.append(f"Data: {table.name} names images, too, and is not read; {told}")
             continue
         raise UserError(
             f"{folder}: {table.name} names the images, too, so they can be read in two ways; if its column {label} is the "
@@ -95,8 +96,7 @@ def check_unread(
 def describe_unread(folder: str, files: dict[str, File]) -> str:
     """What to add to an error of missing class folders: a table that names images, and how to read it; "" if there is none."""
     for table in _find_tables(folder, files):
-        cure = table.cure(table.others[0] if len(table.others) == 1 else "COLUMN")
-        return f"; {table.name} names images and is not read (it has {shorten(', '.join(table.columns))}): {cure}"
+        return f"; {table.name} names images and is not read (it has {shorten(', '.join(table.columns))}): {table.cure()}"
     return ""
 
 
