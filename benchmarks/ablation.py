@@ -3,17 +3,17 @@
     .venv/bin/python -m benchmarks.ablation
     .venv/bin/python -m benchmarks.ablation --data digits digits_quarter --variants none sum --seeds 5
 
-Data sets: `digits` (configs/digits.yaml), `digits_quarter` (the same with a quarter of the training digits) and `sign_digits`
-(configs/sign_digits.yaml; left out where its folder is absent). The runs of a data set differ by `model.fusion_type`,
-`model.shared_head` and `train.seed` alone, and share an output folder, so that ingestion and Transform run once.
+Data sets: `digits` (configs/digits.yaml), `digits_quarter` (the same with a quarter of the training digits), `sign_digits`
+(configs/sign_digits.yaml), `pasted_signs` (the same hand signs at a third of their size on photographs), and `elpv` (2,624
+pictures of solar cells; `--elpv` names the folder `elpv_dataset` of the package of that name). Those whose folders are absent
+are left out. The runs of a data set differ by the network's settings in `VARIANTS` and `train.seed` alone, and share an output
+folder, so that ingestion and Transform run once.
 
 docs/ablation.json is written after every run: started again, the benchmark goes on where it stopped. Results of other code
-under models/ or of other settings are dropped. docs/ablation.md has the tables, docs/images/ablation.png shows the accuracies,
-and docs/images/pyramid.png those by the size of the digits, with and without the pyramid.
+under models/ or of other settings are dropped. docs/ablation.md has the tables, docs/images/ablation.png shows the accuracies.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -25,17 +25,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from base.local_files import new_file, write_text
+from base.local_files import write_text
+from benchmarks.ablation_data import QUARTER, write_elpv, write_pasted_signs, write_quarter
 from benchmarks.measurement import paragraph
-from images.dataset import source
 from pipeline.config.loading import load_config
 from pipeline.dag.code_digest import code_digest
-from pipeline.dag.component_settings import source_settings
-from pipeline.samples.digits import write_digits
 
 OUTPUT = Path("output/ablation")
 DIGITS = Path("data/digits_quarter")  # its own copy of the digits: one more manifest in a folder counts as changed data
-QUARTER = "manifest-quarter.csv"
+PASTED = Path("data/pasted_signs")
+ELPV = Path("data/elpv")
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,33 @@ class Variant:
     """A network: what it is called, and its settings."""
 
     name: str
-    fusion_type: str
-    shared_head: bool = False
+    settings: tuple[str, ...]
 
 
 VARIANTS = {
-    "none": Variant("backbone alone", "none"),
-    "sum": Variant("sum, one head per level", "sum"),
-    "sum_shared": Variant("sum, one shared head", "sum", shared_head=True),
-    "concat": Variant("concat, one head per level", "concat"),
-    "bifpn": Variant("bifpn, one head per level", "bifpn"),
+    "none": Variant("backbone alone, average", ("model.fusion_type=none", "model.pooling=average")),
+    "none_gem": Variant("backbone alone, generalized mean", ("model.fusion_type=none",)),
+    "sum": Variant("sum", ()),
+    "sum_shared": Variant("sum, one shared head", ("model.shared_head=true",)),
+    "concat": Variant("concat", ("model.fusion_type=concat",)),
+    "bifpn": Variant("bifpn", ("model.fusion_type=bifpn",)),
+    "panet": Variant("panet", ("model.fusion_type=panet",)),
 }
+_SIGNS = Path("configs/sign_digits.yaml")
 CONFIGS = {
     "digits": Path("configs/digits.yaml"),
     "digits_quarter": Path("configs/digits.yaml"),
-    "sign_digits": Path("configs/sign_digits.yaml"),
+    "sign_digits": _SIGNS,
+    "pasted_signs": _SIGNS,
+    "elpv": _SIGNS,
+}
+SETTINGS = {
+    "digits_quarter": (f"data.manifest={QUARTER}",),
+    "elpv": (
+        "data.splits={train: 13, eval: 2, test: 5, stratify: true}",  # a quarter for test, as published
+        "image={height: 160, width: 160, channels: 1}",
+        "augment.flip=both",
+    ),
 }
 SIZES = ("small", "medium", "large")  # of the digits; see pipeline/samples/digits.py
 
@@ -85,12 +96,11 @@ class Result:
 def settings(data: str, variant: str, seed: int, more: list[str]) -> list[str]:
     """Overrides of the data set's configuration. The verdicts do not matter here, nor do intervals of a single run."""
     return [
-        f"model.fusion_type={VARIANTS[variant].fusion_type}",
-        f"model.shared_head={str(VARIANTS[variant].shared_head).lower()}",
+        *VARIANTS[variant].settings,
         f"train.seed={seed}",
         "evaluate.thresholds=[{metric: accuracy, lower: 0}]",
         "evaluate.confidence_intervals=none",
-        *([f"data.manifest={QUARTER}"] if data == "digits_quarter" else []),
+        *SETTINGS.get(data, ()),
         *more,
     ]
 
@@ -99,21 +109,6 @@ def digest(data: str, variant: str, seed: int, more: list[str]) -> str:
     """Of all that a result depends on but the images themselves."""
     config = load_config(CONFIGS[data], data="", overrides=settings(data, variant, seed, more))
     return hashlib.sha256((config.model_dump_json() + code_digest("models.training")).encode()).hexdigest()[:16]
-
-
-def write_quarter() -> None:
-    """Writes a manifest with the same eval and test splits, and a quarter of the source digits of train."""
-    write_digits(DIGITS)
-    if (DIGITS / QUARTER).exists():
-        return
-    config = load_config(CONFIGS["digits"], data=str(DIGITS))
-    rows = source.read_rows(config.data.path, source_settings(config.data))
-    with new_file(DIGITS / QUARTER) as unfinished, unfinished.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label", "size", "group", "split"))
-        for row in sorted(rows, key=lambda row: row.path):
-            if row.split != "train" or int(row.group) % 4 == 0:
-                writer.writerow((row.path, row.label, row.meta["size"], row.group, row.split))
 
 
 def run(data: str, variant: str, seed: int, folder: Path | None, more: list[str]) -> Result:
@@ -231,30 +226,6 @@ def draw(results: list[Result], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def draw_sizes(results: list[Result], path: Path) -> None:
-    """A panel a data set of digits, a row a size: mean and standard deviation with and without the pyramid."""
-    panels = {data: variants for data, variants in grouped(results).items() if data.startswith("digits")}
-    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.6), sharey=True, squeeze=False, layout="constrained")
-    rows = [*reversed(SIZES), "all examples"]
-    lines = {"with pyramid": ("sum", 0.13, "#1f5fa8"), "without": ("none", -0.13, "#c2571a")}
-    for axis, variants in zip(axes[0], panels.values(), strict=True):
-        for label, (variant, offset, colour) in lines.items():
-            for row, name in enumerate(rows):
-                mean, deviation = spread([item.accuracy_by_size.get(name, item.accuracy) for item in variants[variant]])
-                axis.errorbar(
-                    mean, row + offset, xerr=deviation, fmt="o", color=colour, capsize=4, label=None if row else label
-                )
-        axis.set_title(f"{variants['sum'][0].train:,} training images", fontsize=11)
-        axis.set_xlabel("test accuracy")
-        axis.grid(axis="x", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_yticks(range(len(rows)), rows)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    title = f"The same network with and without a pyramid (mean and standard deviation, {seeds_of(results)} seeds)"
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=130)
-
-
 def seeds_of(results: list[Result]) -> int:
     return len({item.seed for item in results})
 
@@ -274,17 +245,26 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="all if not given")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="all if not given")
     parser.add_argument("--sign-digits", type=Path, default=Path("../shared/data/sign_digits"), metavar="PATH")
+    parser.add_argument("--elpv", type=Path, default=Path("data/elpv_dataset"), metavar="PATH")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value for all runs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-    folders = {"digits": None, "digits_quarter": DIGITS, "sign_digits": options.sign_digits}
-    if "sign_digits" in options.data and not options.sign_digits.is_dir():
-        print(f"sign_digits is left out: no folder {options.sign_digits}; give it with --sign-digits PATH")
-        options.data.remove("sign_digits")
+    signs = options.sign_digits
+    folders = {"digits": None, "digits_quarter": DIGITS, "sign_digits": signs, "pasted_signs": PASTED, "elpv": ELPV}
+    of_signs = ("--sign-digits", signs)
+    needed = {"sign_digits": of_signs, "pasted_signs": of_signs, "elpv": ("--elpv", options.elpv)}
+    for data, (option, folder) in needed.items():
+        if data in options.data and not folder.is_dir():
+            print(f"{data} is left out: no folder {folder}; give it with {option} PATH")
+            options.data.remove(data)
     if "digits_quarter" in options.data:
-        write_quarter()
+        write_quarter(DIGITS)
+    if "pasted_signs" in options.data:
+        write_pasted_signs(signs, PASTED)
+    if "elpv" in options.data:
+        write_elpv(options.elpv, ELPV)
     results = read_results(options.docs / "ablation.json", options.set)
     wanted = [(data, name, seed) for seed in range(options.seeds) for data in options.data for name in options.variants]
     missing = [key for key in wanted if key not in {item.key for item in results}]
@@ -300,8 +280,6 @@ def main() -> None:
     print(tables(results))
     (options.docs / "images").mkdir(parents=True, exist_ok=True)
     draw(results, options.docs / "images" / "ablation.png")
-    if all({"none", "sum"} <= grouped(results).get(data, {}).keys() for data in ("digits", "digits_quarter")):
-        draw_sizes(results, options.docs / "images" / "pyramid.png")
 
 
 if __name__ == "__main__":

@@ -3,22 +3,23 @@
     .venv/bin/python -m benchmarks.backbones
     .venv/bin/python -m benchmarks.backbones --backbones resnet50 mobilenet_v2
 
-Each backbone is measured in a process of its own: the classifier for 10 classes at 224x224x3 with a pyramid (sum, 256 filters)
-over the strides 8 to 32, random weights, batches of 8. After a warm-up, single steps are timed for about three seconds, and the
-median counts: prediction as a TensorFlow function, training as the compiled step of AdamW without XLA.
+Each backbone is measured in a process of its own: first alone, then with the default pyramid over its levels, each as a
+classifier for 10 classes at 224x224x3 with random weights, in batches of 8. After a warm-up, single steps are timed for about
+three seconds, and the median counts: prediction as a TensorFlow function, training as the compiled step of AdamW without XLA.
+Memory is the highest of the process so far, which the first classifier has left before the second one is built.
 
 docs/backbones.json is written after every backbone: started again, the benchmark goes on where it stopped. Results of other
 code under models/ or of another machine are dropped. docs/model.md gets the table.
 """
 
 import argparse
+import gc
+import hashlib
 import json
 import math
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 import typing
 from collections.abc import Callable
@@ -26,32 +27,44 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
+
 from base.local_files import write_text
-from benchmarks.measurement import paragraph
+from benchmarks.measurement import paragraph, peak_memory, run_apart, table
+from models.backbones import BACKBONES
 from models.choices import BackboneName
+from models.fpn import build_classifier
+from pipeline.config.network import ModelConfig
 from pipeline.dag.code_digest import code_digest
+from pipeline.dag.component_settings import classifier_config
 
-if typing.TYPE_CHECKING:
-    import keras
-
-SIDE, CLASSES, BATCH_SIZE, FINEST_LEVEL = 224, 10, 8, 3
+SIDE, CLASSES, BATCH_SIZE = 224, 10, 8
 SECONDS = 3.0  # of each measurement, after the warm-up; at least one step
 MOST_STEPS = 50
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """Its size, images per second, and the highest memory of the process in bytes."""
+
+    parameters: int
+    multiply_adds: int
+    predict_rate: float
+    train_rate: float
+    memory: int
+
+
+@dataclass(frozen=True)
 class Result:
-    """One backbone; `digest` is of the code that it depends on, rates are in images per second."""
+    """One backbone, alone and with a pyramid; `digest` is of the code and settings that it depends on."""
 
     backbone: str
     machine: str
     digest: str
-    parameters: int
-    backbone_parameters: int
-    multiply_adds: int
-    backbone_multiply_adds: int
-    predict_rate: float
-    train_rate: float
+    alone: Classifier
+    pyramid: Classifier
 
 
 def machine() -> str:
@@ -62,7 +75,7 @@ def machine() -> str:
     return f"{cores} core{'s' if cores > 1 else ''} of {names[0] if names else platform.machine()}"
 
 
-def multiply_adds(model: "keras.Model") -> int:
+def multiply_adds(model: keras.Model) -> int:
     """Counts the multiplications, each with its addition, of all convolutions and dense layers for one image.
 
     Each kernel is used once at each position of its layer's output.
@@ -70,8 +83,6 @@ def multiply_adds(model: "keras.Model") -> int:
     Args:
       model: of channels-last layers, built for one size of images.
     """
-    import keras
-
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, (*convolutions, keras.layers.Dense))]
     total = 0
@@ -110,94 +121,77 @@ def rate(step: Callable[[], Any]) -> float:
     return BATCH_SIZE / statistics.median(times)
 
 
-def measure(name: str) -> Result:
-    """Builds the classifier on a backbone and measures it."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    from models.backbones import BACKBONES
-    from models.fpn import build_classifier
-    from pipeline.config.network import ModelConfig
-    from pipeline.dag.component_settings import classifier_config
-
+def settings(name: str, alone: bool) -> ModelConfig:
     levels = [feature.level for feature in BACKBONES[name].features]
-    section = {"backbone": name, "min_level": max(FINEST_LEVEL, levels[0]), "max_level": levels[-1]}
+    section = {"backbone": name, "max_level": levels[-1], **({"fusion_type": "none"} if alone else {})}
+    return ModelConfig.model_validate(section)
+
+
+def measure(name: str) -> Result:
+    """Measures the classifiers on a backbone."""
+    return Result(
+        name, machine(), digest(name), measure_classifier(settings(name, True)), measure_classifier(settings(name, False))
+    )
+
+
+def measure_classifier(config: ModelConfig) -> Classifier:
+    gc.collect()  # of what the classifier before has left
     model = build_classifier(
-        classifier_config(ModelConfig.model_validate(section)),
+        classifier_config(config),
         image_shape=(SIDE, SIDE, 3),
         num_classes=CLASSES,
         channel_mean=[127.5] * 3,
         channel_variance=[64.0**2] * 3,
     )
-    backbone = model.get_layer("backbone")
     random = np.random.default_rng(0)
     images = tf.constant(random.integers(0, 256, (BATCH_SIZE, SIDE, SIDE, 3), dtype=np.uint8))
     labels = tf.one_hot(random.integers(0, CLASSES, BATCH_SIZE), CLASSES)
-    counted = multiply_adds(model), multiply_adds(backbone)
+    counted = multiply_adds(model)
 
     predict = tf.function(lambda batch: model(batch, training=False))
     predict_rate = rate(lambda: predict(images).numpy())
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=False)
     train_rate = rate(lambda: model.train_on_batch(images, labels))
-    return Result(
-        backbone=name,
-        machine=machine(),
-        digest=digest(),
-        parameters=model.count_params(),
-        backbone_parameters=backbone.count_params(),
-        multiply_adds=counted[0],
-        backbone_multiply_adds=counted[1],
-        predict_rate=predict_rate,
-        train_rate=train_rate,
-    )
+    return Classifier(model.count_params(), counted, predict_rate, train_rate, peak_memory())
 
 
-def digest() -> str:
-    """Of the code that the figures depend on."""
-    return code_digest("models.fpn")[:16]
+def digest(name: str) -> str:
+    """Of the code and settings that the figures depend on."""
+    text = code_digest("models.fpn") + settings(name, True).model_dump_json() + settings(name, False).model_dump_json()
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def measure_apart(name: str) -> Result:
-    """`measure` in a process of its own: memory and graphs of one backbone do not weigh on the next.
-
-    Raises:
-      SystemExit: it has failed; it has said why.
-    """
-    command = [sys.executable, "-m", "benchmarks.backbones", "--measure", name]
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} could not be measured")
-    return Result(**json.loads(done.stdout.splitlines()[-1]))
+def result(stored: dict[str, Any]) -> Result:
+    """From what `asdict` made of it."""
+    return Result(**{**stored, **{key: Classifier(**stored[key]) for key in ("alone", "pyramid")}})
 
 
 def section(results: list[Result]) -> str:
     """The section of docs/model.md."""
     text = (
-        f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with a pyramid (sum, 256 filters) over the strides "
-        f"{2**FINEST_LEVEL} to 32. The backbone's part is in brackets. Multiply-adds are for one image. Images per second "
-        f"are for batches of {BATCH_SIZE}, on {results[0].machine}. Made by `benchmarks/backbones.py`, which measures again "
-        "what has changed."
+        f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with the default pyramid over its levels; "
+        "in brackets, with the backbone alone. Multiply-adds are for one image. Images per second are for batches of "
+        f"{BATCH_SIZE}, on {results[0].machine}. A training step with the pyramid takes as many times longer as the column "
+        "`step` says. Memory is the highest of the process that trains. Made by `benchmarks/backbones.py`, which measures "
+        "again what has changed."
     )
-    lines = [
-        paragraph(text),
-        "",
-        "| backbone | parameters, millions | multiply-adds, billions | predicted images/s | trained images/s |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    header = ["backbone", "parameters, millions", "multiply-adds, billions", "predicted images/s", "trained images/s", "step"]
+    rows = []
     for item in results:
-        cells = (
-            item.backbone,
-            f"{item.parameters / 1e6:.1f} ({item.backbone_parameters / 1e6:.1f})",
-            f"{item.multiply_adds / 1e9:.2f} ({item.backbone_multiply_adds / 1e9:.2f})",
-            f"{item.predict_rate:.1f}",
-            f"{item.train_rate:.1f}",
+        full, alone = item.pyramid, item.alone
+        rows.append(
+            [
+                item.backbone,
+                f"{full.parameters / 1e6:.1f} ({alone.parameters / 1e6:.1f})",
+                f"{full.multiply_adds / 1e9:.2f} ({alone.multiply_adds / 1e9:.2f})",
+                f"{full.predict_rate:.1f} ({alone.predict_rate:.1f})",
+                f"{full.train_rate:.1f} ({alone.train_rate:.1f})",
+                f"{alone.train_rate / full.train_rate:.2f}",
+                f"{full.memory / 2**30:.2f} ({alone.memory / 2**30:.2f})",
+            ]
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return f"{paragraph(text)}\n\n{table([*header, 'memory, GiB'], rows)}\n"
 
 
 def write_section(page: Path, name: str, text: str) -> None:
@@ -211,8 +205,8 @@ def write_section(page: Path, name: str, text: str) -> None:
 
 def read_results(path: Path) -> dict[str, Result]:
     """The results so far, without those of other code or of another machine."""
-    stored = [Result(**item) for item in json.loads(path.read_text())] if path.exists() else []
-    current = {item.backbone: item for item in stored if (item.digest, item.machine) == (digest(), machine())}
+    stored = [result(item) for item in json.loads(path.read_text())] if path.exists() else []
+    current = {item.backbone: item for item in stored if (item.digest, item.machine) == (digest(item.backbone), machine())}
     if len(current) < len(stored):
         print(f"{path}: {len(stored) - len(current)} results of other code or of another machine dropped")
     return current
@@ -232,7 +226,7 @@ def main() -> None:
     missing = [name for name in options.backbones if name not in results]
     for number, name in enumerate(missing, start=1):
         print(f"[{number}/{len(missing)}] {name}", flush=True)
-        results[name] = measure_apart(name)
+        results[name] = result(run_apart("-m", "benchmarks.backbones", "--measure", name).result)
         ordered = [results[name] for name in names if name in results]
         write_text(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
     text = section([results[name] for name in names if name in results])

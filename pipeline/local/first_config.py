@@ -194,13 +194,10 @@ class _Plan:
         yield f"  backbone: {self._backbone}"
         if self._weights:
             yield f"  weights: {json.dumps(self._weights, ensure_ascii=False)}"
-            yield "  min_level: 3"
-            yield "  max_level: 5"
-            yield "  num_filters: 64"
         else:
-            yield "  min_level: 2"
             yield "  max_level: 4"
-            yield f"  num_filters: {32 if self._side <= 48 else 64}"
+            if self._side <= 48:
+                yield "  num_filters: 32"
             yield "  dropout: 0.1"
 
     def _training(self) -> Iterator[str]:
@@ -218,8 +215,8 @@ class _Plan:
         else:
             epochs = self._epochs(_SCRATCH_STEPS)
             yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
-            yield f"  learning_rate: {0.005 if self._batch == 64 else 0.003 if self._batch == 32 else 0.002}"
-            yield "  weight_decay: 0.01"
+            if self._batch < 32:
+                yield "  learning_rate: 0.002"
             yield "  keep: best"
         most, least = max(self._seen.classes.values()), min(self._seen.classes.values())
         if most >= _SKEWED * least:

@@ -17,7 +17,7 @@ IMAGES = RANDOM.integers(0, 256, (5, 24, 40, 1), dtype=np.uint8)
 CHOSEN = np.array([0, 3, 1, 2, 0])
 
 
-SMALL = classifier_config(ModelConfig(backbone="small_resnet10", min_level=2, max_level=3, num_filters=5))
+SMALL = classifier_config(ModelConfig(backbone="small_resnet10", max_level=3, num_filters=5, norm="none", pooling="average"))
 
 
 def classifier(**options):
