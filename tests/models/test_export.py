@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from models import features
+from models import export, features
 from models.compaction import compact
 from models.gradcam import explain_maps, split
 
@@ -193,6 +193,14 @@ def test_warm_up_requests_are_answered(exported):
         outputs = signatures[request.model_spec.signature_name](**{name: tf.make_ndarray(request.inputs[name])})
         sizes.append(len(outputs["probabilities"]))
     assert sizes == [1, 8]
+
+
+def test_large_images_are_warmed_up_one_by_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "_WARMUP_BYTES", 8 * 20 * 30 - 1)
+    export._write_warmup((20, 30, 1), str(tmp_path))
+    (record,) = tf.data.TFRecordDataset(f"{tmp_path}/{features.WARMUP}").as_numpy_iterator()
+    request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    assert len(tf.make_ndarray(request.inputs["image_bytes"])) == 1
 
 
 def test_every_output_has_a_row_an_image(exported):

@@ -309,7 +309,9 @@ def records(tmp_path_factory):
     return [str(folder / "*")]
 
 
-def test_every_transformed_example_is_read_once_with_its_label(records):
+@pytest.mark.parametrize("parsed_bytes", [1, 700, 2**26])
+def test_every_transformed_example_is_read_once_with_its_label(records, parsed_bytes, monkeypatch):
+    monkeypatch.setattr(training, "_PARSED_BYTES", parsed_bytes)
     read = list(training.read_images(records, (16, 16, 1), 2).as_numpy_iterator())
     expected = {image.tobytes(): label.tolist() for image, label in zip(IMAGES, ONE_HOT, strict=True)}
     assert len(read) == len(IMAGES)
