@@ -207,8 +207,10 @@ class _Plan:
             frozen, epochs = self._epochs(_FROZEN_STEPS), self._epochs(_FINE_TUNING_STEPS)
             yield f"  frozen_epochs: {frozen}  # about {frozen * self._steps} steps"
             yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
+            yield "  optimizer: adamw"
             yield "  learning_rate: 0.003"
             yield "  fine_tune_learning_rate: 0.0005"
+            yield "  weight_decay: 0.0001"
             yield "  freeze_batch_norm: true"
             yield "  keep: best"
             yield "  label_smoothing: 0.1" if not self._multi_label else "  label_smoothing: 0.0"

@@ -264,7 +264,8 @@ def test_examples_are_read_once_for_all_epochs_and_phases():
     assert len(reads) == 32
 
 
-def test_two_devices_train_to_the_same_loss_as_one(tmp_path):
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_two_devices_train_to_the_same_loss_as_one(optimizer, tmp_path):
     program = f"""
 import json, sys
 import tensorflow as tf
@@ -278,7 +279,7 @@ for devices in (None, ["CPU:0", "CPU:1"]):
     with strategy.scope():
         model = test.tiny_model()
         model.layers[-2].rate = 0.0  # each device draws its own random numbers
-    config = test.replace(test.CONFIG, epochs=3, clip_norm=0.1, ema=0.5, weight_decay=0.1, optimizer="sgd")
+    config = test.replace(test.CONFIG, epochs=3, clip_norm=0.1, ema=0.5, weight_decay=0.1, optimizer={optimizer!r})
     history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r} + str(devices))
     losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
