@@ -40,7 +40,7 @@ def config(tmp_path_factory):
         "data": {"path": str(folder / "images"), "splits": {"train": 4, "eval": 3, "test": 3}},
         "image": {"height": 16, "width": 16, "channels": 1},
         "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 7},
-        "train": {"epochs": 2, "batch_size": 8},
+        "train": {"epochs": 6, "batch_size": 8},
         "check": {"enabled": False},
         "tune": {"enabled": True, "trials": 2, "epochs": 1, "space": {"model.num_filters": FILTERS}},
     }
@@ -97,7 +97,7 @@ def test_the_exported_model_has_the_best_hyperparameters(runs):
 def test_a_person_sees_the_trials(runs, trials):
     assert "trial 1/2  eval loss " in runs[0].stderr
     assert f"trial 2/2  eval loss {float(trials[0 if trials[0]['trial'] == '2' else 1]['eval loss']):.3f}" in runs[0].stderr
-    assert "epoch 2/2  loss " in runs[0].stderr
+    assert "epoch 6/6  loss " in runs[0].stderr
     for ended in runs:
         assert "Trials, best first" in ended.stdout
         for trial in trials:
