@@ -51,7 +51,7 @@ def preset(name: str) -> dict[str, Any]:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{pooling: {"fusion_type": "none", "max_level": 4, "pooling": pooling} for pooling in BACKBONES_ALONE},
+    **{pooling: {"fusion_type": "none", "pooling": pooling} for pooling in BACKBONES_ALONE},
     "sum": {},
     "concat": {"fusion_type": "concat"},
     "bifpn": {"fusion_type": "bifpn"},

@@ -28,7 +28,8 @@ def rows(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from rows(field.annotation, name + ".")
             continue
-        default = "required" if field.is_required() else "-" if field.default is None else f"`{_yaml(field.default)}`"
+        is_open = field.default is None or field.default_factory
+        default = "required" if field.is_required() else "-" if is_open else f"`{_yaml(field.default)}`"
         annotations = (field.annotation, *typing.get_args(field.annotation))
         choices = next((item for item in annotations if typing.get_origin(item) is typing.Literal), None)
         values = f" ({', '.join(map(str, typing.get_args(choices)))})" if choices else ""

@@ -43,7 +43,9 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
         return Config.model_validate(content)
     except ValidationError as error:
         place = path or "--set"
-        raise UserError("\n".join(f"{place}: {explain(detail, Config)}" for detail in error.errors()[:2])) from error
+        # A default that depends on another key says nothing where that key is wrong.
+        details = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
+        raise UserError("\n".join(f"{place}: {explain(detail, Config)}" for detail in details[:2])) from error
 
 
 def dump_config(config: Config) -> str:

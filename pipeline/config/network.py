@@ -43,6 +43,11 @@ class AugmentConfig(Section):
 Level = Annotated[int, Field(ge=1, le=7)]
 
 
+def _levels_of(backbone: str) -> tuple[int, int]:
+    """The finest and the coarsest level of a backbone's maps."""
+    return (1, 4) if backbone.startswith("small_resnet") else (2, 5)
+
+
 class ModelConfig(Section):
     """Backbone, pyramid and heads."""
 
@@ -53,7 +58,10 @@ class ModelConfig(Section):
         description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",
     )
     min_level: Level = Field(2, description="finest level, of stride 2^min_level")
-    max_level: Level = Field(5, description="coarsest level; beyond the backbone's last map, levels are made from it")
+    max_level: Level = Field(
+        default_factory=lambda known: _levels_of(known.get("backbone", ""))[1],  # an unknown backbone is an error in any case
+        description="coarsest level; the backbone's last if not given; beyond it, levels are made from it",
+    )
     coarse_levels: CoarseLevels = Field("conv", description="how levels beyond the backbone's last map are made")
     num_filters: Count = Field(64, description="channels of the pyramid")
     fusion_type: FusionOrNone = Field("sum", description="how levels merge; none leaves the pyramid out")
@@ -72,15 +80,14 @@ class ModelConfig(Section):
     def _levels_fit(self) -> "ModelConfig":
         if self.min_level > self.max_level:
             raise ValueError(f"min_level ({self.min_level}) must not be above max_level ({self.max_level})")
-        small = self.backbone.startswith("small_resnet")
-        finest, coarsest = (1, 4) if small else (2, 5)
+        finest, coarsest = _levels_of(self.backbone)
         if not finest <= self.min_level <= coarsest:
             raise ValueError(
                 f"min_level must be {finest} to {coarsest}, the levels that {self.backbone} has, is {self.min_level}"
             )
         if self.fusion_type == "none" and self.max_level > coarsest:
             raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
-        if small and self.weights == "imagenet":
+        if self.backbone.startswith("small_resnet") and self.weights == "imagenet":
             raise ValueError(
                 f"there are no imagenet weights of {self.backbone}; set weights to none, or choose another backbone"
             )

@@ -195,7 +195,6 @@ class _Plan:
         if self._weights:
             yield f"  weights: {json.dumps(self._weights, ensure_ascii=False)}"
         else:
-            yield "  max_level: 4"
             if self._side <= 48:
                 yield "  num_filters: 32"
             yield "  dropout: 0.1"

@@ -196,6 +196,13 @@ def test_the_small_backbone_takes_four_channels(write: Any) -> None:
     assert load_config(write(image={"channels": 4}, model={"backbone": "small_resnet10"})).image.channels == 4
 
 
+@pytest.mark.parametrize(("backbone", "coarsest"), [("small_resnet18", 4), ("resnet50", 5)])
+def test_the_coarsest_level_is_the_backbones_last_one_unless_another_is_given(backbone: str, coarsest: int, write: Any) -> None:
+    assert load_config(write(model={"backbone": backbone})).model.max_level == coarsest
+    assert load_config(write(model={"backbone": backbone, "fusion_type": "none"})).model.max_level == coarsest
+    assert load_config(write(model={"backbone": backbone, "max_level": 6})).model.max_level == 6
+
+
 # Overrides
 
 
