@@ -326,7 +326,9 @@ class GeneralizedMeanPooling(keras.layers.Layer):
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         exponent = keras.ops.maximum(keras.ops.cast(self.exponent, "float32"), 1.0)
-        powers = keras.ops.power(keras.ops.maximum(keras.ops.cast(x, "float32"), 1e-6), exponent)
+        # A sum and not a maximum with 1e-6: LiteRT's XNNPACK can't prepare the maximum of a convolution and a number.
+        above = keras.ops.relu(keras.ops.cast(x, "float32") - 1e-6) + 1e-6
+        powers = keras.ops.power(above, exponent)
         return keras.ops.cast(keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1.0 / exponent), x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
