@@ -246,6 +246,13 @@ def fair_backbone(variants: dict[str, list[Result]]) -> str | None:
     return max(known, key=lambda name: statistics.mean(item.accuracy for item in variants[name]), default=None)
 
 
+def gain(runs: Sequence[Result], peer: Sequence[Result] | None, chosen: np.ndarray | None = None) -> str:
+    if peer is None:
+        return ""
+    mean, half = difference(runs, peer, chosen)
+    return f"({mean:+.3f} ± {half:.3f})"
+
+
 def pointing_means(runs: Sequence[Result]) -> dict[str, float]:
     return {level: statistics.mean(item.pointing[level] for item in runs) for level in runs[0].pointing}
 
@@ -254,28 +261,30 @@ def page(results: Sequence[Result]) -> str:
     text = (
         "One object among clutter of its own texture: halves of other pictures of the same sizes. Networks of small_resnet10, "
         "with the defaults but for the variant. `average`, `max` and the other poolings without `sum` are the backbone alone. "
-        "Mean and standard deviation over the seeds, on 2,000 test images of pictures that are not in training. The difference "
-        "is to the backbone alone with the pooling that is best for it, with a paired 95 % interval over images and seeds. "
+        "Mean and standard deviation over the seeds, on 2,000 test images of pictures that are not in training. Differences "
+        "are to the backbone alone with the pooling that is best for it, with a paired 95 % interval over images and seeds. "
         "`points at the object` is the share of the right answers whose Grad-CAM map has its maximum in the object's box, by "
         "level, and for the sum of all levels' maps. "
         f"Measured on {machine()}. Made by `benchmarks/needles.py`, which measures again what has changed."
     )
+    known = {data.name: data for study in STUDIES.values() for data in study}
     lines = ["# When the pyramid pays", "", "![Accuracy by the object's share of the image](images/needles.png)", ""]
     lines += [paragraph(text)]
     for name, variants in of_data(results).items():
         sizes = list(next(iter(variants.values()))[0].by_size)
         fair = fair_backbone(variants)
-        header = ["network", "accuracy", *(f"{size} px" for size in sizes), "difference", "points at the object"]
+        of_images = make(known[name], True, TEST, seed=2).sizes
+        header = ["network", "accuracy", "difference", *(f"{size} px" for size in sizes), "points at the object"]
         header += ["parameters, millions", "multiply-adds, billions", "training s", "images/s", "seeds"]
         rows = []
         for variant, runs in variants.items():
-            gain = ""
-            if fair and variant != fair:
-                mean, half = difference(runs, variants[fair])
-                gain = f"{mean:+.3f} ± {half:.3f}"
-            row = [variant, cell([item.accuracy for item in runs], 3)]
-            row += [f"{statistics.mean(item.by_size[size] for item in runs):.3f}" for size in sizes]
-            row += [gain, ", ".join(f"{level} {value:.2f}" for level, value in pointing_means(runs).items())]
+            peer = variants[fair] if fair and variant != fair else None
+            row = [variant, cell([item.accuracy for item in runs], 3), gain(runs, peer)]
+            row += [
+                f"{statistics.mean(item.by_size[size] for item in runs):.3f} {gain(runs, peer, of_images == int(size))}".strip()
+                for size in sizes
+            ]
+            row += [", ".join(f"{level} {value:.2f}" for level, value in pointing_means(runs).items())]
             row += [f"{runs[0].parameters / 1e6:.2f}", f"{runs[0].multiply_adds / 1e9:.2f}"]
             row += [f"{statistics.mean(item.training_seconds for item in runs):.0f}"]
             row += [f"{statistics.mean(item.images_per_second for item in runs):.0f}", str(len(runs))]
