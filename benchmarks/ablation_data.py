@@ -38,9 +38,9 @@ def write_elpv(package: Path, folder: Path) -> None:
 
     Its licence is CC BY-NC-SA 4.0, and it asks to cite 10.1016/j.solener.2019.02.067.
     """
-    copytree(package / "data" / "images", folder / "images", dirs_exist_ok=True)
 
     def rows() -> Iterable[tuple[str, ...]]:
+        copytree(package / "data" / "images", folder / "images", dirs_exist_ok=True)
         for line in (package / "data" / "labels.csv").read_text().splitlines():
             path, probability, kind = line.split()
             yield path, "defective" if float(probability) >= _DEFECTIVE else "functional", kind

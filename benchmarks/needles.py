@@ -89,6 +89,7 @@ STUDIES: dict[str, list[Data]] = {
     "canvas": [Data("digits", side, (16,), 6000) for side in (64, 128, 256, 512)],
     "images": [Data("digits", 128, _SIZES, images) for images in (1000, 3000, 10_000)],
 }
+DATA = {data.name: data for study in STUDIES.values() for data in study}
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def difference(first: Sequence[Result], second: Sequence[Result], chosen: np.nda
 def of_data(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
     """Data -> variant -> its results, in the order of the studies and variants."""
     found: dict[str, dict[str, list[Result]]] = {}
-    for data in (item for study in STUDIES.values() for item in study):
+    for data in DATA.values():
         for variant in (*VARIANTS, "longer"):
             if runs := [item for item in results if (item.data, item.variant) == (data.name, variant)]:
                 found.setdefault(data.name, {})[variant] = runs
@@ -267,13 +268,12 @@ def page(results: Sequence[Result]) -> str:
         "level, and for the sum of all levels' maps. "
         f"Measured on {machine()}. Made by `benchmarks/needles.py`, which measures again what has changed."
     )
-    known = {data.name: data for study in STUDIES.values() for data in study}
     lines = ["# When the pyramid pays", "", "![Accuracy by the object's share of the image](images/needles.png)", ""]
     lines += [paragraph(text)]
     for name, variants in of_data(results).items():
         sizes = list(next(iter(variants.values()))[0].by_size)
         fair = fair_backbone(variants)
-        of_images = make(known[name], True, TEST, seed=2).sizes
+        of_images = make(DATA[name], True, TEST, seed=2).sizes
         header = ["network", "accuracy", "difference", *(f"{size} px" for size in sizes), "points at the object"]
         header += ["parameters, millions", "multiply-adds, billions", "training s", "images/s", "seeds"]
         rows = []
@@ -296,7 +296,6 @@ def page(results: Sequence[Result]) -> str:
 def draw(results: Sequence[Result], path: Path) -> None:
     """Accuracy against the object's side as a share of the image's, one panel for each data set with several points."""
     shown = {"sum": "#1f5fa8", "concat": "#5b9bd5", "bifpn": "#2e8b57", "panet": "#8a5fbf"}
-    sides = {data.name: data.side for study in STUDIES.values() for data in study}
     panels = {name: found for name, found in of_data(results).items() if len(next(iter(found.values()))[0].by_size) > 1}
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1 + 5 * len(panels), 4), sharey=True, squeeze=False, layout="constrained"
@@ -310,7 +309,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
             runs = variants[variant]
             sizes = list(runs[0].by_size)
             means, deviations = zip(*(spread([item.by_size[size] for item in runs]) for size in sizes), strict=True)
-            shares = [int(size) / sides[name] for size in sizes]
+            shares = [int(size) / DATA[name].side for size in sizes]
             axis.errorbar(shares, means, yerr=deviations, marker="o", markersize=4, capsize=3, color=colour, label=label)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("side of the object / side of the image")
@@ -329,9 +328,8 @@ def measure_apart(study: str, number: int, variant: str, seed: int, epochs: int 
 
 def read_results(path: Path) -> list[Result]:
     """Those that still hold."""
-    known = {data.name: data for study in STUDIES.values() for data in study}
     results = [Result(**item) for item in json.loads(path.read_text())] if path.exists() else []
-    return [item for item in results if item.data in known and item.digest == _digest_now(item, known[item.data])]
+    return [item for item in results if item.data in DATA and item.digest == _digest_now(item, DATA[item.data])]
 
 
 def _digest_now(item: Result, data: Data) -> str | None:
