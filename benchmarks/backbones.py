@@ -17,8 +17,6 @@ import gc
 import hashlib
 import json
 import math
-import os
-import platform
 import statistics
 import time
 import typing
@@ -32,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from base.local_files import write_text
-from benchmarks.measurement import paragraph, peak_memory, run_apart, table
+from benchmarks.measurement import machine, paragraph, peak_memory, run_apart, table
 from models.backbones import BACKBONES
 from models.choices import BackboneName
 from models.fpn import build_classifier
@@ -65,14 +63,6 @@ class Result:
     digest: str
     alone: Classifier
     pyramid: Classifier
-
-
-def machine() -> str:
-    """Processor and number of cores that this process may use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} core{'s' if cores > 1 else ''} of {names[0] if names else platform.machine()}"
 
 
 def multiply_adds(model: keras.Model) -> int:
