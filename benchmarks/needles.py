@@ -40,7 +40,8 @@ from pipeline.config.whole import Config
 from pipeline.dag.code_digest import code_digest
 from pipeline.dag.component_settings import classifier_config, train_settings
 
-CLASSES, TEST, EVAL = 10, 2000, 200
+CLASSES, TEST, EVAL = 10, 10_000, 200
+POINTED_AT = 2000  # so many of the test images are explained
 BACKBONES_ALONE = ("average", "max", "average_max", "generalized_mean", "log_sum_exp")  # by their pooling
 
 
@@ -178,7 +179,7 @@ def measure(data: Data, variant: str, seed: int, epochs: int | None = None) -> R
         accuracy=float(right.mean()),
         by_size={str(size): float(right[test.sizes == size].mean()) for size in data.sizes},
         right=np.packbits(right).tobytes().hex(),
-        pointing=pointing_game(model, test, right),
+        pointing=pointing_game(model, test, right[:POINTED_AT]),
         parameters=model.count_params(),
         multiply_adds=multiply_adds(model),
         training_seconds=round(seconds, 1),
@@ -216,19 +217,22 @@ def difference(first: Sequence[Result], second: Sequence[Result], chosen: np.nda
     """Mean difference of the accuracies, and the half-width of its 95 % interval.
 
     Both are measured on the same images, with the same seeds: the differences of each image, averaged over the seeds, have a
-    standard error over the images; that over the seeds, which is of the networks, is added to it.
+    standard error over the images; that over the seeds, which is of the networks, is added to it. The degrees of freedom of
+    the sum are Satterthwaite's (10.2307/3002019).
     """
     seeds = sorted({item.seed for item in first} & {item.seed for item in second})
     of = [{item.seed: bits(item) for item in results} for results in (first, second)]
     values = np.stack([of[0][seed] - of[1][seed] for seed in seeds])  # [seeds, images]
     if chosen is not None:
         values = values[:, chosen]
-    by_seed, by_image = values.mean(axis=1), values.mean(axis=0)
-    variance = by_image.var(ddof=1) / by_image.size
-    freedom = by_image.size - 1
-    if len(seeds) > 1:
-        variance, freedom = variance + by_seed.var(ddof=1) / len(seeds), len(seeds) - 1
-    return float(by_seed.mean()), float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    variances, freedoms = [], []
+    for means in (values.mean(axis=1), values.mean(axis=0)):
+        if len(means) > 1:
+            variances.append(means.var(ddof=1) / len(means))
+            freedoms.append(len(means) - 1)
+    variance = sum(variances)
+    shares = sum(part**2 / freedom for part, freedom in zip(variances, freedoms, strict=True))
+    return float(values.mean()), float(stats.t.ppf(0.975, variance**2 / shares) * np.sqrt(variance)) if variance else 0.0
 
 
 def of_data(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
@@ -262,8 +266,8 @@ def page(results: Sequence[Result]) -> str:
     text = (
         "One object among clutter of its own texture: halves of other pictures of the same sizes. Networks of small_resnet10, "
         "with the defaults but for the variant. `average`, `max` and the other poolings without `sum` are the backbone alone. "
-        "Mean and standard deviation over the seeds, on 2,000 test images of pictures that are not in training. Differences "
-        "are to the backbone alone with the pooling that is best for it, with a paired 95 % interval over images and seeds. "
+        f"Mean and standard deviation over the seeds, on {TEST:,} test images, of pictures that are not in training. "
+        "Differences are to the backbone alone with the pooling that is best for it, with a paired 95 % interval over images and seeds. "
         "`points at the object` is the share of the right answers whose Grad-CAM map has its maximum in the object's box, by "
         "level, and for the sum of all levels' maps. "
         f"Measured on {machine()}. Made by `benchmarks/needles.py`, which measures again what has changed."

@@ -328,8 +328,8 @@ class GeneralizedMeanPooling(keras.layers.Layer):
         exponent = keras.ops.maximum(keras.ops.cast(self.exponent, "float32"), 1.0)
         # A sum and not a maximum with 1e-6: LiteRT's XNNPACK can't prepare the maximum of a convolution and a number.
         above = keras.ops.relu(keras.ops.cast(x, "float32") - 1e-6) + 1e-6
-        powers = keras.ops.power(above, exponent)
-        return keras.ops.cast(keras.ops.power(keras.ops.mean(powers, axis=(1, 2)), 1.0 / exponent), x.dtype)
+        log_mean = _log_mean_exp(exponent * keras.ops.log(above))  # of x^p, which float32 can't always hold
+        return keras.ops.cast(keras.ops.exp(log_mean / exponent), x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
@@ -349,12 +349,17 @@ class LogSumExpPooling(keras.layers.Layer):
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         sharpness = keras.ops.exp(self.log_sharpness)
-        positions = keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, x.shape[-1]))
-        count = keras.ops.cast(keras.ops.shape(positions)[1], x.dtype)
-        return (keras.ops.logsumexp(sharpness * positions, axis=1) - keras.ops.log(count)) / sharpness
+        return _log_mean_exp(sharpness * x) / sharpness
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
+
+
+def _log_mean_exp(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Log of the mean of e^x over positions: [N, ..., c] to [N, c]."""
+    positions = keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, x.shape[-1]))
+    count = keras.ops.cast(keras.ops.shape(positions)[1], x.dtype)
+    return keras.ops.logsumexp(positions, axis=1) - keras.ops.log(count)
 
 
 _POOLING: Final[dict[Pooling, type[keras.layers.Layer]]] = {

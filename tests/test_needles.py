@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.needle_images import make_needles, read_pictures
-from benchmarks.needles import TEST, Result, difference, is_inside
+from benchmarks.needles import TEST, Result, bits, difference, is_inside
 
 TRAIN_PICTURES = read_pictures("digits", test=False)
 
@@ -68,6 +68,9 @@ def test_the_difference_of_several_seeds_has_their_spread_in_it():
     first = [result(seed, random.random(TEST) < 0.9) for seed in range(3)]
     second = [result(seed, random.random(TEST) < 0.7 + 0.05 * seed) for seed in range(3)]
     mean, half = difference(first, second)
-    by_seed = [a.accuracy - b.accuracy for a, b in zip(first, second, strict=True)]
-    assert mean == pytest.approx(np.mean(by_seed))
-    assert half > stats.t.ppf(0.975, 2) * np.std(by_seed, ddof=1) / np.sqrt(3)
+    differences = np.stack([bits(a) - bits(b) for a, b in zip(first, second, strict=True)])
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+    assert mean == pytest.approx(by_seed.mean())
+    # Welch's test of two samples adds the same two variances, with the same degrees of freedom.
+    interval = stats.ttest_ind(by_seed, by_image, equal_var=False).confidence_interval()
+    assert half == pytest.approx((interval.high - interval.low) / 2)

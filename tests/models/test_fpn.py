@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.fpn import FeaturePyramid, LogSumExpPooling, build_classifier
+from models.fpn import FeaturePyramid, GeneralizedMeanPooling, LogSumExpPooling, build_classifier
 from pipeline.config.network import ModelConfig
 from pipeline.dag.component_settings import classifier_config
 
@@ -342,6 +342,22 @@ def test_log_sum_exp_lies_between_the_mean_and_the_maximum():
     for log_sharpness, expected in ((-7.0, x.mean(1)), (7.0, x.max(1))):
         pooling.log_sharpness.assign(log_sharpness)
         np.testing.assert_allclose(pooling(x), expected, atol=0.02)
+
+
+def test_the_generalised_mean_is_finite_with_a_gradient_for_any_exponent_and_map():
+    maps = np.random.default_rng(0).random((4, 8, 8, 5), dtype=np.float32)
+    maps *= np.array([0.0, 1e-5, 1.0, 1e4], np.float32)[:, None, None, None]
+    pooling = GeneralizedMeanPooling()
+    pooling.build(maps.shape)
+    for exponent in (1.0, 3.0, 20.0):  # 1e4 to the 20 is above float32's range, 1e-6 to the 20 is 0 there
+        pooling.exponent.assign(exponent)
+        x = tf.Variable(maps)
+        with tf.GradientTape() as tape:
+            pooled = pooling(x)
+        above = np.maximum(maps.astype(np.float64), 1e-6)
+        np.testing.assert_allclose(pooled, (above**exponent).mean(axis=(1, 2)) ** (1 / exponent), rtol=1e-4)
+        for gradient in tape.gradient(pooled, [x, pooling.exponent.value]):
+            assert np.isfinite(gradient).all()
 
 
 def test_without_a_pyramid_nothing_beyond_the_last_level_is_built():
