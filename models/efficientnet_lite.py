@@ -42,13 +42,13 @@ def build(x: keras.KerasTensor, width: float, depth: float) -> keras.Model:
       `block<stage><letter>_add`, or `block<stage><letter>_project_bn` where there is no shortcut.
     """
     inputs = keras.utils.get_source_inputs(x)
-    x = _normalise(keras.layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem_conv")(x), "stem", relu=True)
+    x = _activate(keras.layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem_conv")(x), "stem")
     for number, (repeats, kernel, stride, expansion, filters) in enumerate(_STAGES, start=1):
         count = repeats if number in (1, len(_STAGES)) else math.ceil(depth * repeats)
         for index in range(count):
             name = f"block{number}{chr(ord('a') + index)}"
             x = _block(x, kernel, stride if index == 0 else 1, expansion, _round(width * filters), name)
-    x = _normalise(keras.layers.Conv2D(1280, 1, use_bias=False, name="top_conv")(x), "top", relu=True)
+    x = _activate(keras.layers.Conv2D(1280, 1, use_bias=False, name="top_conv")(x), "top")
     return keras.Model(inputs, x)
 
 
@@ -58,9 +58,10 @@ def _round(filters: float) -> int:
     return nearest if nearest >= 0.9 * filters else nearest + 8
 
 
-def _normalise(x: keras.KerasTensor, name: str, relu: bool) -> keras.KerasTensor:
+def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Batch normalisation and ReLU6."""
     x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(6.0, name=f"{name}_activation")(x) if relu else x
+    return keras.layers.ReLU(6.0, name=f"{name}_activation")(x)
 
 
 def _block(x: keras.KerasTensor, kernel: int, stride: int, expansion: int, filters: int, name: str) -> keras.KerasTensor:
@@ -68,11 +69,11 @@ def _block(x: keras.KerasTensor, kernel: int, stride: int, expansion: int, filte
     shortcut = x
     if expansion != 1:
         x = keras.layers.Conv2D(expansion * x.shape[-1], 1, use_bias=False, name=f"{name}_expand_conv")(x)
-        x = _normalise(x, f"{name}_expand", relu=True)
+        x = _activate(x, f"{name}_expand")
     x = keras.layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{name}_dwconv")(x)
-    x = _normalise(x, f"{name}_dwconv", relu=True)
+    x = _activate(x, f"{name}_dwconv")
     x = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project_conv")(x)
-    x = _normalise(x, f"{name}_project", relu=False)
+    x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_project_bn")(x)
     return keras.layers.Add(name=f"{name}_add")([x, shortcut]) if stride == 1 and shortcut.shape[-1] == filters else x
 
 
