@@ -12,6 +12,7 @@ from typing import Final
 import keras
 import numpy as np
 
+from models import efficientnet_lite
 from models.choices import BackboneName, GreyInput
 
 
@@ -75,6 +76,7 @@ _MOMENTUM: Final = 0.9
 
 _SYMMETRIC: Final = Scaling((127.5,) * 3, (127.5,) * 3)  # -1..1
 _EFFICIENT: Final = Scaling((128.0,) * 3, (128.0,) * 3)
+_LITE: Final = Scaling((127.0,) * 3, (128.0,) * 3)
 _CAFFE: Final = Scaling((123.68, 116.779, 103.939), (1.0,) * 3, reverse=True)
 _NORMALISED: Final = Scaling((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # ImageNet's own moments, times 255
 
@@ -171,6 +173,25 @@ def _efficientnet_v2(
     return _application(build, scaling, c2, c3, c4, ("top_activation", top), scales_itself=True)
 
 
+def _efficientnet_lite(
+    variant: int, width: float, depth: float, c2: tuple[str, int], c3: tuple[str, int], c4: tuple[str, int]
+) -> Backbone:
+    def build(x: keras.KerasTensor, weights: str | None) -> keras.Model:
+        network = efficientnet_lite.build(x, width, depth)
+        if weights is not None:
+            try:
+                efficientnet_lite.load_imagenet(network, variant)
+            except Exception as error:
+                raise WeightsError(
+                    f"model.weights: imagenet weights of efficientnet_lite{variant} could not be loaded ({error}); "
+                    f"install the project with its extra lite, or set model.weights to a file or none"
+                ) from error
+        return network
+
+    taps = zip((c2, c3, c4, ("top_activation", 1280)), (4, 8, 16, 32), strict=True)
+    return Backbone(build, tuple(Feature(*tap, stride) for tap, stride in taps), _LITE)
+
+
 def _convnext(build: Callable[..., keras.Model], name: str, channels: int, blocks4: int) -> Backbone:
     taps = [
         (f"convnext_{name}_stage_{stage}_block_{blocks - 1}_identity", channels * 2**stage)
@@ -241,6 +262,9 @@ BACKBONES: Final[dict[BackboneName, Backbone]] = {
     "efficientnet_v2_l": _efficientnet_v2(
         _APPLICATIONS.EfficientNetV2L, _EFFICIENT, ("block2g_add", 64), ("block3g_add", 96), ("block5s_add", 224), 1280
     ),
+    "efficientnet_lite0": _efficientnet_lite(0, 1.0, 1.0, ("block2b_add", 24), ("block3b_add", 40), ("block5c_add", 112)),
+    "efficientnet_lite1": _efficientnet_lite(1, 1.0, 1.1, ("block2c_add", 24), ("block3c_add", 40), ("block5d_add", 112)),
+    "efficientnet_lite2": _efficientnet_lite(2, 1.1, 1.2, ("block2c_add", 24), ("block3c_add", 48), ("block5d_add", 120)),
     "convnext_tiny": _convnext(_APPLICATIONS.ConvNeXtTiny, "tiny", 96, 9),
     "convnext_small": _convnext(_APPLICATIONS.ConvNeXtSmall, "small", 96, 27),
     "convnext_base": _convnext(_APPLICATIONS.ConvNeXtBase, "base", 128, 27),
@@ -284,8 +308,8 @@ def build_backbone(
 
     Args:
       name: a key of `BACKBONES`.
-      weights: "none", "imagenet" (downloaded by Keras on first use), or the path of a file that
-        `keras.Model.save_weights` wrote for this network without its top.
+      weights: "none", "imagenet" (downloaded by Keras on first use; those of efficientnet_lite are in an installed package),
+        or the path of a file that `keras.Model.save_weights` wrote for this network without its top.
       input_shape: (height, width, channels). Networks with pretrained weights take 3 channels, or 1.
       min_level: the finest map to give, with stride 2^min_level.
       max_level: the coarsest map to give; layers beyond it are left out. May be above the network's coarsest level.
@@ -337,6 +361,8 @@ def _load(
     """The network on a scaled input, with its weights."""
     try:
         network = build(x, "imagenet" if weights == "imagenet" else None)
+    except WeightsError:
+        raise
     except Exception as error:
         if weights != "imagenet":
             raise

