@@ -5,71 +5,15 @@ C_l is the output of the last block of the stage whose stride is 2^l (Lin et al.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import keras
 import numpy as np
 
+from models.backbone import Backbone, Feature, Scaling, WeightsError
 from models.choices import BackboneName, GreyInput
-
-
-class WeightsError(ValueError):
-    """The weights can't be loaded, or belong to another network; the text names the file and what to do."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One map of a backbone.
-
-    Attributes:
-      layer: name of the layer whose output it is; None for the network's own output, which has no name in some networks.
-      channels: number of channels.
-      stride: number of input pixels that one cell stands for, along each axis.
-    """
-
-    layer: str | None
-    channels: int
-    stride: int
-
-    @property
-    def level(self) -> int:
-        """l of the map C_l, whose stride is 2^l."""
-        return self.stride.bit_length() - 1
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The input that weights were trained with: (x - mean) / std for each channel of an RGB image, 0..255.
-
-    Attributes:
-      mean: red, green, blue.
-      std: red, green, blue.
-      reverse: whether the network takes the scaled channels as blue, green, red.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    reverse: bool = False
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """How to build a backbone, the names of its maps, and the input that it was trained with.
-
-    Attributes:
-      build: takes the scaled input and the weights (None, "imagenet" or "preset"), returns the network without its top.
-      features: the maps, finest first; each has twice the stride of the one before. () for a network whose output is a dict
-        of its maps already.
-      scaling: the scaling that the weights expect, for three channels; None for a network without pretrained weights, which
-        takes any number of channels and is scaled with the data set's own channel means and variances.
-    """
-
-    build: Callable[[keras.KerasTensor, str | None], keras.Model]
-    features: tuple[Feature, ...]
-    scaling: Scaling | None
-
+from models.hub import read_hub_backbone
 
 # Momentum of the batch statistics. Small data sets have few steps: with Keras' 0.99 the statistics would not reach the data's.
 _MOMENTUM: Final = 0.9
@@ -303,7 +247,7 @@ def build_backbone(
       WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
-    backbone = _find(name)
+    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name)
     check_strides(backbone.features)
     features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
     if backbone.features and (not features or features[0].level != min_level):
@@ -312,11 +256,6 @@ def build_backbone(
     inputs = keras.Input(input_shape)
     scaling = backbone.scaling
     if scaling is None:
-        if weights == "preset":
-            raise WeightsError(
-                f"model.weights: {name} does not say how its weights want images scaled; add the file of its preprocessing "
-                f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
-            )
         moments = {"mean": channel_mean or [0.0] * input_shape[-1], "variance": channel_variance or [1.0] * input_shape[-1]}
         network = _load(name, backbone.build, keras.layers.Normalization(**moments, name="scale")(inputs), weights)
     elif input_shape[-1] == 1 and grey_input == "sum":
@@ -334,14 +273,6 @@ def build_backbone(
     else:
         maps = network.output
     return keras.Model(inputs, maps, name="backbone")
-
-
-def _find(name: str) -> Backbone:
-    if name in BACKBONES:
-        return BACKBONES[name]
-    from models.hub import read_hub_backbone  # loads keras-hub
-
-    return read_hub_backbone(name)
 
 
 def _map_of(network: keras.Model, name: str, feature: Feature) -> keras.KerasTensor:

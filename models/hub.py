@@ -14,7 +14,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from models.backbones import Backbone, Scaling, WeightsError
+from models.backbone import Backbone, Scaling, WeightsError
 
 PRESET: Final = "preset"  # as weights: those of the preset
 _STRIDE: Final = 16  # of the map of a plain vision transformer
@@ -33,7 +33,8 @@ def read_hub_backbone(name: str) -> Backbone:
       WeightsError: keras-hub is not installed.
     """
     preset = name.removeprefix("hub:")
-    return Backbone(partial(_build, name, preset), (), _read_scaling(_import(), preset))
+    scaling = _read_scaling(_import(), preset)
+    return Backbone(partial(_build, name, preset, scaling is not None), (), scaling)
 
 
 def _import() -> ModuleType:
@@ -52,7 +53,8 @@ def _read_scaling(hub: ModuleType, preset: str) -> Scaling | None:
     if file.is_file():
         settings = json.loads(file.read_text())
         most = 1 / settings.get("rescale_factor", 1 / 255)
-        return Scaling(*(tuple(np.multiply(settings[key], most).tolist()) for key in ("image_mean", "image_std")))
+        mean, std = (tuple(np.multiply(settings[key], most).tolist()) for key in ("image_mean", "image_std"))
+        return Scaling(mean, std)
     try:
         converter: Any = hub.layers.ImageConverter.from_preset(preset)
     except Exception:  # no two kinds of presets tell in the same way that they have none
@@ -65,19 +67,22 @@ def _read_scaling(hub: ModuleType, preset: str) -> Scaling | None:
     return Scaling(tuple((-offset / scale).tolist()), tuple((1 / scale).tolist()))
 
 
-def _build(name: str, preset: str, x: keras.KerasTensor, weights: str | None) -> keras.Model:
+def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weights: str | None) -> keras.Model:
     """The network from the scaled input to {"C2": ...}."""
     try:
         network = _network(_import(), preset, x, load=weights == PRESET)
         network([np.zeros((1, *network.input_shape[1:]), np.float32)])  # some can be built for an image that they can't take
-    except WeightsError:
-        raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(
             f"model.backbone: {name} can't be built for images of {x.shape[1]}x{x.shape[2]} ({reason}); give a preset that "
             f"keras-hub knows, and images whose sides are equal and multiples of 32, which all networks take"
         ) from error
+    if weights == PRESET and not is_scaled:
+        raise WeightsError(
+            f"model.backbone: {name} does not say how its weights want images scaled; add the file of its preprocessing "
+            f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
+        )
     return network
 
 

@@ -153,6 +153,7 @@ def test_summed_kernel_and_repeated_channel_give_the_same_maps_of_a_grey_image(f
             np.testing.assert_allclose(maps[level], wanted, atol=2e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.extra
 def test_a_classifier_trains_goes_on_after_a_crash_and_is_exported(family, tmp_path, monkeypatch):
     _, _, folder = family
     model = {"backbone": f"hub:{folder}", "weights": "preset", "num_filters": 8}
