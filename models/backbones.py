@@ -5,7 +5,6 @@ C_l is the output of the last block of the stage whose stride is 2^l (Lin et al.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,63 +12,9 @@ import keras
 import numpy as np
 
 from models import efficientnet_lite
+from models.backbone import Backbone, Feature, Scaling, WeightsError
 from models.choices import BackboneName, GreyInput
-
-
-class WeightsError(ValueError):
-    """The weights can't be loaded, or belong to another network; the text names the file and what to do."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One map of a backbone.
-
-    Attributes:
-      layer: name of the layer whose output it is; None for the network's own output, which has no name in some networks.
-      channels: number of channels.
-      stride: number of input pixels that one cell stands for, along each axis.
-    """
-
-    layer: str | None
-    channels: int
-    stride: int
-
-    @property
-    def level(self) -> int:
-        """l of the map C_l, whose stride is 2^l."""
-        return self.stride.bit_length() - 1
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The input that weights were trained with: (x - mean) / std for each channel of an RGB image, 0..255.
-
-    Attributes:
-      mean: red, green, blue.
-      std: red, green, blue.
-      reverse: whether the network takes the scaled channels as blue, green, red.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    reverse: bool = False
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """How to build a backbone, the names of its maps, and the input that it was trained with.
-
-    Attributes:
-      build: takes the scaled input and the weights (None or "imagenet"), returns the network without its top.
-      features: the maps, finest first; each has twice the stride of the one before.
-      scaling: the scaling that the weights expect, for three channels; None for a network without pretrained weights, which
-        takes any number of channels and is scaled with the data set's own channel means and variances.
-    """
-
-    build: Callable[[keras.KerasTensor, str | None], keras.Model]
-    features: tuple[Feature, ...]
-    scaling: Scaling | None
-
+from models.hub import read_hub_backbone
 
 # Momentum of the batch statistics. Small data sets have few steps: with Keras' 0.99 the statistics would not reach the data's.
 _MOMENTUM: Final = 0.9
@@ -294,7 +239,7 @@ def check_strides(features: tuple[Feature, ...]) -> None:
 
 
 def build_backbone(
-    name: BackboneName,
+    name: str,
     weights: str,
     input_shape: tuple[int | None, int | None, int],
     min_level: int,
@@ -307,9 +252,10 @@ def build_backbone(
     """Builds a backbone that contains its input scaling, and gives its maps by level.
 
     Args:
-      name: a key of `BACKBONES`.
+      name: a key of `BACKBONES`, or `hub:<preset>` for a backbone of keras-hub, see `models.hub`.
       weights: "none", "imagenet" (downloaded by Keras on first use; those of efficientnet_lite are in an installed package),
-        or the path of a file that `keras.Model.save_weights` wrote for this network without its top.
+        "preset" (those of the preset of keras-hub), or the path of a file that `keras.Model.save_weights` wrote for this
+        network without its top.
       input_shape: (height, width, channels). Networks with pretrained weights take 3 channels, or 1.
       min_level: the finest map to give, with stride 2^min_level.
       max_level: the coarsest map to give; layers beyond it are left out. May be above the network's coarsest level.
@@ -319,16 +265,17 @@ def build_backbone(
       channel_variance: variance of each channel, for the same networks; 1 if not given.
 
     Returns:
-      A model from float [N, height, width, channels] in 0..255 to {"C2": [N, height/4, width/4, c2], "C3": ...}.
+      A model from float [N, height, width, channels] in 0..255 to {"C2": [N, height/4, width/4, c2], "C3": ...}; plain vision
+      transformers give C4 alone, whatever the levels.
 
     Raises:
       WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
-    backbone = BACKBONES[name]
+    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name)
     check_strides(backbone.features)
     features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
-    if not features or features[0].level != min_level:
+    if backbone.features and (not features or features[0].level != min_level):
         levels = ", ".join(f"C{feature.level}" for feature in backbone.features)
         raise ValueError(f"{name} has no map C{min_level}, only {levels}")
     inputs = keras.Input(input_shape)
@@ -344,15 +291,20 @@ def build_backbone(
         network = _load(name, backbone.build, keras.ops.flip(x, axis=-1) if scaling.reverse else x, weights)
     else:
         raise ValueError(f"{name} takes images of 1 or 3 channels, not {input_shape[-1]}")
-    maps = {}
-    for feature in features:
-        output = network.get_layer(feature.layer).output if feature.layer else network.output
-        if output.shape[-1] != feature.channels:
-            raise ValueError(
-                f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}"
-            )
-        maps[f"C{feature.level}"] = output
+    if backbone.features:
+        maps = {f"C{feature.level}": _map_of(network, name, feature) for feature in features}
+    elif len(network.output) > 1:
+        maps = {key: value for key, value in network.output.items() if min_level <= int(key[1:]) <= max_level}
+    else:
+        maps = network.output
     return keras.Model(inputs, maps, name="backbone")
+
+
+def _map_of(network: keras.Model, name: str, feature: Feature) -> keras.KerasTensor:
+    output = network.get_layer(feature.layer).output if feature.layer else network.output
+    if output.shape[-1] != feature.channels:
+        raise ValueError(f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}")
+    return output
 
 
 def _load(
@@ -360,7 +312,7 @@ def _load(
 ) -> keras.Model:
     """The network on a scaled input, with its weights."""
     try:
-        network = build(x, "imagenet" if weights == "imagenet" else None)
+        network = build(x, weights if weights in ("imagenet", "preset") else None)
     except WeightsError:
         raise
     except Exception as error:
@@ -370,7 +322,7 @@ def _load(
             f"model.weights: imagenet weights of {name} could not be downloaded ({error}); "
             f"fetch the file elsewhere and give its path, or use none"
         ) from error
-    if weights not in ("none", "imagenet"):
+    if weights not in ("none", "imagenet", "preset"):
         if not Path(weights).is_file():
             raise WeightsError(f"model.weights: no such file: {weights}")
         try:

@@ -75,12 +75,26 @@ def _to_onnx(frozen: Any) -> bytes:
             source = node.name
     (result,) = (tensor.op.name for tensor in frozen.outputs)
     definition.node.add(name="probabilities", op="Identity", input=[result]).attr["T"].type = tf.float32.as_datatype_enum
+    _replace_erfc(definition)
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     model, _ = tf2onnx.convert.from_graph_def(
         definition, input_names=[f"{source}:0"], output_names=["probabilities:0"], opset=_OPSET
     )
     _rename(model.graph, {f"{source}:0": "images", "probabilities:0": "probabilities"})
     return model.SerializeToString()
+
+
+def _replace_erfc(definition: tf.compat.v1.GraphDef) -> None:
+    """Puts 1 - Erf(x) for Erfc(x), which TensorFlow makes GELU of and ONNX has not."""
+    for node in [node for node in definition.node if node.op == "Erfc"]:
+        kind = node.attr["T"]
+        one = tf.make_tensor_proto(1.0, kind.type, [])
+        constant = definition.node.add(name=f"{node.name}_one", op="Const")
+        constant.attr["dtype"].CopyFrom(kind)
+        constant.attr["value"].tensor.CopyFrom(one)
+        definition.node.add(name=f"{node.name}_erf", op="Erf", input=node.input).attr["T"].CopyFrom(kind)
+        node.op = "Sub"
+        node.input[:] = [constant.name, f"{node.name}_erf"]
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:

@@ -362,6 +362,24 @@ def _log_mean_exp(x: keras.KerasTensor) -> keras.KerasTensor:
     return keras.ops.logsumexp(positions, axis=1) - keras.ops.log(count)
 
 
+def _levels_of(x: keras.KerasTensor, min_level: int, max_level: int) -> dict[str, keras.KerasTensor]:
+    """Makes maps of several strides from C4 alone, [N, h, w, c] (the simple feature pyramid of arXiv:2203.16527, section 3).
+
+    Transposed convolutions give C3 [N, 2h, 2w, c/2] and C2 [N, 4h, 4w, c/4], with a layer normalisation and GELU between the
+    two of C2. C5 [N, h/2, w/2, c] is the maximum of every two by two cells.
+    """
+    maps = {}
+    for level in range(min_level, max_level + 1):
+        y = x
+        for step in range(1, 5 - level):
+            if step > 1:
+                y = keras.layers.LayerNormalization(epsilon=1e-6, name=f"C{level}_norm")(y)
+                y = keras.layers.Activation("gelu", name=f"C{level}_gelu")(y)
+            y = keras.layers.Conv2DTranspose(x.shape[-1] // 2**step, 2, 2, name=f"C{level}_up{step}")(y)
+        maps[f"C{level}"] = keras.layers.MaxPooling2D(2, padding="same", name="C5_down")(y) if level == 5 else y
+    return maps
+
+
 _POOLING: Final[dict[Pooling, type[keras.layers.Layer]]] = {
     "average": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
@@ -405,6 +423,8 @@ def build_classifier(
         channel_variance=channel_variance,
     )(x)
     if config.fusion_type != "none":
+        if f"C{config.min_level}" not in maps:  # of a plain vision transformer, which has one map
+            maps = _levels_of(maps["C4"], config.min_level, min(config.max_level, 5))
         maps = FeaturePyramid(
             config.min_level,
             config.max_level,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from models.choices import (
     Activation,
     Algorithm,
-    BackboneName,
     ClassWeights,
     CoarseLevels,
     Combine,
@@ -60,7 +59,7 @@ class ClassifierConfig:
     """The network, for `fpn.build_classifier`.
 
     Attributes:
-      backbone: a key of `models.backbones.BACKBONES`.
+      backbone: as in `build_backbone`.
       weights: as in `build_backbone`.
       grey_input: as in `build_backbone`.
       min_level: the pyramid's finest level.
@@ -78,7 +77,7 @@ class ClassifierConfig:
       dropout: share of the pooled features that training drops before each head, 0..1.
     """
 
-    backbone: BackboneName
+    backbone: str
     weights: str
     grey_input: GreyInput
     min_level: int

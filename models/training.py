@@ -248,7 +248,7 @@ def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None
     """Freezes what the phase does not train, and lets the rest be trained."""
     backbone.trainable = phase.trains_backbone
     if config.freeze_batch_norm:
-        for layer in backbone.layers:
+        for layer in backbone._flatten_layers():  # also those of a network within it
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
 

@@ -1,8 +1,9 @@
 """The network, how it learns, and what is exported."""
 
-from typing import Annotated
+import os.path
+from typing import Annotated, Final, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from models.choices import (
     Activation,
@@ -41,6 +42,17 @@ class AugmentConfig(Section):
 
 
 Level = Annotated[int, Field(ge=1, le=7)]
+_BACKBONES: Final = ", ".join(get_args(BackboneName))
+
+
+def _known_backbone(name: str) -> str:
+    """A name, or `hub:` and a preset, in whose path ~ stands for the home folder."""
+    kind, _, preset = name.partition(":")
+    if kind == "hub" and preset:
+        return f"hub:{os.path.expanduser(preset)}"
+    if name not in get_args(BackboneName):
+        raise ValueError(f"must be one of {_BACKBONES}, or hub: and a preset of keras-hub")
+    return name
 
 
 def _levels_of(backbone: str) -> tuple[int, int]:
@@ -51,8 +63,13 @@ def _levels_of(backbone: str) -> tuple[int, int]:
 class ModelConfig(Section):
     """Backbone, pyramid and heads."""
 
-    backbone: BackboneName = Field("resnet50", description="network that gives the maps C1..C5")
-    weights: HomePath = Field("none", description="none, imagenet, or a weights file of the backbone")
+    backbone: Annotated[str, AfterValidator(_known_backbone)] = Field(
+        "resnet50",
+        description=f"network that gives the maps C1..C5 ({_BACKBONES}), or hub: and a preset of keras-hub; see docs/model.md",
+    )
+    weights: HomePath = Field(
+        "none", description="none, imagenet, preset (those of a hub: backbone), or a weights file of the backbone"
+    )
     grey_input: GreyInput = Field(
         "repeat",
         description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",
@@ -87,6 +104,10 @@ class ModelConfig(Section):
             )
         if self.fusion_type == "none" and self.max_level > coarsest:
             raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
+        if self.backbone.startswith("hub:") and self.weights not in ("none", "preset"):
+            raise ValueError(f"weights of a hub: backbone must be none or preset, is {self.weights}")
+        if self.weights == "preset" and not self.backbone.startswith("hub:"):
+            raise ValueError(f"weights: preset is for hub: backbones, and backbone is {self.backbone}")
         if self.backbone.startswith("small_resnet") and self.weights == "imagenet":
             raise ValueError(
                 f"there are no imagenet weights of {self.backbone}; set weights to none, or choose another backbone"

@@ -204,11 +204,12 @@ def _data_path(config: Config) -> str:
 
 def _check_paths(config: Config, data_path: str) -> None:
     """Finds paths that containers can't reach, and a folder for pushed models that goes with them."""
-    weights = config.model.weights
+    weights, preset = config.model.weights, config.model.backbone.partition("hub:")[2]
     needed = {
         "data.path": data_path,
         "data.schema": config.data.schema_file,
-        "model.weights": None if weights in ("none", "imagenet") else weights,
+        "model.weights": None if weights in ("none", "imagenet", "preset") else weights,
+        "model.backbone": preset if "/" in preset or os.path.exists(preset) else None,  # and not a name that keras-hub knows
         "score.path": config.score.path,
     }
     for key, value in needed.items():

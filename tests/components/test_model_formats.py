@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,3 +171,18 @@ def test_the_recipe_for_litert_in_the_docs_gives_the_models_answers(exported, co
     names = {"model": model, "file": exported.files[0]}
     exec(page.split("```python\n")[1].split("```")[0], names)
     np.testing.assert_allclose(names["probabilities"], exported.probabilities[:1], atol=TOLERANCES["float16"])
+
+
+@pytest.mark.extra
+def test_gelu_is_the_same_in_onnx(tmp_path):
+    archive = keras.export.ExportArchive()
+    spec = tf.TensorSpec([None, 2, 2, 3], tf.uint8, name="images")
+    archive.add_endpoint(formats.SIGNATURE, gelu_of_pixels, input_signature=[spec])
+    archive.write_out(str(tmp_path), verbose=False)
+    images = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 3), dtype=np.uint8)
+    predict = formats.load(formats.convert(str(tmp_path), "onnx", []), "onnx", threads=1)
+    np.testing.assert_allclose(predict(images), gelu_of_pixels(images)["probabilities"], atol=1e-6)
+
+
+def gelu_of_pixels(images):
+    return {"probabilities": keras.activations.gelu(tf.reduce_mean(tf.cast(images, tf.float32) / 64 - 2, axis=(1, 2)))}

@@ -1,0 +1,147 @@
+"""Backbones of keras-hub, an optional package: the maps of a preset, with its weights or without.
+
+A preset is a folder in the layout of Keras, transformers or timm, or a name or handle that keras-hub itself finds.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from models.backbone import Backbone, Scaling, WeightsError
+
+PRESET: Final = "preset"  # as weights: those of the preset
+_STRIDE: Final = 16  # of the map of a plain vision transformer
+
+
+def read_hub_backbone(name: str) -> Backbone:
+    """The backbone `hub:<preset>`.
+
+    Networks with maps of several strides give C2 to C5 as keras-hub does. Plain vision transformers (ViT, DINOv2, DINOv3,
+    SigLIP) give C4 alone, made of the patches' tokens behind the last normalisation, without class and register tokens.
+    Their image is resized so that each patch stands for 16 pixels, and position embeddings are interpolated to it.
+
+    Building it raises WeightsError where the preset can't be read, or can't take images of that size.
+
+    Raises:
+      WeightsError: keras-hub is not installed.
+    """
+    preset = name.removeprefix("hub:")
+    scaling = _read_scaling(_import(), preset)
+    return Backbone(partial(_build, name, preset, scaling is not None), (), scaling)
+
+
+def _import() -> ModuleType:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise WeightsError(
+            "model.backbone: hub: needs the package keras-hub; install the project with its extra hub"
+        ) from error
+    return keras_hub
+
+
+def _read_scaling(hub: ModuleType, preset: str) -> Scaling | None:
+    """The Scaling that a preset says its weights want; None if it says nothing."""
+    file = Path(preset, "preprocessor_config.json")  # of transformers, which keras-hub does not read for these networks
+    if file.is_file():
+        settings = json.loads(file.read_text())
+        most = 1 / settings.get("rescale_factor", 1 / 255)
+        mean, std = (tuple(np.multiply(settings[key], most).tolist()) for key in ("image_mean", "image_std"))
+        return Scaling(mean, std)
+    try:
+        converter: Any = hub.layers.ImageConverter.from_preset(preset)
+    except Exception:  # no two kinds of presets tell in the same way that they have none
+        converter = None
+    if converter is None:
+        return None
+    scale, offset = converter.scale, converter.offset  # x * scale + offset; numbers, or one for each channel
+    scale = np.broadcast_to(1.0 if scale is None else scale, 3)
+    offset = np.broadcast_to(0.0 if offset is None else offset, 3)
+    return Scaling(tuple((-offset / scale).tolist()), tuple((1 / scale).tolist()))
+
+
+def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weights: str | None) -> keras.Model:
+    """The network from the scaled input to {"C2": ...}."""
+    try:
+        network = _network(_import(), preset, x, load=weights == PRESET)
+        network([np.zeros((1, *network.input_shape[1:]), np.float32)])  # some can be built for an image that they can't take
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"model.backbone: {name} can't be built for images of {x.shape[1]}x{x.shape[2]} ({reason}); give a preset that "
+            f"keras-hub knows, and images whose sides are equal and multiples of 32, which all networks take"
+        ) from error
+    if weights == PRESET and not is_scaled:
+        raise WeightsError(
+            f"model.backbone: {name} does not say how its weights want images scaled; add the file of its preprocessing "
+            f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
+        )
+    return network
+
+
+def _network(hub: ModuleType, preset: str, x: keras.KerasTensor, load: bool) -> keras.Model:
+    models = hub.models
+    own = models.Backbone.from_preset(preset, load_weights=False)
+    if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone | models.ViTBackbone | models.SigLIPBackbone):
+        maps = {"C4": _map_of_patches(models, own, preset, x, load)}
+    elif isinstance(own, models.FeaturePyramidBackbone):
+        shape = tuple(x.shape[1:])
+        key = "image_shape" if "image_shape" in own.get_config() else "input_shape"
+        network = models.Backbone.from_preset(preset, load_weights=load, **{key: shape})
+        given = keras.Model(network.inputs, network.pyramid_outputs, name=network.name)([x])
+        maps = {f"C{_level(value, shape)}": value for value in given.values()}
+    else:
+        raise ValueError(f"{type(own).__name__} gives no maps of an image")
+    return keras.Model(keras.utils.get_source_inputs(x), maps)
+
+
+def _level(value: keras.KerasTensor, shape: Sequence[int]) -> int:
+    """l of a map of stride 2^l; sides that the stride does not divide are rounded in one way or the other."""
+    return round(math.log2(shape[0] / value.shape[1]))
+
+
+def _map_of_patches(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool) -> keras.KerasTensor:
+    """[N, h/16, w/16, d] of the tokens of an image's patches."""
+    if isinstance(own, models.SigLIPBackbone):
+        own = own.vision_encoder
+    grid = tuple(math.ceil(side / _STRIDE) for side in x.shape[1:3])
+    if grid[0] != grid[1] and not isinstance(own, models.ViTBackbone):
+        raise ValueError(f"{type(own).__name__} takes square images")
+    height, width = np.multiply(grid, own.patch_size).tolist()
+    if tuple(x.shape[1:3]) != (height, width):
+        x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
+    shape = (height, width, x.shape[-1])
+    if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone):  # which interpolate by themselves
+        network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape)
+    else:
+        network = type(own).from_config({**own.get_config(), "image_shape": shape})
+        if load:
+            source = models.Backbone.from_preset(preset)
+            _copy_weights(getattr(source, "vision_encoder", source), network, grid)
+    tokens = network.post_layer_norm.output if isinstance(own, models.SigLIPVisionEncoder) else network.output
+    tokens = keras.Model(network.inputs, tokens, name=network.name)([x])
+    patches = tokens[:, -grid[0] * grid[1] :]  # behind the class token and registers
+    return keras.layers.Reshape((*grid, tokens.shape[-1]), name="patches")(patches)
+
+
+def _copy_weights(source: keras.Model, target: keras.Model, grid: Sequence[int]) -> None:
+    """Copies all weights, those of positions [positions, d] or [1, positions, d] interpolated to another grid."""
+    for old, new in zip(source.weights, target.weights, strict=True):
+        value = np.asarray(old)
+        if np.issubdtype(value.dtype, np.integer):  # numbers of the positions
+            continue
+        if old.shape != new.shape:
+            positions = value.reshape(-1, value.shape[-1])
+            side = math.isqrt(len(positions))
+            first = len(positions) - side**2  # that of the class token
+            square = positions[first:].reshape(1, side, side, -1)
+            resized = np.asarray(keras.ops.image.resize(square, grid, interpolation="bicubic"))
+            value = np.concatenate([positions[:first], resized.reshape(-1, value.shape[-1])]).reshape(new.shape)
+        new.assign(value)
