@@ -120,6 +120,7 @@ class TrainSettings:
     optimizer: Optimizer
     learning_rate: float
     fine_tune_learning_rate: float | None
+    layer_decay: float
     freeze_batch_norm: bool
     weight_decay: float
     warmup_epochs: float

