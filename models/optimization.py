@@ -154,8 +154,11 @@ def build_optimizer(
     """
     accumulate = min(config.accumulate_steps, steps)
     own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}}
+    warmup_steps = int(config.warmup_epochs * steps_per_epoch)
+    if config.steps:
+        warmup_steps = min(warmup_steps, steps // 10)
     optimizer = _OPTIMIZERS[config.optimizer](
-        learning_rate=build_schedule(learning_rate, steps, int(config.warmup_epochs * steps_per_epoch)),
+        learning_rate=build_schedule(learning_rate, steps, warmup_steps),
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,

@@ -114,6 +114,7 @@ class TrainSettings:
     """How the network learns; the section `train` of the configuration describes each field."""
 
     epochs: int
+    steps: int | None
     frozen_epochs: int
     batch_size: int
     accumulate_steps: int

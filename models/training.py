@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -16,7 +17,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from models import features
 from models.augmentation import build_augmentation
 from models.calibration import CALIBRATION_FILE, calibrate
-from models.callbacks import Curves, Keeper, Progress
+from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
@@ -157,7 +158,7 @@ def fit(
     checkpoints: str | None = None,
     multi_label: bool = False,
 ) -> list[dict[str, float]]:
-    """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`).
+    """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`, or `steps`).
 
     Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
@@ -199,9 +200,9 @@ def fit(
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
-    phases = _phases(config)
+    phases = _phases(config, steps_per_epoch)
     keeper = Keeper(state, config, checkpoints)
-    progress = Progress(sum(phase.epochs for phase in phases), steps_per_epoch)
+    progress = Progress([phase.steps for phase in phases], steps_per_epoch)
     curves = Curves(state.history, log_dir)
     for number, phase in enumerate(phases):
         if number < state.phase:
@@ -215,14 +216,16 @@ def fit(
             _compile(model, phase, steps_per_epoch, config, class_weights, multi_label, rates)
         keeper.restore(model)
         done = len(state.history)
-        if done < state.phase_start + phase.epochs and not state.stopped:
+        end = state.phase_start + math.ceil(phase.steps / steps_per_epoch)
+        if done < end and not state.stopped:
+            limit = StepLimit(phase.steps - (done - state.phase_start) * steps_per_epoch)
             model.fit(
                 train(done),
                 steps_per_epoch=steps_per_epoch,
                 validation_data=evaluation,
                 initial_epoch=done,
-                epochs=state.phase_start + phase.epochs,
-                callbacks=[keeper, progress, curves],
+                epochs=end,
+                callbacks=[limit, keeper, progress, curves],
                 verbose=0,
             )
         keeper.finish(model)
@@ -235,16 +238,17 @@ def fit(
 class _Phase:
     """A part of the training with a learning rate of its own course."""
 
-    epochs: int
+    steps: int
     learning_rate: float
     trains_backbone: bool
 
 
-def _phases(config: TrainSettings) -> list[_Phase]:
+def _phases(config: TrainSettings, steps_per_epoch: int) -> list[_Phase]:
+    steps = config.steps or config.epochs * steps_per_epoch
     if not config.frozen_epochs:
-        return [_Phase(config.epochs, config.learning_rate, True)]
+        return [_Phase(steps, config.learning_rate, True)]
     fine_tune = config.fine_tune_learning_rate or config.learning_rate
-    return [_Phase(config.frozen_epochs, config.learning_rate, False), _Phase(config.epochs, fine_tune, True)]
+    return [_Phase(config.frozen_epochs * steps_per_epoch, config.learning_rate, False), _Phase(steps, fine_tune, True)]
 
 
 def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None:
@@ -266,9 +270,8 @@ def _compile(
     rates: list[float],
 ) -> None:
     variables = model.trainable_variables
-    steps = phase.epochs * steps_per_epoch
     model.compile(
-        optimizer=build_optimizer(phase.learning_rate, steps, steps_per_epoch, variables, config, rates),
+        optimizer=build_optimizer(phase.learning_rate, phase.steps, steps_per_epoch, variables, config, rates),
         loss=build_loss(
             config.loss,
             focal_gamma=config.focal_gamma,

@@ -98,6 +98,9 @@ class TrainConfig(Section):
     """How the network learns."""
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
+    steps: Count | None = Field(
+        None, description="training steps with all weights trainable, instead of `epochs`; the last epoch may be shorter"
+    )
     frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images per step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
@@ -109,7 +112,9 @@ class TrainConfig(Section):
     )
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
     weight_decay: NotNegative = Field(0.05, description="decoupled, of all kernels")
-    warmup_epochs: NotNegative = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    warmup_epochs: NotNegative = Field(
+        1.0, description="epochs of rising rate, at most a tenth of `steps`; then it falls along a cosine"
+    )
     clip_norm: NotNegative = Field(0.0, description="largest norm of all gradients together; 0: any")
     ema: BelowOne = Field(0.0, description="moving average of the weights, its momentum; 0: off")
     loss: LossName = Field("cross_entropy", description="focal weighs down what is right already")
@@ -127,6 +132,12 @@ class TrainConfig(Section):
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError(f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out")
+        return self
 
 
 class ExportConfig(Section):

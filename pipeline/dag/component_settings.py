@@ -88,7 +88,7 @@ def transform_settings(config: Config) -> TransformSettings:
 def tuner_settings(config: Config) -> TunerSettings:
     """What the Tuner tries, and on what network."""
     training = _training(config)
-    training["train"]["epochs"] = config.tune.epochs
+    training["train"] |= {"epochs": config.tune.epochs, "steps": None}
     return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": code_digest("models.tuning")})
 
 

@@ -145,6 +145,15 @@ def test_tiles_are_a_setting_of_the_training_alone(write: Any) -> None:
     assert ingestion_settings(tiled) == ingestion_settings(whole)
 
 
+def test_epochs_and_steps_are_not_both_given(write: Any) -> None:
+    path = write(train={"epochs": 10, "steps": 500})
+    assert user_error(path) == f"{path}: train: epochs (10) and steps (500) are both given; leave one of them out"
+    config = load_config(write(train={"steps": 500}))
+    assert load_config(write(dump_config(config))) == config
+    space = {"train.learning_rate": [0.1, 0.2]}
+    assert load_config(write(train={"steps": 500}, tune={"space": space})).tune.space == space
+
+
 def test_levels_in_the_wrong_order_are_told(write: Any) -> None:
     assert "min_level (5) must not be above max_level (3)" in user_error(write(model={"min_level": 5, "max_level": 3}))
 
