@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.budget import Clock
 from models.checkpoints import Checkpoint, save_checkpoint
 from models.files import replaced
 from models.history import HISTORY_FILE, describe_divergence, is_diverged
@@ -140,23 +141,32 @@ class Curves(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Logs how far training is; log records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
 
-    def __init__(self, phases: list[int], steps_per_epoch: int) -> None:
-        """Args: phases: steps of each; steps_per_epoch: the last epoch of a phase may have fewer."""
+    def __init__(self, phases: list[int | None], steps_per_epoch: int, clock: Clock | None = None) -> None:
+        """Counts from the first phase on.
+
+        Args:
+          phases: steps of each; None for one that ends with the time.
+          steps_per_epoch: the last epoch of a phase may have fewer.
+          clock: counts seconds instead of steps.
+        """
         super().__init__()
-        self._steps = sum(phases)
-        self._epochs = sum(math.ceil(steps / steps_per_epoch) for steps in phases)
+        self._steps = sum(steps or 0 for steps in phases)
+        self._epochs = sum(math.ceil((steps or 0) / steps_per_epoch) for steps in phases)
+        self._clock = clock
         self._steps_per_epoch = steps_per_epoch
         self._epoch = 0
         self._text = ""
         self._shown = 0.0
 
     def _log(self, level: int, step: int) -> None:
-        progress = {
-            "done": min(self._epoch * self._steps_per_epoch + step, self._steps),
-            "total": self._steps,
-            "text": f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}",
-        }
-        log.log(level, "%(text)s, step %(done)d/%(total)d", progress, extra={"progress": progress})
+        if self._clock:
+            done, total = min(self._clock.spent, self._clock.budget), self._clock.budget
+            text, unit = f"epoch {self._epoch + 1}{self._text}", "second"
+        else:
+            done, total = min(self._epoch * self._steps_per_epoch + step, self._steps), self._steps
+            text, unit = f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}", "step"
+        progress = {"done": done, "total": total, "text": text}
+        log.log(level, f"%(text)s, {unit} %(done)d/%(total)d", progress, extra={"progress": progress})
         self._shown = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

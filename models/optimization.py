@@ -113,8 +113,18 @@ def positive_weights(counts: list[int], examples: int) -> list[float]:
     return [max(examples - count, 1) / count for count in counts]
 
 
-def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A rate that rises linearly from 0 over `warmup_steps`, then falls as a cosine to 0 at `steps` (arXiv:1608.03983)."""
+def build_schedule(
+    learning_rate: float, steps: int | keras.Variable, warmup_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A rate that rises linearly from 0 over `warmup_steps`, then falls as a cosine to 0 at `steps` (arXiv:1608.03983).
+
+    Args:
+      learning_rate: the greatest rate.
+      steps: a number, or how far training is, 0..1, in a variable that changes with each step.
+      warmup_steps: the greatest number; with a variable the warm-up ends with the first tenth of training, if not before.
+    """
+    if isinstance(steps, keras.Variable):
+        return _Paced(learning_rate, steps, warmup_steps)
     warmup_steps = min(warmup_steps, steps - 1)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -124,9 +134,25 @@ def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras
     )
 
 
+class _Paced(keras.optimizers.schedules.LearningRateSchedule):
+    """See `build_schedule`; the cosine falls from the first step on, by 2.5 % in the warm-up."""
+
+    def __init__(self, learning_rate: float, progress: keras.Variable, warmup_steps: int) -> None:
+        self._learning_rate = learning_rate
+        self._progress = progress
+        self._warmup_steps = warmup_steps
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        progress = keras.ops.convert_to_tensor(self._progress)
+        rate = self._learning_rate * 0.5 * (1 + keras.ops.cos(np.pi * progress))
+        if self._warmup_steps:
+            rate *= keras.ops.clip(keras.ops.maximum(keras.ops.cast(step, "float32") / self._warmup_steps, 10 * progress), 0, 1)
+        return rate
+
+
 def build_optimizer(
     learning_rate: float,
-    steps: int,
+    steps: int | keras.Variable,
     steps_per_epoch: int,
     variables: list[keras.Variable],
     config: TrainSettings,
@@ -146,16 +172,16 @@ def build_optimizer(
 
     Args:
       learning_rate: the greatest rate.
-      steps: number of batches until the rate is 0.
+      steps: number of batches until the rate is 0, or how far training is, as in `build_schedule`.
       steps_per_epoch: number of batches per epoch.
       variables: the trainable variables, in the model's order.
       config: the optimizer and its settings.
       rate_factors: one for each variable; 1 if not given.
     """
-    accumulate = min(config.accumulate_steps, steps)
+    accumulate = min(config.accumulate_steps, steps) if isinstance(steps, int) else config.accumulate_steps
     own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}}
     warmup_steps = int(config.warmup_epochs * steps_per_epoch)
-    if config.steps:
+    if config.steps and isinstance(steps, int):
         warmup_steps = min(warmup_steps, steps // 10)
     optimizer = _OPTIMIZERS[config.optimizer](
         learning_rate=build_schedule(learning_rate, steps, warmup_steps),

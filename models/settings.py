@@ -115,6 +115,7 @@ class TrainSettings:
 
     epochs: int
     steps: int | None
+    budget: float | None
     frozen_epochs: int
     batch_size: int
     accumulate_steps: int

@@ -23,7 +23,7 @@ from models.choices import (
     TestTimeAugmentation,
 )
 from pipeline.config.evaluation import ThresholdConfig
-from pipeline.config.section import BelowOne, Count, HomePath, NotNegative, Positive, Section, Share, WholeNumber
+from pipeline.config.section import BelowOne, Count, Duration, HomePath, NotNegative, Positive, Section, Share, WholeNumber
 
 
 class AugmentConfig(Section):
@@ -101,6 +101,10 @@ class TrainConfig(Section):
     steps: Count | None = Field(
         None, description="training steps with all weights trainable, instead of `epochs`; the last epoch may be shorter"
     )
+    budget: Duration | None = Field(
+        None,
+        description="time for training, such as 90s, 20m or 1h30m, instead of `epochs` and `steps`; see docs/model.md",
+    )
     frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images per step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
@@ -113,7 +117,7 @@ class TrainConfig(Section):
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
     weight_decay: NotNegative = Field(0.05, description="decoupled, of all kernels")
     warmup_epochs: NotNegative = Field(
-        1.0, description="epochs of rising rate, at most a tenth of `steps`; then it falls along a cosine"
+        1.0, description="epochs of rising rate, at most a tenth of `steps` or `budget`; then it falls along a cosine"
     )
     clip_norm: NotNegative = Field(0.0, description="largest norm of all gradients together; 0: any")
     ema: BelowOne = Field(0.0, description="moving average of the weights, its momentum; 0: off")

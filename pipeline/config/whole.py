@@ -19,6 +19,7 @@ from pipeline.config.tuning import TUNED_SECTIONS, RangeConfig, TuneConfig
 _NOT_TUNED = {
     "train.epochs": "a trial has tune.epochs",
     "train.steps": "a trial has tune.epochs",
+    "train.budget": "all trials have the same time",
     "train.monitor": "it is what trials are compared by",
 }
 _LOSS_KEYS = (
