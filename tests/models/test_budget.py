@@ -1,8 +1,12 @@
 """A training that ends with its time, whatever the speed: in simulated time, and for real."""
 
 import itertools
+import json
 import logging
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -195,3 +199,28 @@ def test_the_variable_reaches_the_compiled_step(settings, tmp_path):
     history = train(tiny_model(), tmp_path, budget=15.0, **settings)
     assert history[-1]["learning_rate"] == 0
     assert history[0]["learning_rate"] > 0
+
+
+def test_the_variable_reaches_two_devices(tmp_path):
+    program = f"""
+import itertools, json, sys
+from types import SimpleNamespace
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_training as test
+ticks = itertools.count(0, 0.1)
+test.training.time = sys.modules["models.budget"].time = SimpleNamespace(monotonic=lambda: next(ticks))
+strategy = test.training._strategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    model = test.tiny_model()
+config = test.replace(test.CONFIG, budget=10.0, layer_decay=0.5, ema=0.5)
+history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r})
+print(json.dumps([row["learning_rate"] for row in history]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rates = json.loads(done.stdout.splitlines()[-1])
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[-1] == 0

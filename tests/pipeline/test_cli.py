@@ -150,6 +150,12 @@ def test_weights_of_another_network_are_refused_before_anything_runs(place, fpn)
     assert not (place / "out" / "artifacts").exists()
 
 
+def test_a_budget_that_is_no_time_is_told(place, fpn):
+    ended = fpn("run", "--config", place / "config.yaml", "--budget", "soon")
+    assert ended.status == 2
+    assert "train.budget: write a time as 90s, 20m or 1h30m, is 'soon'" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
