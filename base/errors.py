@@ -28,14 +28,15 @@ def shorten(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def user_error(failure: BaseException) -> UserError | None:
-    """Finds the UserError in an exception's chain of causes; None if there is none.
+def user_error(failure: BaseException, *others: type[Exception]) -> Exception | None:
+    """Finds the UserError, or one of other classes, in an exception's chain of causes; None if there is none.
 
     TFX and Beam wrap exceptions of their components in exceptions of their own.
     """
+    kinds: tuple[type[Exception], ...] = (UserError, *others)
     cause: BaseException | None = failure
     while cause:
-        if isinstance(cause, UserError):
+        if isinstance(cause, kinds):
             return cause
         cause = cause.__cause__ or cause.__context__
     return None

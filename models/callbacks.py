@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.budget import Clock
 from models.checkpoints import Checkpoint, save_checkpoint
 from models.files import replaced
 from models.history import HISTORY_FILE, describe_divergence, is_diverged
@@ -69,7 +70,8 @@ class Keeper(keras.callbacks.Callback):
         has_diverged = is_diverged(state.history[-1])
         if has_diverged:
             log.warning("%s", describe_divergence(state.history[-1]))
-        state.stopped = model.stop_training = has_diverged or (bool(self._patience) and waited >= self._patience)
+        is_best_long_ago = bool(self._patience) and waited >= self._patience
+        state.stopped = model.stop_training = model.stop_training or has_diverged or is_best_long_ago
         if self._folder:
             saved = replace(state, model=_values(model.variables), optimizer=_values(model.optimizer.variables))
             save_checkpoint(self._folder, saved)
@@ -88,6 +90,19 @@ def _values(variables: list[keras.Variable]) -> list[np.ndarray]:
 def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+class StepLimit(keras.callbacks.Callback):
+    """Ends a phase after a number of steps, in the midst of an epoch if need be."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._left -= 1
+        if not self._left:
+            self.model.stop_training = True
 
 
 class Curves(keras.callbacks.Callback):
@@ -126,21 +141,32 @@ class Curves(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Logs how far training is; log records carry `progress`: {"done": steps, "total": steps, "text": what to show}."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, phases: list[int | None], steps_per_epoch: int, clock: Clock | None = None) -> None:
+        """Counts from the first phase on.
+
+        Args:
+          phases: steps of each; None for one that ends with the time.
+          steps_per_epoch: the last epoch of a phase may have fewer.
+          clock: counts seconds instead of steps.
+        """
         super().__init__()
-        self._epochs = epochs
+        self._steps = sum(steps or 0 for steps in phases)
+        self._epochs = sum(math.ceil((steps or 0) / steps_per_epoch) for steps in phases)
+        self._clock = clock
         self._steps_per_epoch = steps_per_epoch
         self._epoch = 0
         self._text = ""
         self._shown = 0.0
 
     def _log(self, level: int, step: int) -> None:
-        progress = {
-            "done": self._epoch * self._steps_per_epoch + step,
-            "total": self._epochs * self._steps_per_epoch,
-            "text": f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}",
-        }
-        log.log(level, "%(text)s, step %(done)d/%(total)d", progress, extra={"progress": progress})
+        if self._clock:
+            done, total = min(self._clock.spent, self._clock.budget), self._clock.budget
+            text, unit = f"epoch {self._epoch + 1}{self._text}", "second"
+        else:
+            done, total = min(self._epoch * self._steps_per_epoch + step, self._steps), self._steps
+            text, unit = f"epoch {min(self._epoch + 1, self._epochs)}/{self._epochs}{self._text}", "step"
+        progress = {"done": done, "total": total, "text": text}
+        log.log(level, f"%(text)s, {unit} %(done)d/%(total)d", progress, extra={"progress": progress})
         self._shown = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

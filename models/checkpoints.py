@@ -30,6 +30,8 @@ class Checkpoint:
     phase_start: int = 0  # epochs before this phase
     stopped: bool = False  # whether early stopping has ended the phase
     history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch
+    seconds: float = 0.0  # of a budget that are spent
+    progress: float = 0.0  # of a phase that ends with the budget, 0..1
     best_epoch: int = 0  # position in the history of the epoch whose weights are in `best`
     model: list[np.ndarray] = field(default_factory=list)  # all variables, including the states of random numbers
     optimizer: list[np.ndarray] = field(default_factory=list)  # all variables

@@ -113,8 +113,18 @@ def positive_weights(counts: list[int], examples: int) -> list[float]:
     return [max(examples - count, 1) / count for count in counts]
 
 
-def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A rate that rises linearly from 0 over `warmup_steps`, then falls as a cosine to 0 at `steps` (arXiv:1608.03983)."""
+def build_schedule(
+    learning_rate: float, steps: int | keras.Variable, warmup_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A rate that rises linearly from 0 over `warmup_steps`, then falls as a cosine to 0 at `steps` (arXiv:1608.03983).
+
+    Args:
+      learning_rate: the greatest rate.
+      steps: a number, or how far training is, 0..1, in a variable that changes with each step.
+      warmup_steps: the greatest number; with a variable the warm-up ends with the first tenth of training, if not before.
+    """
+    if isinstance(steps, keras.Variable):
+        return _Paced(learning_rate, steps, warmup_steps)
     warmup_steps = min(warmup_steps, steps - 1)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -124,8 +134,29 @@ def build_schedule(learning_rate: float, steps: int, warmup_steps: int) -> keras
     )
 
 
+class _Paced(keras.optimizers.schedules.LearningRateSchedule):
+    """See `build_schedule`; the cosine falls from the first step on, by 2.5 % in the warm-up."""
+
+    def __init__(self, learning_rate: float, progress: keras.Variable, warmup_steps: int) -> None:
+        self._learning_rate = learning_rate
+        self._progress = progress
+        self._warmup_steps = warmup_steps
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        progress = keras.ops.convert_to_tensor(self._progress)
+        rate = self._learning_rate * 0.5 * (1 + keras.ops.cos(np.pi * progress))
+        if self._warmup_steps:
+            rate *= keras.ops.clip(keras.ops.maximum(keras.ops.cast(step, "float32") / self._warmup_steps, 10 * progress), 0, 1)
+        return rate
+
+
 def build_optimizer(
-    learning_rate: float, steps: int, steps_per_epoch: int, variables: list[keras.Variable], config: TrainSettings
+    learning_rate: float,
+    steps: int | keras.Variable,
+    steps_per_epoch: int,
+    variables: list[keras.Variable],
+    config: TrainSettings,
+    rate_factors: list[float] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Makes an optimizer with its schedule, weight decay, clipping, averaging and accumulation.
 
@@ -136,25 +167,32 @@ def build_optimizer(
     Weight decay is decoupled (arXiv:1711.05101): with every optimizer, each update subtracts rate * weight_decay * w from each
     weight w. Biases, scales and offsets of normalisations, and all other variables with fewer than two dimensions do not decay.
 
+    Rate factors multiply the rate of a variable in its updates, its weight decay included. To multiply its gradients would be
+    wrong: Adam, LAMB, Lion and Muon take out their scale.
+
     Args:
       learning_rate: the greatest rate.
-      steps: number of batches until the rate is 0.
+      steps: number of batches until the rate is 0, or how far training is, as in `build_schedule`.
       steps_per_epoch: number of batches per epoch.
       variables: the trainable variables, in the model's order.
       config: the optimizer and its settings.
+      rate_factors: one for each variable; 1 if not given.
     """
-    accumulate = min(config.accumulate_steps, steps)
-    decay = config.weight_decay
-    own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}, "muon": {"adam_weight_decay": decay}}
+    accumulate = min(config.accumulate_steps, steps) if isinstance(steps, int) else config.accumulate_steps
+    own: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9, "nesterov": True}}
+    warmup_steps = int(config.warmup_epochs * steps_per_epoch)
+    if config.steps and isinstance(steps, int):
+        warmup_steps = min(warmup_steps, steps // 10)
     optimizer = _OPTIMIZERS[config.optimizer](
-        learning_rate=build_schedule(learning_rate, steps, int(config.warmup_epochs * steps_per_epoch)),
-        weight_decay=decay,
+        learning_rate=build_schedule(learning_rate, steps, warmup_steps),
+        weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,
         ema_momentum=config.ema ** (1 / accumulate),
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,
         **own.get(config.optimizer, {}),
     )
+    optimizer.rate_factors = rate_factors
     optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
     return optimizer
 
@@ -171,6 +209,23 @@ class _ClipsOverReplicas:
             return super()._clip_gradients(gradients)  # type: ignore[misc]
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         return [gradient / replicas for gradient in super()._clip_gradients(total)]  # type: ignore[misc]
+
+
+class _OwnRates:
+    """Lets each variable learn at a rate of its own, at which its weight decays as well."""
+
+    rate_factors: list[float] | None
+    weight_decay: float
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        if self.rate_factors:
+            learning_rate = learning_rate * self.rate_factors[self._get_variable_index(variable)]  # type: ignore[attr-defined]
+        if self.weight_decay and self._use_weight_decay(variable):  # type: ignore[attr-defined]
+            variable.assign_sub(learning_rate * self.weight_decay * variable)
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        """Is done in `update_step`, where the variable's rate is known."""
 
 
 class _ConvolutionalMuon(keras.optimizers.Muon):
@@ -192,7 +247,7 @@ class _ConvolutionalMuon(keras.optimizers.Muon):
 
 
 _OPTIMIZERS = {
-    name: type(name, (_ClipsOverReplicas, kind), {})
+    name: type(name, (_ClipsOverReplicas, _OwnRates, kind), {})
     for name, kind in {
         "adamw": keras.optimizers.AdamW,
         "adam": keras.optimizers.Adam,

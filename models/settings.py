@@ -113,12 +113,15 @@ class TrainSettings:
     """How the network learns; the section `train` of the configuration describes each field."""
 
     epochs: int
+    steps: int | None
+    budget: float | None
     frozen_epochs: int
     batch_size: int
     accumulate_steps: int
     optimizer: Optimizer
     learning_rate: float
     fine_tune_learning_rate: float | None
+    layer_decay: float
     freeze_batch_norm: bool
     weight_decay: float
     warmup_epochs: float

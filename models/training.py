@@ -2,7 +2,10 @@
 
 import json
 import logging
+import math
 import os
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -15,13 +18,15 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import features
 from models.augmentation import build_augmentation
+from models.budget import Budget, Clock
 from models.calibration import CALIBRATION_FILE, calibrate
-from models.callbacks import Curves, Keeper, Progress
+from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
 from models.history import is_diverged
 from models.inference import build_inference_model
+from models.layer_decay import rate_factors
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -98,6 +103,7 @@ def train_model(
     Returns:
       The trained model, and the batches of the `eval` split.
     """
+    started = time.monotonic()
     train_config = config.train
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     image_shape = config.image.shape
@@ -138,7 +144,7 @@ def train_model(
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
         steps = train_examples // batch_size
-        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label)
+        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label, started)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -155,8 +161,10 @@ def fit(
     class_weights: list[float] | None = None,
     checkpoints: str | None = None,
     multi_label: bool = False,
+    started: float | None = None,
 ) -> list[dict[str, float]]:
-    """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`).
+    """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`, `steps`, or until
+    the `budget` is spent).
 
     Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
@@ -180,8 +188,10 @@ def fit(
       checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
         Whoever calls removes it when the model is safe.
       multi_label: whether each class is a yes-or-no decision of its own.
+      started: when the time of the budget began, by `time.monotonic`; now if not given.
 
     Raises:
+      BudgetError: the budget is too short for a step and an evaluation.
       ValueError: gradients are to be accumulated on several devices, which Keras can't do.
 
     Returns:
@@ -198,28 +208,40 @@ def fit(
     state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
-    phases = _phases(config)
+    phases = _phases(config, steps_per_epoch)
     keeper = Keeper(state, config, checkpoints)
-    progress = Progress(sum(phase.epochs for phase in phases), steps_per_epoch)
+    clock = None
+    if config.budget:
+        clock = Clock(config.budget, (started if started is not None else time.monotonic()) - state.seconds)
+    progress = Progress([phase.steps for phase in phases], steps_per_epoch, clock)
     curves = Curves(state.history, log_dir)
     for number, phase in enumerate(phases):
         if number < state.phase:
             continue
         if number > state.phase:
             state.phase, state.phase_start, state.stopped = number, len(state.history), False
-        _freeze(network.get_layer("backbone"), phase, config)
+        backbone = network.get_layer("backbone")
+        _freeze(backbone, phase, config)
+        rates = rate_factors(backbone, model.trainable_variables, config.layer_decay)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
-            _compile(model, phase, steps_per_epoch, config, class_weights, multi_label)
+            length = phase.steps or keras.Variable(state.progress, trainable=False, aggregation="only_first_replica")
+            _compile(model, phase, length, steps_per_epoch, config, class_weights, multi_label, rates)
         keeper.restore(model)
         done = len(state.history)
-        if done < state.phase_start + phase.epochs and not state.stopped:
+        end = state.phase_start + math.ceil(phase.steps / steps_per_epoch) if phase.steps else sys.maxsize
+        if done < end and not state.stopped:
+            limits: list[keras.callbacks.Callback] = []
+            if phase.steps:
+                limits.append(StepLimit(phase.steps - (done - state.phase_start) * steps_per_epoch))
+            if clock:
+                limits.append(Budget(clock, None if phase.steps else length, evaluation, steps_per_epoch, state))
             model.fit(
                 train(done),
                 steps_per_epoch=steps_per_epoch,
                 validation_data=evaluation,
                 initial_epoch=done,
-                epochs=state.phase_start + phase.epochs,
-                callbacks=[keeper, progress, curves],
+                epochs=end,
+                callbacks=[*limits, keeper, progress, curves],
                 verbose=0,
             )
         keeper.finish(model)
@@ -230,18 +252,19 @@ def fit(
 
 @dataclass(frozen=True)
 class _Phase:
-    """A part of the training with a learning rate of its own course."""
+    """A part of the training with a learning rate of its own course; without steps, it ends with the budget."""
 
-    epochs: int
+    steps: int | None
     learning_rate: float
     trains_backbone: bool
 
 
-def _phases(config: TrainSettings) -> list[_Phase]:
+def _phases(config: TrainSettings, steps_per_epoch: int) -> list[_Phase]:
+    steps = None if config.budget else config.steps or config.epochs * steps_per_epoch
     if not config.frozen_epochs:
-        return [_Phase(config.epochs, config.learning_rate, True)]
+        return [_Phase(steps, config.learning_rate, True)]
     fine_tune = config.fine_tune_learning_rate or config.learning_rate
-    return [_Phase(config.frozen_epochs, config.learning_rate, False), _Phase(config.epochs, fine_tune, True)]
+    return [_Phase(config.frozen_epochs * steps_per_epoch, config.learning_rate, False), _Phase(steps, fine_tune, True)]
 
 
 def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None:
@@ -256,14 +279,16 @@ def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None
 def _compile(
     model: keras.Model,
     phase: _Phase,
+    length: int | keras.Variable,
     steps_per_epoch: int,
     config: TrainSettings,
     class_weights: list[float] | None,
     multi_label: bool,
+    rates: list[float],
 ) -> None:
     variables = model.trainable_variables
     model.compile(
-        optimizer=build_optimizer(phase.learning_rate, phase.epochs * steps_per_epoch, steps_per_epoch, variables, config),
+        optimizer=build_optimizer(phase.learning_rate, length, steps_per_epoch, variables, config, rates),
         loss=build_loss(
             config.loss,
             focal_gamma=config.focal_gamma,

@@ -12,6 +12,7 @@ from keras_tuner.engine.trial import Trial
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from models.budget import BudgetError
 from models.choices import Algorithm
 from models.packing import unpack
 from models.settings import NumberRange, SearchSpace, TunerSettings
@@ -90,6 +91,8 @@ class Search(BaseTuner):
             log_dir = os.path.join(self.get_trial_dir(trial.trial_id), "logs")
             model, evaluation = train_model(self._fn_args, config, log_dir)
             score = model.evaluate(evaluation, return_dict=True, verbose=0)[objective]
+        except BudgetError as error:  # which the other trials would have as well
+            raise keras_tuner.errors.FatalError(str(error)) from error
         finally:
             training_log.removeFilter(in_search)
         if not math.isfinite(score):

@@ -33,6 +33,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run = commands.add_parser("run", help="run the pipeline on this machine")
     add_config_arguments(run)
     run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
+    run.add_argument("--budget", metavar="TIME", help="time for training, such as 90s, 20m or 1h30m, instead of epochs")
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     run.set_defaults(call=_run)
 
@@ -80,7 +81,8 @@ def _run(options: argparse.Namespace) -> int:
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import print_summary
 
-    config = load_config(options.config, options.data, options.overrides)
+    budget = [f"train.budget={options.budget}"] if options.budget is not None else []
+    config = load_config(options.config, options.data, [*options.overrides, *budget])
     result = runner.run(config, options.output or Path("output") / config.name)
     print_summary(result, plain_console(soft_wrap=True))
     if result.error:

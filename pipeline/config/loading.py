@@ -50,7 +50,7 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
 
 def dump_config(config: Config) -> str:
     """The whole configuration with all defaults, as YAML text; `load_config` reads it as the same configuration."""
-    return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(config.content(), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _apply(override: str, content: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from models.choices import (
     TestTimeAugmentation,
 )
 from pipeline.config.evaluation import ThresholdConfig
-from pipeline.config.section import BelowOne, Count, HomePath, NotNegative, Positive, Section, Share, WholeNumber
+from pipeline.config.section import BelowOne, Count, Duration, HomePath, NotNegative, Positive, Section, Share, WholeNumber
 
 
 class AugmentConfig(Section):
@@ -119,15 +119,27 @@ class TrainConfig(Section):
     """How the network learns."""
 
     epochs: Count = Field(10, description="epochs with all weights trainable")
+    steps: Count | None = Field(
+        None, description="training steps with all weights trainable, instead of `epochs`; the last epoch may be shorter"
+    )
+    budget: Duration | None = Field(
+        None,
+        description="time for training, such as 90s, 20m or 1h30m, instead of `epochs` and `steps`; see docs/model.md",
+    )
     frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images per step, over all GPUs together")
     accumulate_steps: Count = Field(1, description="steps whose gradients are averaged into one update")
     optimizer: Optimizer = Field("muon", description="by name")
     learning_rate: Positive = Field(4e-3, description="peak rate of the optimizer")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the rate from each stage of the backbone to the one before; 1: all learn alike"
+    )
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
     weight_decay: NotNegative = Field(0.05, description="decoupled, of all kernels")
-    warmup_epochs: NotNegative = Field(1.0, description="epochs of rising rate; then it falls along a cosine")
+    warmup_epochs: NotNegative = Field(
+        1.0, description="epochs of rising rate, at most a tenth of `steps` or `budget`; then it falls along a cosine"
+    )
     clip_norm: NotNegative = Field(0.0, description="largest norm of all gradients together; 0: any")
     ema: BelowOne = Field(0.0, description="moving average of the weights, its momentum; 0: off")
     loss: LossName = Field("cross_entropy", description="focal weighs down what is right already")
@@ -145,6 +157,12 @@ class TrainConfig(Section):
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError(f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out")
+        return self
 
 
 class ExportConfig(Section):

@@ -1,9 +1,10 @@
 """What the sections of the configuration have in common."""
 
 import os.path
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -13,6 +14,19 @@ Count = Annotated[int, Field(ge=1)]
 WholeNumber = Annotated[int, Field(ge=0)]
 HomePath = Annotated[str, AfterValidator(os.path.expanduser)]  # ~ stands for the home folder
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _seconds(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not found or not text:
+        raise ValueError("write a time as 90s, 20m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+Duration = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]  # in seconds
 
 
 class Section(BaseModel):

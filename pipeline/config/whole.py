@@ -16,7 +16,12 @@ from pipeline.config.network import AugmentConfig, ExportConfig, ModelConfig, Tr
 from pipeline.config.section import Section
 from pipeline.config.tuning import TUNED_SECTIONS, RangeConfig, TuneConfig
 
-_NOT_TUNED = {"train.epochs": "a trial has tune.epochs", "train.monitor": "it is what trials are compared by"}
+_NOT_TUNED = {
+    "train.epochs": "a trial has tune.epochs",
+    "train.steps": "a trial has tune.epochs",
+    "train.budget": "all trials have the same time",
+    "train.monitor": "it is what trials are compared by",
+}
 _LOSS_KEYS = (
     "train.loss",
     "train.focal_gamma",
@@ -51,6 +56,13 @@ class Config(Section):
     )
     beam: BeamConfig = BeamConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
+
+    def content(self) -> dict[str, Any]:
+        """All keys, with their defaults, as a file may give them."""
+        content = self.model_dump(by_alias=True)
+        if self.train.steps is not None:
+            del content["train"]["epochs"]  # which stands beside no steps
+        return content
 
     @model_validator(mode="after")
     def _weights_fit_channels(self) -> "Config":
@@ -114,7 +126,8 @@ def _search_values(config: Config, key: str, value: Any) -> list[Any] | dict[str
 def _parse_choice(config: Config, key: str, choice: Any) -> Any:
     """A choice as the configuration would hold it: 1 becomes 1.0 if the key is a float."""
     section, _, item = key.partition(".")
-    content = config.model_dump(by_alias=True, exclude={"tune"})
+    content = config.content()
+    del content["tune"]
     content[section][item] = choice
     try:
         return getattr(getattr(Config.model_validate(content), section), item)

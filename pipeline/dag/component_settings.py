@@ -86,16 +86,20 @@ def transform_settings(config: Config) -> TransformSettings:
 
 
 def tuner_settings(config: Config) -> TunerSettings:
-    """What the Tuner tries, and on what network."""
+    """What the Tuner tries, and on what network; half of a budget is for all trials."""
     training = _training(config)
-    training["train"]["epochs"] = config.tune.epochs
+    budget = config.train.budget and config.train.budget / 2 / config.tune.trials
+    training["train"] |= {"epochs": config.tune.epochs, "steps": None, "budget": budget}
     return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": code_digest("models.tuning")})
 
 
 def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
     """What the Trainer trains, and how; `checkpoints` is the folder of unfinished trainings."""
     own = {"code": code_digest("models.training"), "checkpoints": checkpoints}
-    return unpack(TrainerSettings, {**_training(config), **config.export.model_dump(), **own})
+    training = _training(config)
+    if config.tune.enabled and config.train.budget:
+        training["train"]["budget"] /= 2
+    return unpack(TrainerSettings, {**training, **config.export.model_dump(), **own})
 
 
 def _training(config: Config) -> dict[str, dict[str, Any]]:

@@ -214,7 +214,9 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
         return 1, f"interrupted in {component}; start again to go on from the last finished component"
     if told := full_disk(failure, place.output):
         return 1, told
-    if cause := user_error(failure):
+    from models.budget import BudgetError
+
+    if cause := user_error(failure, BudgetError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 
 from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
 from evaluation.metrics import METRICS
@@ -17,6 +16,7 @@ from evaluation.settings import SHORTCUT
 from models import features
 from models.calibration import CALIBRATION_BINS
 from pipeline.config.evaluation import CardConfig, CheckConfig
+from pipeline.config.loading import dump_config
 from pipeline.config.whole import Config
 from pipeline.pages.gallery import Cell, Gallery, choose_by_cell, least_sure, worst_mistakes
 from pipeline.pages.page import write_page
@@ -150,7 +150,7 @@ def write_evaluation_page(
         "formats": context.summary.get("formats", []),
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
-        "yaml": yaml.safe_dump(config.model_dump(by_alias=True, mode="json"), sort_keys=False, allow_unicode=True),
+        "yaml": dump_config(config),
     }
     filters: dict[str, Callable[..., Any]] = {
         "words": _words,

@@ -114,6 +114,13 @@ def test_the_rate_warms_up_linearly_and_falls_along_a_cosine():
     np.testing.assert_allclose(rates[20:], 0.05 * (1 + np.cos(np.pi * np.arange(81) / 80)), atol=1e-7)
 
 
+def test_steps_limit_the_warm_up_to_a_tenth_of_them():
+    optimizer = optimization.build_optimizer(0.1, 50, 100, [], replace(CONFIG, steps=50, warmup_epochs=1.0))
+    rates = np.array([optimizer._learning_rate(step) for step in range(51)])
+    np.testing.assert_allclose(rates[:6], np.linspace(0, 0.1, 6), atol=1e-7)
+    np.testing.assert_allclose(rates[5:], 0.05 * (1 + np.cos(np.pi * np.arange(46) / 45)), atol=1e-7)
+
+
 def test_one_single_step_can_be_trained():
     assert float(optimization.build_schedule(0.1, steps=1, warmup_steps=5)(0)) == pytest.approx(0.1)
 

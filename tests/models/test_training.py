@@ -162,9 +162,34 @@ def test_progress_counts_every_step_up_to_the_total(tmp_path, caplog):
     assert progress[-1]["text"].startswith("epoch 3/3")
 
 
-def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_a_training_of_some_steps_ends_with_them_and_its_rate_at_0(tmp_path, caplog):
+    model, settings = tiny_model(), {"frozen_epochs": 1, "steps": 6, "warmup_epochs": 1.0, "optimizer": "sgd"}
+    with caplog.at_level(logging.INFO, logger="models.callbacks"):
+        history = train(model, tmp_path, **settings)
+    assert [row["epoch"] for row in history] == [1, 2, 3]  # four frozen steps, then four and two
+    assert int(model.optimizer.iterations) == 6
+    assert history[1]["learning_rate"] == pytest.approx(0.01 * 0.5 * (1 + np.cos(np.pi * 4 / 6)))
+    assert history[2]["learning_rate"] == pytest.approx(0, abs=1e-9)
+    assert [record.progress["done"] for record in caplog.records] == [4, 8, 10]
+    assert {record.progress["total"] for record in caplog.records} == {10}
+
+
+def test_steps_of_whole_epochs_train_as_the_epochs_do(tmp_path):
+    epochs = train(tiny_model(), tmp_path / "epochs", epochs=3)
+    assert train(tiny_model(), tmp_path / "steps", steps=12) == [pytest.approx(row, abs=1e-6) for row in epochs]
+
+
+def test_a_training_of_fewer_steps_than_an_epoch_has_one_short_epoch(tmp_path):
+    model = tiny_model()
+    assert len(train(model, tmp_path, steps=3)) == 1
+    assert int(model.optimizer.iterations) == 3
+
+
+@pytest.mark.parametrize("length", [{"epochs": 2}, {"steps": 7}])
+def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(length, tmp_path, monkeypatch):
     checkpoints = tmp_path / "checkpoints"
-    settings = {"frozen_epochs": 1, "epochs": 2, "keep": "best", "ema": 0.5, "accumulate_steps": 3, "warmup_epochs": 1.0}
+    settings = {**length, "frozen_epochs": 1, "keep": "best", "ema": 0.5, "accumulate_steps": 3, "warmup_epochs": 1.0}
+    settings["layer_decay"] = 0.5
     model = tiny_model()
     whole = train(model, tmp_path / "whole", **settings)
 
@@ -280,6 +305,7 @@ for devices in (None, ["CPU:0", "CPU:1"]):
         model = test.tiny_model()
         model.layers[-2].rate = 0.0  # each device draws its own random numbers
     config = test.replace(test.CONFIG, epochs=3, clip_norm=0.1, ema=0.5, weight_decay=0.1, optimizer={optimizer!r})
+    config = test.replace(config, layer_decay=0.5)
     history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r} + str(devices))
     losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
@@ -288,7 +314,8 @@ print(json.dumps([strategy.num_replicas_in_sync, *losses]))
     assert done.returncode == 0, done.stderr[-2000:]
     replicas, one, two = json.loads(done.stdout.splitlines()[-1])
     assert replicas == 2
-    np.testing.assert_allclose(one, two, rtol=1e-4)
+    # The gradient of a bias before a batch normalisation is rounding errors, of which Muon's Adam makes steps.
+    np.testing.assert_allclose(one, two, rtol=3e-4)
 
 
 @pytest.fixture(scope="module")

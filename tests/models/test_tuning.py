@@ -3,10 +3,12 @@
 import logging
 import math
 
+import keras_tuner
 import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from models import tuning
+from models.budget import BudgetError
 from models.packing import as_dict
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import tuner_settings
@@ -125,3 +127,12 @@ def test_progress_of_a_training_is_shown_as_progress_of_the_search():
     assert tuning._InSearch(2, 10, "  best eval loss 0.123").filter(record)
     assert record.progress == {"done": 2.5, "total": 10, "text": "trial 3/10  best eval loss 0.123  epoch 1/2"}
     assert record.levelno == logging.DEBUG
+
+
+def test_a_budget_that_is_too_short_for_a_trial_ends_the_search(search):
+    def too_short(config):
+        raise BudgetError("train.budget: 3 s are too short")
+
+    with pytest.raises(keras_tuner.errors.FatalError, match="3 s are too short") as raised:
+        search(too_short)
+    assert isinstance(raised.value.__cause__, BudgetError)

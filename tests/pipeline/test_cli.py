@@ -169,6 +169,12 @@ def test_weights_whose_package_is_not_installed_are_told_before_anything_runs(pl
     assert not (place / "out" / "artifacts").exists()
 
 
+def test_a_budget_that_is_no_time_is_told(place, fpn):
+    ended = fpn("run", "--config", place / "config.yaml", "--budget", "soon")
+    assert ended.status == 2
+    assert "train.budget: write a time as 90s, 20m or 1h30m, is 'soon'" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -12,7 +12,7 @@ import yaml
 from base.errors import UserError
 from models.settings import TileSettings
 from pipeline.config.loading import dump_config, load_config
-from pipeline.dag.component_settings import ingestion_settings, trainer_settings, transform_settings
+from pipeline.dag.component_settings import ingestion_settings, trainer_settings, transform_settings, tuner_settings
 
 REPOSITORY = Path(__file__).parents[3]
 MINIMAL = {"name": "test", "data": {"path": "images"}}
@@ -143,6 +143,43 @@ def test_tiles_are_a_setting_of_the_training_alone(write: Any) -> None:
     assert trainer_settings(tiled, "").tiles == TileSettings(size=64, overlap=0)
     assert transform_settings(tiled) == transform_settings(whole)
     assert ingestion_settings(tiled) == ingestion_settings(whole)
+
+
+def test_epochs_and_steps_are_not_both_given(write: Any) -> None:
+    path = write(train={"epochs": 10, "steps": 500})
+    assert user_error(path) == f"{path}: train: epochs (10) and steps (500) are both given; leave one of them out"
+    config = load_config(write(train={"steps": 500}))
+    assert load_config(write(dump_config(config))) == config
+    space = {"train.learning_rate": [0.1, 0.2]}
+    assert load_config(write(train={"steps": 500}, tune={"space": space})).tune.space == space
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("2h5s", 7205), ("45", 45)])
+def test_a_budget_is_a_time(text: str, seconds: float, write: Any) -> None:
+    config = load_config(write(train={"epochs": 10}), overrides=[f"train.budget={text}"])
+    assert config.train.budget == seconds
+    assert load_config(write(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("text", ["20 minutes", "m", "''", "1.5h", "30m1h"])
+def test_what_is_no_time_is_told(text: str, write: Any) -> None:
+    assert "train.budget: write a time as 90s, 20m or 1h30m" in user_error(write(), overrides=(f"train.budget={text}",))
+
+
+@pytest.mark.parametrize("text", ["0s", "-5", "true"])
+def test_a_budget_is_above_0(text: str, write: Any) -> None:
+    assert "train.budget: input should be" in user_error(write(), overrides=(f"train.budget={text}",))
+
+
+def test_a_search_and_the_training_after_it_share_a_budget(write: Any) -> None:
+    tune = {"enabled": True, "trials": 5, "space": {"train.learning_rate": [0.1, 0.2]}}
+    config = load_config(write(tune=tune, train={"budget": "20m", "steps": 100}))
+    assert trainer_settings(config, "").train.budget == 600
+    trial = tuner_settings(config).train
+    assert (trial.budget, trial.steps) == (120, None)
+    alone = load_config(write(train={"budget": "20m"}))
+    assert trainer_settings(alone, "").train.budget == 1200
+    assert tuner_settings(load_config(write(tune=tune))).train.budget is None
 
 
 def test_levels_in_the_wrong_order_are_told(write: Any) -> None:
