@@ -163,7 +163,7 @@ def test_a_classifier_trains_goes_on_after_a_crash_and_is_exported(family, tmp_p
             "data": {"path": "."},
             "image": {"height": SIDE, "width": SIDE, "channels": 3},
             "model": model,
-            "train": {"epochs": 1, "frozen_epochs": 1, "batch_size": 4, "freeze_batch_norm": True},
+            "train": {"epochs": 1, "frozen_epochs": 1, "batch_size": 4, "optimizer": "adamw", "freeze_batch_norm": True},
         }
     )
     random = np.random.default_rng(0)
