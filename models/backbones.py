@@ -272,7 +272,7 @@ def build_backbone(
       WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
-    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name)
+    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name, weights)
     check_strides(backbone.features)
     features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
     if backbone.features and (not features or features[0].level != min_level):

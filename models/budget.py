@@ -126,5 +126,6 @@ class Budget(keras.callbacks.Callback):
         if self._clock.left < self._pause:
             raise BudgetError(
                 f"train.budget: {self._clock.budget:.0f} s are too short: {self._clock.spent:.0f} s went by before the first "
-                f"step with all weights was done, and an evaluation takes {self._pause:.0f} s; give several times as much"
+                f"step with all weights was done, and an evaluation takes {self._pause:.0f} s; give several times as much, or "
+                f"fewer train.frozen_epochs"
             )

@@ -5,22 +5,24 @@ A preset is a folder in the layout of Keras, transformers or timm, or a name or 
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from models.backbone import Backbone, Scaling, WeightsError
 
 PRESET: Final = "preset"  # as weights: those of the preset
 _STRIDE: Final = 16  # of the map of a plain vision transformer
+_PROBE: Final = 256  # side of an image by which the strides of maps are found: all of them divide it
 
 
-def read_hub_backbone(name: str) -> Backbone:
+def read_hub_backbone(name: str, weights: str) -> Backbone:
     """The backbone `hub:<preset>`.
 
     Networks with maps of several strides give C2 to C5 as keras-hub does. Plain vision transformers (ViT, DINOv2, DINOv3,
@@ -29,11 +31,15 @@ def read_hub_backbone(name: str) -> Backbone:
 
     Building it raises WeightsError where the preset can't be read, or can't take images of that size.
 
+    Args:
+      name: with its `hub:`.
+      weights: PRESET, whose scaling is then read, or "none".
+
     Raises:
-      WeightsError: keras-hub is not installed.
+      WeightsError: keras-hub is not installed, or the preset says nothing useful about its scaling.
     """
-    preset = name.removeprefix("hub:")
-    scaling = _read_scaling(_import(), preset)
+    preset, hub = name.removeprefix("hub:"), _import()
+    scaling = _read_scaling(hub, name, preset) if weights == PRESET else None
     return Backbone(partial(_build, name, preset, scaling is not None), (), scaling)
 
 
@@ -47,64 +53,90 @@ def _import() -> ModuleType:
     return keras_hub
 
 
-def _read_scaling(hub: ModuleType, preset: str) -> Scaling | None:
+def _read_scaling(hub: ModuleType, name: str, preset: str) -> Scaling | None:
     """The Scaling that a preset says its weights want; None if it says nothing."""
-    file = Path(preset, "preprocessor_config.json")  # of transformers, which keras-hub does not read for these networks
-    if file.is_file():
-        settings = json.loads(file.read_text())
-        most = 1 / settings.get("rescale_factor", 1 / 255)
-        mean, std = (tuple(np.multiply(settings[key], most).tolist()) for key in ("image_mean", "image_std"))
-        return Scaling(mean, std)
+    file = os.path.join(preset, "preprocessor_config.json")  # of transformers, which keras-hub does not read for these networks
+    is_file = preset.partition("://")[0] in ("", preset, *tf.io.gfile.get_registered_schemes())
     try:
-        converter: Any = hub.layers.ImageConverter.from_preset(preset)
+        if is_file and tf.io.gfile.exists(file):
+            with tf.io.gfile.GFile(file) as opened:
+                settings = json.load(opened)
+            most = 1 / settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+            is_normalised = settings.get("do_normalize", True)
+            mean, std = (settings["image_mean"], settings["image_std"]) if is_normalised else (0.0, 1.0)
+            mean, std = np.multiply(mean, most), np.multiply(std, most)
+        else:
+            converter = _find_converter(hub, preset)
+            if converter is None:
+                return None
+            scale, offset = converter.scale, converter.offset  # x * scale + offset; numbers, or one for each channel
+            std = 1 / np.asarray(1.0 if scale is None else scale)
+            mean = -np.asarray(0.0 if offset is None else offset) * std
+        mean, std = np.broadcast_to(mean, 3), np.broadcast_to(std, 3)
+        if not (np.isfinite([mean, std]).all() and (std > 0).all()):
+            raise ValueError(f"mean {mean.tolist()}, deviation {std.tolist()}")
+    except Exception as error:
+        raise WeightsError(
+            f"model.backbone: the scaling of {name} can't be read ({type(error).__name__}: {error}); correct its "
+            f"preprocessor_config.json or preprocessor.json: mean and deviation of an image's three channels"
+        ) from error
+    return Scaling(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def _find_converter(hub: ModuleType, preset: str) -> Any:
+    try:
+        return hub.layers.ImageConverter.from_preset(preset)
     except Exception:  # no two kinds of presets tell in the same way that they have none
-        converter = None
-    if converter is None:
         return None
-    scale, offset = converter.scale, converter.offset  # x * scale + offset; numbers, or one for each channel
-    scale = np.broadcast_to(1.0 if scale is None else scale, 3)
-    offset = np.broadcast_to(0.0 if offset is None else offset, 3)
-    return Scaling(tuple((-offset / scale).tolist()), tuple((1 / scale).tolist()))
 
 
 def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weights: str | None) -> keras.Model:
     """The network from the scaled input to {"C2": ...}."""
+    hub = _import()
     try:
-        network = _network(_import(), preset, x, load=weights == PRESET)
-        network([np.zeros((1, *network.input_shape[1:]), np.float32)])  # some can be built for an image that they can't take
+        own = hub.models.Backbone.from_preset(preset, load_weights=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        is_missing = "://" not in preset and os.sep in preset and not os.path.exists(preset)
+        reason = "no such folder" if is_missing else str(error).strip().splitlines()[0]
         raise WeightsError(
-            f"model.backbone: {name} can't be built for images of {x.shape[1]}x{x.shape[2]} ({reason}); give a preset that "
-            f"keras-hub knows, and images whose sides are equal and multiples of 32, which all networks take"
+            f"model.backbone: {name} can't be read ({reason}); give a folder with the config.json of an image backbone that "
+            f"keras-hub knows"
         ) from error
     if weights == PRESET and not is_scaled:
         raise WeightsError(
             f"model.backbone: {name} does not say how its weights want images scaled; add the file of its preprocessing "
             f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
         )
+    try:
+        network = _network(hub.models, own, preset, x, load=weights == PRESET)
+        # Some can be built for an image that they can't take.
+        values = network([np.zeros((1, *network.input_shape[1:]), np.float32)])
+        if not all(np.isfinite(value).all() for value in values.values()):
+            raise ValueError("its weights are not numbers")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"model.backbone: {name} can't be built for images of {x.shape[1]}x{x.shape[2]} ({reason}); see that its weights "
+            f"are whole, and that sides are equal and multiples of 32, which all networks take"
+        ) from error
     return network
 
 
-def _network(hub: ModuleType, preset: str, x: keras.KerasTensor, load: bool) -> keras.Model:
-    models = hub.models
-    own = models.Backbone.from_preset(preset, load_weights=False)
+def _network(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool) -> keras.Model:
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone | models.ViTBackbone | models.SigLIPBackbone):
         maps = {"C4": _map_of_patches(models, own, preset, x, load)}
     elif isinstance(own, models.FeaturePyramidBackbone):
-        shape = tuple(x.shape[1:])
         key = "image_shape" if "image_shape" in own.get_config() else "input_shape"
-        network = models.Backbone.from_preset(preset, load_weights=load, **{key: shape})
+        probe = models.Backbone.from_preset(preset, load_weights=False, **{key: (_PROBE, _PROBE, 3)})
+        levels = [math.log2(_PROBE / value.shape[1]) for value in probe.pyramid_outputs.values()]
+        network = models.Backbone.from_preset(preset, load_weights=load, **{key: tuple(x.shape[1:])})
         given = keras.Model(network.inputs, network.pyramid_outputs, name=network.name)([x])
-        maps = {f"C{_level(value, shape)}": value for value in given.values()}
+        maps = {f"C{level:.0f}": value for level, value in zip(levels, given.values(), strict=True) if 2 <= level <= 5}
+        if list(maps) != ["C2", "C3", "C4", "C5"]:
+            raise ValueError(f"the strides of its maps are 2 to the powers {levels}, and not 2 to 5")
     else:
         raise ValueError(f"{type(own).__name__} gives no maps of an image")
     return keras.Model(keras.utils.get_source_inputs(x), maps)
-
-
-def _level(value: keras.KerasTensor, shape: Sequence[int]) -> int:
-    """l of a map of stride 2^l; sides that the stride does not divide are rounded in one way or the other."""
-    return round(math.log2(shape[0] / value.shape[1]))
 
 
 def _map_of_patches(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool) -> keras.KerasTensor:

@@ -1,6 +1,5 @@
 """Layer-wise decay of the learning rate: the nearer to the image a weight of the backbone is, the slower it learns."""
 
-import math
 from collections.abc import Iterator
 
 import keras
@@ -19,16 +18,15 @@ def rate_factors(backbone: keras.Model, variables: list[keras.Variable], layer_d
       variables: of the whole network, trainable.
       layer_decay: of the rate from a stage to the one before, 0..1.
     """
-    side, largest = max(backbone.input_shape[1:3]), 1
-    levels: dict[str, int] = {}
+    largest = 1
+    sides: dict[str, int] = {}  # of the map at each variable's layer
     for layer in reversed([*_layers(backbone)]):
-        for output in keras.tree.flatten(layer.output):
-            if len(output.shape) == 4:
-                largest = max(largest, *output.shape[1:3])
-        level = round(math.log2(side / largest))
-        levels |= {variable.path: level for variable in layer.trainable_variables}
-    deepest = max(levels.values(), default=0)
-    return [layer_decay ** (deepest + 1 - levels[v.path]) if v.path in levels else 1.0 for v in variables]
+        if layer.weights:  # and no padding, after which a map is larger than its stage's
+            shapes = [output.shape for output in keras.tree.flatten(layer.output) if len(output.shape) == 4]
+            largest = max([largest, *(max(shape[1:3]) for shape in shapes)])
+        sides |= {variable.path: largest for variable in layer.trainable_variables}
+    distances = {side: number for number, side in enumerate(sorted(set(sides.values())), start=1)}
+    return [layer_decay ** distances[sides[v.path]] if v.path in sides else 1.0 for v in variables]
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -26,7 +26,7 @@ def _seconds(text: Any) -> Any:
     return 3600 * hours + 60 * minutes + seconds
 
 
-Duration = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]  # in seconds
+Duration = Annotated[float, Field(gt=0, le=1e8), BeforeValidator(_seconds)]  # in seconds, up to three years
 
 
 class Section(BaseModel):

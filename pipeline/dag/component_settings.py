@@ -1,5 +1,7 @@
 """The configuration's sections as the settings of components, without TensorFlow. For the Evaluator see `eval_config`."""
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from components.bulk_inferrer.settings import InferrerSettings
@@ -90,16 +92,29 @@ def tuner_settings(config: Config) -> TunerSettings:
     training = _training(config)
     budget = config.train.budget and config.train.budget / 2 / config.tune.trials
     training["train"] |= {"epochs": config.tune.epochs, "steps": None, "budget": budget}
-    return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": code_digest("models.tuning")})
+    return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": _training_code(config, "models.tuning")})
 
 
 def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
     """What the Trainer trains, and how; `checkpoints` is the folder of unfinished trainings."""
-    own = {"code": code_digest("models.training"), "checkpoints": checkpoints}
+    own = {"code": _training_code(config, "models.training"), "checkpoints": checkpoints}
     training = _training(config)
     if config.tune.enabled and config.train.budget:
         training["train"]["budget"] /= 2
     return unpack(TrainerSettings, {**training, **config.export.model_dump(), **own})
+
+
+def _training_code(config: Config, module: str) -> str:
+    """Digests of the code, and of the weights that this machine has at the path that the configuration names."""
+    kind, _, preset = config.model.backbone.partition("hub:")
+    weights = preset if not kind else config.model.weights
+    path = Path(weights)
+    files = sorted(path.iterdir()) if path.is_dir() else [] if weights in ("none", "imagenet") else [path]
+    text = code_digest(module)
+    for file in (file for file in files if file.is_file()):
+        with file.open("rb") as opened:
+            text += f" {file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}"
+    return text
 
 
 def _training(config: Config) -> dict[str, dict[str, Any]]:

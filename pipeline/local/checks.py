@@ -53,7 +53,8 @@ def check_weights(config: Config) -> None:
     from models.backbones import WeightsError, build_backbone
 
     model, image = config.model, config.image
-    shape = (image.height, image.width, image.channels)
+    height, width = (image.tiles.size,) * 2 if image.tiles else (image.height, image.width)
+    shape = (height, width, image.channels)
     try:
         build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
     except WeightsError as error:

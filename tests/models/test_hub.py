@@ -13,6 +13,7 @@ from hub_folders import picture, write_dinov2, write_timm_resnet
 from models import backbones, callbacks, training
 from models.backbones import WeightsError
 from models.fpn import build_classifier
+from models.hub import read_hub_backbone
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import classifier_config, train_settings
 
@@ -219,6 +220,55 @@ def test_folders_of_transformers_and_of_timm_give_the_features_of_those_packages
     np.testing.assert_allclose([last[0, 0, :8], last[-1, -1, :8]], FEATURES[case], atol=tolerance)
 
 
+@pytest.mark.parametrize("side", [20, 33, 40, 66])
+def test_no_level_is_lost_in_small_images(side, tmp_path):
+    folder = write_timm_resnet(tmp_path / "folder")
+    maps = build_backbone(folder, (side, side, 3), "none").output
+    assert {level: value.shape[-1] for level, value in maps.items()} == {"C2": 64, "C3": 128, "C4": 256, "C5": 512}
+
+
+def test_networks_whose_strides_are_others_are_refused(tmp_path):
+    MODELS.CSPNetBackbone(16, 3, 1, [1] * 3, [2] * 3, [16, 16, 32], "dark_block", stage_type="dark").save_to_preset(
+        str(tmp_path)
+    )
+    with pytest.raises(WeightsError, match="strides of its maps are 2 to the powers"):
+        build_backbone(tmp_path, (64, 64, 3), "none")
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "std"),
+    [
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.1]}, (127.5, 102.0, 76.5), (127.5, 63.75, 25.5)),
+        ({"image_mean": 0.5, "image_std": [0.5], "rescale_factor": 1 / 127.5}, (63.75,) * 3, (63.75,) * 3),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, (0.0,) * 3, (255.0,) * 3),
+        ({"image_mean": [120.0] * 3, "image_std": [60.0] * 3, "do_rescale": False}, (120.0,) * 3, (60.0,) * 3),
+    ],
+)
+def test_the_scaling_of_transformers_is_read(settings, mean, std, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    scaling = read_hub_backbone(f"hub:{tmp_path}", "preset").scaling
+    assert scaling.mean == pytest.approx(mean)
+    assert scaling.std == pytest.approx(std)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"image_mean": null, "image_std": null}',
+        '{"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0, 0, 0]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1], "rescale_factor": 0}',
+    ],
+)
+def test_a_scaling_that_can_not_be_read_is_told(text, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(WeightsError, match=f"the scaling of hub:{tmp_path} can't be read .* correct its preprocessor_config"):
+        read_hub_backbone(f"hub:{tmp_path}", "preset")
+
+
 def test_weights_made_with_the_padding_of_tensorflow_are_refused(tmp_path):
     folder = write_timm_resnet(tmp_path / "folder")
     config = json.loads((folder / "config.json").read_text())
@@ -229,8 +279,8 @@ def test_weights_made_with_the_padding_of_tensorflow_are_refused(tmp_path):
 
 def test_a_folder_that_can_not_be_used_is_named_with_the_cure(tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "missing", tmp_path / "empty"):
-        with pytest.raises(WeightsError, match=f"model.backbone: hub:{folder} can't be built .* give a preset that keras-hub"):
+    for folder, reason in ((tmp_path / "missing", "no such folder"), (tmp_path / "empty", "Preset .*config.json")):
+        with pytest.raises(WeightsError, match=f"hub:{folder} can't be read .{reason}.* give a folder with the config.json"):
             build_backbone(folder, (64, 64, 3), "none")
     folder = write_dinov2(tmp_path / "dinov2")
     with pytest.raises(WeightsError, match="DINOV2Backbone takes square images"):

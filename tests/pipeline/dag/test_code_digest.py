@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.whole import Config
 from pipeline.dag import code_digest as module
 from pipeline.dag.code_digest import code_digest
+from pipeline.dag.component_settings import trainer_settings
 
 REPOSITORY = Path(__file__).parents[3]
 PACKAGE = "throwaway_package"
@@ -119,3 +121,17 @@ def test_ingestion_depends_on_the_decoding_of_images(tmp_path: Path, digest_of_c
     with (tmp_path / "images/files/decoding.py").open("a") as file:
         file.write("# changed\n")
     assert digest_of_copy("components.image_example_gen.component") != first
+
+
+@pytest.mark.parametrize("model", [{"backbone": "hub:{}", "weights": "preset"}, {"backbone": "resnet50", "weights": "{}/w.h5"}])
+def test_weights_that_have_changed_on_this_machine_train_again(model, tmp_path):
+    config = Config.model_validate(
+        {"name": "x", "data": {"path": "."}, "model": {key: value.format(tmp_path) for key, value in model.items()}}
+    )
+    codes = [trainer_settings(config, checkpoints="").code]  # the file is elsewhere, as for a compiled pipeline
+    for content in ("one", "two"):
+        (tmp_path / "w.h5").write_text(content)
+        codes += [trainer_settings(config, checkpoints="").code, trainer_settings(config, checkpoints="").code]
+    assert codes[1] == codes[2]
+    assert codes[3] == codes[4]
+    assert len(set(codes)) == 3
