@@ -70,8 +70,8 @@ class Keeper(keras.callbacks.Callback):
         has_diverged = is_diverged(state.history[-1])
         if has_diverged:
             log.warning("%s", describe_divergence(state.history[-1]))
-        is_best_long_ago = bool(self._patience) and waited >= self._patience
-        state.stopped = model.stop_training = model.stop_training or has_diverged or is_best_long_ago
+        has_waited = bool(self._patience) and waited >= self._patience
+        state.stopped = model.stop_training = model.stop_training or has_diverged or has_waited
         if self._folder:
             saved = replace(state, model=_values(model.variables), optimizer=_values(model.optimizer.variables))
             save_checkpoint(self._folder, saved)

@@ -47,7 +47,7 @@ def record_files(folder: str) -> str:
     files = []
     for path in _walk(folder):
         about = os.stat(os.path.join(folder, path))
-        files.append(asdict(_MadeFile(path, about.st_size, about.st_mtime_ns, _digest(os.path.join(folder, path)))))
+        files.append(asdict(_MadeFile(path, about.st_size, about.st_mtime_ns, file_digest(os.path.join(folder, path)))))
     text = json.dumps(files, indent=1)
     write_text(_record_of(folder), text)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -96,7 +96,7 @@ def _change(folder: str, file: _MadeFile, contents: bool) -> str:
         about = os.stat(path)
         if about.st_size != file.size:
             return f"{path} has {about.st_size} bytes instead of {file.size}"
-        if (contents or about.st_mtime_ns != file.mtime_ns) and _digest(path) != file.sha256:
+        if (contents or about.st_mtime_ns != file.mtime_ns) and file_digest(path) != file.sha256:
             return f"{path} has other contents"
     except FileNotFoundError:
         return f"{path} is gone"
@@ -120,6 +120,7 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split(os.sep))
 
 
-def _digest(path: str) -> str:
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 over a local file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

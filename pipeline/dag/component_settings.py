@@ -1,6 +1,5 @@
 """The configuration's sections as the settings of components, without TensorFlow. For the Evaluator see `eval_config`."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
 from pipeline.config.whole import Config
 from pipeline.dag.code_digest import code_digest
 from pipeline.dag.splits import Splits
+from storage.made_files import file_digest
 
 
 def image_settings(config: ImageConfig) -> ImageSettings:
@@ -106,15 +106,10 @@ def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
 
 def _training_code(config: Config, module: str) -> str:
     """Digests of the code, and of the weights that this machine has at the path that the configuration names."""
-    kind, _, preset = config.model.backbone.partition("hub:")
-    weights = preset if not kind else config.model.weights
-    path = Path(weights)
-    files = sorted(path.iterdir()) if path.is_dir() else [] if weights in ("none", "imagenet") else [path]
-    text = code_digest(module)
-    for file in (file for file in files if file.is_file()):
-        with file.open("rb") as opened:
-            text += f" {file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}"
-    return text
+    model = config.model
+    path = Path(model.backbone.removeprefix("hub:") if model.backbone.startswith("hub:") else model.weights)
+    files = [file for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
+    return " ".join([code_digest(module), *(f"{file.name} {file_digest(file)}" for file in files)])
 
 
 def _training(config: Config) -> dict[str, dict[str, Any]]:
