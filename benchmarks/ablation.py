@@ -6,8 +6,8 @@
 Data sets: `digits` (configs/digits.yaml), `digits_quarter` (the same with a quarter of the training digits), `sign_digits`
 (configs/sign_digits.yaml), `pasted_signs` (the same hand signs at a third of their size on photographs), `fashion_mnist`
 (configs/fashion_mnist.yaml with a quarter of its epochs), and `elpv` (2,624 pictures of solar cells; `--elpv` names the folder
-`elpv_dataset` of the package of that name). Those whose folders are absent are left out. The runs of a data set differ by the network's settings in `VARIANTS` and `train.seed` alone, and share an output
-folder, so that ingestion and Transform run once.
+`elpv_dataset` of the package of that name). Those whose folders are absent are left out. The runs of a data set differ by the
+network's settings in `VARIANTS` and `train.seed` alone, and share an output folder, so that ingestion and Transform run once.
 
 docs/ablation.json is written after every run: started again, the benchmark goes on where it stopped. Results of other code
 under models/ or of other settings are dropped. docs/ablation.md has the tables, docs/images/ablation.png shows the accuracies.

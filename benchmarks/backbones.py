@@ -1,19 +1,18 @@
 """How large and how fast is the classifier on each backbone? Parameters, multiply-adds, and images per second on this machine.
 
-    .venv/bin/python -m benchmarks.backbones
+    .venv/bin/python -m benchmarks.backbones                                   one or two of each family
     .venv/bin/python -m benchmarks.backbones --backbones resnet50 mobilenet_v2
 
-Each backbone is measured in a process of its own: first alone, then with the default pyramid over its levels, each as a
-classifier for 10 classes at 224x224x3 with random weights, in batches of 8. After a warm-up, single steps are timed for about
-three seconds, and the median counts: prediction as a TensorFlow function, training as the compiled step of AdamW without XLA.
-Memory is the highest of the process so far, which the first classifier has left before the second one is built.
+Each backbone is measured alone and with the default pyramid over its levels, each as a classifier for 10 classes at 224x224x3
+with random weights, in batches of 8. Steps of the two are timed in turns, because a machine's speed drifts, and the medians
+count, as does that of the ratios of the turns: prediction as a TensorFlow function, training as the compiled step of AdamW
+without XLA. Memory is the highest of a process that has trained with one of the two and no more.
 
 docs/backbones.json is written after every backbone: started again, the benchmark goes on where it stopped. Results of other
 code under models/ or of another machine are dropped. docs/model.md gets the table.
 """
 
 import argparse
-import gc
 import hashlib
 import json
 import math
@@ -22,6 +21,7 @@ import time
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,29 @@ from pipeline.dag.code_digest import code_digest
 from pipeline.dag.component_settings import classifier_config
 
 SIDE, CLASSES, BATCH_SIZE = 224, 10, 8
-SECONDS = 3.0  # of each measurement, after the warm-up; at least one step
-MOST_STEPS = 50
+WARM_UP = 3  # steps before the timed ones
+SECONDS = 8.0  # of a measurement in turns, after the warm-up; at least MIN_TURNS
+MIN_TURNS, MAX_TURNS = 7, 50
+SHOWN = (  # the default
+    "small_resnet10",
+    "small_resnet18",
+    "resnet50",
+    "resnet50_v2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_lite0",
+    "efficientnet_lite2",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "densenet121",
+    "xception",
+)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Its size, images per second, and the highest memory of the process in bytes."""
+    """Its size, images per second, and the highest memory of its process in bytes."""
 
     parameters: int
     multiply_adds: int
@@ -56,13 +72,17 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Result:
-    """One backbone, alone and with a pyramid; `digest` is of the code and settings that it depends on."""
+    """One backbone, alone and with a pyramid: a training step of this takes `step_ratio` times as long.
+
+    `digest` is of the code and settings that the figures depend on.
+    """
 
     backbone: str
     machine: str
     digest: str
     alone: Classifier
     pyramid: Classifier
+    step_ratio: float
 
 
 def multiply_adds(model: keras.Model) -> int:
@@ -98,17 +118,22 @@ def multiply_adds(model: keras.Model) -> int:
     return total
 
 
-def rate(step: Callable[[], Any]) -> float:
-    """Images a second of the median step."""
-    for _ in range(2):
-        step()
-    times: list[float] = []
+def turns(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, float]:
+    """Images per second of the median step of each, and the median over the turns of how many times longer the second takes."""
+    for _ in range(WARM_UP):
+        first(), second()
+    times: list[tuple[float, float]] = []
     start = time.perf_counter()
-    while not times or (time.perf_counter() - start < SECONDS and len(times) < MOST_STEPS):
-        before = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - before)
-    return BATCH_SIZE / statistics.median(times)
+    while len(times) < MIN_TURNS or (time.perf_counter() - start < SECONDS and len(times) < MAX_TURNS):
+        times.append((seconds(first), seconds(second)))
+    rates = [BATCH_SIZE / statistics.median(column) for column in zip(*times, strict=True)]
+    return rates[0], rates[1], statistics.median(after / before for before, after in times)
+
+
+def seconds(step: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def settings(name: str, alone: bool) -> ModelConfig:
@@ -118,14 +143,34 @@ def settings(name: str, alone: bool) -> ModelConfig:
 
 
 def measure(name: str) -> Result:
-    """Measures the classifiers on a backbone."""
-    return Result(
-        name, machine(), digest(name), measure_classifier(settings(name, True)), measure_classifier(settings(name, False))
-    )
+    """Measures both classifiers on a backbone; their memory in processes of their own."""
+    memory = [run_apart("-m", "benchmarks.backbones", "--memory", name, fusion).result for fusion in ("none", "sum")]
+    models = [build(settings(name, alone)) for alone in (True, False)]
+    answers = [tf.function(partial(model, training=False)) for model in models]
+    images, labels = batch()
+    *predicted, _ = turns(*(lambda answer=answer: answer(images).numpy() for answer in answers))
+    *trained, ratio = turns(*(lambda model=model: model.train_on_batch(images, labels) for model in models))
+    found = [
+        Classifier(model.count_params(), multiply_adds(model), *figures)
+        for model, *figures in zip(models, predicted, trained, memory, strict=True)
+    ]
+    return Result(name, machine(), digest(name), *found, ratio)
 
 
-def measure_classifier(config: ModelConfig) -> Classifier:
-    gc.collect()  # of what the classifier before has left
+def measure_memory(name: str, alone: bool) -> int:
+    model, (images, labels) = build(settings(name, alone)), batch()
+    for _ in range(WARM_UP):
+        model.train_on_batch(images, labels)
+    return peak_memory()
+
+
+def batch() -> tuple[tf.Tensor, tf.Tensor]:
+    random = np.random.default_rng(0)
+    images = tf.constant(random.integers(0, 256, (BATCH_SIZE, SIDE, SIDE, 3), dtype=np.uint8))
+    return images, tf.one_hot(random.integers(0, CLASSES, BATCH_SIZE), CLASSES)
+
+
+def build(config: ModelConfig) -> keras.Model:
     model = build_classifier(
         classifier_config(config),
         image_shape=(SIDE, SIDE, 3),
@@ -133,17 +178,9 @@ def measure_classifier(config: ModelConfig) -> Classifier:
         channel_mean=[127.5] * 3,
         channel_variance=[64.0**2] * 3,
     )
-    random = np.random.default_rng(0)
-    images = tf.constant(random.integers(0, 256, (BATCH_SIZE, SIDE, SIDE, 3), dtype=np.uint8))
-    labels = tf.one_hot(random.integers(0, CLASSES, BATCH_SIZE), CLASSES)
-    counted = multiply_adds(model)
-
-    predict = tf.function(lambda batch: model(batch, training=False))
-    predict_rate = rate(lambda: predict(images).numpy())
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=False)
-    train_rate = rate(lambda: model.train_on_batch(images, labels))
-    return Classifier(model.count_params(), counted, predict_rate, train_rate, peak_memory())
+    return model
 
 
 def digest(name: str) -> str:
@@ -162,9 +199,9 @@ def section(results: list[Result]) -> str:
     text = (
         f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with the default pyramid over its levels; "
         "in brackets, with the backbone alone. Multiply-adds are for one image. Images per second are for batches of "
-        f"{BATCH_SIZE}, on {results[0].machine}. A training step with the pyramid takes as many times longer as the column "
+        f"{BATCH_SIZE}, on {results[0].machine}. A training step with the pyramid takes as many times as long as the column "
         "`step` says. Memory is the highest of the process that trains. Made by `benchmarks/backbones.py`, which measures "
-        "again what has changed."
+        "again what has changed, and other networks with `--backbones`."
     )
     header = ["backbone", "parameters, millions", "multiply-adds, billions", "predicted images/s", "trained images/s", "step"]
     rows = []
@@ -177,7 +214,7 @@ def section(results: list[Result]) -> str:
                 f"{full.multiply_adds / 1e9:.2f} ({alone.multiply_adds / 1e9:.2f})",
                 f"{full.predict_rate:.1f} ({alone.predict_rate:.1f})",
                 f"{full.train_rate:.1f} ({alone.train_rate:.1f})",
-                f"{alone.train_rate / full.train_rate:.2f}",
+                f"{item.step_ratio:.2f}",
                 f"{full.memory / 2**30:.2f} ({alone.memory / 2**30:.2f})",
             ]
         )
@@ -205,12 +242,19 @@ def read_results(path: Path) -> dict[str, Result]:
 def main() -> None:
     names = typing.get_args(BackboneName)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", nargs="+", choices=names, default=list(names), metavar="NAME", help="all if not given")
+    parser.add_argument(
+        "--backbones", nargs="+", choices=names, default=SHOWN, metavar="NAME", help="one or two of each family"
+    )
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
     parser.add_argument("--measure", choices=names, help=argparse.SUPPRESS)  # what each process is started with
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(asdict(measure(options.measure))))
+        return
+    if options.memory:
+        name, fusion = options.memory
+        print(measure_memory(name, fusion == "none"))
         return
     results = read_results(options.docs / "backbones.json")
     missing = [name for name in options.backbones if name not in results]

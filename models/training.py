@@ -164,7 +164,7 @@ def fit(
     started: float | None = None,
 ) -> list[dict[str, float]]:
     """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`, `steps`, or until
-    the `budget` is spent).
+    the `budget` is spent). With a `layer_decay` of 0, the backbone stays frozen.
 
     Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
@@ -261,10 +261,14 @@ class _Phase:
 
 def _phases(config: TrainSettings, steps_per_epoch: int) -> list[_Phase]:
     steps = None if config.budget else config.steps or config.epochs * steps_per_epoch
+    trains_backbone = config.layer_decay > 0
     if not config.frozen_epochs:
-        return [_Phase(steps, config.learning_rate, True)]
+        return [_Phase(steps, config.learning_rate, trains_backbone)]
     fine_tune = config.fine_tune_learning_rate or config.learning_rate
-    return [_Phase(config.frozen_epochs * steps_per_epoch, config.learning_rate, False), _Phase(steps, fine_tune, True)]
+    return [
+        _Phase(config.frozen_epochs * steps_per_epoch, config.learning_rate, False),
+        _Phase(steps, fine_tune, trains_backbone),
+    ]
 
 
 def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None:

@@ -132,8 +132,10 @@ class TrainConfig(Section):
     optimizer: Optimizer = Field("muon", description="by name")
     learning_rate: Positive = Field(4e-3, description="peak rate of the optimizer")
     fine_tune_learning_rate: Positive | None = Field(None, description="rate after frozen epochs; learning_rate if not given")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="factor of the rate from each stage of the backbone to the one before; 1: all learn alike"
+    layer_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0,
+        description="factor of the rate from each stage of the backbone to the one before; 1: all learn alike; 0: the backbone "
+        "stays as it is",
     )
     freeze_batch_norm: bool = Field(False, description="keep the backbone's batch statistics, as fine-tuning wants")
     weight_decay: NotNegative = Field(0.05, description="decoupled, of all kernels")

@@ -1,6 +1,7 @@
 """The whole configuration, and the rules between its sections."""
 
 import difflib
+import itertools
 from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
@@ -64,10 +65,24 @@ class Config(Section):
             del content["train"]["epochs"]  # which stands beside no steps
         return content
 
+    def networks(self) -> list[tuple[str, str]]:
+        """Each backbone with the weights that it begins with: those of `model`, or all that the search may try."""
+        space = self.tune.space if self.tune.enabled else {}
+        tried = (space.get(f"model.{key}", [getattr(self.model, key)]) for key in ("backbone", "weights"))
+        return list(itertools.product(*tried))
+
     @model_validator(mode="after")
     def _weights_fit_channels(self) -> "Config":
         if self.image.channels == 4 and not self.model.backbone.startswith("small_resnet"):
             raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
+        return self
+
+    @model_validator(mode="after")
+    def _backbone_learns(self) -> "Config":
+        if self.train.layer_decay == 0 and self.model.weights == "none":
+            raise ValueError(
+                "train.layer_decay is 0, so the backbone would keep the random weights that model.weights: none gives"
+            )
         return self
 
     @model_validator(mode="after")
@@ -82,6 +97,9 @@ class Config(Section):
             raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")
         for key, value in self.tune.space.items():
             self.tune.space[key] = _search_values(self, key, value)
+        if len(networks := self.networks()) > 1:
+            for backbone, weights in networks:
+                _changed(self, {"model.backbone": backbone, "model.weights": weights})
         return self
 
 
@@ -126,10 +144,21 @@ def _search_values(config: Config, key: str, value: Any) -> list[Any] | dict[str
 def _parse_choice(config: Config, key: str, choice: Any) -> Any:
     """A choice as the configuration would hold it: 1 becomes 1.0 if the key is a float."""
     section, _, item = key.partition(".")
+    return getattr(getattr(_changed(config, {key: choice}), section), item)
+
+
+def _changed(config: Config, values: dict[str, Any]) -> Config:
+    """The configuration of a trial with these values of "section.key".
+
+    Raises:
+      ValueError: they do not go together, or not with the rest.
+    """
     content = config.content()
     del content["tune"]
-    content[section][item] = choice
+    for key, value in values.items():
+        section, _, item = key.partition(".")
+        content[section][item] = value
     try:
-        return getattr(getattr(Config.model_validate(content), section), item)
+        return Config.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"tune.space: {explain(error.errors()[0], Config)}") from error

@@ -105,10 +105,10 @@ def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
 
 
 def _training_code(config: Config, module: str) -> str:
-    """Digests of the code, and of the weights that this machine has at the path that the configuration names."""
-    model = config.model
-    path = Path(model.backbone.removeprefix("hub:") if model.backbone.startswith("hub:") else model.weights)
-    files = [file for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
+    """Digests of the code, and of the weights that this machine has at the paths that the configuration names."""
+    named = (name.removeprefix("hub:") if name.startswith("hub:") else weights for name, weights in config.networks())
+    paths = map(Path, dict.fromkeys(named))
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
     return " ".join([code_digest(module), *(f"{file.name} {file_digest(file)}" for file in files)])
 
 

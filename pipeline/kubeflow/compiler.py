@@ -204,15 +204,14 @@ def _data_path(config: Config) -> str:
 
 def _check_paths(config: Config, data_path: str) -> None:
     """Finds paths that containers can't reach, and a folder for pushed models that goes with them."""
-    weights, preset = config.model.weights, config.model.backbone.partition("hub:")[2]
-    needed = {
-        "data.path": data_path,
-        "data.schema": config.data.schema_file,
-        "model.weights": None if weights in ("none", "imagenet", "preset") else weights,
-        "model.backbone": preset if "/" in preset or os.path.exists(preset) else None,  # and not a name that keras-hub knows
-        "score.path": config.score.path,
-    }
-    for key, value in needed.items():
+    needed = [("data.path", data_path), ("data.schema", config.data.schema_file), ("score.path", config.score.path)]
+    for name, weights in config.networks():
+        preset = name.partition("hub:")[2]
+        if "/" in preset or os.path.exists(preset):  # and not a name that keras-hub knows
+            needed.append(("model.backbone", preset))
+        if weights not in ("none", "imagenet", "preset"):
+            needed.append(("model.weights", weights))
+    for key, value in needed:
         if value and not _is_reachable(value):
             raise UserError(f"{key}: must be absolute, on one of kubeflow.volumes, or a URI such as gs://; is {value}")
     pushed = config.push.path

@@ -50,15 +50,23 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
 
 
 def check_weights(config: Config) -> None:
+    """Builds each backbone that begins with weights, or is of keras-hub: those that the search may try as well.
+
+    Raises:
+      UserError: weights can't be loaded, or a network can't take images of that size.
+    """
     from models.backbones import WeightsError, build_backbone
 
     model, image = config.model, config.image
     height, width = (image.tiles.size,) * 2 if image.tiles else (image.height, image.width)
     shape = (height, width, image.channels)
-    try:
-        build_backbone(model.backbone, model.weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
+    for backbone, weights in config.networks():
+        if weights == "none" and not backbone.startswith("hub:"):
+            continue
+        try:
+            build_backbone(backbone, weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
+        except WeightsError as error:
+            raise UserError(str(error)) from error
 
 
 def check_formats(config: Config) -> None:

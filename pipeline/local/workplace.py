@@ -162,7 +162,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
         bound_batches()
     if with_model:
         check_formats(config)
-    if with_model and (config.model.weights != "none" or config.model.backbone.startswith("hub:")):
+    if with_model and any(weights != "none" or name.startswith("hub:") for name, weights in config.networks()):
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             check_weights(config)
     absl_logging.set_verbosity(absl_logging.INFO)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training import tiny_model, train
+from test_training import backbone_weights, changed, tiny_model, train
 
 from models import optimization
 from models.backbones import BACKBONES, build_backbone
@@ -150,3 +150,12 @@ def test_a_network_learns_slower_in_its_backbone_alone(policy, xla, tmp_path):
 
     for (in_head, whole), (_, found) in zip(moves(1.0), moves(0.5), strict=True):
         np.testing.assert_allclose(found, whole * (1.0 if in_head else 0.5), rtol=2e-3, atol=1e-5)
+
+
+def test_with_a_decay_of_0_the_backbone_stays_as_it_is(tmp_path):
+    model = tiny_model()
+    before = backbone_weights(model)
+    head = model.layers[-1].get_weights()
+    train(model, tmp_path, layer_decay=0.0)
+    assert not changed(before, backbone_weights(model))
+    assert not np.array_equal(model.layers[-1].get_weights()[0], head[0])

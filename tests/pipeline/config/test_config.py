@@ -132,6 +132,12 @@ def test_tiles_that_do_not_fit_are_told(tiles: dict[str, int], told: str, write:
     assert f"{path}: {told}" in user_error(path).splitlines()
 
 
+def test_a_backbone_of_random_weights_is_not_kept_as_it_is(write: Any) -> None:
+    told = "train.layer_decay is 0, so the backbone would keep the random weights that model.weights: none gives"
+    assert user_error(write(train={"layer_decay": 0})).endswith(told)
+    assert load_config(write(train={"layer_decay": 0}, model={"weights": "imagenet"})).train.layer_decay == 0
+
+
 def test_tiles_and_other_formats_are_told_apart(write: Any) -> None:
     text = user_error(write(image={"tiles": {"size": 64}}, export={"formats": ["onnx"]}))
     assert text.endswith("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")
@@ -429,6 +435,10 @@ def test_an_override_adds_to_the_search_space_or_replaces_a_key_of_it(write: Any
         ({"train.learning_rat": [1, 2]}, "tune.space.train.learning_rat: unknown key; did you mean train.learning_rate?"),
         ({"image.height": [16, 32]}, "tune.space.image.height: unknown key; "),
         ({"zzz": [1, 2]}, "tune.space.zzz: unknown key; it takes keys of train, model and augment"),
+        (
+            {"model.backbone": ["resnet50", "small_resnet10"], "model.weights": ["none", "imagenet"]},
+            "tune.space: model: there are no imagenet weights of small_resnet10",
+        ),
         ({"train.epochs": [3, 4]}, "tune.space.train.epochs: a trial has tune.epochs"),
         ({"train.monitor": ["loss", "f1"]}, "tune.space.train.monitor: it is what trials are compared by"),
         ({"train.label_smoothing": [0, 0.1]}, "tune.space.train.label_smoothing: changes what the loss measures; "),
