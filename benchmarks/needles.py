@@ -85,9 +85,9 @@ class Data:
 _SIZES = (8, 12, 16, 20, 28)
 STUDIES: dict[str, list[Data]] = {
     "default": [Data("digits", 128, _SIZES, 6000)],
-    "fashion": [Data("fashion", 128, (16, 20, 28, 40), 6000)],
-    "objects": [Data("digits", 128, (size,), 6000) for size in (8, 16, 32, 64)],
-    "canvas": [Data("digits", side, (16,), 6000) for side in (64, 128, 256, 512)],
+    "fashion": [Data("fashion", 128, (16, 20, 28, 40), 3000)],
+    "objects": [Data("digits", 128, (size,), 3000) for size in (8, 16, 32, 64)],
+    "canvas": [Data("digits", side, (16,), 3000) for side in (64, 128, 256, 512)],
     "images": [Data("digits", 128, _SIZES, images) for images in (1000, 3000, 10_000)],
 }
 DATA = {data.name: data for study in STUDIES.values() for data in study}
