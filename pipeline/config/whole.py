@@ -21,6 +21,7 @@ _NOT_TUNED = {
     "train.steps": "a trial has tune.epochs",
     "train.budget": "all trials have the same time",
     "train.monitor": "it is what trials are compared by",
+    "train.teacher": "it is looked at before the run",
 }
 _LOSS_KEYS = (
     "train.loss",
@@ -68,6 +69,15 @@ class Config(Section):
     def _weights_fit_channels(self) -> "Config":
         if self.image.channels == 4 and not self.model.backbone.startswith("small_resnet"):
             raise ValueError(f"image.channels is 4, but model.backbone {self.model.backbone} takes 1 or 3")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_fits_classes(self) -> "Config":
+        if self.train.teacher and self.data.multi_label and self.train.class_weights != "none":
+            raise ValueError(
+                "train.class_weights: must be none with a teacher of multi-label data, because weights lead away from its "
+                "answers; train the teacher with them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -210,6 +210,7 @@ def _check_paths(config: Config, data_path: str) -> None:
         "data.schema": config.data.schema_file,
         "model.weights": None if weights in ("none", "imagenet", "preset") else weights,
         "model.backbone": preset if "/" in preset or os.path.exists(preset) else None,  # and not a name that keras-hub knows
+        "train.teacher": config.train.teacher,
         "score.path": config.score.path,
     }
     for key, value in needed.items():
