@@ -13,6 +13,7 @@ from models.packing import as_dict, unpack
 
 _LABELS: Final = f"assets/{features.LABEL_VOCABULARY}"  # of a SavedModel, one a line
 _MOST_NAMED: Final = 5
+_LEAST: Final = 1e-30  # probability, whose logarithm is a number
 
 
 class TeacherError(ValueError):
@@ -38,7 +39,7 @@ class Teacher:
         Raises:
           TeacherError: it is no model of this pipeline, sees other images, has the other kind of classes, or can't be compiled.
         """
-        self._path = path
+        self._path, self.multi_label = path, multi_label
         try:
             self._model = tf.saved_model.load(path)  # which must live as long as its signatures are used
             self._predict = self._model.signatures["predict_images"]
@@ -70,8 +71,10 @@ class Teacher:
             )
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """The probabilities, for whose gradient nothing is kept."""
-        return tf.stop_gradient(self._predict(images=images)["probabilities"])
+        """The logits up to a constant, for whose gradient nothing is kept."""
+        answers = tf.stop_gradient(self._predict(images=images)["probabilities"])
+        log_p = tf.math.log(tf.maximum(answers, _LEAST))
+        return log_p - tf.math.log(tf.maximum(1.0 - answers, _LEAST)) if self.multi_label else log_p
 
     def order(self, classes: Sequence[bytes]) -> list[int]:
         """Where the teacher has each of these classes.
@@ -88,28 +91,35 @@ class Teacher:
         return [self.classes.index(name) for name in classes]
 
 
-def distil(model: keras.Model, teacher: Teacher, classes: Sequence[bytes], weight: float) -> None:
-    """Lets a model learn from a teacher: in training, labels are (1 - weight) label + weight teacher(images).
+def distil(model: keras.Model, teacher: Teacher, classes: Sequence[bytes], weight: float, temperature: float) -> None:
+    """Lets a model learn from a teacher (arXiv:1503.02531, section 2): the loss of training becomes
 
-    The teacher sees the very pixels that the model sees, augmented and mixed (arXiv:2106.05237). Metrics, and the loss of an
-    evaluation, stay those of the true labels.
+    (1 - weight) L(label, logits) + weight temperature^2 D(teacher's logits / temperature, logits / temperature)
+
+    with L as the model was compiled, and D the Kullback-Leibler divergence: L of the teacher's probabilities, less the value
+    that it has if the model gives the same. The teacher sees the very pixels that the model sees, augmented and mixed
+    (arXiv:2106.05237). Metrics, and the loss of an evaluation, stay those of the true labels.
 
     Args:
       model: from images to logits.
       teacher: for the same images.
       classes: names, in the order of the model's logits.
       weight: above 0, up to 1.
+      temperature: above 0; 1 takes the probabilities as they are, a higher one brings out the small ones.
 
     Raises:
       TeacherError: the teacher has other classes.
     """
     order, measure = teacher.order(classes), model.compute_loss
+    activation = tf.sigmoid if teacher.multi_label else tf.nn.softmax
 
     def compute_loss(x: Any, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None, training: bool = True) -> tf.Tensor:
-        if training:
-            answers = tf.gather(tf.ensure_shape(teacher(x), y.shape), order, axis=-1)
-            y = (1.0 - weight) * y + weight * answers
-        return measure(x, y, y_pred, sample_weight, training)
+        if not training:
+            return measure(x, y, y_pred, sample_weight, training)
+        logits = tf.gather(tf.ensure_shape(teacher(x), y.shape), order, axis=-1) / temperature
+        answers = activation(logits)
+        divergence = measure(x, answers, y_pred / temperature, sample_weight) - measure(x, answers, logits, sample_weight)
+        return (1.0 - weight) * measure(x, y, y_pred, sample_weight) + weight * temperature**2 * divergence
 
     model.compute_loss = compute_loss
 

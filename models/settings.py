@@ -133,6 +133,7 @@ class TrainSettings:
     label_smoothing: float
     teacher: str | None
     teacher_weight: float
+    teacher_temperature: float
     monitor: Monitor
     keep: Keep
     early_stopping: int

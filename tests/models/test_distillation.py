@@ -62,9 +62,9 @@ def student(shape=(24, 20, 1), dropout=0.2):
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="head")(x))
 
 
-def taught(pushed, weight=1.0, **settings):
+def taught(pushed, weight=1.0, temperature=1.0, **settings):
     model = student(**settings)
-    distil(model, Teacher(pushed, IMAGE, False), CLASSES, weight)
+    distil(model, Teacher(pushed, IMAGE, False), CLASSES, weight, temperature)
     return model
 
 
@@ -90,31 +90,51 @@ def cross_entropy(targets, logits):
     return -(targets * (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))).sum(-1)
 
 
-@pytest.mark.parametrize("class_weights", [None, [0.5, 1.0, 2.0]])
+def softened(answers, temperature):
+    powers = answers.astype(np.float64) ** (1 / temperature)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(("class_weights", "temperature"), [(None, 1.0), ([0.5, 1.0, 2.0], 1.0), (None, 3.0)])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_the_loss_is_the_cross_entropy_with_label_and_teacher(policy, class_weights, pushed, images, answers, tmp_path):
+def test_the_loss_is_that_of_the_label_and_of_the_teacher(
+    policy, class_weights, temperature, pushed, images, answers, tmp_path
+):
     keras.config.set_dtype_policy(policy)
     try:
-        model = taught(pushed, 0.75, dropout=0.0)
+        model = taught(pushed, 0.75, temperature, dropout=0.0)
     finally:
         keras.config.set_dtype_policy("float32")
+
+    def loss(targets, logits):
+        return (cross_entropy(targets, logits) * (targets @ (class_weights or [1.0, 1.0, 1.0]))).mean()
+
     logits = model(images, training=True).numpy()
-    targets = 0.25 * LABELS + 0.75 * answers
-    weights = targets @ (class_weights or [1.0, 1.0, 1.0])
+    targets = softened(answers, temperature)
+    learned = temperature**2 * (loss(targets, logits / temperature) - loss(targets, np.log(targets)))
     (row,) = train(model, tmp_path, images, epochs=1, steps_per_epoch=1, learning_rate=1e-12, class_weights=class_weights)
-    expected, tolerance = (cross_entropy(targets, logits) * weights).mean(), 1e-4 if policy == "float32" else 1e-2
-    assert row["loss"] == pytest.approx(expected, rel=tolerance)
+    tolerance = 1e-4 if policy == "float32" else 1e-2
+    assert row["loss"] == pytest.approx(0.25 * loss(LABELS, logits) + 0.75 * learned, rel=tolerance)
     # What is measured on the eval split has nothing of the teacher.
-    logits = model(images, training=False).numpy()
-    weights = LABELS @ (class_weights or [1.0, 1.0, 1.0])
-    assert row["val_loss"] == pytest.approx((cross_entropy(LABELS, logits) * weights).mean(), rel=1e-2)
+    assert row["val_loss"] == pytest.approx(loss(LABELS, model(images, training=False).numpy()), rel=1e-2)
 
 
-def test_the_loss_of_many_classes_takes_the_teachers_odds(pushed, images, answers):
-    model, logits = taught(pushed, 0.75), np.linspace(-2, 2, 21, dtype=np.float32).reshape(7, 3)
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_loss_of_many_classes_takes_the_teachers_odds(temperature, pushed, images, answers):
+    model, logits = student(), np.linspace(-2, 2, 21, dtype=np.float32).reshape(7, 3)
+    teacher = Teacher(pushed, IMAGE, False)
+    teacher.multi_label = True  # the answers of one class an image stand for those of many
+    distil(model, teacher, CLASSES, 0.75, temperature)
     model.compile(loss=build_loss("cross_entropy", multi_label=True))
-    targets, p = 0.25 * LABELS + 0.75 * answers, 1 / (1 + np.exp(-logits.astype(np.float64)))
-    expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
+
+    def loss(targets, logits):
+        p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean()
+
+    odds = (answers / (1 - answers.astype(np.float64))) ** (1 / temperature)
+    targets = odds / (1 + odds)
+    learned = temperature**2 * (loss(targets, logits / temperature) - loss(targets, np.log(odds)))
+    expected = 0.25 * loss(LABELS, logits) + 0.75 * learned
     assert float(model.compute_loss(images, tf.constant(LABELS), tf.constant(logits))) == pytest.approx(expected, rel=1e-5)
 
 
@@ -129,7 +149,7 @@ def test_the_student_comes_nearer_to_the_teacher_and_not_to_wrong_labels(changes
 
 def test_the_teacher_is_not_changed_and_is_in_no_checkpoint(pushed, images, tmp_path):
     model, teacher = student(), Teacher(pushed, IMAGE, False)
-    distil(model, teacher, CLASSES, 1.0)
+    distil(model, teacher, CLASSES, 1.0, 1.0)
     weights = teacher._predict.variables
     before = [weight.numpy() for weight in weights]
     assert len(before) > 20
@@ -157,8 +177,8 @@ def test_a_training_that_was_cut_short_goes_on_with_its_teacher(pushed, images, 
 
 def test_tiles_learn_from_a_teacher_of_whole_images(pushed, images, answers, tmp_path):
     model = tile_classifier(student((16, 16, 1), dropout=0.0), (24, 20, 1), overlap=4)
-    distil(model, Teacher(pushed, IMAGE, False), CLASSES, 1.0)
-    expected = cross_entropy(answers, model(images, training=True).numpy()).mean()
+    distil(model, Teacher(pushed, IMAGE, False), CLASSES, 1.0, 1.0)
+    expected = (cross_entropy(answers, model(images, training=True).numpy()) - cross_entropy(answers, np.log(answers))).mean()
     (row,) = train(model, tmp_path, images, epochs=1, steps_per_epoch=1, learning_rate=1e-12)
     assert row["loss"] == pytest.approx(expected, rel=1e-4)
 
@@ -234,4 +254,4 @@ def test_a_teacher_with_text_in_its_network_is_refused_where_xla_compiles(pushed
 
 def test_a_teacher_of_other_classes_is_refused(pushed):
     with pytest.raises(TeacherError, match="its classes and those of the training split differ in dog, yak; give a teacher of"):
-        distil(student(), Teacher(pushed, IMAGE, False), [b"owl", b"cat", b"yak"], 1.0)
+        distil(student(), Teacher(pushed, IMAGE, False), [b"owl", b"cat", b"yak"], 1.0, 1.0)
