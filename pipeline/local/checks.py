@@ -7,6 +7,7 @@ from pathlib import Path
 
 from base.errors import UserError, add_notes_to_errors
 from base.inputs import check_regular
+from base.paths import check_for_tensorflow
 from components.pusher.classes import read_labels
 from images.dataset import source
 from images.dataset.listing import is_remote
@@ -82,7 +83,11 @@ def find_teacher(config: Config, output: Path) -> Config:
         raise UserError(
             f"train.teacher: {teacher} is where this run pushes its own model; name a version in it, or give another --output"
         )
-    version = find_version(Path(teacher), "train.teacher")
+    check_for_tensorflow(teacher, "train.teacher")
+    try:
+        version = find_version(Path(teacher))
+    except UserError as error:
+        raise UserError(f"train.teacher: {error}") from error
     return config.model_copy(update={"train": config.train.model_copy(update={"teacher": str(version)})})
 
 

@@ -17,17 +17,13 @@ _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; 
 _MAX_PIXELS: Final = 100_000_000
 
 
-def find_version(model: Path, name: str = "--model") -> Path:
+def find_version(model: Path) -> Path:
     """The SavedModel's folder: `model` itself, or the served one of the numbered versions in it.
-
-    Args:
-      model: a folder.
-      name: the option or key that gives it, for a message.
 
     Raises:
       UserError: there is no SavedModel, none that is intact, or TensorFlow can't use its path.
     """
-    check_for_tensorflow(model, name)
+    check_for_tensorflow(model, "--model")
     versions = version_folders(str(model))
     served = served_version(str(model)) if versions else None
     if served:

@@ -47,7 +47,7 @@ def test_a_run_does_not_learn_from_what_it_has_pushed_itself(pushed: Path, tmp_p
 
 
 def test_a_folder_without_a_model_is_no_teacher(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no SavedModel here; give the folder that a run has pushed to"):
+    with pytest.raises(UserError, match=r"^train\.teacher: .*no SavedModel here; give the folder that a run has pushed to"):
         find_teacher(config(tmp_path), tmp_path / "out")
     (tmp_path / "[1]").mkdir()
     with pytest.raises(UserError, match=r"train\.teacher: .* takes \[ in a path for a pattern"):
