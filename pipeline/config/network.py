@@ -156,7 +156,7 @@ class TrainConfig(Section):
         1.0, description="the teacher's part in what is learned; the label has the rest"
     )
     teacher_temperature: Positive = Field(
-        1.0, description="above 1, the teacher's small probabilities count for more, as arXiv:1503.02531 has it"
+        4.0, description="above 1, the teacher's small probabilities count for more, as arXiv:1503.02531 has it"
     )
     monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
     keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")
