@@ -1,4 +1,4 @@
-"""Learning from a teacher (arXiv:1503.02531): a pushed model's answers stand in for the labels, or for a part of each."""
+"""Learning from a teacher (arXiv:1503.02531): a pushed model's answers to the images of training stand in for the labels."""
 
 import os
 from collections.abc import Sequence
@@ -91,20 +91,19 @@ class Teacher:
         return [self.classes.index(name) for name in classes]
 
 
-def distil(model: keras.Model, teacher: Teacher, classes: Sequence[bytes], weight: float, temperature: float) -> None:
+def distil(model: keras.Model, teacher: Teacher, classes: Sequence[bytes], temperature: float) -> None:
     """Lets a model learn from a teacher (arXiv:1503.02531, section 2): the loss of training becomes
 
-    (1 - weight) L(label, logits) + weight temperature^2 D(teacher's logits / temperature, logits / temperature)
+    temperature^2 D(teacher's logits / temperature, logits / temperature)
 
-    with L as the model was compiled, and D the Kullback-Leibler divergence: L of the teacher's probabilities, less the value
-    that it has if the model gives the same. The teacher sees the very pixels that the model sees, augmented and mixed
+    with D the Kullback-Leibler divergence: the loss that the model was compiled with, of the teacher's probabilities, less the
+    value that it has if the model gives the same. The teacher sees the very pixels that the model sees, augmented and mixed
     (arXiv:2106.05237). Metrics, and the loss of an evaluation, stay those of the true labels.
 
     Args:
       model: from images to logits.
       teacher: for the same images.
       classes: names, in the order of the model's logits.
-      weight: above 0, up to 1.
       temperature: above 0; 1 takes the probabilities as they are, a higher one brings out the small ones.
 
     Raises:
@@ -119,7 +118,7 @@ def distil(model: keras.Model, teacher: Teacher, classes: Sequence[bytes], weigh
         logits = tf.gather(tf.ensure_shape(teacher(x), y.shape), order, axis=-1) / temperature
         answers = activation(logits)
         divergence = measure(x, answers, y_pred / temperature, sample_weight) - measure(x, answers, logits, sample_weight)
-        return (1.0 - weight) * measure(x, y, y_pred, sample_weight) + weight * temperature**2 * divergence
+        return temperature**2 * divergence
 
     model.compute_loss = compute_loss
 

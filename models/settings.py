@@ -132,7 +132,6 @@ class TrainSettings:
     class_weights: ClassWeights
     label_smoothing: float
     teacher: str | None
-    teacher_weight: float
     teacher_temperature: float
     monitor: Monitor
     keep: Keep

@@ -145,7 +145,7 @@ def train_model(
             if train_config.teacher:
                 teacher = Teacher(train_config.teacher, config.image, multi_label, train_config.xla)
                 classes = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
-                distil(model, teacher, classes, train_config.teacher_weight, train_config.teacher_temperature)
+                distil(model, teacher, classes, train_config.teacher_temperature)
         class_weights = None
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)

@@ -152,9 +152,6 @@ class TrainConfig(Section):
     teacher: HomePath | None = Field(
         None, description="folder of a pushed model whose answers are learned instead of the labels; see docs/model.md"
     )
-    teacher_weight: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="the teacher's part in what is learned; the label has the rest"
-    )
     teacher_temperature: Positive = Field(
         4.0, description="above 1, the teacher's small probabilities count for more, as arXiv:1503.02531 has it"
     )

@@ -62,9 +62,9 @@ def student(shape=(24, 20, 1), dropout=0.2):
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="head")(x))
 
 
-def taught(pushed, weight=1.0, temperature=1.0, **settings):
+def taught(pushed, temperature=1.0, **settings):
     model = student(**settings)
-    distil(model, Teacher(pushed, IMAGE, False), CLASSES, weight, temperature)
+    distil(model, Teacher(pushed, IMAGE, False), CLASSES, temperature)
     return model
 
 
@@ -97,12 +97,10 @@ def softened(answers, temperature):
 
 @pytest.mark.parametrize(("class_weights", "temperature"), [(None, 1.0), ([0.5, 1.0, 2.0], 1.0), (None, 3.0)])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_the_loss_is_that_of_the_label_and_of_the_teacher(
-    policy, class_weights, temperature, pushed, images, answers, tmp_path
-):
+def test_the_loss_is_the_divergence_from_the_teacher(policy, class_weights, temperature, pushed, images, answers, tmp_path):
     keras.config.set_dtype_policy(policy)
     try:
-        model = taught(pushed, 0.75, temperature, dropout=0.0)
+        model = taught(pushed, temperature, dropout=0.0)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -114,7 +112,7 @@ def test_the_loss_is_that_of_the_label_and_of_the_teacher(
     learned = temperature**2 * (loss(targets, logits / temperature) - loss(targets, np.log(targets)))
     (row,) = train(model, tmp_path, images, epochs=1, steps_per_epoch=1, learning_rate=1e-12, class_weights=class_weights)
     tolerance = 1e-4 if policy == "float32" else 1e-2
-    assert row["loss"] == pytest.approx(0.25 * loss(LABELS, logits) + 0.75 * learned, rel=tolerance)
+    assert row["loss"] == pytest.approx(learned, rel=tolerance)
     # What is measured on the eval split has nothing of the teacher.
     assert row["val_loss"] == pytest.approx(loss(LABELS, model(images, training=False).numpy()), rel=1e-2)
 
@@ -124,7 +122,7 @@ def test_the_loss_of_many_classes_takes_the_teachers_odds(temperature, pushed, i
     model, logits = student(), np.linspace(-2, 2, 21, dtype=np.float32).reshape(7, 3)
     teacher = Teacher(pushed, IMAGE, False)
     teacher.multi_label = True  # the answers of one class an image stand for those of many
-    distil(model, teacher, CLASSES, 0.75, temperature)
+    distil(model, teacher, CLASSES, temperature)
     model.compile(loss=build_loss("cross_entropy", multi_label=True))
 
     def loss(targets, logits):
@@ -134,8 +132,7 @@ def test_the_loss_of_many_classes_takes_the_teachers_odds(temperature, pushed, i
     odds = (answers / (1 - answers.astype(np.float64))) ** (1 / temperature)
     targets = odds / (1 + odds)
     learned = temperature**2 * (loss(targets, logits / temperature) - loss(targets, np.log(odds)))
-    expected = 0.25 * loss(LABELS, logits) + 0.75 * learned
-    assert float(model.compute_loss(images, tf.constant(LABELS), tf.constant(logits))) == pytest.approx(expected, rel=1e-5)
+    assert float(model.compute_loss(images, tf.constant(LABELS), tf.constant(logits))) == pytest.approx(learned, rel=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"xla": True}, {"accumulate_steps": 2, "frozen_epochs": 1}])
@@ -149,7 +146,7 @@ def test_the_student_comes_nearer_to_the_teacher_and_not_to_wrong_labels(changes
 
 def test_the_teacher_is_not_changed_and_is_in_no_checkpoint(pushed, images, tmp_path):
     model, teacher = student(), Teacher(pushed, IMAGE, False)
-    distil(model, teacher, CLASSES, 1.0, 1.0)
+    distil(model, teacher, CLASSES, 1.0)
     weights = teacher._predict.variables
     before = [weight.numpy() for weight in weights]
     assert len(before) > 20
@@ -163,13 +160,13 @@ def test_the_teacher_is_not_changed_and_is_in_no_checkpoint(pushed, images, tmp_
 
 def test_a_training_that_was_cut_short_goes_on_with_its_teacher(pushed, images, tmp_path, monkeypatch):
     settings = {"epochs": 2, "frozen_epochs": 1, "accumulate_steps": 3, "ema": 0.5}
-    whole = train(taught(pushed, 0.5), tmp_path / "whole", images, **settings)
+    whole = train(taught(pushed, 2.0), tmp_path / "whole", images, **settings)
     save = callbacks.save_checkpoint
     monkeypatch.setattr(callbacks, "save_checkpoint", lambda *arguments: (save(*arguments), 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        train(taught(pushed, 0.5), tmp_path / "killed", images, checkpoints=tmp_path / "checkpoints", **settings)
+        train(taught(pushed, 2.0), tmp_path / "killed", images, checkpoints=tmp_path / "checkpoints", **settings)
     monkeypatch.undo()
-    resumed = train(taught(pushed, 0.5), tmp_path / "last", images, checkpoints=tmp_path / "checkpoints", **settings)
+    resumed = train(taught(pushed, 2.0), tmp_path / "last", images, checkpoints=tmp_path / "checkpoints", **settings)
     assert len(resumed) == 3
     for first, second in zip(whole, resumed, strict=True):
         assert second == pytest.approx(first, abs=1e-5)
@@ -177,7 +174,7 @@ def test_a_training_that_was_cut_short_goes_on_with_its_teacher(pushed, images, 
 
 def test_tiles_learn_from_a_teacher_of_whole_images(pushed, images, answers, tmp_path):
     model = tile_classifier(student((16, 16, 1), dropout=0.0), (24, 20, 1), overlap=4)
-    distil(model, Teacher(pushed, IMAGE, False), CLASSES, 1.0, 1.0)
+    distil(model, Teacher(pushed, IMAGE, False), CLASSES, 1.0)
     expected = (cross_entropy(answers, model(images, training=True).numpy()) - cross_entropy(answers, np.log(answers))).mean()
     (row,) = train(model, tmp_path, images, epochs=1, steps_per_epoch=1, learning_rate=1e-12)
     assert row["loss"] == pytest.approx(expected, rel=1e-4)
@@ -198,7 +195,7 @@ data = tf.data.Dataset.from_tensors((images, test.LABELS[:6]))
 for devices in (None, ["CPU:0", "CPU:1"]):
     strategy = test.training._strategy(devices)
     with strategy.scope():
-        model = test.taught({pushed!r}, 0.5, dropout=0.0)
+        model = test.taught({pushed!r}, dropout=0.0)
     config = test.replace(test.CONFIG, optimizer="sgd")
     history = test.training.fit(model, strategy, lambda first: data.repeat(), data, 2, config, {str(tmp_path)!r} + str(devices))
     losses.append([[row["loss"], row["val_loss"]] for row in history])
@@ -254,4 +251,4 @@ def test_a_teacher_with_text_in_its_network_is_refused_where_xla_compiles(pushed
 
 def test_a_teacher_of_other_classes_is_refused(pushed):
     with pytest.raises(TeacherError, match="its classes and those of the training split differ in dog, yak; give a teacher of"):
-        distil(student(), Teacher(pushed, IMAGE, False), [b"owl", b"cat", b"yak"], 1.0, 1.0)
+        distil(student(), Teacher(pushed, IMAGE, False), [b"owl", b"cat", b"yak"], 1.0)

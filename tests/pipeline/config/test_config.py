@@ -297,7 +297,7 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
         ("image.height=tall", "image.height: input should be a valid integer"),
         ("train={teacher: a, loss: focal}", "train: loss must be cross_entropy with a teacher, because focal does not lead"),
         ("train={teacher: a, label_smoothing: 0.1}", "train: label_smoothing must be 0 with a teacher, whose answers are soft"),
-        ("train.teacher_weight=0", "train.teacher_weight: input should be greater than 0"),
+        ("train.teacher_temperature=0", "train.teacher_temperature: input should be greater than 0"),
     ],
 )
 def test_a_bad_override_is_told(override: str, told: str, write: Any) -> None:
