@@ -134,13 +134,13 @@ class _Endpoints:
         files, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec(classifier.input_shape, tf.uint8)
         self._read = tf.function(self._read_files, input_signature=[files], autograph=False)
         self._see = tf.function(self._find_maps, input_signature=[pixels], autograph=False)
-        self._answer = tf.function(self._answer_images, input_signature=[pixels], autograph=False)
+        self._probabilities = tf.function(self._find_probabilities, input_signature=[pixels], autograph=False)
 
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {**self._answer(self._read(image_bytes)), "labels": _on_every_row(self._labels.names, image_bytes)}
 
     def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": self._answer(images)["probabilities"]}
+        return {"probabilities": self._probabilities(images)}
 
     def decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"images": self._read(image_bytes)}
@@ -193,10 +193,14 @@ class _Endpoints:
         maps = self._see(images)
         return self._head([maps[level] for level in self._levels], training=False)
 
-    def _answer_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Images to probabilities and predicted labels."""
+    def _find_probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        """Images to probabilities, without any text, which XLA could not take into the step of a training."""
         logits = infer(self._classify, images, self._temperature, self._test_time_augmentation)
-        probabilities = tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
+        return tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
+
+    def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images to probabilities and predicted labels."""
+        probabilities = self._probabilities(images)
         return {"probabilities": probabilities, "label": self._labels.predicted(probabilities)}
 
 

@@ -131,6 +131,8 @@ class TrainSettings:
     focal_gamma: float
     class_weights: ClassWeights
     label_smoothing: float
+    teacher: str | None
+    teacher_temperature: float
     monitor: Monitor
     keep: Keep
     early_stopping: int

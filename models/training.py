@@ -22,6 +22,7 @@ from models.budget import Budget, Clock
 from models.calibration import CALIBRATION_FILE, calibrate
 from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
+from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
 from models.history import is_diverged
@@ -51,6 +52,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Raises:
       WeightsError: the weights do not fit the backbone.
+      TeacherError: the teacher does not fit the training.
     """
     config = unpack(TrainerSettings, fn_args.custom_config)
     if fn_args.hyperparameters:
@@ -106,6 +108,7 @@ def train_model(
     started = time.monotonic()
     train_config = config.train
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    multi_label = is_multi_label(transform_output)
     image_shape = config.image.shape
     keras.utils.set_random_seed(train_config.seed)
 
@@ -139,7 +142,10 @@ def train_model(
             )
             if tiles:
                 model = tile_classifier(model, image_shape, tiles.overlap)
-        multi_label = is_multi_label(transform_output)
+            if train_config.teacher:
+                teacher = Teacher(train_config.teacher, config.image, multi_label, train_config.xla)
+                classes = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
+                distil(model, teacher, classes, train_config.teacher_temperature)
         class_weights = None
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
@@ -168,7 +174,8 @@ def fit(
 
     Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
-    are the averaged weights. The loss of the eval split is the one that training minimises.
+    are the averaged weights. The loss of the eval split is the one that training minimises; with a teacher it is that of the
+    labels alone (see `models.distillation`).
 
     A training whose loss is no finite number any more ends in that epoch.
 

@@ -14,6 +14,7 @@ from tfx.components.tuner.component import TunerFnResult
 
 from models.budget import BudgetError
 from models.choices import Algorithm
+from models.distillation import TeacherError
 from models.packing import unpack
 from models.settings import NumberRange, SearchSpace, TunerSettings
 from models.training import log as training_log
@@ -91,7 +92,7 @@ class Search(BaseTuner):
             log_dir = os.path.join(self.get_trial_dir(trial.trial_id), "logs")
             model, evaluation = train_model(self._fn_args, config, log_dir)
             score = model.evaluate(evaluation, return_dict=True, verbose=0)[objective]
-        except BudgetError as error:  # which the other trials would have as well
+        except (BudgetError, TeacherError) as error:  # which the other trials would have as well
             raise keras_tuner.errors.FatalError(str(error)) from error
         finally:
             training_log.removeFilter(in_search)

@@ -151,6 +151,12 @@ class TrainConfig(Section):
         description="balanced: all classes count alike; in multi-label data, each one's presence and absence do",
     )
     label_smoothing: BelowOne = Field(0.0, description="share of the label spread over all classes")
+    teacher: HomePath | None = Field(
+        None, description="folder of a pushed model whose answers are learned instead of the labels; see docs/model.md"
+    )
+    teacher_temperature: Positive = Field(
+        4.0, description="above 1, the teacher's small probabilities count for more, as arXiv:1503.02531 has it"
+    )
     monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
     keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")
     early_stopping: WholeNumber = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
@@ -164,6 +170,14 @@ class TrainConfig(Section):
     def _one_length(self) -> "TrainConfig":
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError(f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_followed(self) -> "TrainConfig":
+        if self.teacher and self.loss != "cross_entropy":
+            raise ValueError(f"loss must be cross_entropy with a teacher, because {self.loss} does not lead to its answers")
+        if self.teacher and self.label_smoothing:
+            raise ValueError("label_smoothing must be 0 with a teacher, whose answers are soft already")
         return self
 
 

@@ -22,6 +22,7 @@ _NOT_TUNED = {
     "train.steps": "a trial has tune.epochs",
     "train.budget": "all trials have the same time",
     "train.monitor": "it is what trials are compared by",
+    "train.teacher": "it is looked at before the run",
 }
 _LOSS_KEYS = (
     "train.loss",
@@ -82,6 +83,15 @@ class Config(Section):
         if self.train.layer_decay == 0 and self.model.weights == "none":
             raise ValueError(
                 "train.layer_decay is 0, so the backbone would keep the random weights that model.weights: none gives"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_fits_classes(self) -> "Config":
+        if self.train.teacher and self.data.multi_label and self.train.class_weights != "none":
+            raise ValueError(
+                "train.class_weights: must be none with a teacher of multi-label data, because weights lead away from its "
+                "answers; train the teacher with them"
             )
         return self
 

@@ -6,6 +6,7 @@ from typing import Any
 from components.bulk_inferrer.settings import InferrerSettings
 from components.model_check.settings import CheckSettings
 from components.pusher.settings import PusherSettings
+from components.pusher.versions import model_digest
 from evaluation.settings import GroupRule
 from images.file_settings import FileSettings
 from images.settings import IngestionSettings, Reading, SourceSettings
@@ -105,11 +106,15 @@ def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
 
 
 def _training_code(config: Config, module: str) -> str:
-    """Digests of the code, and of the weights that this machine has at the paths that the configuration names."""
+    """Digests of the code, and of the weights and the teacher that this machine has at the paths of the configuration."""
     named = (name.removeprefix("hub:") if name.startswith("hub:") else weights for name, weights in config.networks())
     paths = map(Path, dict.fromkeys(named))
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path]) if file.is_file()]
-    return " ".join([code_digest(module), *(f"{file.name} {file_digest(file)}" for file in files)])
+    digests = [f"{file.name} {file_digest(file)}" for file in files]
+    teacher = config.train.teacher
+    if teacher and Path(teacher).is_dir():
+        digests.append(f"teacher {model_digest(teacher)}")
+    return " ".join([code_digest(module), *digests])
 
 
 def _training(config: Config) -> dict[str, dict[str, Any]]:

@@ -204,7 +204,12 @@ def _data_path(config: Config) -> str:
 
 def _check_paths(config: Config, data_path: str) -> None:
     """Finds paths that containers can't reach, and a folder for pushed models that goes with them."""
-    needed = [("data.path", data_path), ("data.schema", config.data.schema_file), ("score.path", config.score.path)]
+    needed = [
+        ("data.path", data_path),
+        ("data.schema", config.data.schema_file),
+        ("score.path", config.score.path),
+        ("train.teacher", config.train.teacher),
+    ]
     for name, weights in config.networks():
         preset = name.partition("hub:")[2]
         if "/" in preset or os.path.exists(preset):  # and not a name that keras-hub knows

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from base.errors import UserError, add_notes_to_errors
 from base.inputs import check_regular
+from base.paths import check_for_tensorflow
+from components.pusher.classes import read_labels
 from images.dataset import source
 from images.dataset.listing import is_remote
 from models import features
 from pipeline.config.whole import Config
-from pipeline.dag.component_settings import source_settings
+from pipeline.dag.component_settings import image_settings, source_settings
 from pipeline.dag.readings import Readings
+from pipeline.pushed.pushed_model import find_version
 from pipeline.samples.known import SAMPLES
 
 
@@ -28,7 +31,8 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the
-        data lacks a feature to slice by, or the class that groups are judged by. Its notes say how the data was read.
+        data lacks a feature to slice by, or the class that groups are judged by; or the teacher has other classes. Its notes
+        say how the data was read.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
@@ -46,6 +50,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
             readings = Readings(found.reading, score.reading, score.losses)
         _check_slices(config, rows)
         _check_positive(config.evaluate.groups.positive, rows)
+        _check_classes(config.train.teacher, rows)
     return replace(found, rows=rows), readings
 
 
@@ -67,6 +72,41 @@ def check_weights(config: Config) -> None:
             build_backbone(backbone, weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
         except WeightsError as error:
             raise UserError(str(error)) from error
+
+
+def find_teacher(config: Config, output: Path) -> Config:
+    """The configuration with the version of the teacher that is served now, so that the run says what it has learned from.
+
+    Args:
+      config: the whole configuration.
+      output: of the run.
+
+    Raises:
+      UserError: there is no such model, or the run would take the model that it has pushed last.
+    """
+    teacher = config.train.teacher
+    if not teacher or is_remote(teacher):
+        return config
+    if Path(teacher).resolve() == Path(config.push.path or output / "pushed").resolve():
+        raise UserError(
+            f"train.teacher: {teacher} is where this run pushes its own model; name a version in it, or give another --output"
+        )
+    check_for_tensorflow(teacher, "train.teacher")
+    try:
+        version = find_version(Path(teacher))
+    except UserError as error:
+        raise UserError(f"train.teacher: {error}") from error
+    return config.model_copy(update={"train": config.train.model_copy(update={"teacher": str(version)})})
+
+
+def check_teacher(config: Config) -> None:
+    from models.distillation import Teacher, TeacherError
+
+    assert config.train.teacher
+    try:
+        Teacher(config.train.teacher, image_settings(config.image), config.data.multi_label, config.train.xla)
+    except TeacherError as error:
+        raise UserError(str(error)) from error
 
 
 def check_formats(config: Config) -> None:
@@ -93,3 +133,13 @@ def _check_positive(positive: str | None, rows: list[source.Row]) -> None:
     labels = {label for row in rows if not row.reason for label in row.labels}
     if positive is not None and positive not in labels:
         raise UserError(f"evaluate.groups.positive: no class {positive}; there are {', '.join(sorted(labels)[:10])}")
+
+
+def _check_classes(teacher: str | None, rows: list[source.Row]) -> None:
+    known = read_labels(teacher) if teacher and not is_remote(teacher) else None
+    labels = {label for row in rows if not row.reason and row.split == "train" for label in row.labels}
+    if known and (differing := labels ^ set(known)):
+        raise UserError(
+            f"train.teacher: {teacher}: its classes and those of the training split differ in "
+            f"{', '.join(sorted(differing)[:5])}; give a teacher of the same classes"
+        )

@@ -52,6 +52,8 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     """
     if folds < _FEWEST_FOLDS:
         raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
+    if config.train.teacher:
+        raise UserError("train.teacher: has seen images that folds are tested on; leave it out, with --set train.teacher=null")
     found, readings = read_data(config, folds)
     rows, notes = found.rows, found.notes
     runs = [fold_splits(number, folds) for number in range(1, folds + 1)]

@@ -16,7 +16,7 @@ from base.tables import write_table
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
 from pipeline.dag.readings import Readings
-from pipeline.local.checks import read_data
+from pipeline.local.checks import find_teacher, read_data
 from pipeline.local.workplace import Workplace, execute, started
 from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, OtherClassesNote, RegisteredNote
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
@@ -36,6 +36,7 @@ def run(config: Config, output: Path) -> RunResult:
     """
     place: Workplace | None = None
     try:
+        config = find_teacher(config, output)
         notes, readings = _look(config)
         with started("run", config, output, notes) as place:
             write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])

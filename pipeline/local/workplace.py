@@ -24,7 +24,7 @@ from images.dataset import source
 from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
-from pipeline.local.checks import check_formats, check_weights
+from pipeline.local.checks import check_formats, check_teacher, check_weights
 from pipeline.records.notes import DataNote, Note, RecoveredNote
 from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
@@ -83,11 +83,11 @@ def started(
       config: the whole configuration.
       output: the folder below which everything is written; only one run at a time may use it.
       notes: lines that tell a person how the data is read, to be shown below the heading.
-      with_model: whether a model will be built; if so, its weights are checked first.
+      with_model: whether a model will be built; if so, its weights and its teacher are checked first.
 
     Raises:
       UserError: the folder can't be made, is in use or has a path that TensorFlow can't use, the metadata store can't be used,
-        the backbone's weights don't fit, or Beam's engine can't run.
+        the backbone's weights or the teacher don't fit, or Beam's engine can't run.
     """
     output = output.resolve()
     check_for_tensorflow(output, "--output")
@@ -165,6 +165,9 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     if with_model and any(weights != "none" or name.startswith("hub:") for name, weights in config.networks()):
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             check_weights(config)
+    if with_model and config.train.teacher:
+        with waiting(console, "checking the teacher"):
+            check_teacher(config)
     absl_logging.set_verbosity(absl_logging.INFO)
 
 
@@ -215,8 +218,9 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
     if told := full_disk(failure, place.output):
         return 1, told
     from models.budget import BudgetError
+    from models.distillation import TeacherError
 
-    if cause := user_error(failure, BudgetError):
+    if cause := user_error(failure, BudgetError, TeacherError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"

@@ -173,3 +173,20 @@ def test_a_class_is_explained_where_the_answer_is_two_or_none(run, place, fpn):
     assert two["explained"] in ("blue", "red")
     assert none["label"] == ""
     assert none["explained"] in COLOURS
+
+
+def test_another_network_learns_from_the_pushed_model(run, place, fpn):
+    arguments = ["run", "--config", place / "config.yaml", "--output", place / "out", "--json"]
+    for setting in (
+        f"train.teacher={place / 'out' / 'pushed'}",
+        f"push.path={place / 'students'}",
+        "train.xla=true",
+        "model.fusion_type=none",
+        "evaluate.thresholds=[{metric: accuracy, lower: 0.5}]",
+    ):
+        arguments += ["--set", setting]
+    ended = fpn(*arguments)
+    assert ended.status == 0, ended.stderr
+    config = yaml.safe_load((place / "out" / "runs" / ended.json["run_id"] / "config.yaml").read_text())
+    assert config["train"]["teacher"] == run.json["pushed_model"]
+    assert fpn(*arguments).json["components"]["Trainer"]["state"] == "cached"

@@ -1,4 +1,4 @@
-"""The Trainer's `run_fn`, killed and started again."""
+"""The Trainer's `run_fn`: killed and started again, and with a teacher."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def transformed(tmp_path_factory):
     return folder
 
 
-def arguments(transformed, run, checkpoints):
+def arguments(transformed, run, checkpoints, config=CONFIG):
     data = [str(transformed / "examples")]
     return {
         "train_files": data,
@@ -88,7 +88,7 @@ def arguments(transformed, run, checkpoints):
         "transform_graph_path": str(transformed / "graph"),
         "model_run_dir": str(run / "log"),
         "serving_model_dir": str(run / "model"),
-        "custom_config": as_dict(trainer_settings(CONFIG, str(checkpoints))),
+        "custom_config": as_dict(trainer_settings(config, str(checkpoints))),
     }
 
 
@@ -130,3 +130,21 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for row, expected in zip(history, read_history(whole), strict=True):
         assert row == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_student_answers_as_its_teacher_and_is_exported_without_it(transformed, tmp_path):
+    def trained(name, **train):
+        sections = CONFIG.model_dump(exclude_unset=True)
+        config = Config.model_validate({**sections, "train": sections["train"] | {"class_weights": "none", "ema": 0.0} | train})
+        run_fn(FnArgs(**arguments(transformed, tmp_path / name, tmp_path / "checkpoints", config)))
+        return str(tmp_path / name / "model")
+
+    # Two of three labels count for nothing in the teacher's loss, so its answers are far from those of a plain training.
+    teacher = trained("teacher", epochs=2, label_smoothing=0.66)
+    models = [teacher, trained("student", teacher=teacher, seed=1), trained("alone", seed=1)]
+    images = tf.constant(np.stack(PICTURES), tf.uint8)
+    found = [tf.saved_model.load(path).signatures["predict_images"](images=images)["probabilities"] for path in models]
+    far, near = (np.abs(found[0] - found[which]).mean() for which in (2, 1))
+    assert near < 0.5 * far
+    weights = [sum(np.prod(shape) for _, shape in tf.train.list_variables(f"{path}/variables/variables")) for path in models]
+    assert weights[1] == weights[2]

@@ -301,10 +301,18 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
         ("image.height=[1", "--set image.height=[1: the value is not YAML"),
         ("image.heigth=3", "image.heigth: unknown key; did you mean image.height?"),
         ("image.height=tall", "image.height: input should be a valid integer"),
+        ("train={teacher: a, loss: focal}", "train: loss must be cross_entropy with a teacher, because focal does not lead"),
+        ("train={teacher: a, label_smoothing: 0.1}", "train: label_smoothing must be 0 with a teacher, whose answers are soft"),
+        ("train.teacher_temperature=0", "train.teacher_temperature: input should be greater than 0"),
     ],
 )
 def test_a_bad_override_is_told(override: str, told: str, write: Any) -> None:
     assert told in user_error(write(), overrides=(override,))
+
+
+def test_weights_of_many_classes_do_not_go_with_a_teacher(write: Any) -> None:
+    path = write(data={"path": "images", "multi_label": True}, train={"class_weights": "balanced"})
+    assert "train.class_weights: must be none with a teacher of multi" in user_error(path, overrides=("train.teacher=a",))
 
 
 # Data
@@ -323,12 +331,14 @@ def test_a_tilde_stands_for_the_home_folder(write: Any, monkeypatch: pytest.Monk
     path = write(
         data={"path": "~/images", "schema": "~/my.pbtxt"},
         model={"weights": "~/best.h5", "backbone": "resnet50"},
+        train={"teacher": "~/teacher"},
         push={"path": "~/models"},
         score={"path": "~"},
     )
     config = load_config(path)
     found = (config.data.path, config.data.schema_file, config.model.weights, config.push.path, config.score.path)
     assert found == ("/home/ada/images", "/home/ada/my.pbtxt", "/home/ada/best.h5", "/home/ada/models", "/home/ada")
+    assert config.train.teacher == "/home/ada/teacher"
     assert load_config(path, "~/elsewhere").data.path == "/home/ada/elsewhere"
     assert load_config(path, "./~/x~y").data.path == "./~/x~y"
 
@@ -440,6 +450,7 @@ def test_an_override_adds_to_the_search_space_or_replaces_a_key_of_it(write: Any
             "tune.space: model: there are no imagenet weights of small_resnet10",
         ),
         ({"train.epochs": [3, 4]}, "tune.space.train.epochs: a trial has tune.epochs"),
+        ({"train.teacher": ["a", "b"]}, "tune.space.train.teacher: it is looked at before the run"),
         ({"train.monitor": ["loss", "f1"]}, "tune.space.train.monitor: it is what trials are compared by"),
         ({"train.label_smoothing": [0, 0.1]}, "tune.space.train.label_smoothing: changes what the loss measures; "),
         ({"train.optimizer": ["sgd", "adamm"]}, "tune.space: train.optimizer: input should be 'adamw', "),

@@ -324,6 +324,7 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
         ("data.path=images", r"data\.path: must be absolute"),
         ("data.schema=schema.pbtxt", r"data\.schema: must be absolute"),
         ("model.weights=weights.h5", r"model\.weights: must be absolute"),
+        ("train.teacher=pushed/1", r"train\.teacher: must be absolute"),
         ("kubeflow.state=null", r"kubeflow\.state: is missing"),
         ("kubeflow.state=/elsewhere", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
         ("kubeflow.pod.cpu_request=9", r"kubeflow\.pod: cpu_request \(9\) must not be above cpu_limit \(4\)"),
