@@ -17,6 +17,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx.components.trainer.fn_args_utils import FnArgs
+from worker_processes import PROJECT, environment, free_addresses
 
 from models import features
 from models.checkpoints import load_checkpoint
@@ -93,7 +94,10 @@ def arguments(transformed, run, checkpoints):
 
 
 def read_history(run):
-    with (run / "log" / "history.csv").open() as file:
+    path = run / "log" / "history.csv"
+    if not path.exists():
+        return []
+    with path.open() as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
@@ -108,7 +112,7 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
 """
     with (tmp_path / "errors").open("w") as errors:
         process = subprocess.Popen([sys.executable, "-c", program], stderr=errors)
-    while process.poll() is None and not ((killed / "log" / "history.csv").exists() and len(read_history(killed)) == 2):
+    while process.poll() is None and len(read_history(killed)) < 2:
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL, (tmp_path / "errors").read_text()[-2000:]
@@ -130,3 +134,71 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for row, expected in zip(history, read_history(whole), strict=True):
         assert row == pytest.approx(expected, abs=1e-3)
+
+
+TRAINER = """
+import json, sys
+from tfx.components.trainer.fn_args_utils import FnArgs
+from models.training import run_fn
+if __name__ == "__main__":
+    run_fn(FnArgs(**json.loads(sys.argv[1])))
+"""
+
+
+class Run:
+    """A Trainer, and a second worker that waits for it."""
+
+    def __init__(self, transformed, folder, checkpoints):
+        self.folder = folder
+        folder.mkdir()
+        given = json.dumps(arguments(transformed, folder, checkpoints))
+        (folder / "trainer.py").write_text(TRAINER)
+        commands = [[str(folder / "trainer.py"), given], ["-m", "models.worker"]]
+        addresses = free_addresses(2)
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, *command],
+                env=environment(addresses, index),
+                cwd=PROJECT,
+                stderr=(folder / f"errors-{index}").open("w"),
+            )
+            for index, command in enumerate(commands)
+        ]
+
+    def wait_for_epochs(self, count):
+        while len(read_history(self.folder)) < count:
+            assert all(process.poll() is None for process in self.processes), self.errors(0) + self.errors(1)
+            time.sleep(0.001)
+
+    def statuses(self):
+        return [process.wait(120) for process in self.processes]
+
+    def errors(self, index):
+        return (self.folder / f"errors-{index}").read_text()
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("killed", [0, 1], ids=["the Trainer", "the other worker"])
+def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_been(killed, transformed, tmp_path):
+    whole = Run(transformed, tmp_path / "whole", tmp_path / "other checkpoints")
+    assert whole.statuses() == [0, 0], whole.errors(0) + whole.errors(1)
+
+    checkpoints = tmp_path / "checkpoints"
+    broken = Run(transformed, tmp_path / "broken", checkpoints)
+    broken.wait_for_epochs(2)
+    broken.processes[killed].kill()
+    began = time.monotonic()
+    statuses = broken.statuses()
+    assert time.monotonic() - began < 60
+    assert statuses[killed] == -signal.SIGKILL
+    assert statuses[1 - killed] == 1
+    assert "a worker has ended; start all of them again" in broken.errors(1 - killed)
+
+    resumed = Run(transformed, tmp_path / "resumed", checkpoints)
+    assert resumed.statuses() == [0, 0], resumed.errors(0) + resumed.errors(1)
+    history = read_history(resumed.folder)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    for row, expected in zip(history, read_history(whole.folder), strict=True):
+        assert row == pytest.approx(expected, abs=1e-6)
+    assert (resumed.folder / "model" / "saved_model.pb").exists()
+    assert not list(checkpoints.iterdir())
