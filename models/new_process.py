@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
+
+_PATIENCE: Final = 30  # seconds in which a process must end after its answer
 
 
 class ProcessEndedError(Exception):
@@ -36,6 +38,8 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
     except EOFError:
         process.join()
         raise ProcessEndedError(f"its process has ended with status {process.exitcode}") from None
+    else:
+        process.join(_PATIENCE)  # others may wait for it to say goodbye
     finally:
         process.kill()
         process.join()

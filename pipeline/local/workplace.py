@@ -215,8 +215,9 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
     if told := full_disk(failure, place.output):
         return 1, told
     from models.budget import BudgetError
+    from models.workers import WorkersError
 
-    if cause := user_error(failure, BudgetError):
+    if cause := user_error(failure, BudgetError, WorkersError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"
