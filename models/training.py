@@ -41,16 +41,6 @@ Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
 _PARSED_BYTES = 2**26  # of pixels that are parsed together, or one image
-# What `FnArgs` has for a training.
-_ARGUMENTS = (
-    "train_files",
-    "eval_files",
-    "transform_graph_path",
-    "hyperparameters",
-    "custom_config",
-    "model_run_dir",
-    "serving_model_dir",
-)
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -68,9 +58,15 @@ def run_fn(fn_args: FnArgs) -> None:
       LostWorkerError: a worker has ended.
     """
     if workers.are_named():
-        new_process.call(train_as_worker, {name: getattr(fn_args, name) for name in _ARGUMENTS})
+        new_process.call(train_as_worker, arguments_of(fn_args))
     else:
         _make_model(fn_args, _strategy())
+
+
+def arguments_of(fn_args: FnArgs) -> dict[str, Any]:
+    """What `FnArgs` has for a training, as JSON can hold it."""
+    names = ("train_files", "eval_files", "transform_graph_path", "model_run_dir", "serving_model_dir")
+    return {name: getattr(fn_args, name) for name in (*names, "custom_config", "hyperparameters")}
 
 
 def train_as_worker(arguments: dict[str, Any] | None = None) -> None:
@@ -83,9 +79,9 @@ def train_as_worker(arguments: dict[str, Any] | None = None) -> None:
       WorkersError: the workers can't train together.
       LostWorkerError: a worker has ended.
     """
-    strategy = workers.Workers()
-    if arguments is None and workers.is_chief(strategy):
+    if arguments is None and workers.cluster()[1] == 0:
         raise workers.WorkersError("the first worker is the Trainer of fpn run: start that with this TF_CONFIG")
+    strategy = workers.Workers()
     with workers.losses_told():
         given = json.loads(workers.from_chief(strategy, json.dumps(arguments).encode()))
         _make_model(FnArgs(**given), strategy)

@@ -44,7 +44,7 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """
 
     def __init__(self) -> None:
-        _, self.index = _cluster()
+        _, self.index = cluster()
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
         super().__init__()
@@ -60,13 +60,29 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
         return super().reduce(reduce_op, value, None if is_scalar else axis)
 
 
+def cluster() -> tuple[list[str], int]:
+    """The workers' addresses, and which of them this process is.
+
+    Raises:
+      WorkersError: TF_CONFIG can't be used.
+    """
+    try:
+        config = json.loads(os.environ[VARIABLE])
+        workers, task = config["cluster"]["worker"], config["task"]
+        if list(config["cluster"]) == ["worker"] and task["type"] == "worker" and 0 <= task["index"] < len(workers):
+            return workers, task["index"]
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise WorkersError(f"{VARIABLE}: must be such as {_FORM}, is {os.environ.get(VARIABLE, 'not set')}")
+
+
 def are_named() -> bool:
     """Whether TF_CONFIG names more workers than one.
 
     Raises:
       WorkersError: it can't be used.
     """
-    return VARIABLE in os.environ and len(_cluster()[0]) > 1
+    return VARIABLE in os.environ and len(cluster()[0]) > 1
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -111,19 +127,6 @@ def losses_told() -> Iterator[None]:
     try:
         yield
     except _LOST as error:
-        cause = error.message.splitlines()[0][:300]
         raise LostWorkerError(
-            f"a worker has ended; start all of them again, and the last checkpoint goes on ({cause})"
+            "a worker has ended or does not answer; start all of them again, and the training goes on from its checkpoint"
         ) from error
-
-
-def _cluster() -> tuple[list[str], int]:
-    """The workers' addresses, and which of them this process is."""
-    try:
-        config = json.loads(os.environ[VARIABLE])
-        workers, task = config["cluster"]["worker"], config["task"]
-        if list(config["cluster"]) == ["worker"] and task["type"] == "worker" and 0 <= task["index"] < len(workers):
-            return workers, task["index"]
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise WorkersError(f"{VARIABLE}: must be such as {_FORM}, is {os.environ.get(VARIABLE, 'not set')}")

@@ -8,89 +8,21 @@ import subprocess
 import sys
 import time
 
-import apache_beam as beam
-import numpy as np
 import pytest
-import tensorflow as tf
-import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx.components.trainer.fn_args_utils import FnArgs
+from tiny_training import CONFIG, EXAMPLES, arguments, write_transformed
 from worker_processes import PROJECT, environment, free_addresses
 
-from models import features
 from models.checkpoints import load_checkpoint
-from models.packing import as_dict
-from models.preprocessing import preprocessing_fn
 from models.training import run_fn, train_model
-from pipeline.config.whole import Config
-from pipeline.dag.component_settings import trainer_settings, transform_settings
-
-EPOCHS = 4
-EXAMPLES = 256
-CONFIG = Config(
-    name="tiny",
-    data={"path": "."},
-    image={"height": 16, "width": 16, "channels": 1},
-    model={"backbone": "small_resnet10", "fusion_type": "none", "min_level": 2, "max_level": 2, "dropout": 0.2},
-    train={
-        "epochs": EPOCHS - 1,
-        "frozen_epochs": 1,
-        "batch_size": 8,
-        "ema": 0.9,
-        "keep": "best",
-        "class_weights": "balanced",
-        "calibrate": False,
-        "learning_rate": 0.01,
-    },
-)
-RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.permutation([b"a dark one"] * 100 + [b"bright"] * (EXAMPLES - 100))
-PICTURES = [RANDOM.integers(0, 128, (16, 16, 1)) + 40 * (label == b"bright") for label in LABELS]
+from pipeline.dag.component_settings import trainer_settings
 
 
 @pytest.fixture(scope="module")
 def transformed(tmp_path_factory):
-    """A transform graph, and the examples that it makes."""
     folder = tmp_path_factory.mktemp("transformed")
-    files = [tf.io.encode_png(tf.constant(picture, tf.uint8)).numpy() for picture in PICTURES]
-    raw = {features.ENCODED: files, features.PIXELS: [b""] * EXAMPLES, features.LABEL: LABELS}
-    rows = [{name: [values[index]] for name, values in raw.items()} for index in range(EXAMPLES)]
-    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in raw}
-    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    with (
-        beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
-        tft_beam.Context(temp_dir=str(folder / "temp")),
-    ):
-        graph = (pipeline | beam.Create(rows), metadata) | tft_beam.AnalyzeDataset(
-            lambda inputs: preprocessing_fn(inputs, as_dict(transform_settings(CONFIG)))
-        )
-        _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
-        _ = metadata | tft_beam.WriteMetadata(str(folder / "graph" / "metadata"), pipeline)
-    layer = tft.TFTransformOutput(str(folder / "graph")).transform_features_layer()
-    outputs = layer({name: tf.constant(values)[:, None] for name, values in raw.items()})
-    with tf.io.TFRecordWriter(str(folder / "examples")) as writer:
-        for index in range(EXAMPLES):
-            example = tf.train.Example()
-            for name, values in outputs.items():
-                row = np.ravel(values[index].numpy()).tolist()
-                kind = {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(row[0])]
-                getattr(example.features.feature[name], kind).value.extend(row)
-            writer.write(example.SerializeToString())
+    write_transformed(folder)
     return folder
-
-
-def arguments(transformed, run, checkpoints):
-    data = [str(transformed / "examples")]
-    return {
-        "train_files": data,
-        "eval_files": data,
-        "transform_graph_path": str(transformed / "graph"),
-        "model_run_dir": str(run / "log"),
-        "serving_model_dir": str(run / "model"),
-        "custom_config": as_dict(trainer_settings(CONFIG, str(checkpoints))),
-    }
 
 
 def read_history(run):
@@ -192,7 +124,7 @@ def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_be
     assert time.monotonic() - began < 60
     assert statuses[killed] == -signal.SIGKILL
     assert statuses[1 - killed] == 1
-    assert "a worker has ended; start all of them again" in broken.errors(1 - killed)
+    assert "a worker has ended or does not answer; start all of them again" in broken.errors(1 - killed)
 
     resumed = Run(transformed, tmp_path / "resumed", checkpoints)
     assert resumed.statuses() == [0, 0], resumed.errors(0) + resumed.errors(1)
