@@ -1,11 +1,11 @@
 """Calls a function in a process of its own, as if it were called here."""
 
+import copy
 import logging
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -35,11 +35,11 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
             logger = logging.getLogger(message.name)
             if logger.isEnabledFor(message.levelno):
                 logger.handle(message)
+        if message is None:
+            process.join(_PATIENCE)  # others may wait for it to say goodbye
     except EOFError:
         process.join()
         raise ProcessEndedError(f"its process has ended with status {process.exitcode}") from None
-    else:
-        process.join(_PATIENCE)  # others may wait for it to say goodbye
     finally:
         process.kill()
         process.join()
@@ -47,11 +47,17 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
         raise message
 
 
-class _Sender(QueueHandler):
+class _Sender(logging.Handler):
     """Sends log records through a pipe."""
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.send(record)
+    def __init__(self, tell: Connection) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sent = copy.copy(record)
+        sent.msg, sent.args, sent.exc_info = record.getMessage(), None, None  # which may be of any types
+        self._tell.send(sent)
 
 
 def _answer(tell: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -23,7 +23,7 @@ BY_BATCHES.experimental_distribute.auto_shard_policy = tf.data.experimental.Auto
 _WORD: Final = np.dtype(np.int64)  # what TensorFlow can send; bytes it can't
 _FORM: Final = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 
-_LOST: Final = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+_LOST: Final = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 class WorkersError(ValueError):
@@ -113,6 +113,8 @@ def check(strategy: tf.distribute.Strategy, config: TrainSettings, batch_size: i
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise WorkersError(f"train.batch_size ({batch_size}) must be a multiple of {replicas}, the devices of all workers")
+    if config.xla:
+        raise WorkersError("train.xla works on one machine only, for XLA can't send between workers; leave it out")
     if config.budget:
         raise WorkersError("train.budget works on one machine only, for the clocks of several differ; set train.epochs instead")
 

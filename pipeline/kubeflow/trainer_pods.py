@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import urllib3
 from kubernetes import client, config
@@ -29,6 +29,7 @@ RUN_FN: Final = f"{__name__}.run_fn"
 _NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _SECONDS: Final = 10.0  # between looks at the JobSet
 _PATIENCE: Final = 60  # looks in a row that the API may leave without an answer
+_OUTPUTS: Final = ("model_run_dir", "serving_model_dir")
 _CURES: Final = {
     403: "the account of the Trainer's task may not make JobSets; apply deploy/trainer-workers.yaml",
     404: "the cluster has no JobSets; install Kubeflow Trainer 2",
@@ -50,14 +51,14 @@ def run_fn(fn_args: FnArgs) -> None:
     folder = checkpoint_folder(os.path.join(os.path.dirname(root), "trainings"), **own)
     if fileio.exists(folder):
         fileio.rmtree(folder)  # of an attempt that was killed; in the same place its checkpoint goes on
-    shared = {key: os.path.join(folder, key) for key in ("transform_graph_path", "model_run_dir", "serving_model_dir")}
+    shared: dict[str, Any] = {key: os.path.join(folder, key) for key in ("transform_graph_path", *_OUTPUTS)}
     io_utils.copy_dir(own["transform_graph_path"], shared["transform_graph_path"])
     for key in ("train_files", "eval_files"):
         shared[key] = [_copy_files(pattern, os.path.join(folder, key, str(n))) for n, pattern in enumerate(own[key])]
     arguments = os.path.join(folder, "arguments.json")
     io_utils.write_string_file(arguments, json.dumps(own | shared))
     _run_jobset(KubeflowConfig.model_validate_json(os.environ[VARIABLE]), arguments)
-    for key in ("model_run_dir", "serving_model_dir"):
+    for key in _OUTPUTS:
         io_utils.copy_dir(shared[key], own[key])
     fileio.rmtree(folder)
 

@@ -78,9 +78,12 @@ def test_two_workers_train_to_the_losses_of_one(tmp_path):
 def test_two_and_four_workers_train_to_the_losses_of_one_with_augmentation(optimizer, tmp_path):
     changes = {"flip": "both", "shift": 0.1, "contrast": 0.2, "mixup": 0.2}
     given = {"epochs": 6, "settings": {"optimizer": optimizer, "layer_decay": 0.5}, "changes": changes}
+    # The gradient of a bias before a batch normalisation is rounding errors, of which Muon's Adam makes steps. Training takes
+    # them out again, evaluation does not.
+    tolerance = 1e-4 if optimizer == "sgd" else [1e-4, 1e-4, 2e-3, 1e-4, 1e-4]
     alone = curves(train(tmp_path, 0, **given))
     for count in (2, 4):
-        np.testing.assert_allclose(curves(train(tmp_path, count, **given)), alone, rtol=0, atol=1e-4)
+        assert (np.abs(curves(train(tmp_path, count, **given)) - alone) < tolerance).all()
 
 
 @pytest.mark.parametrize(
@@ -108,5 +111,6 @@ def test_what_several_workers_can_t_train_is_refused():
     workers.check(strategy, train_settings(TrainConfig()), 32)
     with pytest.raises(workers.WorkersError, match=r"train.batch_size \(30\) must be a multiple of 4"):
         workers.check(strategy, train_settings(TrainConfig()), 30)
-    with pytest.raises(workers.WorkersError, match=r"train\.budget"):
-        workers.check(strategy, train_settings(TrainConfig(budget="20m")), 32)
+    for setting in ({"budget": "20m"}, {"xla": True}):
+        with pytest.raises(workers.WorkersError, match=rf"train\.{next(iter(setting))} works on one machine only"):
+            workers.check(strategy, train_settings(TrainConfig(**setting)), 32)
