@@ -406,8 +406,9 @@ def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: st
     Returns:
       The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known.
     """
-    logits = model.predict(evaluation, verbose=0)
-    labels = np.concatenate([labels for _, labels in evaluation.as_numpy_iterator()])
+    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
+    answers = [(answer(images).numpy(), labels.numpy()) for images, labels in evaluation]
+    logits, labels = map(np.concatenate, zip(*answers, strict=True))
     try:
         calibration = calibrate(logits, labels, multi_label)
     except ValueError as error:

@@ -31,7 +31,6 @@ CONFIG = Config(
         "ema": 0.9,
         "keep": "best",
         "class_weights": "balanced",
-        "calibrate": False,
         "learning_rate": 0.01,
     },
 )
