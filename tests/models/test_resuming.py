@@ -103,7 +103,7 @@ class Run:
             time.sleep(0.001)
 
     def statuses(self):
-        return [process.wait(120) for process in self.processes]
+        return [process.wait(300) for process in self.processes]
 
     def errors(self, index):
         return (self.folder / f"errors-{index}").read_text()
@@ -121,7 +121,7 @@ def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_be
     broken.processes[killed].kill()
     began = time.monotonic()
     statuses = broken.statuses()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert statuses[killed] == -signal.SIGKILL
     assert statuses[1 - killed] == 1
     assert "a worker has ended or does not answer; start all of them again" in broken.errors(1 - killed)
