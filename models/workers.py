@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from models.settings import TrainSettings
 
-VARIABLE: Final = "TF_CONFIG"
+_VARIABLE: Final = "TF_CONFIG"
 # How a data set is dealt: each worker reads all batches and takes its part of each. Together the parts are what one process
 # would see, however many workers there are.
 BY_BATCHES: Final = tf.data.Options()
@@ -22,7 +22,6 @@ BY_BATCHES.experimental_distribute.auto_shard_policy = tf.data.experimental.Auto
 
 _WORD: Final = np.dtype(np.int64)  # what TensorFlow can send; bytes it can't
 _FORM: Final = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
-
 _LOST: Final = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
@@ -37,7 +36,7 @@ class LostWorkerError(Exception):
 class Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """The replicas of all workers as mirrors of each other. It must be made before TensorFlow has computed anything.
 
-    To make one waits for all workers.
+    Making it waits for all workers.
 
     Raises:
       WorkersError: TF_CONFIG can't be used.
@@ -67,13 +66,13 @@ def cluster() -> tuple[list[str], int]:
       WorkersError: TF_CONFIG can't be used.
     """
     try:
-        config = json.loads(os.environ[VARIABLE])
+        config = json.loads(os.environ[_VARIABLE])
         workers, task = config["cluster"]["worker"], config["task"]
         if list(config["cluster"]) == ["worker"] and task["type"] == "worker" and 0 <= task["index"] < len(workers):
             return workers, task["index"]
     except (KeyError, TypeError, ValueError):
         pass
-    raise WorkersError(f"{VARIABLE}: must be such as {_FORM}, is {os.environ.get(VARIABLE, 'not set')}")
+    raise WorkersError(f"{_VARIABLE}: must be such as {_FORM}, is {os.environ.get(_VARIABLE, 'not set')}")
 
 
 def are_named() -> bool:
@@ -82,7 +81,7 @@ def are_named() -> bool:
     Raises:
       WorkersError: it can't be used.
     """
-    return VARIABLE in os.environ and len(cluster()[0]) > 1
+    return _VARIABLE in os.environ and len(cluster()[0]) > 1
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -48,9 +48,10 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     own = arguments_of(fn_args)
     root = unpack(TrainerSettings, fn_args.custom_config).checkpoints
-    folder = checkpoint_folder(os.path.join(os.path.dirname(root), "trainings"), **own)
+    trained = {key: value for key, value in own.items() if key not in _OUTPUTS}  # the same in each attempt, as its folder is
+    folder = checkpoint_folder(os.path.join(os.path.dirname(root), "trainings"), **trained)
     if fileio.exists(folder):
-        fileio.rmtree(folder)  # of an attempt that was killed; in the same place its checkpoint goes on
+        fileio.rmtree(folder)
     shared: dict[str, Any] = {key: os.path.join(folder, key) for key in ("transform_graph_path", *_OUTPUTS)}
     io_utils.copy_dir(own["transform_graph_path"], shared["transform_graph_path"])
     for key in ("train_files", "eval_files"):
