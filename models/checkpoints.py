@@ -11,6 +11,7 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,15 +59,25 @@ def save_checkpoint(folder: str, checkpoint: Checkpoint) -> None:
         tf.io.gfile.copy(written, unfinished, overwrite=True)
 
 
-def load_checkpoint(folder: str) -> Checkpoint | None:
-    """Reads the folder's checkpoint; None if there is none, or if it is damaged: the training then begins anew."""
-    path = os.path.join(folder, _FILE)
-    if not tf.io.gfile.exists(path):
+def load_checkpoint(folder: str | None, share: Callable[[bytes], bytes] = bytes) -> Checkpoint | None:
+    """Reads the folder's checkpoint.
+
+    Args:
+      folder: None where another process reads it.
+      share: makes the content that was read here, which may be nothing, the one that counts.
+
+    Returns:
+      The checkpoint; None if there is none, or if it is damaged: the training then begins anew.
+    """
+    content = b""
+    path = os.path.join(folder or "", _FILE)
+    if folder and tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read()
+    if not (content := share(content)):
         return None
-    with tf.io.gfile.GFile(path, "rb") as file:
-        content = io.BytesIO(file.read())
     try:
-        return _read(content)
+        return _read(io.BytesIO(content))
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
         logging.exception("%s is damaged, and not used", path)
         return None

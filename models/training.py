@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import keras
@@ -16,7 +17,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from models import features
+from models import features, new_process, workers
 from models.augmentation import build_augmentation
 from models.budget import Budget, Clock
 from models.calibration import CALIBRATION_FILE, calibrate
@@ -46,6 +47,8 @@ _PARSED_BYTES = 2**26  # of pixels that are parsed together, or one image
 def run_fn(fn_args: FnArgs) -> None:
     """Trains on the `train` split, watches the `eval` split, and writes the SavedModel.
 
+    If TF_CONFIG names several workers, this is the first, and trains in a process of its own, which joins the others.
+
     Args:
       fn_args: with `TrainerSettings` as `custom_config`; if the Tuner has run, with its best `hyperparameters`, which replace
         what these say.
@@ -53,14 +56,50 @@ def run_fn(fn_args: FnArgs) -> None:
     Raises:
       WeightsError: the weights do not fit the backbone.
       TeacherError: the teacher does not fit the training.
+      WorkersError: the workers can't train together.
+      LostWorkerError: a worker has ended.
     """
+    if workers.are_named():
+        new_process.call(train_as_worker, arguments_of(fn_args))
+    else:
+        _make_model(fn_args, _strategy())
+
+
+def arguments_of(fn_args: FnArgs) -> dict[str, Any]:
+    """What `FnArgs` has for a training, as JSON can hold it."""
+    names = ("train_files", "eval_files", "transform_graph_path", "model_run_dir", "serving_model_dir")
+    return {name: getattr(fn_args, name) for name in (*names, "custom_config", "hyperparameters")}
+
+
+def train_as_worker(arguments: dict[str, Any] | None = None) -> None:
+    """Trains as one of the workers that TF_CONFIG names; it must be the first thing that TensorFlow does in this process.
+
+    Args:
+      arguments: of the chief, by the names of `FnArgs`; the others get them from the chief.
+
+    Raises:
+      WorkersError: the workers can't train together.
+      LostWorkerError: a worker has ended.
+    """
+    if arguments is None and workers.cluster()[1] == 0:
+        raise workers.WorkersError("the first worker is the Trainer of fpn run: start that with this TF_CONFIG")
+    strategy = workers.Workers()
+    with workers.losses_told():
+        given = json.loads(workers.from_chief(strategy, json.dumps(arguments).encode()))
+        _make_model(FnArgs(**given), strategy)
+        workers.from_chief(strategy, b"")  # no one ends before the chief has exported
+
+
+def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     config = unpack(TrainerSettings, fn_args.custom_config)
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
     checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
-    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints)
+    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy)
+    if not workers.is_chief(strategy):
+        return
     views = config.test_time_augmentation
     temperature = 1.0
     if config.train.calibrate:
@@ -92,7 +131,11 @@ def with_hyperparameters(config: Settings, values: dict[str, Any]) -> Settings:
 
 
 def train_model(
-    fn_args: FnArgs, config: TrainingSettings, log_dir: str, checkpoints: str | None = None
+    fn_args: FnArgs,
+    config: TrainingSettings,
+    log_dir: str,
+    checkpoints: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
@@ -101,6 +144,10 @@ def train_model(
       config: what is trained, on which pixels, and how.
       log_dir: for the curves, as in `fit`.
       checkpoints: folder of this training's checkpoint, as in `fit`.
+      strategy: devices that train; those of this machine if not given.
+
+    Raises:
+      WorkersError: several workers can't train this.
 
     Returns:
       The trained model, and the batches of the `eval` split.
@@ -115,6 +162,8 @@ def train_model(
     statistics = read_statistics(fn_args.train_files)
     train_examples = int(statistics[features.TRAIN_EXAMPLES])
     batch_size = min(train_config.batch_size, train_examples)
+    strategy = strategy or _strategy()
+    workers.check(strategy, train_config, batch_size)
     counts = read_class_counts(transform_output)
     train = build_batches(
         read_images(fn_args.train_files, image_shape, len(counts)),
@@ -126,7 +175,6 @@ def train_model(
     )
     evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
 
-    strategy = _strategy()
     policy = keras.config.dtype_policy()
     try:
         if train_config.mixed_precision:
@@ -193,7 +241,7 @@ def fit(
         `validation`, renewed after every epoch. An interrupted training's part is written again.
       class_weights: of the loss, one per class; see `build_loss`.
       checkpoints: folder of this training's checkpoint, on this machine or any that `tf.io.gfile` reaches; None: none is kept.
-        Whoever calls removes it when the model is safe.
+        Whoever calls removes it when the model is safe. Of several workers the chief alone uses it, and `log_dir`.
       multi_label: whether each class is a yes-or-no decision of its own.
       started: when the time of the budget began, by `time.monotonic`; now if not given.
 
@@ -212,16 +260,18 @@ def fit(
             raise ValueError("train.accumulate_steps works on one device only; set it to 1, or CUDA_VISIBLE_DEVICES to one GPU")
         if not tiles:  # whose loop over chunks can't wait for other replicas
             _synchronise_batch_norm(model)
-    state = (load_checkpoint(checkpoints) if checkpoints else None) or Checkpoint()
+    is_chief = workers.is_chief(strategy)
+    kept = checkpoints if is_chief else None
+    state = load_checkpoint(kept, partial(workers.from_chief, strategy)) or Checkpoint()
     if state.history:
         log.info("going on after epoch %d", len(state.history))
     phases = _phases(config, steps_per_epoch)
-    keeper = Keeper(state, config, checkpoints)
+    keeper = Keeper(state, config, kept)
     clock = None
     if config.budget:
         clock = Clock(config.budget, (started if started is not None else time.monotonic()) - state.seconds)
     progress = Progress([phase.steps for phase in phases], steps_per_epoch, clock)
-    curves = Curves(state.history, log_dir)
+    curves = [Curves(state.history, log_dir)] if is_chief else []
     for number, phase in enumerate(phases):
         if number < state.phase:
             continue
@@ -243,12 +293,12 @@ def fit(
             if clock:
                 limits.append(Budget(clock, None if phase.steps else length, evaluation, steps_per_epoch, state))
             model.fit(
-                train(done),
+                train(done).with_options(workers.BY_BATCHES),
                 steps_per_epoch=steps_per_epoch,
-                validation_data=evaluation,
+                validation_data=evaluation.with_options(workers.BY_BATCHES),
                 initial_epoch=done,
                 epochs=end,
-                callbacks=[*limits, keeper, progress, curves],
+                callbacks=[*limits, keeper, progress, *curves],
                 verbose=0,
             )
         keeper.finish(model)
@@ -367,8 +417,9 @@ def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: st
     Returns:
       The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known.
     """
-    logits = model.predict(evaluation, verbose=0)
-    labels = np.concatenate([labels for _, labels in evaluation.as_numpy_iterator()])
+    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
+    answers = [(answer(images).numpy(), labels.numpy()) for images, labels in evaluation]
+    logits, labels = map(np.concatenate, zip(*answers, strict=True))
     try:
         calibration = calibrate(logits, labels, multi_label)
     except ValueError as error:

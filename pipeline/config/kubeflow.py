@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pipeline.config.choices import ComponentName
 from pipeline.config.pods import SHARED_MEMORY, Mount, volume_errors
-from pipeline.config.section import Section, WholeNumber
+from pipeline.config.section import Count, Section, WholeNumber
 
 
 def _as_text(value: Any) -> Any:
@@ -135,6 +135,9 @@ class KubeflowConfig(Section):
     components: dict[ComponentName, OwnPodConfig] = Field(
         {}, description="by component, such as Trainer, the keys of `pod` that differ"
     )
+    trainer_workers: Count = Field(
+        1, description="pods that train together, each as `components.Trainer` says; they need JobSets, see docs/scaling.md"
+    )
     secrets: list[SecretConfig] = Field([], description="secrets for all containers: name, and env: {VARIABLE: key} or path")
     volumes: list[VolumeConfig] = Field([], description="persistent volume claims for all containers: claim and path")
     shared_memory: Memory | None = Field("1Gi", description="of the Trainer and the Tuner, part of their memory limit")
@@ -152,6 +155,10 @@ class KubeflowConfig(Section):
             return self.pod
         given = {key: value for key, value in own.model_dump().items() if value is not None}
         return PodConfig.model_validate({**self.pod.model_dump(), **given, "env": {**self.pod.env, **own.env}})
+
+    def task_pod_of(self, component: str) -> PodConfig:
+        """What the container of a component's task gets; several pods train beside that of the Trainer's task."""
+        return self.pod if component == "Trainer" and self.trainer_workers > 1 else self.pod_of(component)
 
     @property
     def secret_variables(self) -> list[str]:

@@ -105,6 +105,8 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     check_engine_of_containers(config.beam, {key: root_of(path) for key, path in read.items() if path}, config.kubeflow.root)
     if target == "vertex" and not config.kubeflow.root.startswith("gs://"):
         raise UserError(f"kubeflow.root: Vertex AI writes to gs:// alone, is {config.kubeflow.root}")
+    if target == "vertex" and config.kubeflow.trainer_workers > 1:
+        raise UserError("kubeflow.trainer_workers: Vertex AI Pipelines has no JobSets; set it to 1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # nothing is computed here
     runner = importlib.import_module("tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner")
@@ -139,7 +141,9 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
             container["args"].append("--direct_gcs")
         _finish_arguments(container, component, config.data.sample if name != _SCORE_INGESTION else None)
         _finish_driver(container, target)
-        pod = config.kubeflow.pod_of(name)
+        if name == "Trainer" and config.kubeflow.trainer_workers > 1:
+            container["args"] += ["--trainer_pods", config.kubeflow.model_dump_json()]
+        pod = config.kubeflow.task_pod_of(name)
         container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
         container["resources"] = _resources(pod, target)
         variables = environment(pod.env, config.kubeflow.secret_variables) if target == "kubeflow" else pod.env
@@ -354,7 +358,7 @@ def _platform(config: Config, job: dict[str, Any]) -> dict[str, Any]:
     settings = config.kubeflow
     executors = {}
     for name, component in job["pipelineSpec"]["components"].items():
-        pod = settings.pod_of(name)
+        pod = settings.task_pod_of(name)
         found: dict[str, Any] = {}
         if pod.node_selector:
             found["nodeSelector"] = {"labels": pod.node_selector}

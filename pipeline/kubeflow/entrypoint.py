@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json_serialized_inputs_spec_args", help="ComponentInputsSpec in JSON")
     parser.add_argument("--lookup", action="store_true", help="tell what is there before the run, in place of an executor")
     parser.add_argument("--driver", action="store_true", help="run the ExampleGen's driver alone")
+    parser.add_argument("--trainer_pods", help="the section `kubeflow` in JSON, if several pods train")
     parser.add_argument("--sample", help="known data set to write where the data is to be")
     parser.add_argument("--component", help="its name, by which its container differs from those of others")
     parser.add_argument(
@@ -119,6 +120,11 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
         (examples,) = invocation["outputs"]["artifacts"]["examples"]["artifacts"]
         examples["metadata"] = {key: found[key] for key in ("span", "input_fingerprint")}
     _take_runtime_parameters(parameters)
+    if options.trainer_pods:
+        from pipeline.kubeflow.trainer_pods import RUN_FN, VARIABLE
+
+        os.environ[VARIABLE] = options.trainer_pods
+        parameters["run_fn"] = RUN_FN
 
     bound_batches()
     logging.use_absl_handler()

@@ -182,6 +182,7 @@ EVERY_KEY = {
     "root": "s3://bucket/root",
     "state": "/data/state",
     "cache": True,
+    "trainer_workers": 1,
     "pod": {
         "cpu_request": "500m",
         "cpu_limit": 2,
