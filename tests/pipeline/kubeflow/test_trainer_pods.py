@@ -55,7 +55,7 @@ def job_of(manifest):
 
 
 def test_the_jobset_fits_the_schema_of_jobsets(manifest):
-    models = pytest.importorskip("kubeflow_trainer_api.models", reason="pip install kubeflow-trainer-api")
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="kubeflow-trainer-api is not installed")
     read = models.JobsetV1alpha2JobSet.from_dict(manifest).to_dict()
 
     def check(given, found):
