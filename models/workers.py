@@ -76,12 +76,17 @@ def cluster() -> tuple[list[str], int]:
 
 
 def are_named() -> bool:
-    """Whether TF_CONFIG names more workers than one.
+    """Whether TF_CONFIG names more processes than one: platforms set it for one as well, under names of their own.
 
     Raises:
       WorkersError: it can't be used.
     """
-    return _VARIABLE in os.environ and len(cluster()[0]) > 1
+    try:
+        named = json.loads(os.environ.get(_VARIABLE, "{}")).get("cluster", {})
+        is_alone = sum(map(len, named.values())) < 2
+    except (AttributeError, TypeError, ValueError):
+        is_alone = False
+    return not is_alone and bool(cluster())
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

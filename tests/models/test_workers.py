@@ -98,8 +98,9 @@ def test_a_tf_config_that_can_t_be_used_is_told(given, monkeypatch):
 def test_without_tf_config_or_with_one_worker_a_process_trains_alone(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert not workers.are_named()
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}')
-    assert not workers.are_named()
+    for cluster in ({"worker": ["a:1"]}, {"chief": ["a:1"]}, {"workerpool0": ["a:1"]}, {}):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "environment": "cloud"}))
+        assert not workers.are_named()
     strategy = tf.distribute.get_strategy()
     assert workers.is_chief(strategy)
     assert workers.from_chief(strategy, b"content") == b"content"
