@@ -72,6 +72,7 @@ SETTINGS = {
         "augment.flip=both",
     ),
 }
+_LEAST_SPAN = 0.03  # of an axis of accuracies
 SIZES = ("small", "medium", "large")  # of the digits; see pipeline/samples/digits.py
 
 
@@ -220,16 +221,15 @@ def draw(results: list[Result], path: Path) -> None:
                 axis.errorbar(mean, row, xerr=deviation, fmt="o", color="#1f5fa8", capsize=4)
         axis.set_title(f"{data}: {next(iter(variants.values()))[0].train:,} training images", fontsize=10)
         axis.set_xlabel("test accuracy")
+        found = [item.accuracy for runs in variants.values() for item in runs]
+        margin = max(0.005, (_LEAST_SPAN - max(found) + min(found)) / 2)
+        axis.set_xlim(min(found) - margin, min(max(found) + margin, 1.0))
         axis.set_yticks(range(len(names)), [VARIANTS[variant].name for variant in names] if axis is axes[0][0] else [])
         axis.set_ylim(-0.6, len(names) - 0.4)
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Mean and standard deviation, {seeds_of(results)} seeds", fontsize=11)
+    figure.suptitle("Mean and standard deviation over the seeds, which are the small dots", fontsize=11)
     figure.savefig(path, dpi=130)
-
-
-def seeds_of(results: list[Result]) -> int:
-    return len({item.seed for item in results})
 
 
 def read_results(path: Path, more: list[str]) -> list[Result]:
