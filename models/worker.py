@@ -9,10 +9,13 @@ have no Trainer, the first worker is one of these, too.
 import argparse
 import json
 import logging
+import signal
 import sys
 
 import tensorflow as tf
 
+from models.backbone import WeightsError
+from models.distillation import TeacherError
 from models.training import train_as_worker
 from models.workers import LostWorkerError, WorkersError
 
@@ -26,12 +29,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.worker", description=__doc__.splitlines()[0])
     parser.add_argument("--arguments", help="file with what to train, for a first worker that is no Trainer")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which Python could not handle while TensorFlow waits for the others
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         train_as_worker(json.loads(tf.io.gfile.GFile(options.arguments).read()) if options.arguments else None)
-    except (WorkersError, LostWorkerError) as error:
+    except (WorkersError, TeacherError, WeightsError, LostWorkerError) as error:
         print(f"models.worker: {error}", file=sys.stderr)
-        return 2 if isinstance(error, WorkersError) else 1
+        return 1 if isinstance(error, LostWorkerError) else 2
+    print("models.worker: trained")
     return 0
 
 

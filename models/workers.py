@@ -5,6 +5,7 @@ The first of them is the chief: it has the arguments and the checkpoint, and wri
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -13,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from models.settings import TrainSettings
+
+log = logging.getLogger(__name__)
 
 _VARIABLE: Final = "TF_CONFIG"
 # How a data set is dealt: each worker reads all batches and takes its part of each. Together the parts are what one process
@@ -43,10 +46,16 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """
 
     def __init__(self) -> None:
-        _, self.index = cluster()
+        addresses, self.index = cluster()
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
-        super().__init__()
+        log.info("worker %d of %d waits until all can be reached: %s", self.index, len(addresses), ", ".join(addresses))
+        try:
+            super().__init__()
+        except tf.errors.UnknownError as error:
+            raise WorkersError(
+                f"{addresses[self.index]}: can't be listened at ({error.message}); is its port in use?"
+            ) from error
 
     def reduce(self, reduce_op: str, value: Any, axis: int | None) -> Any:
         """See Strategy. `fit` of Keras 3 calls it in two ways that this one does not bear (keras-team/keras#20585).
@@ -67,12 +76,23 @@ def cluster() -> tuple[list[str], int]:
     """
     try:
         config = json.loads(os.environ[_VARIABLE])
-        workers, task = config["cluster"]["worker"], config["task"]
-        if list(config["cluster"]) == ["worker"] and task["type"] == "worker" and 0 <= task["index"] < len(workers):
-            return workers, task["index"]
+        workers, index = config["cluster"]["worker"], config["task"]["index"]
+        is_whole = list(config["cluster"]) == ["worker"] and config["task"]["type"] == "worker" and type(index) is int
+        if is_whole and _are_addresses(workers) and 0 <= index < len(workers):
+            return workers, index
     except (KeyError, TypeError, ValueError):
         pass
     raise WorkersError(f"{_VARIABLE}: must be such as {_FORM}, is {os.environ.get(_VARIABLE, 'not set')}")
+
+
+def _are_addresses(workers: Any) -> bool:
+    """Whether it is a list of different HOST:PORT."""
+    if not isinstance(workers, list) or not all(isinstance(worker, str) for worker in workers):
+        return False
+    parts = [worker.rpartition(":") for worker in workers]
+    return len(set(workers)) == len(workers) and all(
+        host and port.isdecimal() and 0 < int(port) < 2**16 for host, _, port in parts
+    )
 
 
 def are_named() -> bool:
@@ -107,16 +127,21 @@ def from_chief(strategy: tf.distribute.Strategy, content: bytes) -> bytes:
 
 
 def check(strategy: tf.distribute.Strategy, config: TrainSettings, batch_size: int) -> None:
+    """As `check_settings`, for the devices that a strategy has; nothing where a process trains alone."""
+    if isinstance(strategy, Workers):
+        check_settings(config, strategy.num_replicas_in_sync, batch_size)
+
+
+def check_settings(config: TrainSettings, devices: int, batch_size: int) -> None:
     """Refuses what several workers can't train.
 
     Raises:
-      WorkersError: a setting of theirs does not fit.
+      WorkersError: a setting does not fit.
     """
-    if not isinstance(strategy, Workers):
-        return
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise WorkersError(f"train.batch_size ({batch_size}) must be a multiple of {replicas}, the devices of all workers")
+    if batch_size % devices:
+        raise WorkersError(f"train.batch_size ({batch_size}) must be a multiple of {devices}, the devices of all workers")
+    if config.accumulate_steps > 1:
+        raise WorkersError("train.accumulate_steps works on one device only; set it to 1")
     if config.xla:
         raise WorkersError("train.xla works on one machine only, for XLA can't send between workers; leave it out")
     if config.budget:
@@ -134,5 +159,6 @@ def losses_told() -> Iterator[None]:
         yield
     except _LOST as error:
         raise LostWorkerError(
-            "a worker has ended or does not answer; start all of them again, and the training goes on from its checkpoint"
+            "a worker has ended or does not answer; see in its own output why. Then start all of them again: the training goes "
+            "on from its checkpoint"
         ) from error

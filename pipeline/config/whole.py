@@ -107,9 +107,11 @@ class Config(Section):
             raise ValueError("tune.space: is empty; name what to search, such as train.learning_rate: [1e-3, 1e-2]")
         for key, value in self.tune.space.items():
             self.tune.space[key] = _search_values(self, key, value)
-        if len(networks := self.networks()) > 1:
-            for backbone, weights in networks:
-                _changed(self, {"model.backbone": backbone, "model.weights": weights})
+        if self.tune.enabled:
+            decays = self.tune.space.get("train.layer_decay", [self.train.layer_decay])
+            least = decays["min"] if isinstance(decays, dict) else min(decays)
+            for backbone, weights in self.networks():
+                _changed(self, {"model.backbone": backbone, "model.weights": weights, "train.layer_decay": least})
         return self
 
 

@@ -24,6 +24,7 @@ from pipeline.config.kubeflow import KubeflowConfig, PodConfig, quantity
 from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine_of_containers
+from pipeline.dag.workers import check_workers
 
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
 LOOKUP: Final[ComponentName] = "Lookup"
@@ -110,6 +111,8 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # nothing is computed here
     runner = importlib.import_module("tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner")
+    if config.kubeflow.trainer_workers > 1:
+        check_workers(config, config.kubeflow.trainer_workers * max(1, config.kubeflow.pod_of("Trainer").gpus))
     from components.earlier_runs.state_folder import pushed_folder
     from pipeline.dag.pipeline import NEVER_CACHED, create_pipeline
 

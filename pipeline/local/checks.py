@@ -15,6 +15,7 @@ from models import features
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import image_settings, source_settings
 from pipeline.dag.readings import Readings
+from pipeline.dag.workers import check_workers
 from pipeline.pushed.pushed_model import find_version
 from pipeline.samples.known import SAMPLES
 
@@ -96,7 +97,26 @@ def find_teacher(config: Config, output: Path) -> Config:
         version = find_version(Path(teacher))
     except UserError as error:
         raise UserError(f"train.teacher: {error}") from error
-    return config.model_copy(update={"train": config.train.model_copy(update={"teacher": str(version)})})
+    return config.model_copy(update={"train": config.train.model_copy(update={"teacher": str(version.resolve())})})
+
+
+def check_tf_config(config: Config) -> None:
+    """Looks at the other workers that TF_CONFIG names, if it names any, and at what they would train.
+
+    Raises:
+      UserError: TF_CONFIG is wrong, or they can't train it, or this is not the machine for it.
+    """
+    from models.workers import WorkersError, are_named, cluster
+
+    try:
+        if not are_named():
+            return
+        addresses, index = cluster()
+    except WorkersError as error:
+        raise UserError(str(error)) from error
+    if index:
+        raise UserError(f"TF_CONFIG: this is worker {index}; start python -m models.worker here, and fpn run on the first, 0")
+    check_workers(config, len(addresses))
 
 
 def check_teacher(config: Config) -> None:

@@ -86,8 +86,20 @@ def test_two_and_four_workers_train_to_the_losses_of_one_with_augmentation(optim
         assert (np.abs(curves(train(tmp_path, count, **given)) - alone) < tolerance).all()
 
 
+def tf_config(workers, index):
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
 @pytest.mark.parametrize(
-    "given", ["", "{", "[]", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}']
+    "given",
+    [
+        *("", "{", "[]"),
+        *(tf_config(["a:1", "b:1"], index) for index in (2, -1, 0.5, True)),
+        *(
+            tf_config(named, 0)
+            for named in ("localhost", [1, 2], ["a", "b"], ["a:1", "b:x"], ["a:1", "b:99999"], ["a:1", "a:1"])
+        ),
+    ],
 )
 def test_a_tf_config_that_can_t_be_used_is_told(given, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", given)

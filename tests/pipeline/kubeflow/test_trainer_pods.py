@@ -99,7 +99,7 @@ def test_each_pod_knows_all_of_them_and_has_what_the_trainer_is_given(manifest):
 
 
 def test_the_trainers_task_follows_without_gpus(tmp_path):
-    config = Config(name="many", data={"path": "/data/images"}, kubeflow=KUBEFLOW)
+    config = Config(name="many", data={"path": "/data/images"}, train={"batch_size": 30}, kubeflow=KUBEFLOW)
     compile_pipeline(config, tmp_path / "pipeline.yaml")
     assert lint(tmp_path / "pipeline.yaml") == []
     spec, _ = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
@@ -108,6 +108,13 @@ def test_the_trainers_task_follows_without_gpus(tmp_path):
     assert "accelerator" not in container["resources"]
     passed = expand(container["args"][container["args"].index("--trainer_pods") + 1], {})
     assert KubeflowConfig.model_validate_json(passed) == config.kubeflow
+
+
+def test_what_the_pods_could_not_train_is_not_compiled(tmp_path):
+    config = Config(name="many", data={"path": "/data/images"}, train={"batch_size": 9}, kubeflow=KUBEFLOW)
+    with pytest.raises(UserError, match=r"train.batch_size \(9\) must be a multiple of 6, the devices of all workers"):
+        compile_pipeline(config, tmp_path / "pipeline.yaml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_vertex_ai_is_refused(tmp_path):
