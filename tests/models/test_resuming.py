@@ -74,7 +74,8 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
 def test_a_student_answers_as_its_teacher_and_is_exported_without_it(transformed, tmp_path):
     def trained(name, **train):
         sections = CONFIG.model_dump(exclude_unset=True)
-        config = Config.model_validate({**sections, "train": sections["train"] | {"class_weights": "none", "ema": 0.0} | train})
+        given = sections["train"] | {"class_weights": "none", "ema": 0.0, "calibrate": False} | train
+        config = Config.model_validate({**sections, "train": given})
         run_fn(FnArgs(**arguments(transformed, tmp_path / name, tmp_path / "checkpoints", config)))
         return str(tmp_path / name / "model")
 
@@ -145,7 +146,7 @@ def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_be
     assert time.monotonic() - began < 120
     assert statuses[killed] == -signal.SIGKILL
     assert statuses[1 - killed] == 1
-    assert "a worker has ended or does not answer; start all of them again" in broken.errors(1 - killed)
+    assert "a worker has ended or does not answer; see in its own output why. Then start all of them again" in broken.errors(1 - killed)
 
     resumed = Run(transformed, tmp_path / "resumed", checkpoints)
     assert resumed.statuses() == [0, 0], resumed.errors(0) + resumed.errors(1)
