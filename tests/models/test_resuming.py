@@ -146,7 +146,8 @@ def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_be
     assert time.monotonic() - began < 120
     assert statuses[killed] == -signal.SIGKILL
     assert statuses[1 - killed] == 1
-    assert "a worker has ended or does not answer; see in its own output why. Then start all of them again" in broken.errors(1 - killed)
+    told = "a worker has ended or does not answer; see in its own output why. Then start all of them again"
+    assert told in broken.errors(1 - killed)
 
     resumed = Run(transformed, tmp_path / "resumed", checkpoints)
     assert resumed.statuses() == [0, 0], resumed.errors(0) + resumed.errors(1)
