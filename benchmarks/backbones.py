@@ -121,7 +121,8 @@ def multiply_adds(model: keras.Model) -> int:
 def turns(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, float]:
     """Images per second of the median step of each, and the median over the turns of how many times longer the second takes."""
     for _ in range(WARM_UP):
-        first(), second()
+        first()
+        second()
     times: list[tuple[float, float]] = []
     start = time.perf_counter()
     while len(times) < MIN_TURNS or (time.perf_counter() - start < SECONDS and len(times) < MAX_TURNS):

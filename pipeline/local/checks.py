@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,8 +56,13 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
     return replace(found, rows=rows), readings
 
 
+def networks_to_check(config: Config) -> list[tuple[str, str]]:
+    """Each backbone that begins with weights, or is of keras-hub, with its weights; those that the search may try as well."""
+    return [(name, weights) for name, weights in config.networks() if weights != "none" or name.startswith("hub:")]
+
+
 def check_weights(config: Config) -> None:
-    """Builds each backbone that begins with weights, or is of keras-hub: those that the search may try as well.
+    """Builds the backbones of `networks_to_check`.
 
     Raises:
       UserError: weights can't be loaded, or a network can't take images of that size.
@@ -66,9 +72,7 @@ def check_weights(config: Config) -> None:
     model, image = config.model, config.image
     height, width = (image.tiles.size,) * 2 if image.tiles else (image.height, image.width)
     shape = (height, width, image.channels)
-    for backbone, weights in config.networks():
-        if weights == "none" and not backbone.startswith("hub:"):
-            continue
+    for backbone, weights in networks_to_check(config):
         try:
             build_backbone(backbone, weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
         except WeightsError as error:
@@ -100,20 +104,31 @@ def find_teacher(config: Config, output: Path) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"teacher": str(version.resolve())})})
 
 
+def named_workers() -> tuple[list[str], int] | None:
+    """The workers that TF_CONFIG names, and which of them this process is; None if it names no others.
+
+    Raises:
+      UserError: TF_CONFIG can't be used.
+    """
+    if "TF_CONFIG" not in os.environ:
+        return None
+    from models.workers import WorkersError, are_named, cluster  # loads TensorFlow
+
+    try:
+        return cluster() if are_named() else None
+    except WorkersError as error:
+        raise UserError(str(error)) from error
+
+
 def check_tf_config(config: Config) -> None:
     """Looks at the other workers that TF_CONFIG names, if it names any, and at what they would train.
 
     Raises:
       UserError: TF_CONFIG is wrong, or they can't train it, or this is not the machine for it.
     """
-    from models.workers import WorkersError, are_named, cluster
-
-    try:
-        if not are_named():
-            return
-        addresses, index = cluster()
-    except WorkersError as error:
-        raise UserError(str(error)) from error
+    if not (named := named_workers()):
+        return
+    addresses, index = named
     if index:
         raise UserError(f"TF_CONFIG: this is worker {index}; start python -m models.worker here, and fpn run on the first, 0")
     check_workers(config, len(addresses))

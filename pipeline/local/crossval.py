@@ -1,8 +1,6 @@
 """Cross-validation by group: each image is tested once, by a model that has seen no image of its group."""
 
-import contextlib
 import json
-import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from images.dataset import source
 from pipeline.config.whole import Config
 from pipeline.dag.readings import Readings
 from pipeline.dag.splits import Splits, fold_splits
-from pipeline.local.checks import read_data
+from pipeline.local.checks import named_workers, read_data
 from pipeline.local.workplace import Workplace, execute, started
 from pipeline.records.notes import LeftOutNote
 from pipeline.records.reproduction import write_reproduction
@@ -56,12 +54,8 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
         raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
     if config.train.teacher:
         raise UserError("train.teacher: has seen images that folds are tested on; leave it out, with --set train.teacher=null")
-    if "TF_CONFIG" in os.environ:  # TensorFlow, which the import loads, is needed later in any case
-        from models.workers import WorkersError, are_named
-
-        with contextlib.suppress(WorkersError):
-            if are_named():
-                raise UserError("TF_CONFIG: other workers serve one training, and each fold is one; unset TF_CONFIG")
+    if named_workers():
+        raise UserError("TF_CONFIG: other workers serve one training, and each fold is one; unset TF_CONFIG")
     found, readings = read_data(config, folds)
     rows, notes = found.rows, found.notes
     runs = [fold_splits(number, folds) for number in range(1, folds + 1)]

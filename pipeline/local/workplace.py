@@ -24,7 +24,7 @@ from images.dataset import source
 from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
-from pipeline.local.checks import check_formats, check_teacher, check_tf_config, check_weights
+from pipeline.local.checks import check_formats, check_teacher, check_tf_config, check_weights, networks_to_check
 from pipeline.records.notes import DataNote, Note, RecoveredNote
 from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
@@ -163,7 +163,7 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     if with_model:
         check_formats(config)
         check_tf_config(config)
-    if with_model and any(weights != "none" or name.startswith("hub:") for name, weights in config.networks()):
+    if with_model and networks_to_check(config):
         with waiting(console, "checking the weights"):  # now rather than after hours of ingestion
             check_weights(config)
     if with_model and config.train.teacher:
