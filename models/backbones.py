@@ -246,6 +246,7 @@ def build_backbone(
     max_level: int,
     *,
     grey_input: GreyInput,
+    class_token: bool = False,
     channel_mean: list[float] | None = None,
     channel_variance: list[float] | None = None,
 ) -> keras.Model:
@@ -261,6 +262,7 @@ def build_backbone(
       max_level: the coarsest map to give; layers beyond it are left out. May be above the network's coarsest level.
       grey_input: how a network for three channels takes one channel: the channel is repeated, or the first kernel is summed
         over its input channels. Both give the same maps; the sum needs less computation.
+      class_token: of plain vision transformers, as in `models.hub.read_hub_backbone`.
       channel_mean: mean of each channel, 0..255, for networks without a scaling of their own; 0 if not given.
       channel_variance: variance of each channel, for the same networks; 1 if not given.
 
@@ -272,7 +274,7 @@ def build_backbone(
       WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
-    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name, weights)
+    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name, weights, class_token)
     check_strides(backbone.features)
     features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
     if backbone.features and (not features or features[0].level != min_level):

@@ -419,6 +419,7 @@ def build_classifier(
         config.max_level if config.fusion_type == "none" else config.min_level,
         config.max_level,
         grey_input=config.grey_input,
+        class_token=config.class_token,
         channel_mean=channel_mean,
         channel_variance=channel_variance,
     )(x)

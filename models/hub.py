@@ -22,7 +22,7 @@ _STRIDE: Final = 16  # of the map of a plain vision transformer
 _PROBE: Final = 256  # side of an image by which the strides of maps are found: all of them divide it
 
 
-def read_hub_backbone(name: str, weights: str) -> Backbone:
+def read_hub_backbone(name: str, weights: str, class_token: bool = False) -> Backbone:
     """The backbone `hub:<preset>`.
 
     Networks with maps of several strides give C2 to C5 as keras-hub does. Plain vision transformers (ViT, DINOv2, DINOv3,
@@ -34,13 +34,15 @@ def read_hub_backbone(name: str, weights: str) -> Backbone:
     Args:
       name: with its `hub:`.
       weights: PRESET, whose scaling is then read, or "none".
+      class_token: whether the class token's channels follow those of each patch (arXiv:2103.13413, section 3.1); building
+        raises WeightsError where the network has none.
 
     Raises:
       WeightsError: keras-hub is not installed, or the preset says nothing useful about its scaling.
     """
     preset, hub = name.removeprefix("hub:"), _import()
     scaling = _read_scaling(hub, name, preset) if weights == PRESET else None
-    return Backbone(partial(_build, name, preset, scaling is not None), (), scaling)
+    return Backbone(partial(_build, name, preset, scaling is not None, class_token), (), scaling)
 
 
 def _import() -> ModuleType:
@@ -90,7 +92,9 @@ def _find_converter(hub: ModuleType, preset: str) -> Any:
         return None
 
 
-def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weights: str | None) -> keras.Model:
+def _build(
+    name: str, preset: str, is_scaled: bool, class_token: bool, x: keras.KerasTensor, weights: str | None
+) -> keras.Model:
     """The network from the scaled input to {"C2": ...}."""
     hub = _import()
     try:
@@ -102,13 +106,16 @@ def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weight
             f"model.backbone: {name} can't be read ({reason}); give a folder with the config.json of an image backbone that "
             f"keras-hub knows"
         ) from error
+    vision = getattr(own, "vision_encoder", own)
+    if class_token and not _has_class_token(hub.models, vision):
+        raise WeightsError(f"model.class_token: {name}, a {type(vision).__name__}, has no class token; set it to false")
     if weights == PRESET and not is_scaled:
         raise WeightsError(
             f"model.backbone: {name} does not say how its weights want images scaled; add the file of its preprocessing "
             f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
         )
     try:
-        network = _network(hub.models, own, preset, x, load=weights == PRESET)
+        network = _network(hub.models, own, preset, x, weights == PRESET, class_token)
         # Some can be built for an image that they can't take.
         values = network([np.zeros((1, *network.input_shape[1:]), np.float32)])
         if not all(np.isfinite(value).all() for value in values.values()):
@@ -122,9 +129,16 @@ def _build(name: str, preset: str, is_scaled: bool, x: keras.KerasTensor, weight
     return network
 
 
-def _network(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool) -> keras.Model:
+def _has_class_token(models: ModuleType, network: keras.Model) -> bool:
+    is_dino = isinstance(network, models.DINOV2Backbone | models.DINOV3Backbone)
+    return is_dino or (isinstance(network, models.ViTBackbone) and network.use_class_token)
+
+
+def _network(
+    models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool, class_token: bool
+) -> keras.Model:
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone | models.ViTBackbone | models.SigLIPBackbone):
-        maps = {"C4": _map_of_patches(models, own, preset, x, load)}
+        maps = {"C4": _map_of_patches(models, own, preset, x, load, class_token)}
     elif isinstance(own, models.FeaturePyramidBackbone):
         key = "image_shape" if "image_shape" in own.get_config() else "input_shape"
         probe = models.Backbone.from_preset(preset, load_weights=False, **{key: (_PROBE, _PROBE, 3)})
@@ -139,8 +153,10 @@ def _network(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTe
     return keras.Model(keras.utils.get_source_inputs(x), maps)
 
 
-def _map_of_patches(models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool) -> keras.KerasTensor:
-    """[N, h/16, w/16, d] of the tokens of an image's patches."""
+def _map_of_patches(
+    models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool, class_token: bool
+) -> keras.KerasTensor:
+    """[N, h/16, w/16, d] of the tokens of an image's patches; 2d with the class token behind each of them."""
     if isinstance(own, models.SigLIPBackbone):
         own = own.vision_encoder
     grid = tuple(math.ceil(side / _STRIDE) for side in x.shape[1:3])
@@ -160,7 +176,9 @@ def _map_of_patches(models: ModuleType, own: keras.Model, preset: str, x: keras.
     tokens = network.post_layer_norm.output if isinstance(own, models.SigLIPVisionEncoder) else network.output
     tokens = keras.Model(network.inputs, tokens, name=network.name)([x])
     patches = tokens[:, -grid[0] * grid[1] :]  # behind the class token and registers
-    return keras.layers.Reshape((*grid, tokens.shape[-1]), name="patches")(patches)
+    if class_token:
+        patches = keras.ops.concatenate([patches, keras.ops.repeat(tokens[:, :1], grid[0] * grid[1], axis=1)], axis=-1)
+    return keras.layers.Reshape((*grid, patches.shape[-1]), name="patches")(patches)
 
 
 def _copy_weights(source: keras.Model, target: keras.Model, grid: Sequence[int]) -> None:

@@ -62,6 +62,7 @@ class ClassifierConfig:
       backbone: as in `build_backbone`.
       weights: as in `build_backbone`.
       grey_input: as in `build_backbone`.
+      class_token: as in `build_backbone`.
       min_level: the pyramid's finest level.
       max_level: the coarsest level.
       coarse_levels: as in `FeaturePyramid`.
@@ -80,6 +81,7 @@ class ClassifierConfig:
     backbone: str
     weights: str
     grey_input: GreyInput
+    class_token: bool
     min_level: int
     max_level: int
     coarse_levels: CoarseLevels

@@ -1,5 +1,6 @@
 """`run_fn` of the Trainer component: builds the classifier, trains it, exports it."""
 
+import gc
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ from models.fpn import build_classifier
 from models.history import is_diverged
 from models.inference import build_inference_model
 from models.layer_decay import rate_factors
+from models.memory import halve
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -58,6 +60,7 @@ def run_fn(fn_args: FnArgs) -> None:
       TeacherError: the teacher does not fit the training.
       WorkersError: the workers can't train together.
       LostWorkerError: a worker has ended.
+      OutOfMemoryError: not even a step of one image fits into the memory, or one of several devices does not.
     """
     if workers.are_named():
         new_process.call(train_as_worker, arguments_of(fn_args))
@@ -96,8 +99,23 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
-    checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
-    model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy)
+    trained = None
+    while trained is None:
+        checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
+        try:
+            trained = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy)
+        except tf.errors.ResourceExhaustedError:
+            remove_checkpoint(checkpoints)  # of a frozen phase, which had room
+            batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
+            config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))
+            parts = (config.train.batch_size, config.train.accumulate_steps)
+            log.warning(
+                "a step of %d images needs more memory than there is: trained with %d at a time, %d for an update",
+                batch_size,
+                *parts,
+            )
+        gc.collect()  # what the failed training holds
+    model, evaluation = trained
     if not workers.is_chief(strategy):
         return
     views = config.test_time_augmentation

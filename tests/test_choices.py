@@ -140,6 +140,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Optimizer": lambda: set(optimization._OPTIMIZERS),
     "Pages": lambda: told_apart("pages", "images/files/tiff.py", "images/files/dicom.py"),
     "Pooling": lambda: {*fpn._POOLING, *told_apart("pooling", "models/fpn.py")},
+    "RecipeName": lambda: {path.stem for path in (PROJECT / "pipeline/local/recipes").iterdir()},
     "Resize": lambda: told_apart("resize", "models/preprocessing.py", otherwise="stretch"),
     "RuleName": lambda: told_apart("rule", "evaluation/groups.py", otherwise="vote"),
     "Runner": lambda: told_apart("runner", "pipeline/dag/beam.py", otherwise="portable"),

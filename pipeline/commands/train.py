@@ -4,10 +4,12 @@ import argparse
 import json
 import shlex
 from pathlib import Path
+from typing import get_args
 
 from base.redirection import quiet_libraries
 from base.visible import print_error, visible
 from pipeline.commands.options import add_config_arguments
+from pipeline.local.recipe import RecipeName
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +24,9 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     init.add_argument("--output", type=Path, metavar="FILE", help="YAML file to write (configs/NAME.yaml, NAME as the folder)")
     init.add_argument(
         "--weights", metavar="FILE", help="of a backbone, named as its file; or imagenet, installed or downloaded by Keras"
+    )
+    init.add_argument(
+        "--recipe", choices=get_args(RecipeName), help="how the network learns; chosen by the data and the machine if not given"
     )
     init.add_argument(
         "--set", action="append", default=[], metavar="data.KEY=VALUE", dest="overrides", help="how the data is read"
@@ -69,7 +74,7 @@ def _init(options: argparse.Namespace) -> int:
     from pipeline.local.first_config import write_first_config
 
     output = options.output or Path("configs") / f"{Path(options.data).resolve().name or 'images'}.yaml"
-    for line in write_first_config(options.data, output, options.weights, options.overrides):
+    for line in write_first_config(options.data, output, options.weights, options.overrides, options.recipe):
         print(visible(line))
     print(f"Wrote {output}; next: fpn data --config {shlex.quote(str(output))}, then fpn run with the same")
     return 0

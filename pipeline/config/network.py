@@ -74,6 +74,9 @@ class ModelConfig(Section):
         "repeat",
         description="grey images on three-channel networks: repeat the channel, or sum the first kernel over its inputs",
     )
+    class_token: bool = Field(
+        False, description="of a plain vision transformer: join its class token to each patch (arXiv:2103.13413, section 3.1)"
+    )
     min_level: Level = Field(2, description="finest level, of stride 2^min_level")
     max_level: Level = Field(
         default_factory=lambda known: _levels_of(known.get("backbone", ""))[1],  # an unknown backbone is an error in any case
@@ -106,6 +109,8 @@ class ModelConfig(Section):
             raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
         if self.backbone.startswith("hub:") and self.weights not in ("none", "preset"):
             raise ValueError(f"weights of a hub: backbone must be none or preset, is {self.weights}")
+        if self.class_token and not self.backbone.startswith("hub:"):
+            raise ValueError(f"class_token is for plain vision transformers, and backbone is {self.backbone}")
         if self.weights == "preset" and not self.backbone.startswith("hub:"):
             raise ValueError(f"weights: preset is for hub: backbones, and backbone is {self.backbone}")
         if self.backbone.startswith("small_resnet") and self.weights == "imagenet":

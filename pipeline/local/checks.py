@@ -74,7 +74,15 @@ def check_weights(config: Config) -> None:
     shape = (height, width, image.channels)
     for backbone, weights in networks_to_check(config):
         try:
-            build_backbone(backbone, weights, shape, model.min_level, model.max_level, grey_input=model.grey_input)
+            build_backbone(
+                backbone,
+                weights,
+                shape,
+                model.min_level,
+                model.max_level,
+                grey_input=model.grey_input,
+                class_token=model.class_token,
+            )
         except WeightsError as error:
             raise UserError(str(error)) from error
 

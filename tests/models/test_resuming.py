@@ -15,6 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tiny_training import CONFIG, EXAMPLES, PICTURES, arguments, write_transformed
 from worker_processes import PROJECT, environment, free_addresses
 
+from models import training
 from models.checkpoints import load_checkpoint
 from models.training import run_fn, train_model
 from pipeline.config.whole import Config
@@ -68,6 +69,43 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
     history = read_history(resumed)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     for row, expected in zip(history, read_history(whole), strict=True):
+        assert row == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_step_that_does_not_fit_into_the_memory_is_trained_in_halves(transformed, tmp_path, caplog, monkeypatch):
+    def config(**train):
+        return Config.model_validate(
+            CONFIG.model_dump(exclude_unset=True) | {"train": {"epochs": 1, "frozen_epochs": 1, **train}}
+        )
+
+    build_loss, phases = training.build_loss, []
+
+    def build_greedy_loss(*arguments, **keywords):
+        """Of more than 150 images in the second phase, it needs 64 TiB."""
+        loss = build_loss(*arguments, **keywords)
+        phases.append(keywords)
+        if len(phases) != 2:
+            return loss
+        return lambda labels, logits: loss(labels, logits + tf.reduce_mean(greedy(tf.shape(labels)[0] > 150)))
+
+    def greedy(needs_much):
+        return tf.cond(
+            needs_much,
+            lambda: tf.raw_ops.Empty(shape=[2**20, 2**20, 16], dtype=tf.float32, init=True),
+            lambda: tf.zeros((1, 1, 1)),
+        )
+
+    monkeypatch.setattr(training, "build_loss", build_greedy_loss)
+    checkpoints = tmp_path / "checkpoints"
+    run_fn(FnArgs(**arguments(transformed, tmp_path / "halves", checkpoints, config(batch_size=1000))))
+    assert len(phases) == 4
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "models.training" and record.levelname == "WARNING"
+    ] == [f"a step of {EXAMPLES} images needs more memory than there is: trained with 128 at a time, 2 for an update"]
+    assert not list(checkpoints.iterdir())
+
+    run_fn(FnArgs(**arguments(transformed, tmp_path / "given", checkpoints, config(batch_size=128, accumulate_steps=2))))
+    for row, expected in zip(read_history(tmp_path / "halves"), read_history(tmp_path / "given"), strict=True):
         assert row == pytest.approx(expected, abs=1e-3)
 
 

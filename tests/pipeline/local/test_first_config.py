@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from pipeline.cli import main
 from pipeline.config.evaluation import ThresholdConfig
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
+from pipeline.local import first_config
 from pipeline.local.first_config import write_first_config
+from pipeline.local.recipe import RecipeName, read_recipe
 from pipeline.samples.digits import write_digits
 
 SIGNS = Path("../shared/data/sign_digits")
@@ -30,11 +33,13 @@ def write_images(folder: Path, counts: dict[str, int], shape: tuple[int, ...] = 
     return folder
 
 
-def init(data: Path, weights: str | None = None, overrides: tuple[str, ...] = ()) -> tuple[list[str], Config]:
+def init(
+    data: Path, weights: str | None = None, overrides: tuple[str, ...] = (), recipe: RecipeName | None = None
+) -> tuple[list[str], Config]:
     """What `fpn init` says, and the configuration, which must be short."""
     output = data.parent / "made" / "first.yaml"
     output.unlink(missing_ok=True)
-    lines = write_first_config(str(data), output, weights, overrides)
+    lines = write_first_config(str(data), output, weights, overrides, recipe)
     text = output.read_text()
     assert len(text.splitlines()) <= 40
     assert load_config(output).name == "first"
@@ -47,15 +52,14 @@ def test_small_grey_pictures_train_a_small_network_for_enough_steps(tmp_path):
     assert lines[1] == "Files, by a sample of 120: PNG 120; 40x40 pixels; grey, 8 bits"
     assert (config.image.height, config.image.channels, config.image.intensity) == (32, 1, "type")
     assert config.model.backbone == "small_resnet10"
-    steps = 560 * 0.8 // config.train.batch_size * config.train.epochs
-    assert 2400 < steps < 2700
+    assert config.train.steps == 2500
     assert config.train.class_weights == "none"
     assert not config.data.splits.stratify
     assert [threshold.lower for threshold in config.evaluate.thresholds] == [0.75, None]
 
 
 def test_few_and_skewed_images_are_stratified_and_weighted(tmp_path):
-    _, config = init(write_images(tmp_path / "data", {"ill": 20, "well": 90}, (90, 200, 3)))
+    _, config = init(write_images(tmp_path / "data", {"ill": 20, "well": 90}, (90, 200, 3)), recipe="scratch")
     assert config.data.splits.stratify
     assert config.train.class_weights == "balanced"
     assert (config.image.resize, config.image.channels, config.image.height) == ("letterbox", 3, 64)
@@ -185,7 +189,7 @@ def test_weights_say_which_backbone(tmp_path):
     weights.touch()
     _, config = init(data, str(weights))
     assert (config.model.backbone, config.model.weights) == ("mobilenet_v2", str(weights))
-    assert (config.image.height, config.train.frozen_epochs > 0) == (128, True)
+    assert (config.image.height, config.train.layer_decay) == (128, 0.65)
     other = tmp_path / "best.h5"
     other.touch()
     with pytest.raises(UserError, match=r"best\.h5: the file's name has no backbone's name"):
@@ -202,6 +206,53 @@ def test_imagenet_means_the_weights_that_are_installed(tmp_path, monkeypatch, is
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: specs[name] if name in specs else find(name, *of))
     _, config = init(data, "imagenet")
     assert (config.model.backbone, config.model.weights) == (backbone, "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("side", "is_installed", "has_gpu", "recipe"),
+    [
+        (48, True, True, "scratch"),
+        (64, True, False, "finetune"),
+        (64, True, True, "finetune_long"),
+        (64, False, True, "scratch"),
+    ],
+)
+def test_the_recipe_is_chosen_by_the_data_and_the_machine(side, is_installed, has_gpu, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_config, "_has_imagenet", lambda: is_installed)
+    monkeypatch.setattr(first_config, "_has_gpu", lambda: has_gpu)
+    init(write_images(tmp_path / "data", {"a": 30, "b": 30}, (side, side, 3)))
+    assert f"train:  # recipe {recipe}: " in (tmp_path / "made" / "first.yaml").read_text()
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_every_recipe_makes_a_configuration(recipe, is_multi_label, tmp_path):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30}, (64, 64, 3))
+    overrides: tuple[str, ...] = ()
+    if is_multi_label:
+        (data / "list.csv").write_text("path,label\n" + "".join(f"a/{n}.png,cat|dog\nb/{n}.png,cat\n" for n in range(30)))
+        overrides = ("data.manifest=list.csv", "data.multi_label=true")
+    _, config = init(data, overrides=overrides, recipe=recipe)
+    assert config.model.weights == ("none" if recipe == "scratch" else "imagenet")
+    settings = read_recipe(recipe)[1]["train"]
+    for key in settings.keys() - {"steps", "label_smoothing"}:
+        assert getattr(config.train, key) == settings[key]
+    assert config.train.label_smoothing == (0 if is_multi_label else settings.get("label_smoothing", 0))
+
+
+def test_steps_are_at_least_two_and_at_most_300_epochs(tmp_path, monkeypatch):
+    few = write_images(tmp_path / "few" / "data", {"a": 10, "b": 10})
+    assert init(few)[1].train.steps == 300
+    monkeypatch.setattr(first_config, "read_recipe", lambda name: ("short", {"train": {"steps": 3}}))
+    assert init(write_images(tmp_path / "many" / "data", {"a": 80, "b": 80}))[1].train.steps == 2 * (128 // 16)
+
+
+def test_weights_and_a_training_without_them_exclude_each_other(tmp_path, capsys):
+    data = write_images(tmp_path / "data", {"a": 30, "b": 30})
+    output = tmp_path / "new.yaml"
+    assert main(["init", str(data), "--output", str(output), "--recipe", "scratch", "--weights", "imagenet"]) == 2
+    assert capsys.readouterr().err.startswith("fpn: --recipe scratch begins with random weights; leave --weights out")
+    assert not output.exists()
 
 
 def test_what_can_not_be_used_writes_nothing(tmp_path):
@@ -283,4 +334,4 @@ def test_photographs_of_hand_signs(tmp_path):
     lines = write_first_config(str(SIGNS), output, None, ())
     assert lines[0].endswith("2062 images of 10 classes: 8 208, 4 207, 5 207, 6 207, 2 206, 3 206, 1 206, 7 206, 0 205, 9 204")
     config = load_config(output)
-    assert (config.image.height, config.image.channels, config.model.backbone) == (96, 3, "small_resnet18")
+    assert (config.image.height, config.image.channels, config.model.backbone) == (96, 3, "efficientnet_lite0")

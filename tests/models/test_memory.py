@@ -1,0 +1,29 @@
+"""A training whose step does not fit into the memory is divided, or says what to change."""
+
+import pytest
+
+from models.memory import OutOfMemoryError, halve
+from pipeline.config.network import TrainConfig
+from pipeline.dag.component_settings import train_settings
+
+
+def settings(**changes):
+    return train_settings(TrainConfig(**changes))
+
+
+def test_an_update_keeps_its_images_and_a_training_its_updates():
+    halved = halve(settings(batch_size=64, accumulate_steps=3, steps=100), 64, replicas=1)
+    assert (halved.batch_size, halved.accumulate_steps, halved.steps) == (32, 6, 200)
+
+
+def test_a_batch_of_more_images_than_there_are_is_halved_from_these():
+    assert halve(settings(batch_size=1000), 250, replicas=1).batch_size == 125
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "cure"),
+    [(64, 2, "set train.batch_size to 32 or less"), (1, 1, "make image.height and image.width smaller")],
+)
+def test_what_can_not_be_divided_says_what_to_change(batch_size, replicas, cure):
+    with pytest.raises(OutOfMemoryError, match=cure):
+        halve(settings(batch_size=batch_size), batch_size, replicas)
