@@ -169,7 +169,8 @@ def _map_of_patches(
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone):  # which interpolate by themselves
         network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape)
     else:
-        network = type(own).from_config({**own.get_config(), "image_shape": shape})
+        # A network within a preset brings the precision that it was saved with.
+        network = type(own).from_config({**own.get_config(), "image_shape": shape, "dtype": keras.config.dtype_policy()})
         if load:
             source = models.Backbone.from_preset(preset)
             _copy_weights(getattr(source, "vision_encoder", source), network, grid)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from models.backbone import WeightsError
 from models.distillation import TeacherError
+from models.memory import OutOfMemoryError
 from models.training import train_as_worker
 from models.workers import LostWorkerError, WorkersError
 
@@ -33,7 +34,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         train_as_worker(json.loads(tf.io.gfile.GFile(options.arguments).read()) if options.arguments else None)
-    except (WorkersError, TeacherError, WeightsError, LostWorkerError) as error:
+    except (OutOfMemoryError, WorkersError, TeacherError, WeightsError, LostWorkerError) as error:
         print(f"models.worker: {error}", file=sys.stderr)
         return 1 if isinstance(error, LostWorkerError) else 2
     print("models.worker: trained")

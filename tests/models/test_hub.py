@@ -154,6 +154,17 @@ def test_summed_kernel_and_repeated_channel_give_the_same_maps_of_a_grey_image(f
             np.testing.assert_allclose(maps[level], wanted, atol=2e-4 * np.abs(wanted).max())
 
 
+def test_a_network_computes_in_the_precision_of_the_training(family):
+    _, _, folder = family
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        backbone = build_backbone(folder, (SIDE, SIDE, 3))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert {layer.compute_dtype for layer in backbone._flatten_layers() if layer.weights} == {"bfloat16"}
+
+
 @pytest.mark.extra
 def test_a_classifier_trains_goes_on_after_a_crash_and_is_exported(family, tmp_path, monkeypatch):
     _, _, folder = family
