@@ -78,6 +78,8 @@ class SourceSettings:
 
     Attributes:
       manifest: name of the manifest in the folder.
+      corrections: path of a table of labels that stand in for the data's, relative to the data folder; see
+        `dataset.corrections`.
       layout: what the names of class folders and of those around them mean; auto: seen from the names.
       columns: columns of the manifest.
       splits: how rows without a split are divided.
@@ -91,6 +93,7 @@ class SourceSettings:
     """
 
     manifest: str
+    corrections: str | None
     layout: Layout
     columns: Columns
     splits: SplitShares

@@ -11,6 +11,7 @@ from functools import partial
 from base.errors import UserError
 from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
+from images.dataset.corrections import apply_corrections, find_corrections
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
 from images.dataset.losses import Losses, find_losses
@@ -63,11 +64,12 @@ class Found:
 def fingerprint(folder: str, settings: SourceSettings) -> str:
     """A digest that changes with the data: of the names, sizes and times of all files, also those outside the folder.
 
-    Files outside the folder are those that a manifest names.
+    Files outside the folder are those that a manifest names, and the corrections.
 
     Args:
       folder: the data folder.
-      settings: settings of the data set; only `manifest`, `layout`, `columns`, `labelled` and `allow_links` matter.
+      settings: settings of the data set; only `manifest`, `corrections`, `layout`, `columns`, `labelled` and
+        `allow_links` matter.
 
     Raises:
       UserError: the folder can't be used.
@@ -78,11 +80,12 @@ def fingerprint(folder: str, settings: SourceSettings) -> str:
 def span_fingerprints(folder: str, settings: SourceSettings) -> dict[int, str]:
     """The digest of each span, by number; see `fingerprint`."""
     root = root_of(folder)
-    return {span.number: _fingerprint(listing.join(root, span.prefix), settings) for span in find_spans(folder)}
+    corrections = find_corrections(root, settings)
+    return {span.number: _fingerprint(listing.join(root, span.prefix), settings, corrections) for span in find_spans(folder)}
 
 
-def _fingerprint(folder: str, settings: SourceSettings) -> str:
-    files = list_files(folder, settings.allow_links)
+def _fingerprint(folder: str, settings: SourceSettings, corrections: dict[str, listing.File]) -> str:
+    files = list_files(folder, settings.allow_links) | corrections
     for name, split in tables.find_tables(folder, files, settings).items():
         files |= manifest.files_elsewhere(folder, name, files, settings, split)
     digest = hashlib.sha256()
@@ -121,6 +124,8 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
         unlisted += found.unlisted
         record_bytes += found.record_bytes
         notes |= dict.fromkeys(found.notes)
+    rows, corrected = apply_corrections(root_of(folder), rows, settings)
+    notes |= dict.fromkeys(corrected)
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
     ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
@@ -148,7 +153,7 @@ class _Span:
 
 def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
     listed = list_folder(folder, settings.allow_links)
-    files = listed.files
+    files = {path: file for path, file in listed.files.items() if f"{prefix}{path}" != settings.corrections}
     source = _find_source(folder, files, settings)
     text = f"{source.text}, in archives" if listed.archived else source.text
     check_source(folder, prefix, text, settings.reading)

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import get_args
 
+from base.paths import short_path
 from base.redirection import quiet_libraries
 from base.visible import print_error, visible
 from pipeline.commands.options import add_config_arguments
@@ -13,8 +14,8 @@ from pipeline.local.recipe import RecipeName
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds init, run, data, preview, crossval."""
-    for add in (_add_init, _add_run, _add_data, _add_preview, _add_crossval):
+    """Adds init, run, data, preview, crossval, labels."""
+    for add in (_add_init, _add_run, _add_data, _add_preview, _add_crossval, _add_labels):
         add(commands)
 
 
@@ -68,6 +69,15 @@ def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     crossval.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
     crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
     crossval.set_defaults(call=_crossval)
+
+
+def _add_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    labels = commands.add_parser("labels", help="find images whose label is probably wrong, by cross-validation")
+    add_config_arguments(labels)
+    labels.add_argument("--output", type=Path, metavar="DIR", help="as for crossval, whose results are used")
+    labels.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
+    labels.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
+    labels.set_defaults(call=_labels)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -137,3 +147,22 @@ def _crossval(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.summary))
     return result.status
+
+
+def _labels(options: argparse.Namespace) -> int:
+    from pipeline.config.loading import load_config
+    from pipeline.local import labels
+    from pipeline.terminal.console import plain_console
+    from pipeline.terminal.tables import print_notes
+
+    config = load_config(options.config, options.data, options.overrides)
+    result = labels.run(config, options.output or Path("output") / config.name, options.folds)
+    print_notes(result.crossval.notes, plain_console())
+    if result.crossval.error:
+        print_error(result.crossval.error)
+    if result.folder:
+        print(f"{result.issues} of {result.images} labels are probably wrong: {short_path(result.folder / labels.PAGE)}")
+    if options.json:
+        files = {name: result.folder and str(result.folder / file) for name, file in labels.FILES.items()}
+        print(json.dumps({"images": result.images, "issues": result.issues, **files}))
+    return result.crossval.status

@@ -46,6 +46,9 @@ class DataConfig(Section):
     manifest: str = Field(
         MANIFEST, description="name of the manifest in the folder, .csv, .tsv, .jsonl, .parquet, .json or .xml"
     )
+    corrections: HomePath | None = Field(
+        None, description="table in the data folder, or elsewhere, of labels that replace the data's; see docs/labels.md"
+    )
     layout: Layout = Field(
         "auto",
         description="what folders mean: seen from their names, or class folders alone, in split folders, around split folders, "

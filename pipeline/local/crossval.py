@@ -129,7 +129,7 @@ def _sum_up(config: Config, place: Workplace, runs: list[Splits], executions: li
         ],
     }
     error = f"fold {len(executions)}: {last.error}" if last.error else ""
-    return CrossvalResult(summary, slices, last.status, error, list(last.outputs.notes))
+    return CrossvalResult(summary, slices, last.status, error, list(last.outputs.notes), last.outputs.examples_folder)
 
 
 def _check_classes(folder: str, rows: Sequence[source.Row], runs: Sequence[Splits]) -> None:

@@ -140,6 +140,7 @@ class CrossvalResult:
       status: exit status: 0 done, 2 bad input, 1 any other failure.
       error: why it failed; empty if it did not.
       notes: what else a person should know.
+      examples_folder: of ingestion's examples; None if there are none.
     """
 
     summary: dict[str, Any]
@@ -147,6 +148,7 @@ class CrossvalResult:
     status: int
     error: str
     notes: list[Note]
+    examples_folder: str | None = None
 
 
 def trial_rows(trials: list[Trial], objective: str) -> list[list[Any]]:

@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from base.paths import short_path
-from pipeline.terminal.tables import SLICE_METRICS, _print_notes, table_of_figures
+from pipeline.terminal.tables import SLICE_METRICS, print_notes, table_of_figures
 
 if TYPE_CHECKING:
     from pipeline.records.results import CrossvalResult, SliceSpread, Spread
@@ -66,6 +66,6 @@ def print_crossval(result: "CrossvalResult", console: Console) -> None:
     if result.slices:
         console.print()
         console.print(render_crossval(result.slices, by_fold=False))
-    _print_notes(result.notes, console)
+    print_notes(result.notes, console)
     if result.slices:
         console.print(f"Every slice fold by fold: {short_path(result.summary['report'])}", soft_wrap=True)

@@ -240,7 +240,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
     console.print(render_training(summary["training"]))
     if result.formats:
         console.print(render_formats(result.formats))
-    _print_notes(result.notes, console)
+    print_notes(result.notes, console)
     if summary["examples"]:
         console.print("Images: " + ", ".join(f"{name} {count}" for name, count in summary["examples"].items()))
         console.print(describe_classes(summary["classes"]))
@@ -262,7 +262,7 @@ def print_summary(result: "RunResult", console: Console) -> None:
         console.print(f"All of it, with pictures: {short_path(summary['report'])}")
 
 
-def _print_notes(notes: Iterable["Note"], console: Console) -> None:
+def print_notes(notes: Iterable["Note"], console: Console) -> None:
     for note in notes:
         for line in note.lines():
             console.print(line)

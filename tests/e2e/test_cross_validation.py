@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
+from pages import Page
 from PIL import Image
 
 from evaluation.results import read_evaluation
+from images.dataset import source
 from models import features
+from pipeline.config.loading import load_config
+from pipeline.dag.component_settings import source_settings
 
 PROJECT = Path(__file__).parents[2]
 SHARED = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]
@@ -145,3 +150,43 @@ def test_a_person_sees_folds_mean_and_spread(ended):
         assert f"{accuracy['mean']:.4f} ± {accuracy['sd']:.4f}" in text
         assert "meta/shade=odd" in text
     assert "accuracy, fold by fold" in report
+
+
+@pytest.fixture(scope="module")
+def looked_at(ended, arguments, fpn):
+    return fpn("labels", *arguments[1:])
+
+
+def test_labels_are_looked_at_without_another_training(looked_at):
+    assert looked_at.status == 0, looked_at.stderr
+    assert looked_at.json["images"] == IMAGES
+    assert "✓ Trainer" in looked_at.stderr
+    lines = [line for line in looked_at.stderr.splitlines() if line.startswith("✓")]
+    assert all("from the cache" in line for line in lines)
+    assert looked_at.stdout.splitlines()[0].startswith(f"{looked_at.json['issues']} of {IMAGES} labels are probably wrong: ")
+
+
+def test_the_table_the_corrections_and_the_page_have_the_same_images(looked_at, place):
+    table = pd.read_csv(looked_at.json["table"])
+    assert 0 < len(table) == looked_at.json["issues"] < IMAGES
+    assert list(table.columns) == ["path", "label", "suggested", "quality", "twins"]
+    corrections = pd.read_csv(looked_at.json["corrections"])
+    assert list(corrections["path"]) == list(table["path"])
+    assert list(corrections["label"]) == list(table["suggested"])
+    page = Page(Path(looked_at.json["page"]).read_text())
+    assert all(path in page.text for path in table["path"])
+    assert len(page.images) == 2 * len(table)
+    assert page.tables["Labels that are probably wrong, by class"][1][2] == str(
+        max(table.groupby(["label", "suggested"]).size())
+    )
+
+
+def test_the_corrections_are_the_labels_of_the_next_run(looked_at, place):
+    table = Path(looked_at.json["corrections"])
+    (place / "data" / "corrections.csv").write_bytes(table.read_bytes())
+    config = load_config(place / "config.yaml", overrides=["data.corrections=corrections.csv"])
+    found = source.find_rows(config.data.path, source_settings(config.data))
+    labels = {row.name: row.label for row in found.rows}
+    wanted = pd.read_csv(table).set_index("path")["label"]
+    assert {path: labels[path] for path in wanted.index} == dict(wanted)
+    assert found.notes == [f"Data: corrections.csv gives {len(wanted)} images another label, and leaves 0 out"]

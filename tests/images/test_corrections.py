@@ -1,0 +1,98 @@
+"""`data.corrections`: labels that stand in for those of the data."""
+
+from dataclasses import replace
+
+import pytest
+
+from base.errors import UserError
+from images.dataset import source
+from images.dataset.corrections import LEFT_OUT
+from pipeline.config.data import DataConfig
+from pipeline.dag.component_settings import source_settings
+
+SETTINGS = source_settings(DataConfig(path=".", corrections="corrections.csv"))
+
+
+def write(folder, table, name="corrections.csv", encoding="utf-8"):
+    for label in ("cat", "dog"):
+        for number in range(3):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            (folder / label / f"{number}.png").write_bytes(b"x")
+    (folder / name).write_text(table, encoding=encoding)
+    return str(folder)
+
+
+def labels(folder, settings=SETTINGS):
+    return {row.name: row.label for row in source.find_rows(folder, settings).rows if not row.reason}
+
+
+def test_labels_are_replaced_and_images_left_out(tmp_path):
+    folder = write(tmp_path, "path,label\ncat/0.png,dog\ncat/1.png,\ndog/2.png,dog\n")
+    found = source.find_rows(folder, SETTINGS)
+    rows = {row.name: row for row in found.rows}
+    assert {name: row.label for name, row in rows.items() if not row.reason} == {
+        "cat/0.png": "dog",
+        "cat/2.png": "cat",
+        "dog/0.png": "dog",
+        "dog/1.png": "dog",
+        "dog/2.png": "dog",
+    }
+    assert (rows["cat/1.png"].reason, rows["cat/1.png"].split) == (LEFT_OUT, "")
+    assert found.notes == ["Data: corrections.csv gives 1 images another label, and leaves 1 out"]
+    assert found.unlisted == 0  # the table is no file of the data set
+
+
+def test_a_table_that_would_be_the_data_is_only_corrections(tmp_path):
+    folder = write(tmp_path, "path,label\ncat/0.png,dog\n", name="labels.csv")
+    assert labels(folder, replace(SETTINGS, corrections=None)) == {"cat/0.png": "dog"}
+    assert len(labels(folder, replace(SETTINGS, corrections="labels.csv"))) == 6
+
+
+def test_images_that_the_data_does_not_have_are_told(tmp_path):
+    folder = write(tmp_path, "path,label\ncat/9.png,dog\ncat/0.png,dog\n")
+    assert source.find_rows(folder, SETTINGS).notes[1:] == [
+        "Data: corrections.csv names 1 images that the data does not have, the first cat/9.png"
+    ]
+
+
+@pytest.mark.parametrize("table", ["quality;label;path\n0,1;dog;cat/0.png\n", "path\tlabel\ncat/0.png\tdog\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_are_read_as_spreadsheets_write_them(table, encoding, tmp_path):
+    assert labels(write(tmp_path, table, encoding=encoding))["cat/0.png"] == "dog"
+
+
+def test_several_labels_replace_those_of_multi_label_data(tmp_path):
+    folder = write(tmp_path, "path,label\ncat/0.png,dog|cat\ncat/1.png,\n")
+    (tmp_path / "manifest.csv").write_text("path,label\ncat/0.png,cat\ncat/1.png,dog\ndog/0.png,cat|dog\n")
+    found = labels(folder, replace(SETTINGS, multi_label=True))
+    assert found == {"cat/0.png": "cat|dog", "cat/1.png": "", "dog/0.png": "cat|dog"}
+
+
+def test_a_changed_table_is_changed_data(tmp_path):
+    folder = write(tmp_path / "data", "path,label\ncat/0.png,dog\n")
+    (tmp_path / "elsewhere.csv").write_text("path,label\ncat/0.png,dog\n")
+    settings = replace(SETTINGS, corrections=str(tmp_path / "elsewhere.csv"))
+    before = [source.fingerprint(folder, settings), source.fingerprint(folder, replace(SETTINGS, corrections=None))]
+    (tmp_path / "elsewhere.csv").write_text("path,label\ncat/0.png,dog\ncat/1.png,dog\n")
+    after = [source.fingerprint(folder, settings), source.fingerprint(folder, replace(SETTINGS, corrections=None))]
+    assert (before[0] == after[0], before[1] == after[1]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,label\ncat/0.png,dgo\n", r"corrections\.csv: cat/0\.png: the data has no class dgo; did you mean dog\?"),
+        ("path,label\ncat/0.png,bird\n", r"the data has no class bird; the classes are cat, dog"),
+        ("path,label\ncat/0.png,dog\n./cat/0.png,cat\n", r"line 3 names cat/0\.png a second time; keep one of them"),
+        ("path,class\ncat/0.png,dog\n", r"has no column label; it needs path and label"),
+    ],
+)
+def test_a_table_that_can_not_be_applied_is_told(table, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        labels(write(tmp_path, table))
+
+
+@pytest.mark.parametrize("name", ["other.csv", "corrections.txt"])
+def test_a_table_that_is_not_there_is_told(name, tmp_path):
+    with pytest.raises(UserError, match=r"data\.corrections"):
+        labels(write(tmp_path, "path,label\n"), replace(SETTINGS, corrections=name))
