@@ -12,7 +12,6 @@ from images.dataset.row import Row, label_text, split_label
 from images.dataset.table_files import SUFFIXES, open_table
 from images.settings import SourceSettings
 
-LEFT_OUT: Final = "left out by data.corrections"
 _COLUMNS: Final = ("path", "label")
 
 
@@ -28,7 +27,7 @@ def apply_corrections(folder: str, rows: Sequence[Row], settings: SourceSettings
       settings: settings of the data set.
 
     Returns:
-      All rows, in the same order, and lines that tell a person what was corrected.
+      The rows that are not left out, in the same order, and lines that tell a person what was corrected.
 
     Raises:
       UserError: there is no such table, or a line of it can't be used.
@@ -53,11 +52,12 @@ def apply_corrections(folder: str, rows: Sequence[Row], settings: SourceSettings
                 hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(sorted(known)[:10])}"
                 raise UserError(f"{table}: {row.name}: the data has no class {unknown[0]}; {hint}")
             if not found and not settings.multi_label:
-                left_out += not row.reason
-                row = replace(row, split="", reason=row.reason or LEFT_OUT)
-            elif found != row.labels:
+                left_out += 1
+                continue
+            if found != row.labels:
                 changed += 1
-                row = replace(row, labels=found)
+                is_usable = row.reason.startswith("label ")  # is missing, or is not in data.labels
+                row = replace(row, labels=found, reason="" if is_usable else row.reason)
         corrected.append(row)
     notes = [f"Data: {table} gives {changed} images another label, and leaves {left_out} out"]
     if labels:

@@ -6,7 +6,6 @@ import pytest
 
 from base.errors import UserError
 from images.dataset import source
-from images.dataset.corrections import LEFT_OUT
 from pipeline.config.data import DataConfig
 from pipeline.dag.component_settings import source_settings
 
@@ -30,14 +29,13 @@ def test_labels_are_replaced_and_images_left_out(tmp_path):
     folder = write(tmp_path, "path,label\ncat/0.png,dog\ncat/1.png,\ndog/2.png,dog\n")
     found = source.find_rows(folder, SETTINGS)
     rows = {row.name: row for row in found.rows}
-    assert {name: row.label for name, row in rows.items() if not row.reason} == {
+    assert {name: row.label for name, row in rows.items()} == {
         "cat/0.png": "dog",
         "cat/2.png": "cat",
         "dog/0.png": "dog",
         "dog/1.png": "dog",
         "dog/2.png": "dog",
     }
-    assert (rows["cat/1.png"].reason, rows["cat/1.png"].split) == (LEFT_OUT, "")
     assert found.notes == ["Data: corrections.csv gives 1 images another label, and leaves 1 out"]
     assert found.unlisted == 0  # the table is no file of the data set
 
@@ -66,6 +64,17 @@ def test_several_labels_replace_those_of_multi_label_data(tmp_path):
     (tmp_path / "manifest.csv").write_text("path,label\ncat/0.png,cat\ncat/1.png,dog\ndog/0.png,cat|dog\n")
     found = labels(folder, replace(SETTINGS, multi_label=True))
     assert found == {"cat/0.png": "cat|dog", "cat/1.png": "", "dog/0.png": "cat|dog"}
+
+
+def test_an_image_without_label_gets_one(tmp_path):
+    folder = write(tmp_path, "path,label\nnew.png,dog\n")
+    splits = {"0": "train", "1": "eval", "2": "test"}
+    lines = [f"{label}/{number}.png,{label},{split}" for label in ("cat", "dog") for number, split in splits.items()]
+    (tmp_path / "new.png").write_bytes(b"x")
+    lines.append("new.png,,train")
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    rows = {row.name: row for row in source.read_rows(folder, SETTINGS)}
+    assert (rows["new.png"].label, rows["new.png"].reason, rows["new.png"].split) == ("dog", "", "train")
 
 
 def test_a_changed_table_is_changed_data(tmp_path):
