@@ -10,7 +10,7 @@ from layouts import COUNTS, LAYOUTS, PER_CLASS
 from tests.sweeps.runs import Ended, Starter
 
 RUNS = ("A compressed tar archive", "COCO", "WebDataset's tar files")
-SMALL = ("model.num_filters=8", "model.max_level=3", "train.epochs=1", "evaluate.confidence_intervals=none")
+SMALL = ("model.num_filters=8", "model.max_level=3", "train.steps=10", "evaluate.confidence_intervals=none")
 THRESHOLDS = "evaluate.thresholds=[{metric: accuracy, lower: 0.1}]"
 
 pytestmark = [pytest.mark.slow, pytest.mark.extra]
