@@ -31,7 +31,7 @@ from scipy import stats
 from base.local_files import write_text
 from benchmarks.ablation import cell, spread
 from benchmarks.backbones import multiply_adds
-from benchmarks.measurement import machine, paragraph, run_apart, table
+from benchmarks.measurement import paragraph, run_apart, table
 from benchmarks.needle_images import Needles, Source, make_needles, read_pictures
 from models import gradcam, training
 from models.fpn import build_classifier
@@ -272,7 +272,8 @@ def page(results: Sequence[Result]) -> str:
         "and seeds. "
         "`points at the object` is the share of the right answers whose Grad-CAM map has its maximum in the object's box, by "
         "level, and for the sum of all levels' maps. "
-        f"Measured on {machine()}. Made by `benchmarks/needles.py`, which measures again what has changed."
+        "Times are of one or two cores that did other work as well. "
+        "Made by `benchmarks/needles.py`, which measures again what has changed."
     )
     lines = ["# When the pyramid pays", "", "![Accuracy by the object's share of the image](images/needles.png)", ""]
     lines += [paragraph(text)]
