@@ -1,12 +1,21 @@
 """What to do where a training step does not fit into the memory: half of the batch is computed at a time."""
 
+import re
 from dataclasses import replace
+from typing import Final
 
 from models.settings import TrainSettings
+
+_MEMORY: Final = re.compile("OOM|out of memory|allocat", re.IGNORECASE)
 
 
 class OutOfMemoryError(ValueError):
     """A training step needs more memory than there is, and can't be divided; the text says what to change."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether TensorFlow's ResourceExhaustedError is about memory; it is the same for a full disk and too many open files."""
+    return bool(_MEMORY.search(str(error)))
 
 
 def halve(config: TrainSettings, batch_size: int, replicas: int) -> TrainSettings:

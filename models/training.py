@@ -30,7 +30,7 @@ from models.fpn import build_classifier
 from models.history import is_diverged
 from models.inference import build_inference_model
 from models.layer_decay import rate_factors
-from models.memory import halve
+from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -104,7 +104,9 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
         checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
         try:
             trained = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy)
-        except tf.errors.ResourceExhaustedError:
+        except tf.errors.ResourceExhaustedError as error:
+            if not is_out_of_memory(error):
+                raise
             remove_checkpoint(checkpoints)  # of a frozen phase, which had room
             batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
             config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))

@@ -174,7 +174,9 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":
         if self.steps is not None and "epochs" in self.model_fields_set:
-            raise ValueError(f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out, or set steps to null")
+            raise ValueError(
+                f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out, or set steps to null"
+            )
         return self
 
     @model_validator(mode="after")

@@ -212,7 +212,6 @@ class _Plan:
 
     def _augment(self) -> Iterator[str]:
         changes = {"shift": 0.1} if self._side <= _SMALL else {"shift": 0.1, "zoom": 0.1, "rotation": 0.03, "contrast": 0.1}
-        changes |= self._sections.get("augment", {})
         yield f"augment: {{{', '.join(f'{name}: {value}' for name, value in changes.items())}}}"
         yield "  # add flip: horizontal if a mirrored image is of the same class"
 

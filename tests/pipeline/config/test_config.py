@@ -153,7 +153,10 @@ def test_tiles_are_a_setting_of_the_training_alone(write: Any) -> None:
 
 def test_epochs_and_steps_are_not_both_given(write: Any) -> None:
     path = write(train={"epochs": 10, "steps": 500})
-    assert user_error(path) == f"{path}: train: epochs (10) and steps (500) are both given; leave one of them out, or set steps to null"
+    assert (
+        user_error(path)
+        == f"{path}: train: epochs (10) and steps (500) are both given; leave one of them out, or set steps to null"
+    )
     config = load_config(write(train={"steps": 500}))
     assert load_config(write(dump_config(config))) == config
     space = {"train.learning_rate": [0.1, 0.2]}
