@@ -32,9 +32,9 @@ def halve(config: TrainSettings, batch_size: int, replicas: int) -> TrainSetting
       OutOfMemoryError: the step is of a single image, or of several devices, for which Keras can't average gradients.
     """
     needs = f"a training step of {batch_size} image{'s' if batch_size > 1 else ''} needs more memory than there is"
-    if replicas > 1:
+    if replicas > 1 and batch_size > replicas:
         raise OutOfMemoryError(f"{needs}; set train.batch_size to {max(replicas, batch_size // 2)} or less")
-    if batch_size == 1:
+    if batch_size <= replicas:
         raise OutOfMemoryError(
             f"{needs}; make image.height and image.width smaller, set image.tiles, or choose another network"
         )

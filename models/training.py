@@ -100,10 +100,11 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
     trained = None
+    started = time.monotonic()
     while trained is None:
         checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
         try:
-            trained = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy)
+            trained = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started)
         except tf.errors.ResourceExhaustedError as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,6 +157,7 @@ def train_model(
     log_dir: str,
     checkpoints: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    started: float | None = None,
 ) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
@@ -165,6 +167,7 @@ def train_model(
       log_dir: for the curves, as in `fit`.
       checkpoints: folder of this training's checkpoint, as in `fit`.
       strategy: devices that train; those of this machine if not given.
+      started: when the time of a budget began, by `time.monotonic`; now if not given.
 
     Raises:
       WorkersError: several workers can't train this.
@@ -172,7 +175,7 @@ def train_model(
     Returns:
       The trained model, and the batches of the `eval` split.
     """
-    started = time.monotonic()
+    started = started or time.monotonic()
     train_config = config.train
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     multi_label = is_multi_label(transform_output)

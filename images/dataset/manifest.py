@@ -133,7 +133,7 @@ def read_manifest(
     for path, row in rows.items():
         file = files.get(path) or elsewhere[path]
         reason = file.reason or (LABEL_MISSING if needs_label and not row.labels else "")
-        rows[path] = Row(path, row.labels, row.group, "" if reason else row.split, row.meta, reason, file.size)
+        rows[path] = Row(path, row.labels, row.group, row.split, row.meta, reason, file.size)
     notes = []
     if table.kind:
         notes.append(f"Data: read from {name}, {table.kind}")

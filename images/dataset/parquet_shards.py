@@ -73,7 +73,7 @@ def _rows_of_file(folder: str, path: str, split: str, settings: SourceSettings) 
             labels = known.setdefault(labels, labels)
         except ValueError as error:
             reason = error.args[0] if settings.labelled else ""
-        yield Row(path, labels, f"{path}:{number}", "" if reason else split, reason=reason, size=size, record=number)
+        yield Row(path, labels, f"{path}:{number}", split, reason=reason, size=size, record=number)
 
 
 def _values(folder: str, path: str, file: parquet.ParquetFile, column: str) -> Iterator[Any]:

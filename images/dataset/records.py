@@ -158,7 +158,7 @@ def _rows_of_file(folder: str, path: str, size: int, split: str, layout: _Layout
             except ValueError as error:
                 reason = error.args[0]
         whole += 0 if item.lost else item.size
-        rows.append(replace(row, group=row.group or row.name, split="" if reason else row.split, reason=reason))
+        rows.append(replace(row, group=row.group or row.name, reason=reason))
     each = whole / (len(rows) - len(lost)) if len(rows) > len(lost) else 0.0
     for number, item in lost.items():
         count = max(round(item.size / each), 1) if each else 0

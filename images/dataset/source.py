@@ -11,7 +11,7 @@ from functools import partial
 from base.errors import UserError
 from images.dataset import folders, listing, manifest, parquet_shards, records, tables, webdataset
 from images.dataset.assignment import assign_splits, fold_names, hash_of, split_names
-from images.dataset.corrections import apply_corrections, find_corrections
+from images.dataset.corrections import apply_corrections, find_corrections, path_in_data
 from images.dataset.listing import list_files, list_folder
 from images.dataset.litter import describe_skipped
 from images.dataset.losses import Losses, find_losses
@@ -117,8 +117,9 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     sources: dict[str, str] = {}
     unlisted = record_bytes = 0
     notes: dict[str, None] = {}  # in order; spans mostly have the same ones
+    corrections = path_in_data(root_of(folder), settings)
     for span in find_spans(folder):
-        found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings)
+        found = _find_rows(listing.join(root_of(folder), span.prefix), span.prefix, settings, corrections)
         rows += [_in_span(row, span) for row in found.rows] if span.prefix else found.rows
         sources[span.prefix] = found.source
         unlisted += found.unlisted
@@ -126,6 +127,7 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
         notes |= dict.fromkeys(found.notes)
     rows, corrected = apply_corrections(root_of(folder), rows, settings)
     notes |= dict.fromkeys(corrected)
+    rows = [row.in_split("") if row.reason and row.split else row for row in rows]
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
     ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
@@ -151,9 +153,9 @@ class _Span:
     notes: list[str]
 
 
-def _find_rows(folder: str, prefix: str, settings: SourceSettings) -> _Span:
+def _find_rows(folder: str, prefix: str, settings: SourceSettings, corrections: str) -> _Span:
     listed = list_folder(folder, settings.allow_links)
-    files = {path: file for path, file in listed.files.items() if f"{prefix}{path}" != settings.corrections}
+    files = {path: file for path, file in listed.files.items() if f"{prefix}{path}" != corrections}
     source = _find_source(folder, files, settings)
     text = f"{source.text}, in archives" if listed.archived else source.text
     check_source(folder, prefix, text, settings.reading)
@@ -223,7 +225,7 @@ def _check_label(row: Row, known: Collection[str] | None, multi_label: bool) -> 
     if row.reason:
         return row
     if not row.labels and not multi_label:
-        return replace(row, split="", reason=LABEL_MISSING)
+        return replace(row, reason=LABEL_MISSING)
     if unknown := [label for label in row.labels if label not in known] if known is not None else None:
-        return replace(row, split="", reason=f"label {unknown[0]} is not in data.labels")
+        return replace(row, reason=f"label {unknown[0]} is not in data.labels")
     return row

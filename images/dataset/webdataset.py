@@ -61,7 +61,7 @@ def read_samples(folder: str, files: dict[str, File], settings: SourceSettings) 
         labels = split_label(text) if settings.multi_label else ((text,) if text else ())
         reason = files[path].reason or ("" if text or not settings.labelled else LABEL_MISSING)
         group = sample if sizes[sample] > 1 else path
-        rows.append(Row(path, labels, group, "" if reason else splits[shards[path]], reason=reason, size=files[path].size))
+        rows.append(Row(path, labels, group, splits[shards[path]], reason=reason, size=files[path].size))
     return rows
 
 

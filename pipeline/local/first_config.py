@@ -82,6 +82,9 @@ def _write_for(
     set_aside = [f"{row.name} ({row.reason})" for row in rows if row.reason]
     _check_rejected(data, set_aside, len(rows), "files", base.data.max_rejected)
     _check_rejected(data, seen.failed, seen.tried, "files tried", base.data.max_rejected)
+    if not seen.heights or not seen.classes:
+        what = "image has a label" if seen.heights else "file can be used"
+        raise UserError(f"{data}: no {what}; give a folder of images with classes, see docs/data.md")
     changes = {key: value for key, value in base.data.model_dump(exclude_unset=True, by_alias=True).items() if key != "path"}
     recipe = recipe or _choose_recipe(seen, weights)
     weights = weights or (None if recipe == "scratch" else "imagenet")

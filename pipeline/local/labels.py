@@ -1,13 +1,20 @@
 """`fpn labels`: images whose label is probably wrong, by a cross-validation: a table, a page, and corrections to edit."""
 
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from base.tables import read_table, write_table
+from images.dataset import source
 from images.duplicates import DUPLICATES_FILE
+from models import features
 from pipeline.config.whole import Config
+from pipeline.dag.component_settings import source_settings
 from pipeline.local import crossval
 from pipeline.records.results import CrossvalResult
 from storage.files import replace_file
@@ -50,9 +57,10 @@ def run(config: Config, output: Path, folds: int) -> LabelsResult:
     twins = _read_twins(Path(validated.examples_folder or "") / DUPLICATES_FILE)
     issues["twins"] = ["; ".join(f"{path} ({label})" for path, label in twins.get(path, [])) for path in issues["path"]]
     folder = Path(validated.summary["report"]).parent
-    _write(folder / TABLE, issues)
-    corrections = issues.assign(label=issues["suggested"], given=issues["label"])
-    _write(folder / CORRECTIONS, corrections[["path", "label", "given", "quality"]])
+    table = issues.assign(quality=issues["quality"].map("{:.4f}".format))
+    _write(folder / TABLE, table.columns, table.itertuples(index=False))
+    names = predictions.rows[features.FILENAME]
+    _write(folder / CORRECTIONS, ("path", "label", "given", "quality"), _corrections(config, names, issues))
     write_labels_page(config, predictions, issues, twins, folder / CORRECTIONS, folder / PAGE)
     return LabelsResult(validated, len(predictions.rows), len(issues), folder)
 
@@ -69,6 +77,51 @@ def _read_twins(table: Path) -> dict[str, list[tuple[str, str]]]:
     return twins
 
 
-def _write(path: Path, table: pd.DataFrame) -> None:
-    rows = table.assign(quality=table["quality"].map("{:.4f}".format)).itertuples(index=False)
-    replace_file(str(path), lambda file: write_table(file, list(table.columns), rows))
+def _corrections(config: Config, names: Iterable[str], issues: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
+    """Lines of CORRECTIONS: what is suggested, and then the corrections in use of other images.
+
+    All pages of a file have its label, so a file of several pages is suggested only if all of them are for one label.
+
+    Args:
+      config: the whole configuration.
+      names: of all images that were looked at.
+      issues: as `label_issues.find_label_issues` returns them.
+    """
+    used = _used_corrections(config)
+    pages = Counter(map(_file_of, names))
+    of_file: dict[str, list[pd.Series]] = {}
+    for _, row in issues.iterrows():
+        of_file.setdefault(_file_of(row["path"]), []).append(row)
+    for file, rows in of_file.items():
+        name = file if len(rows) > 1 else rows[0]["path"]
+        if len(rows) == pages[file] and len({row["suggested"] for row in rows}) == 1:
+            given, _ = used.pop(name, (rows[0]["label"], ""))
+            yield name, rows[0]["suggested"], given, f"{min(row['quality'] for row in rows):.4f}"
+    for name, (given, label) in used.items():
+        yield name, label, given, ""
+
+
+def _file_of(name: str) -> str:
+    """The name without the number of a page."""
+    return re.sub(r"#\d+$", "", name)
+
+
+def _used_corrections(config: Config) -> dict[str, tuple[str, str]]:
+    """The label that the data gives, and the one that `data.corrections` does, of each image where they differ."""
+    if not config.data.corrections:
+        return {}
+    settings = source_settings(config.data)
+    given, found = (
+        {row.name: row for row in source.find_rows(config.data.path, which).rows}
+        for which in (replace(settings, corrections=None), settings)
+    )
+    left_out = {name: (row.label, "") for name, row in given.items() if name not in found}
+    return left_out | {
+        name: (given[name].label, row.label)
+        for name, row in found.items()
+        if name in given and row.labels != given[name].labels
+    }
+
+
+def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    replace_file(str(path), lambda file: write_table(file, list(header), rows))

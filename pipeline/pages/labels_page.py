@@ -82,6 +82,8 @@ def _typical(predictions: Predictions, labels: set[str]) -> dict[str, str]:
         rows = np.flatnonzero(texts == label)
         if len(rows):
             classes = [position[name] for name in features.split_labels(label, predictions.multi_label)]
-            sure = predictions.probabilities[rows][:, classes].min(axis=1, initial=1)
+            has = np.isin(np.arange(len(position)), classes)
+            shares = predictions.probabilities[rows]
+            sure = np.where(has, shares, 1 - shares).min(axis=1)
             found[label] = str(names[rows[sure.argmax()]])
     return found

@@ -23,7 +23,11 @@ def test_a_batch_of_more_images_than_there_are_is_halved_from_these():
 
 @pytest.mark.parametrize(
     ("batch_size", "replicas", "cure"),
-    [(64, 2, "set train.batch_size to 32 or less"), (1, 1, "make image.height and image.width smaller")],
+    [
+        (64, 2, "set train.batch_size to 32 or less"),
+        (1, 1, "make image.height and image.width smaller"),
+        (2, 2, "make image.height and image.width smaller"),
+    ],
 )
 def test_what_can_not_be_divided_says_what_to_change(batch_size, replicas, cure):
     with pytest.raises(OutOfMemoryError, match=cure):

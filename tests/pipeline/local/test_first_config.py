@@ -255,6 +255,17 @@ def test_weights_and_a_training_without_them_exclude_each_other(tmp_path, capsys
     assert not output.exists()
 
 
+def test_data_without_labels_or_readable_images_is_told(tmp_path):
+    data = write_images(tmp_path / "data", {"a": 5, "b": 5})
+    (data / "list.csv").write_text("path,label\n" + "".join(f"a/{number}.png,\n" for number in range(5)))
+    with pytest.raises(UserError, match="no image has a label"):
+        init(data, overrides=("data.manifest=list.csv", "data.multi_label=true"))
+    for file in data.glob("*/*.png"):
+        file.write_bytes(b"text")
+    with pytest.raises(UserError, match="no file can be used"):
+        init(data, overrides=("data.max_rejected=1",))
+
+
 def test_what_can_not_be_used_writes_nothing(tmp_path):
     data = write_images(tmp_path / "data", {"a": 30})
     with pytest.raises(UserError, match="a classifier needs two classes or more"):
