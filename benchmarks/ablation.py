@@ -222,7 +222,8 @@ def draw(results: list[Result], path: Path) -> None:
         axis.set_title(f"{data}: {next(iter(variants.values()))[0].train:,} training images", fontsize=10)
         axis.set_xlabel("test accuracy")
         found = [item.accuracy for runs in variants.values() for item in runs]
-        margin = max(0.005, (_LEAST_SPAN - max(found) + min(found)) / 2)
+        span = max(found) - min(found)
+        margin = max(0.005, 0.05 * span, (_LEAST_SPAN - span) / 2)
         axis.set_xlim(min(found) - margin, min(max(found) + margin, 1.0))
         axis.set_yticks(range(len(names)), [VARIANTS[variant].name for variant in names] if axis is axes[0][0] else [])
         axis.set_ylim(-0.6, len(names) - 0.4)

@@ -14,6 +14,7 @@ under models/ or of other settings are dropped. docs/needles.md has the tables, 
 import argparse
 import hashlib
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -304,10 +305,12 @@ def draw(results: Sequence[Result], path: Path) -> None:
     """Accuracy against the object's side as a share of the image's, one panel for each data set with several points."""
     shown = {"sum": "#1f5fa8", "concat": "#5b9bd5", "bifpn": "#2e8b57", "panet": "#8a5fbf"}
     panels = {name: found for name, found in of_data(results).items() if len(next(iter(found.values()))[0].by_size) > 1}
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(1 + 5 * len(panels), 4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (name, variants) in zip(axes[0], panels.items(), strict=True):
+    across = min(2, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure, axes = plt.subplots(down, across, figsize=(1 + 5 * across, 3.6 * down), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (name, variants) in zip(axes.flat, panels.items(), strict=False):
         fair = fair_backbone(variants)
         lines = {variant: (f"pyramid: {variant}", colour) for variant, colour in shown.items() if variant in variants}
         if fair:
@@ -322,8 +325,8 @@ def draw(results: Sequence[Result], path: Path) -> None:
         axis.set_xlabel("side of the object / side of the image")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, loc="lower right")
-    axes[0][0].set_ylabel("test accuracy")
+        axis.legend(frameon=False, loc="best")
+        axis.set_ylabel("test accuracy")
     figure.savefig(path, dpi=130)
 
 
