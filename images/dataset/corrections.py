@@ -4,7 +4,7 @@ import difflib
 import os
 import posixpath
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ class _Line:
     label: str
 
 
-def apply_corrections(folder: str, rows: Sequence[Row], settings: SourceSettings) -> tuple[list[Row], list[str]]:
+def apply_corrections(folder: str, rows: list[Row], settings: SourceSettings) -> tuple[list[Row], list[str]]:
     """Gives rows the labels that the table `data.corrections` has for them.
 
     The table has the columns path (the name of an image, as in `fpn labels`) and label; others are for people. Without a
@@ -46,7 +46,7 @@ def apply_corrections(folder: str, rows: Sequence[Row], settings: SourceSettings
       UserError: there is no such table, a line of it can't be used, or none of them is of this data.
     """
     if not settings.corrections or not settings.labelled:
-        return list(rows), []
+        return rows, []
     table = settings.corrections
     known = set(settings.labels or {label for row in rows if not row.reason for label in row.labels})
     names = {_plain(row.name): row.name for row in rows}

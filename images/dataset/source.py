@@ -127,7 +127,9 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
         notes |= dict.fromkeys(found.notes)
     rows, corrected = apply_corrections(root_of(folder), rows, settings)
     notes |= dict.fromkeys(corrected)
-    rows = [row.in_split("") if row.reason and row.split else row for row in rows]
+    for number, row in enumerate(rows):  # in place: there may be millions
+        if row.reason and row.split:
+            rows[number] = row.in_split("")
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
     ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
@@ -155,7 +157,9 @@ class _Span:
 
 def _find_rows(folder: str, prefix: str, settings: SourceSettings, corrections: str) -> _Span:
     listed = list_folder(folder, settings.allow_links)
-    files = {path: file for path, file in listed.files.items() if f"{prefix}{path}" != corrections}
+    files = listed.files
+    if corrections.startswith(prefix):
+        files.pop(corrections.removeprefix(prefix), None)
     source = _find_source(folder, files, settings)
     text = f"{source.text}, in archives" if listed.archived else source.text
     check_source(folder, prefix, text, settings.reading)
