@@ -189,4 +189,4 @@ def test_the_corrections_are_the_labels_of_the_next_run(looked_at, place):
     labels = {row.name: row.label for row in found.rows}
     wanted = pd.read_csv(table).set_index("path")["label"]
     assert {path: labels[path] for path in wanted.index} == dict(wanted)
-    assert found.notes == [f"Data: corrections.csv gives {len(wanted)} images another label, and leaves 0 out"]
+    assert found.notes == [f"Data: corrections.csv changes the labels of {len(wanted)} images and leaves 0 images out"]

@@ -260,6 +260,7 @@ def test_data_without_labels_or_readable_images_is_told(tmp_path):
     (data / "list.csv").write_text("path,label\n" + "".join(f"a/{number}.png,\n" for number in range(5)))
     with pytest.raises(UserError, match="no image has a label"):
         init(data, overrides=("data.manifest=list.csv", "data.multi_label=true"))
+    (data / "list.csv").unlink()
     for file in data.glob("*/*.png"):
         file.write_bytes(b"text")
     with pytest.raises(UserError, match="no file can be used"):
