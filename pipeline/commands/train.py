@@ -64,20 +64,21 @@ def _add_preview(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     crossval = commands.add_parser("crossval", help="cross-validate by group: test each image once, by a model of the others")
-    add_config_arguments(crossval)
-    crossval.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")
-    crossval.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
-    crossval.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
+    _add_fold_arguments(crossval)
     crossval.set_defaults(call=_crossval)
 
 
 def _add_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     labels = commands.add_parser("labels", help="find images whose label is probably wrong, by cross-validation")
-    add_config_arguments(labels)
-    labels.add_argument("--output", type=Path, metavar="DIR", help="as for crossval, whose results are used")
-    labels.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
-    labels.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
+    _add_fold_arguments(labels)
     labels.set_defaults(call=_labels)
+
+
+def _add_fold_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
 
 
 def _init(options: argparse.Namespace) -> int:
