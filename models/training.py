@@ -99,26 +99,25 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
-    trained = None
     started = time.monotonic()
-    while trained is None:
+    while True:
         checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
         try:
-            trained = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started)
+            model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started)
+            break
         except tf.errors.ResourceExhaustedError as error:
             if not is_out_of_memory(error):
                 raise
             remove_checkpoint(checkpoints)  # of a frozen phase, which had room
             batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
             config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))
-            parts = (config.train.batch_size, config.train.accumulate_steps)
             log.warning(
                 "a step of %d images needs more memory than there is: trained with %d at a time, %d for an update",
                 batch_size,
-                *parts,
+                config.train.batch_size,
+                config.train.accumulate_steps,
             )
         gc.collect()  # what the failed training holds
-    model, evaluation = trained
     if not workers.is_chief(strategy):
         return
     views = config.test_time_augmentation

@@ -11,7 +11,7 @@ from typing import Any
 from base.errors import UserError
 from base.tables import unquote
 from images.dataset import listing
-from images.dataset.row import Row, label_text, split_label
+from images.dataset.row import LABEL_MISSING, Row, label_text, split_label
 from images.dataset.table_files import SUFFIXES, open_table
 from images.settings import SourceSettings
 
@@ -31,12 +31,13 @@ def apply_corrections(folder: str, rows: list[Row], settings: SourceSettings) ->
     """Gives rows the labels that the table `data.corrections` has for them.
 
     The table has the columns path (the name of an image, as in `fpn labels`) and label; others are for people. Without a
-    label, an image is left out; in multi-label data it then has no class. A row that was set aside for its label alone is
-    used with its new one.
+    label, an image is left out; in multi-label data it then has no class. A row that was set aside because its label is
+    missing is used with its new one.
 
     Args:
       folder: the data folder; the table's path is relative to it.
-      rows: of the whole data set, with the splits that the data gives, also of those that are set aside.
+      rows: of the whole data set, with the splits that the data gives, also of those that are set aside. Their labels are not
+        compared with `data.labels` yet.
       settings: settings of the data set.
 
     Returns:
@@ -71,7 +72,7 @@ def apply_corrections(folder: str, rows: list[Row], settings: SourceSettings) ->
         if not found and row.name in labels and not settings.multi_label:
             continue
         if found != row.labels:
-            if row.reason and not row.reason.startswith("label "):  # is missing, or is not in data.labels
+            if row.reason and row.reason != LABEL_MISSING:
                 useless.append(f"{row.name} ({row.reason})")
             else:
                 changed += 1

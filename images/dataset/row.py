@@ -1,5 +1,6 @@
 """A row: one image of a data set, before it is opened."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,6 +75,12 @@ class Row:
     def label(self) -> str:
         """The classes as written in a manifest: "cat", or for multi-label data "cat|dog" or ""."""
         return features.join_labels(self.labels)
+
+
+def split_page(name: str) -> tuple[str, int]:
+    """The name of a file or record, and the page of it, from 0, that the name of an image stands for, such as "scan.tif#2"."""
+    file, number, page = name.rpartition("#")
+    return (file, int(page)) if number and re.fullmatch(r"\d+", page) else (name, 0)
 
 
 def split_label(text: str) -> tuple[str, ...]:

@@ -128,8 +128,8 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
     rows, corrected = apply_corrections(root_of(folder), rows, settings)
     notes |= dict.fromkeys(corrected)
     for number, row in enumerate(rows):  # in place: there may be millions
-        if row.reason and row.split:
-            rows[number] = row.in_split("")
+        checked = _check_label(row, settings.labels, settings.multi_label) if settings.labelled else row
+        rows[number] = checked.in_split("") if checked.reason and checked.split else checked
     reading = reading_of(rows, sources, settings.labelled)
     check_reading(folder, reading, settings.reading)
     ordered = sorted(rows, key=lambda row: (row.span, hash_of(row.path), row.record or 0))
@@ -167,7 +167,6 @@ def _find_rows(folder: str, prefix: str, settings: SourceSettings, corrections: 
     used = {row.path for row in rows}
     if settings.labelled:
         notes = notes + check_names(folder, rows, settings.multi_label)
-        rows = [_check_label(row, settings.labels, settings.multi_label) for row in rows]
     record_bytes = sum(files[path].size for path in used & source.record_files)
     unlisted = len(source.files) - sum(path in source.files for path in used)
     return _Span(rows, unlisted, text, record_bytes, notes + describe_skipped(listed.skipped))

@@ -1,6 +1,5 @@
 """`fpn labels`: images whose label is probably wrong, by a cross-validation: a table, a page, and corrections to edit."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import pandas as pd
 
 from base.tables import read_table, write_table
 from images.dataset import source
+from images.dataset.row import split_page
 from images.duplicates import DUPLICATES_FILE
 from models import features
 from pipeline.config.whole import Config
@@ -88,10 +88,10 @@ def _corrections(config: Config, names: Iterable[str], issues: pd.DataFrame) -> 
       issues: as `label_issues.find_label_issues` returns them.
     """
     used = _used_corrections(config)
-    pages = Counter(map(_file_of, names))
+    pages = Counter(split_page(name)[0] for name in names)
     of_file: dict[str, list[pd.Series]] = {}
     for _, row in issues.iterrows():
-        of_file.setdefault(_file_of(row["path"]), []).append(row)
+        of_file.setdefault(split_page(row["path"])[0], []).append(row)
     for file, rows in of_file.items():
         name = file if len(rows) > 1 else rows[0]["path"]
         if len(rows) == pages[file] and len({row["suggested"] for row in rows}) == 1:
@@ -99,11 +99,6 @@ def _corrections(config: Config, names: Iterable[str], issues: pd.DataFrame) -> 
             yield name, rows[0]["suggested"], given, f"{min(row['quality'] for row in rows):.4f}"
     for name, (given, label) in used.items():
         yield name, label, given, ""
-
-
-def _file_of(name: str) -> str:
-    """The name without the number of a page."""
-    return re.sub(r"#\d+$", "", name)
 
 
 def _used_corrections(config: Config) -> dict[str, tuple[str, str]]:

@@ -40,7 +40,10 @@ def write_labels_page(
     """
     shown = issues.head(_MOST_PICTURES)
     typical = _typical(predictions, set(shown["suggested"]))
-    beside = {path: twins[path][0] if path in twins else (typical.get(label, ""), label) for path, label in _pairs(shown)}
+    beside = {
+        path: twins[path][0] if path in twins else (typical.get(label, ""), label)
+        for path, label in zip(shown["path"], shown["suggested"], strict=True)
+    }
     names = dict.fromkeys([*shown["path"], *(name for name, _ in beside.values() if name)])
     originals = read_originals(source.root_of(config.data.path), names, file_settings(config))
     pictures = {name: thumbnail(encoded) for name, encoded in originals}
@@ -66,10 +69,6 @@ def write_labels_page(
         "corrections": str(corrections.resolve()),
     }
     write_page("labels.html", output, content)
-
-
-def _pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(table["path"], table["suggested"], strict=True))
 
 
 def _typical(predictions: Predictions, labels: set[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from images.dataset.row import Row
+from images.dataset.row import Row, split_page
 from images.file_settings import FileSettings
 from images.files.decoding import RejectedImage, normalise
 from images.files.reading import read_files
@@ -105,8 +105,7 @@ def read_originals(folder: str, names: Iterable[str], settings: FileSettings) ->
     """
     wanted = []
     for name in names:
-        stem, _, page = name.rpartition("#") if re.search(r"#\d+$", name) else (name, "", "0")
-        wanted.append((name, stem, int(page)))
+        wanted.append((name, *split_page(name)))
     records = []
     for (name, stem, number), content in zip(wanted, read_files(folder, (_row(stem) for _, stem, _ in wanted)), strict=True):
         if isinstance(content, bytes):
