@@ -126,7 +126,7 @@ def measure(name: str, rounds: int, folder: str) -> dict[str, Any]:
     )
     train, variables = train_settings(config.train), model.trainable_variables
     optimizer = build_optimizer(1e-4, 10_000, 100, variables, train)
-    model.compile(optimizer, build_loss("cross_entropy"), metrics=build_metrics())
+    model.compile(optimizer, build_loss("cross_entropy"), metrics=build_metrics(model.output_shape[-1]))
     model.fit(inputs["memory"](), steps_per_epoch=2, shuffle=False, verbose=0)
 
     seconds: dict[str, list[float]] = {key: [] for key in inputs}  # the mean step of each round

@@ -16,13 +16,15 @@ class Feature:
 
     Attributes:
       layer: name of the layer whose output it is; None for the network's own output, which has no name in some networks.
-      channels: number of channels.
+      channels: number of channels of the map.
       stride: number of input pixels that one cell stands for, along each axis.
+      is_branch: whether the map is not the layer's output, but the sum, which has no name, of it and a shortcut.
     """
 
     layer: str | None
     channels: int
     stride: int
+    is_branch: bool = False
 
     @property
     def level(self) -> int:

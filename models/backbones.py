@@ -19,6 +19,9 @@ from models.hub import read_hub_backbone
 # Momentum of the batch statistics. Small data sets have few steps: with Keras' 0.99 the statistics would not reach the data's.
 _MOMENTUM: Final = 0.9
 
+# What `layer.rate` rises to in those networks of keras.applications that have stochastic depth.
+_OWN_STOCHASTIC_DEPTH: Final = 0.2
+
 _SYMMETRIC: Final = Scaling((127.5,) * 3, (127.5,) * 3)  # -1..1
 _EFFICIENT: Final = Scaling((128.0,) * 3, (128.0,) * 3)
 _LITE: Final = Scaling((127.0,) * 3, (128.0,) * 3)
@@ -69,7 +72,11 @@ def _small_resnet(width: int, blocks: tuple[int, ...]) -> Backbone:
 
 
 def _application(
-    build: Callable[..., keras.Model], scaling: Scaling, *taps: tuple[str | None, int], scales_itself: bool = False
+    build: Callable[..., keras.Model],
+    scaling: Scaling,
+    *taps: tuple[str | None, int],
+    scales_itself: bool = False,
+    gives_branches: bool = False,
 ) -> Backbone:
     """A network of keras.applications.
 
@@ -79,13 +86,17 @@ def _application(
       *taps: layer and channels of C2, C3, C4 and C5.
       scales_itself: whether the network contains its scaling, which is then switched off: it differs with the number of
         channels.
+      gives_branches: whether the layers that are named end the branches of residual blocks, as in `Feature`.
     """
     options = {"include_preprocessing": False} if scales_itself else {}
 
     def build_without_top(x: keras.KerasTensor, weights: str | None) -> keras.Model:
         return build(include_top=False, weights=weights, input_tensor=x, input_shape=tuple(x.shape[1:]), **options)
 
-    features = (Feature(layer, channels, 4 * 2**index) for index, (layer, channels) in enumerate(taps))
+    features = (
+        Feature(layer, channels, 4 * 2**index, gives_branches and layer is not None)
+        for index, (layer, channels) in enumerate(taps)
+    )
     return Backbone(build_without_top, tuple(features), scaling)
 
 
@@ -140,9 +151,9 @@ def _efficientnet_lite(
 def _convnext(build: Callable[..., keras.Model], name: str, channels: int, blocks4: int) -> Backbone:
     taps = [
         (f"convnext_{name}_stage_{stage}_block_{blocks - 1}_identity", channels * 2**stage)
-        for stage, blocks in enumerate((3, 3, blocks4, 3))
+        for stage, blocks in enumerate((3, 3, blocks4))
     ]
-    return _application(build, _NORMALISED, *taps, scales_itself=True)
+    return _application(build, _NORMALISED, *taps, (None, channels * 8), scales_itself=True, gives_branches=True)
 
 
 def _densenet(build: Callable[..., keras.Model], c4: int, c5: int) -> Backbone:
@@ -247,6 +258,7 @@ def build_backbone(
     *,
     grey_input: GreyInput,
     class_token: bool = False,
+    stochastic_depth: float | None = None,
     channel_mean: list[float] | None = None,
     channel_variance: list[float] | None = None,
 ) -> keras.Model:
@@ -263,6 +275,8 @@ def build_backbone(
       grey_input: how a network for three channels takes one channel: the channel is repeated, or the first kernel is summed
         over its input channels. Both give the same maps; the sum needs less computation.
       class_token: of plain vision transformers, as in `models.hub.read_hub_backbone`.
+      stochastic_depth: largest share of images, 0..1, for which training skips a residual block (arXiv:1603.09382); where the
+        network's own rises from block to block, so does this. The network's own if not given.
       channel_mean: mean of each channel, 0..255, for networks without a scaling of their own; 0 if not given.
       channel_variance: variance of each channel, for the same networks; 1 if not given.
 
@@ -274,7 +288,7 @@ def build_backbone(
       WeightsError: the weights can't be loaded, or belong to another network.
       ValueError: the network has no map of min_level, or does not take this number of channels.
     """
-    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name, weights, class_token)
+    backbone = BACKBONES[name] if name in BACKBONES else read_hub_backbone(name, weights, class_token, stochastic_depth)
     check_strides(backbone.features)
     features = [feature for feature in backbone.features if min_level <= feature.level <= max_level]
     if backbone.features and (not features or features[0].level != min_level):
@@ -293,6 +307,8 @@ def build_backbone(
         network = _load(name, backbone.build, keras.ops.flip(x, axis=-1) if scaling.reverse else x, weights)
     else:
         raise ValueError(f"{name} takes images of 1 or 3 channels, not {input_shape[-1]}")
+    if backbone.features and stochastic_depth is not None:
+        _set_stochastic_depth(name, network, stochastic_depth)
     if backbone.features:
         maps = {f"C{feature.level}": _map_of(network, name, feature) for feature in features}
     elif len(network.output) > 1:
@@ -302,11 +318,27 @@ def build_backbone(
     return keras.Model(inputs, maps, name="backbone")
 
 
+def _set_stochastic_depth(name: str, network: keras.Model, rate: float) -> None:
+    drops = [
+        layer for layer in network.layers if isinstance(layer, keras.layers.Dropout) and layer.noise_shape == (None, 1, 1, 1)
+    ]
+    if not drops:
+        raise ValueError(f"{name} has no stochastic depth")
+    for layer in drops:
+        layer.rate *= rate / _OWN_STOCHASTIC_DEPTH
+
+
 def _map_of(network: keras.Model, name: str, feature: Feature) -> keras.KerasTensor:
     output = network.get_layer(feature.layer).output if feature.layer else network.output
+    if feature.is_branch:
+        (output,) = (operation.output for operation in network.operations if any(x is output for x in _inputs_of(operation)))
     if output.shape[-1] != feature.channels:
         raise ValueError(f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}")
     return output
+
+
+def _inputs_of(operation: keras.Operation) -> list[keras.KerasTensor]:
+    return keras.tree.flatten(operation.input)
 
 
 def _load(

@@ -73,6 +73,25 @@ class LearnedMean(_WeightedMean):
 
 
 @keras.saving.register_keras_serializable(package="fpn")
+class Coordinates(keras.layers.Layer):
+    """Gives each cell its place: [N, h, w, c] to [N, h, w, c + 2] (arXiv:1807.03247, section 3).
+
+    The channels that follow the others are y and x of the cell's centre, where the image's edges are -1 and 1. So cells of
+    maps of different strides that show the same place have the same values.
+    """
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        images, height, width, _ = keras.ops.shape(x)
+        y = keras.ops.reshape(self._centres(height), (1, height, 1, 1))
+        places = keras.ops.reshape(self._centres(width), (1, 1, width, 1))
+        shape = (images, height, width, 1)
+        return keras.ops.concatenate([x, keras.ops.broadcast_to(y, shape), keras.ops.broadcast_to(places, shape)], axis=-1)
+
+    def _centres(self, count: int) -> keras.KerasTensor:
+        return keras.ops.cast((2 * keras.ops.arange(count, dtype="float32") + 1) / count - 1, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="fpn")
 class FeaturePyramid(keras.layers.Layer):
     """Merges a backbone's maps, so that every level sees both detail and context.
 
@@ -420,12 +439,15 @@ def build_classifier(
         config.max_level,
         grey_input=config.grey_input,
         class_token=config.class_token,
+        stochastic_depth=config.stochastic_depth,
         channel_mean=channel_mean,
         channel_variance=channel_variance,
     )(x)
     if config.fusion_type != "none":
         if f"C{config.min_level}" not in maps:  # of a plain vision transformer, which has one map
             maps = _levels_of(maps["C4"], config.min_level, min(config.max_level, 5))
+        if config.coordinates:
+            maps = {name: Coordinates(name=f"{name}_coordinates")(level) for name, level in maps.items()}
         maps = FeaturePyramid(
             config.min_level,
             config.max_level,

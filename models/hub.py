@@ -22,7 +22,7 @@ _STRIDE: Final = 16  # of the map of a plain vision transformer
 _PROBE: Final = 256  # side of an image by which the strides of maps are found: all of them divide it
 
 
-def read_hub_backbone(name: str, weights: str, class_token: bool = False) -> Backbone:
+def read_hub_backbone(name: str, weights: str, class_token: bool = False, stochastic_depth: float | None = None) -> Backbone:
     """The backbone `hub:<preset>`.
 
     Networks with maps of several strides give C2 to C5 as keras-hub does. Plain vision transformers (ViT, DINOv2, DINOv3,
@@ -36,13 +36,14 @@ def read_hub_backbone(name: str, weights: str, class_token: bool = False) -> Bac
       weights: PRESET, whose scaling is then read, or "none".
       class_token: whether the class token's channels follow those of each patch (arXiv:2103.13413, section 3.1); building
         raises WeightsError where the network has none.
+      stochastic_depth: as in `backbones.build_backbone`; building raises WeightsError where the network has none.
 
     Raises:
       WeightsError: keras-hub is not installed, or the preset says nothing useful about its scaling.
     """
     preset, hub = name.removeprefix("hub:"), _import()
     scaling = _read_scaling(hub, name, preset) if weights == PRESET else None
-    return Backbone(partial(_build, name, preset, scaling is not None, class_token), (), scaling)
+    return Backbone(partial(_build, name, preset, scaling is not None, class_token, stochastic_depth), (), scaling)
 
 
 def _import() -> ModuleType:
@@ -93,7 +94,13 @@ def _find_converter(hub: ModuleType, preset: str) -> Any:
 
 
 def _build(
-    name: str, preset: str, is_scaled: bool, class_token: bool, x: keras.KerasTensor, weights: str | None
+    name: str,
+    preset: str,
+    is_scaled: bool,
+    class_token: bool,
+    stochastic_depth: float | None,
+    x: keras.KerasTensor,
+    weights: str | None,
 ) -> keras.Model:
     """The network from the scaled input to {"C2": ...}."""
     hub = _import()
@@ -109,13 +116,20 @@ def _build(
     vision = getattr(own, "vision_encoder", own)
     if class_token and not _has_class_token(hub.models, vision):
         raise WeightsError(f"model.class_token: {name}, a {type(vision).__name__}, has no class token; set it to false")
+    changes = {}
+    if stochastic_depth is not None:
+        if not isinstance(own, hub.models.MiTBackbone):  # DINOv2 and DINOv3 fail to train with it (keras-hub 0.32.0)
+            raise WeightsError(
+                f"model.stochastic_depth: {name}, a {type(vision).__name__}, has no blocks that can be skipped; leave it out"
+            )
+        changes["max_drop_path_rate"] = stochastic_depth
     if weights == PRESET and not is_scaled:
         raise WeightsError(
             f"model.backbone: {name} does not say how its weights want images scaled; add the file of its preprocessing "
             f"(preprocessor.json or preprocessor_config.json) to the folder, or set model.weights to none"
         )
     try:
-        network = _network(hub.models, own, preset, x, weights == PRESET, class_token)
+        network = _network(hub.models, own, preset, x, weights == PRESET, class_token, changes)
         # Some can be built for an image that they can't take.
         values = network([np.zeros((1, *network.input_shape[1:]), np.float32)])
         if not all(np.isfinite(value).all() for value in values.values()):
@@ -135,15 +149,21 @@ def _has_class_token(models: ModuleType, network: keras.Model) -> bool:
 
 
 def _network(
-    models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool, class_token: bool
+    models: ModuleType,
+    own: keras.Model,
+    preset: str,
+    x: keras.KerasTensor,
+    load: bool,
+    class_token: bool,
+    changes: dict[str, float],
 ) -> keras.Model:
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone | models.ViTBackbone | models.SigLIPBackbone):
-        maps = {"C4": _map_of_patches(models, own, preset, x, load, class_token)}
+        maps = {"C4": _map_of_patches(models, own, preset, x, load, class_token, changes)}
     elif isinstance(own, models.FeaturePyramidBackbone):
         key = "image_shape" if "image_shape" in own.get_config() else "input_shape"
         probe = models.Backbone.from_preset(preset, load_weights=False, **{key: (_PROBE, _PROBE, 3)})
         levels = [math.log2(_PROBE / value.shape[1]) for value in probe.pyramid_outputs.values()]
-        network = models.Backbone.from_preset(preset, load_weights=load, **{key: tuple(x.shape[1:])})
+        network = models.Backbone.from_preset(preset, load_weights=load, **{key: tuple(x.shape[1:])}, **changes)
         given = keras.Model(network.inputs, network.pyramid_outputs, name=network.name)([x])
         maps = {f"C{level:.0f}": value for level, value in zip(levels, given.values(), strict=True) if 2 <= level <= 5}
         if list(maps) != ["C2", "C3", "C4", "C5"]:
@@ -154,7 +174,13 @@ def _network(
 
 
 def _map_of_patches(
-    models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool, class_token: bool
+    models: ModuleType,
+    own: keras.Model,
+    preset: str,
+    x: keras.KerasTensor,
+    load: bool,
+    class_token: bool,
+    changes: dict[str, float],
 ) -> keras.KerasTensor:
     """[N, h/16, w/16, d] of the tokens of an image's patches; 2d with the class token behind each of them."""
     if isinstance(own, models.SigLIPBackbone):
@@ -167,7 +193,7 @@ def _map_of_patches(
         x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
     shape = (height, width, x.shape[-1])
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone):  # which interpolate by themselves
-        network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape)
+        network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape, **changes)
     else:
         # A network within a preset brings the precision that it was saved with.
         network = type(own).from_config({**own.get_config(), "image_shape": shape, "dtype": keras.config.dtype_policy()})

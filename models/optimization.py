@@ -75,15 +75,20 @@ def build_loss(
     return of_many if multi_label else of_one_class
 
 
-def build_metrics(multi_label: bool = False) -> list[keras.metrics.Metric]:
-    """Metrics of labels and logits: `accuracy`, and `f1`, the mean of the classes' F1 scores.
+def build_metrics(classes: int, multi_label: bool = False) -> list[keras.metrics.Metric]:
+    """Metrics of labels and logits [N, classes]: `accuracy`, and `f1`, the mean of the classes' F1 scores.
 
     For multi-label models, the accuracy is the share of right answers among all pairs of an image and a class. A class is
     predicted if its probability is above 0.5, and present if its label is above 0.5 (MixUp makes labels soft).
     """
     if multi_label:
-        return [keras.metrics.MeanMetricWrapper(_right_answers, name="accuracy"), _MultiLabelF1(average="macro", name="f1")]
-    return [keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.F1Score(average="macro", name="f1")]
+        accuracy = keras.metrics.MeanMetricWrapper(_right_answers, name="accuracy")
+        f1 = _MultiLabelF1(average="macro", name="f1")
+    else:
+        accuracy, f1 = keras.metrics.CategoricalAccuracy(name="accuracy"), keras.metrics.F1Score(average="macro", name="f1")
+    # TensorFlow traces a step a second time if the first one makes variables, which takes seconds.
+    f1._build((None, classes), (None, classes))
+    return [accuracy, f1]
 
 
 def _right_answers(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -63,9 +63,11 @@ class ClassifierConfig:
       weights: as in `build_backbone`.
       grey_input: as in `build_backbone`.
       class_token: as in `build_backbone`.
+      stochastic_depth: as in `build_backbone`.
       min_level: the pyramid's finest level.
       max_level: the coarsest level.
       coarse_levels: as in `FeaturePyramid`.
+      coordinates: whether the pyramid's input has the place of each cell, see `fpn.Coordinates`.
       num_filters: channels of the pyramid.
       fusion_type: as in `FeaturePyramid`; "none" leaves the pyramid out and puts one head on the map C<max_level>.
       bifpn_repeats: rounds of a bifpn.
@@ -82,9 +84,11 @@ class ClassifierConfig:
     weights: str
     grey_input: GreyInput
     class_token: bool
+    stochastic_depth: float | None
     min_level: int
     max_level: int
     coarse_levels: CoarseLevels
+    coordinates: bool
     num_filters: int
     fusion_type: FusionOrNone
     bifpn_repeats: int
@@ -117,6 +121,7 @@ class TrainSettings:
     epochs: int
     steps: int | None
     budget: float | None
+    half_size: float
     frozen_epochs: int
     batch_size: int
     accumulate_steps: int

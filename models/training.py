@@ -27,10 +27,12 @@ from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, r
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
+from models.half_size import halve, share_at_half_size
 from models.history import is_diverged
 from models.inference import build_inference_model
 from models.layer_decay import rate_factors
-from models.memory import halve, is_out_of_memory
+from models.memory import halve as halve_batch
+from models.memory import is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -44,6 +46,9 @@ Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _SHUFFLE_BYTES = 2**29  # of pixels that wait in the shuffle buffer
 _PARSED_BYTES = 2**26  # of pixels that are parsed together, or one image
+# Of the eval split's batches: an iterator that tunes itself sleeps, and freeing it after its end waits for that, for seconds.
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -110,7 +115,7 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
                 raise
             remove_checkpoint(checkpoints)  # of a frozen phase, which had room
             batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
-            config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))
+            config = replace(config, train=halve_batch(config.train, batch_size, strategy.num_replicas_in_sync))
             log.warning(
                 "a step of %d images needs more memory than there is: trained with %d at a time, %d for an update",
                 batch_size,
@@ -196,6 +201,7 @@ def train_model(
         augment=build_augmentation(config.augment, train_config.seed),
     )
     evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
+    evaluation = evaluation.with_options(UNTUNED)
 
     policy = keras.config.dtype_policy()
     try:
@@ -240,7 +246,8 @@ def fit(
     started: float | None = None,
 ) -> list[dict[str, float]]:
     """Trains in place: first with the backbone frozen (`frozen_epochs`), then all of it (`epochs`, `steps`, or until
-    the `budget` is spent). With a `layer_decay` of 0, the backbone stays frozen.
+    the `budget` is spent), of which a share may be on images of `half_size`. With a `layer_decay` of 0, the backbone stays
+    frozen.
 
     Each phase has a learning rate of its own course. With `keep` best, or `early_stopping`, a phase ends with the weights of
     the best epoch so far, by the metric `monitor` of the eval split; with `ema`, what is measured, kept and left in the model
@@ -304,8 +311,9 @@ def fit(
         rates = rate_factors(backbone, model.trainable_variables, config.layer_decay)
         with strategy.scope():  # compiling again is what makes a changed `trainable` count
             length = phase.steps or keras.Variable(state.progress, trainable=False, aggregation="only_first_replica")
-            _compile(model, phase, length, steps_per_epoch, config, class_weights, multi_label, rates)
-        keeper.restore(model)
+            learner = share_at_half_size(model) if phase.has_half_size else model
+            _compile(learner, phase, length, steps_per_epoch, config, class_weights, multi_label, rates)
+        keeper.restore(learner)
         done = len(state.history)
         end = state.phase_start + math.ceil(phase.steps / steps_per_epoch) if phase.steps else sys.maxsize
         if done < end and not state.stopped:
@@ -314,16 +322,19 @@ def fit(
                 limits.append(StepLimit(phase.steps - (done - state.phase_start) * steps_per_epoch))
             if clock:
                 limits.append(Budget(clock, None if phase.steps else length, evaluation, steps_per_epoch, state))
-            model.fit(
-                train(done).with_options(workers.BY_BATCHES),
+            batches, measured = train(done), evaluation
+            if phase.has_half_size:
+                batches, measured = (data.map(halve, tf.data.AUTOTUNE) for data in (batches, measured))
+            learner.fit(
+                batches.with_options(workers.BY_BATCHES),
                 steps_per_epoch=steps_per_epoch,
-                validation_data=evaluation.with_options(workers.BY_BATCHES),
+                validation_data=measured.with_options(workers.BY_BATCHES),
                 initial_epoch=done,
                 epochs=end,
                 callbacks=[*limits, keeper, progress, *curves],
                 verbose=0,
             )
-        keeper.finish(model)
+        keeper.finish(learner)
         if state.history and is_diverged(state.history[-1]):
             break
     return state.history
@@ -336,18 +347,20 @@ class _Phase:
     steps: int | None
     learning_rate: float
     trains_backbone: bool
+    has_half_size: bool = False  # of the images
 
 
 def _phases(config: TrainSettings, steps_per_epoch: int) -> list[_Phase]:
     steps = None if config.budget else config.steps or config.epochs * steps_per_epoch
     trains_backbone = config.layer_decay > 0
-    if not config.frozen_epochs:
-        return [_Phase(steps, config.learning_rate, trains_backbone)]
-    fine_tune = config.fine_tune_learning_rate or config.learning_rate
-    return [
-        _Phase(config.frozen_epochs * steps_per_epoch, config.learning_rate, False),
-        _Phase(steps, fine_tune, trains_backbone),
-    ]
+    phases, rate = [], config.learning_rate
+    if config.frozen_epochs:
+        phases.append(_Phase(config.frozen_epochs * steps_per_epoch, rate, False))
+        rate = config.fine_tune_learning_rate or rate
+    if steps and (small := int(steps * config.half_size)):
+        phases.append(_Phase(small, rate, trains_backbone, has_half_size=True))
+        steps -= small
+    return [*phases, _Phase(steps, rate, trains_backbone)]
 
 
 def _freeze(backbone: keras.Model, phase: _Phase, config: TrainSettings) -> None:
@@ -379,7 +392,7 @@ def _compile(
             class_weights=class_weights,
             multi_label=multi_label,
         ),
-        metrics=build_metrics(multi_label),
+        metrics=build_metrics(model.output_shape[-1], multi_label),
         jit_compile=config.xla,
     )
     model.optimizer.build(variables)

@@ -74,7 +74,7 @@ def described(rules: Iterable[str]) -> Iterator[str]:
 
 
 def monitored() -> set[str]:
-    kinds = [{metric.name for metric in optimization.build_metrics(multi_label)} for multi_label in (False, True)]
+    kinds = [{metric.name for metric in optimization.build_metrics(2, multi_label)} for multi_label in (False, True)]
     assert kinds[0] == kinds[1]
     return {"loss", *kinds[0]}
 

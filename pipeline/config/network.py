@@ -77,12 +77,20 @@ class ModelConfig(Section):
     class_token: bool = Field(
         False, description="of a plain vision transformer: join its class token to each patch (arXiv:2103.13413, section 3.1)"
     )
+    stochastic_depth: BelowOne | None = Field(
+        None,
+        description="largest share of images for which a residual block is skipped in training (arXiv:1603.09382), in networks "
+        "that have it; the network's own if not given",
+    )
     min_level: Level = Field(2, description="finest level, of stride 2^min_level")
     max_level: Level = Field(
         default_factory=lambda known: _levels_of(known.get("backbone", ""))[1],  # an unknown backbone is an error in any case
         description="coarsest level; the backbone's last if not given; beyond it, levels are made from it",
     )
     coarse_levels: CoarseLevels = Field("conv", description="how levels beyond the backbone's last map are made")
+    coordinates: bool = Field(
+        False, description="tell the pyramid the place of each cell (arXiv:1807.03247), for data where the place matters"
+    )
     num_filters: Count = Field(64, description="channels of the pyramid")
     fusion_type: FusionOrNone = Field("sum", description="how levels merge; none leaves the pyramid out")
     bifpn_repeats: Count = Field(3, description="rounds of a bifpn, each down and up again")
@@ -109,6 +117,12 @@ class ModelConfig(Section):
             raise ValueError(f"max_level must be at most {coarsest} without a pyramid, the coarsest that {self.backbone} has")
         if self.backbone.startswith("hub:") and self.weights not in ("none", "preset"):
             raise ValueError(f"weights of a hub: backbone must be none or preset, is {self.weights}")
+        if self.stochastic_depth is not None and not self.backbone.startswith(("efficientnet_v2", "hub:")):
+            raise ValueError(
+                f"stochastic_depth is for efficientnet_v2 and some hub: backbones, and backbone is {self.backbone}"
+            )
+        if self.coordinates and self.fusion_type == "none":
+            raise ValueError("coordinates are told to the pyramid, and fusion_type is none; leave out one of the two")
         if self.class_token and not self.backbone.startswith("hub:"):
             raise ValueError(f"class_token is for plain vision transformers, and backbone is {self.backbone}")
         if self.weights == "preset" and not self.backbone.startswith("hub:"):
@@ -130,6 +144,10 @@ class TrainConfig(Section):
     budget: Duration | None = Field(
         None,
         description="time for training, such as 90s, 20m or 1h30m, instead of `epochs` and `steps`; see docs/model.md",
+    )
+    half_size: BelowOne = Field(
+        0.0,
+        description="share of `epochs` or `steps`, the first, on images of half the height and width; see docs/model.md",
     )
     frozen_epochs: WholeNumber = Field(0, description="epochs before, with the backbone frozen")
     batch_size: Count = Field(32, description="images per step, over all GPUs together")
@@ -177,6 +195,13 @@ class TrainConfig(Section):
             raise ValueError(
                 f"epochs ({self.epochs}) and steps ({self.steps}) are both given; leave one of them out, or set steps to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _half_size_has_a_length(self) -> "TrainConfig":
+        if self.half_size and (self.budget or self.teacher):
+            other = "a budget, which has no number of steps" if self.budget else "a teacher, which sees images of one size"
+            raise ValueError(f"half_size ({self.half_size}) does not work with {other}; leave out one of the two")
         return self
 
     @model_validator(mode="after")

@@ -96,6 +96,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _half_size_fits(self) -> "Config":
+        if self.train.half_size and self.image.tiles:
+            raise ValueError("train.half_size: does not work with image.tiles; leave out one of the two, or set smaller tiles")
+        if self.train.half_size and any(backbone.startswith("hub:") for backbone, _ in self.networks()):
+            raise ValueError("train.half_size: does not work with a hub: backbone, which is built for one size; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _coordinates_fit_tiles(self) -> "Config":
+        if self.image.tiles and self.model.coordinates:
+            raise ValueError("model.coordinates: would be places in a tile of image.tiles; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _formats_fit_tiles(self) -> "Config":
         if self.image.tiles and self.export.formats:
             raise ValueError("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")

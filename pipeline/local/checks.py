@@ -82,6 +82,7 @@ def check_weights(config: Config) -> None:
                 model.max_level,
                 grey_input=model.grey_input,
                 class_token=model.class_token,
+                stochastic_depth=model.stochastic_depth,
             )
         except WeightsError as error:
             raise UserError(str(error)) from error

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -23,6 +21,7 @@ def test_the_embedded_default_reaches_its_accuracy_and_is_cached_then(fpn, tmp_p
     assert uncached == ["Pusher"]  # it looks each time
 
 
+@pytest.mark.extra
 @pytest.mark.skipif(not SHARED.exists(), reason="the photographs of hand signs are not on this machine")
 def test_fine_tuning_reads_hand_signs(fpn, tmp_path):
     ended = fpn("run", "--config", "configs/sign_digits.yaml", "--data", SHARED / "sign_digits", "--output", tmp_path, "--json")

@@ -22,7 +22,7 @@ from models import features
 from pipeline.config.beam import BeamConfig
 from pipeline.config.whole import Config
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra]
+pytestmark = pytest.mark.extra
 CLASSES = ("cat", "dog", "owl")  # of the model in conftest.py
 IMAGES = 48
 

@@ -13,7 +13,7 @@ RUNS = ("A compressed tar archive", "COCO", "WebDataset's tar files")
 SMALL = ("model.num_filters=8", "model.max_level=3", "train.steps=10", "evaluate.confidence_intervals=none")
 THRESHOLDS = "evaluate.thresholds=[{metric: accuracy, lower: 0.1}]"
 
-pytestmark = [pytest.mark.slow, pytest.mark.extra]
+pytestmark = pytest.mark.extra
 
 
 @pytest.fixture(scope="module")

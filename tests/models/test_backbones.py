@@ -52,18 +52,42 @@ def rows(name, size):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_maps_have_the_shapes_and_strides_that_their_names_say(name):
     features = BACKBONES[name].features
-    for size in (224, 225, 350):
+    for size, channels in ((225, 1), (350, 3), (224, 3)):
         expected = rows(name, size)
         if name.startswith("small_resnet"):  # C1 to C4
             expected = [{224: 112, 225: 113, 350: 175}[size], *expected[:3]]
-        for channels in (1, 3):
-            with keras.StatelessScope(initialize_variables=False):  # shapes need no values, whose making takes longest
-                maps = build_backbone(name, "none", (size, size, channels), features[0].level, 5).output
-            assert list(maps) == [f"C{feature.level}" for feature in features]
-            assert [tuple(value.shape) for value in maps.values()] == [
-                (None, side, side, feature.channels) for side, feature in zip(expected, features, strict=True)
-            ]
+        with keras.StatelessScope(initialize_variables=False):  # shapes need no values, whose making takes longest
+            maps = build_backbone(name, "none", (size, size, channels), features[0].level, 5).output
+        assert list(maps) == [f"C{feature.level}" for feature in features]
+        assert [tuple(value.shape) for value in maps.values()] == [
+            (None, side, side, feature.channels) for side, feature in zip(expected, features, strict=True)
+        ]
+    *finer, coarsest = maps.values()
+    for value in finer:
+        assert is_whole(value, coarsest)
     keras.backend.clear_session()
+
+
+def is_whole(value, later):
+    """Whether all that the network does later is made of this map, or of what its norm or activation was made of.
+
+    A branch of a residual block is not: its shortcut leads around it.
+    """
+    for _ in range(3):
+        try:
+            keras.Model(value, later)
+            return True
+        except ValueError:  # another path leads from the image
+            above = keras.tree.flatten(value._keras_history.operation.input)
+            if len(above) > 1:
+                return False
+            (value,) = above
+    return False
+
+
+def test_a_branch_is_no_whole_map():
+    network = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(64, 64, 3))
+    assert not is_whole(network.get_layer("convnext_tiny_stage_0_block_2_identity").output, network.output)
 
 
 def test_a_stride_that_is_skipped_or_repeated_is_refused():
@@ -96,6 +120,9 @@ def test_a_file_of_weights_gives_the_maps_of_the_published_network_on_plain_pixe
     name, network, scale, path = family
     features = BACKBONES[name].features
     outputs = [network.get_layer(item.layer).output if item.layer else network.output for item in features]
+    if name == "convnext_tiny":  # whose stages end without a name, and are what the next one's first block is given
+        following = [network.get_layer(f"convnext_tiny_downsampling_block_{stage}") for stage in range(3)]
+        outputs = [*(layer._inbound_nodes[-1].input_tensors[0] for layer in following), network.output]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 80, 80, 3)).astype(np.float32)
     expected = keras.Model(network.input, outputs)(scale(pixels.copy()))
     maps = build_backbone(name, path, (80, 80, 3), 2, 5)(pixels)
@@ -125,6 +152,26 @@ def test_a_network_without_pretrained_weights_is_given_the_moments_of_the_data()
     expected = plain((pixels - mean) / np.sqrt(variance))
     for level, value in scaled(pixels).items():
         np.testing.assert_allclose(value, expected[level], atol=1e-3)
+
+
+def rates_of(backbone):
+    return [layer.rate for layer in backbone.layers if isinstance(layer, keras.layers.Dropout)]
+
+
+def test_stochastic_depth_rises_to_the_given_rate():
+    own, given = (
+        build_backbone("efficientnet_v2_b0", "none", (64, 64, 3), 2, 5, stochastic_depth=rate) for rate in (None, 0.1)
+    )
+    reference = keras.applications.EfficientNetV2B0(include_top=False, weights=None, input_shape=(64, 64, 3))
+    assert rates_of(own) == rates_of(reference)
+    assert rates_of(given) == pytest.approx([rate / 2 for rate in rates_of(reference)])
+    assert max(rates_of(given)) == pytest.approx(0.1, abs=0.01)
+    assert sorted(rates_of(given)) == rates_of(given)
+
+
+def test_stochastic_depth_of_a_network_that_has_none_is_refused():
+    with pytest.raises(ValueError, match="resnet50 has no stochastic depth"):
+        build_backbone("resnet50", "none", (64, 64, 3), 2, 5, stochastic_depth=0.1)
 
 
 @pytest.fixture(scope="module")

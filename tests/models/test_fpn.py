@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.fpn import FeaturePyramid, GeneralizedMeanPooling, LogSumExpPooling, build_classifier
+from models.fpn import Coordinates, FeaturePyramid, GeneralizedMeanPooling, LogSumExpPooling, build_classifier
 from pipeline.config.network import ModelConfig
 from pipeline.dag.component_settings import classifier_config
 
@@ -268,6 +268,25 @@ def test_classifier_gives_finite_logits_for_uint8_images(fusion_type):
     assert logits.shape == (2, 3)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_coordinates_are_those_of_the_centres_of_cells(policy):
+    maps = RANDOM.normal(size=(2, 4, 3, 5)).astype(np.float32)
+    found = np.asarray(Coordinates(dtype=policy)(maps), np.float32)
+    places = (
+        np.broadcast_to(np.array([-3, -1, 1, 3])[None, :, None] / 4, (2, 4, 3)),
+        np.broadcast_to(np.array([-2, 0, 2]) / 3, (2, 4, 3)),
+    )
+    np.testing.assert_allclose(found, np.concatenate([maps, np.stack(places, -1)], -1), rtol=1e-2 if "16" in policy else 1e-6)
+
+
+def test_the_pyramid_is_given_coordinates_on_every_level():
+    plain, placed = classifier(min_level=2, max_level=5), classifier(min_level=2, max_level=5, coordinates=True)
+    lateral = [model.get_layer("pyramid").lateral["C4"].get_weights()[0].shape for model in (plain, placed)]
+    assert lateral[1] == (1, 1, lateral[0][2] + 2, lateral[0][3])
+    names = [layer.name for layer in placed.layers if isinstance(layer, Coordinates)]
+    assert names == [f"C{level}_coordinates" for level in (2, 3, 4)]
 
 
 IMAGES = RANDOM.integers(0, 256, (2, 33, 47, 1), dtype=np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hub_folders import MEAN, STD, picture, write_dinov2, write_timm_resnet
+from keras_hub.src.models.mit.mit_layers import DropPath
 
 from models import backbones, callbacks, training
 from models.backbones import WeightsError
@@ -254,6 +255,24 @@ def test_a_network_without_class_token_is_told(tmp_path):
     folder = write_timm_resnet(tmp_path / "folder")
     with pytest.raises(WeightsError, match=r"model\.class_token: hub:.*, a ResNetBackbone, has no class token"):
         backbones.build_backbone(f"hub:{folder}", "none", (64, 64, 3), 2, 5, grey_input="repeat", class_token=True)
+
+
+def test_blocks_are_skipped_as_often_as_told(tmp_path):
+    MODELS.MiTBackbone(**MIT).save_to_preset(str(tmp_path))
+    LAYERS.MiTImageConverter(image_size=(SIDE, SIDE), scale=SCALE, offset=OFFSET).save_to_preset(str(tmp_path))
+    backbone = backbones.build_backbone(
+        f"hub:{tmp_path}", "preset", (SIDE, SIDE, 3), 2, 5, grey_input="repeat", stochastic_depth=0.6
+    )
+    rates = sorted(layer.rate for layer in backbone._flatten_layers() if isinstance(layer, DropPath))
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.6])
+
+
+def test_blocks_that_can_not_be_skipped_are_told(tmp_path):
+    folder = write_dinov2(tmp_path / "folder")
+    with pytest.raises(
+        WeightsError, match=r"model\.stochastic_depth: hub:.*, a DINOV2Backbone, has no blocks that can be skipped"
+    ):
+        backbones.build_backbone(f"hub:{folder}", "none", (64, 64, 3), 2, 5, grey_input="repeat", stochastic_depth=0.1)
 
 
 @pytest.mark.parametrize("side", [20, 33, 40, 66])

@@ -57,7 +57,7 @@ def test_class_weights_count_by_the_share_of_each_label():
 
 
 def test_the_metrics_are_accuracy_and_the_mean_of_the_classes_f1():
-    accuracy, f1 = optimization.build_metrics()
+    accuracy, f1 = optimization.build_metrics(4)
     for metric in (accuracy, f1):
         metric.update_state(LABELS, LOGITS)
     answers = LOGITS.argmax(-1)
@@ -99,7 +99,7 @@ def test_positive_weights_make_presence_count_as_much_as_absence():
 
 
 def test_multi_label_metrics_are_the_share_of_right_answers_and_the_mean_of_the_classes_f1():
-    accuracy, f1 = optimization.build_metrics(multi_label=True)
+    accuracy, f1 = optimization.build_metrics(4, multi_label=True)
     for rows in (slice(0, 2), slice(2, 6)):
         for metric in (accuracy, f1):
             metric.update_state(HOT[rows], LOGITS[rows])

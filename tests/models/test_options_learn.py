@@ -35,6 +35,5 @@ def test_the_loss_falls_within_a_few_steps(options):
     settings = train_settings(TrainConfig())
     optimizer = build_optimizer(settings.learning_rate, STEPS, 5, model.trainable_variables, settings)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = model.fit(IMAGES.images, IMAGES.labels, batch_size=16, epochs=STEPS, shuffle=False, verbose=0)
-    losses = history.history["loss"]
-    assert losses[-1] < 0.5 * losses[0], losses
+    first, *_, last = (model.train_on_batch(IMAGES.images, IMAGES.labels) for _ in range(STEPS))
+    assert last < 0.5 * first

@@ -169,12 +169,18 @@ class Run:
         return (self.folder / f"errors-{index}").read_text()
 
 
+@pytest.fixture(scope="module")
+def whole(transformed, tmp_path_factory):
+    """The history of a training of two workers, of which none was killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Run(transformed, folder / "run", folder / "checkpoints")
+    assert run.statuses() == [0, 0], run.errors(0) + run.errors(1)
+    return read_history(run.folder)
+
+
 @pytest.mark.extra
 @pytest.mark.parametrize("killed", [0, 1], ids=["the Trainer", "the other worker"])
-def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_been(killed, transformed, tmp_path):
-    whole = Run(transformed, tmp_path / "whole", tmp_path / "other checkpoints")
-    assert whole.statuses() == [0, 0], whole.errors(0) + whole.errors(1)
-
+def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_been(killed, whole, transformed, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     broken = Run(transformed, tmp_path / "broken", checkpoints)
     broken.wait_for_epochs(2)
@@ -191,7 +197,7 @@ def test_a_training_whose_worker_was_killed_goes_on_and_ends_as_if_it_had_not_be
     assert resumed.statuses() == [0, 0], resumed.errors(0) + resumed.errors(1)
     history = read_history(resumed.folder)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
-    for row, expected in zip(history, read_history(whole.folder), strict=True):
+    for row, expected in zip(history, whole, strict=True):
         assert row == pytest.approx(expected, abs=1e-6)
     assert (resumed.folder / "model" / "saved_model.pb").exists()
     assert not list(checkpoints.iterdir())

@@ -29,7 +29,7 @@ IMAGES = RANDOM.integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
 LABELS = RANDOM.integers(0, 2, 32)
 ONE_HOT = np.eye(2, dtype=np.float32)[LABELS]
 DATA = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT))
-EVALUATION = DATA.batch(8)
+EVALUATION = DATA.batch(8).with_options(training.UNTUNED)
 
 
 def tiny_model():
@@ -151,6 +151,15 @@ def test_averaged_weights_are_measured_and_left_in_the_model(tmp_path):
     assert [row["loss"] for row in averaged] == pytest.approx([row["loss"] for row in plain], abs=1e-5)
     assert all(abs(first["val_loss"] - second["val_loss"]) > 1e-4 for first, second in zip(plain, averaged, strict=True))
     assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(averaged[-1]["val_loss"], abs=1e-5)
+
+
+def test_a_step_is_traced_once_for_a_phase(tmp_path, monkeypatch):
+    model, traces = tiny_model(), []
+    for name in ("train_step", "test_step"):
+        step = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda data, name=name, step=step: (traces.append(name), step(data))[1])
+    train(model, tmp_path, frozen_epochs=1, epochs=2, ema=0.9, clip_norm=1.0)
+    assert traces == ["train_step", "test_step"] * 2
 
 
 def test_progress_counts_every_step_up_to_the_total(tmp_path, caplog):

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -129,8 +130,8 @@ def _run_and_fill(arguments: list[str], where: str, disk: str, left: int) -> Non
     os._exit(status)
 
 
-def sweep(folder: Path) -> list[Outcome]:
-    """Fills the disk everywhere, and prints a table."""
+def sweep(folder: Path, lefts: Sequence[int]) -> list[Outcome]:
+    """Fills the disk everywhere but for so many bytes, and prints a table."""
     disks = DiskSweep(folder)
     outcomes: list[Outcome] = []
 
@@ -142,7 +143,7 @@ def sweep(folder: Path) -> list[Outcome]:
     for size in _SIZES:
         add(disks.begin(size))
     for where in (*COMPONENTS, _FILES):
-        for left in _LEFT:
+        for left in lefts:
             add(disks.fill(where, left))
     add(disks.end())
     rows = [
@@ -158,13 +159,15 @@ def sweep(folder: Path) -> list[Outcome]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--left", type=int, nargs="+", default=_LEFT, metavar="BYTES", help="left when a component begins")
+    options = parser.parse_args()
     if not os.environ.get(_INSIDE):
         os.environ[_INSIDE] = "1"
         os.execvp("unshare", ["unshare", "-rm", sys.executable, "-m", "tests.sweeps.disks", *sys.argv[1:]])
     folder = Path(tempfile.mkdtemp(prefix="disks-"))
     try:
-        outcomes = sweep(folder)
+        outcomes = sweep(folder, options.left)
     finally:
         subprocess.run(["umount", folder / "disk"], check=False)
         shutil.rmtree(folder)

@@ -143,6 +143,22 @@ def test_tiles_and_other_formats_are_told_apart(write: Any) -> None:
     assert text.endswith("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"train": {"half_size": 0.5, "budget": "2m"}}, "train: half_size (0.5) does not work with a budget"),
+        ({"train": {"half_size": 0.5, "teacher": "pushed"}}, "train: half_size (0.5) does not work with a teacher"),
+        ({"train": {"half_size": 0.5}, "image": {"tiles": {"size": 64, "overlap": 8}}}, "train.half_size: does not work with"),
+        ({"train": {"half_size": 0.5}, "model": {"backbone": "hub:folder"}}, "train.half_size: does not work with a hub:"),
+        ({"model": {"coordinates": True}, "image": {"tiles": {"size": 64, "overlap": 8}}}, "model.coordinates: would be"),
+        ({"model": {"coordinates": True, "fusion_type": "none"}}, "model: coordinates are told to the pyramid"),
+        ({"model": {"stochastic_depth": 0.1}}, "model: stochastic_depth is for efficientnet_v2 and some hub: backbones"),
+    ],
+)
+def test_options_that_do_not_work_together_are_told(sections: dict[str, Any], told: str, write: Any) -> None:
+    assert told in user_error(write(**sections))
+
+
 def test_tiles_are_a_setting_of_the_training_alone(write: Any) -> None:
     whole, tiled = load_config(write()), load_config(write(image={"tiles": {"size": 64}}))
     assert trainer_settings(whole, "").tiles is None
