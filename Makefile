@@ -4,10 +4,10 @@ run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
 
 test: setup  ## all tests but the extra ones, on all cores
-	.venv/bin/pytest -n logical --maxprocesses 4
+	.venv/bin/pytest -n logical --maxprocesses 4 --durations 20
 
 test-extra: setup  ## what takes minutes more: the compiled pipeline task by task, a benchmark
-	.venv/bin/pytest -m extra -n 2
+	.venv/bin/pytest -m extra -n 2 --durations 20
 
 lint: setup  ## format, lint, types, and which package imports which
 	.venv/bin/ruff format --check .

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_training import CONFIG, EVALUATION, batches, tiny_model, train
+from test_training import CONFIG, EVALUATION, batches, progress_of, tiny_model, train
 
 from models import budget, callbacks, optimization, training
 from models.checkpoints import Checkpoint, load_checkpoint
@@ -163,7 +163,7 @@ def test_a_training_ends_with_its_time_after_the_frozen_epochs(tmp_path, caplog)
     assert history[-1]["learning_rate"] == 0
     rates = [row["learning_rate"] for row in history[2:]]
     assert rates == sorted(rates, reverse=True)
-    progress = [record.progress for record in caplog.records]
+    progress = progress_of(caplog)
     assert 25 < progress[-1]["done"] <= progress[-1]["total"] == 30
     assert progress[0]["text"].startswith("epoch 1  loss")
 

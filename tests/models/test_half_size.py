@@ -5,7 +5,7 @@ import logging
 import keras
 import numpy as np
 import pytest
-from test_training import EVALUATION, tiny_model, train
+from test_training import EVALUATION, progress_of, tiny_model, train
 
 from models import callbacks, half_size
 from models.fpn import build_classifier
@@ -61,7 +61,7 @@ def test_the_first_share_of_the_steps_sees_small_images_and_the_rest_whole_ones(
         history = train(model, tmp_path, frozen_epochs=1, steps=10, half_size=0.6, optimizer="sgd")
     assert seen == [16, 8, 16]
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]  # four frozen steps, then four and two small, four whole
-    assert [record.progress["done"] for record in caplog.records] == [4, 8, 12, 14]
+    assert [item["done"] for item in progress_of(caplog)] == [4, 8, 12, 14]
     assert model.evaluate(EVALUATION, verbose=0)[0] == pytest.approx(history[-1]["val_loss"], abs=1e-5)
 
 
