@@ -21,19 +21,15 @@ from PIL import Image
 PROJECT = Path(__file__).parents[1]
 
 
+def pytest_configure() -> None:
+    """Looks for garbage more rarely: what TensorFlow leaves takes seconds to look at, and to free."""
+    gc.set_threshold(200_000, 50, 50)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the files that take minutes, so that no process has one of them left when the others have ended."""
     folders = ("e2e", "models")
     items.sort(key=lambda item: next((place for place, name in enumerate(folders) if name in item.path.parts), len(folders)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _less_garbage_collection() -> Iterator[None]:
-    """Looks for garbage after each file, and then no more at what is left, which is TensorFlow's and takes long to look at."""
-    gc.set_threshold(200_000, 50, 50)
-    yield
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
