@@ -158,7 +158,7 @@ def _network(
     changes: dict[str, float],
 ) -> keras.Model:
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone | models.ViTBackbone | models.SigLIPBackbone):
-        maps = {"C4": _map_of_patches(models, own, preset, x, load, class_token, changes)}
+        maps = {"C4": _map_of_patches(models, own, preset, x, load, class_token)}
     elif isinstance(own, models.FeaturePyramidBackbone):
         key = "image_shape" if "image_shape" in own.get_config() else "input_shape"
         probe = models.Backbone.from_preset(preset, load_weights=False, **{key: (_PROBE, _PROBE, 3)})
@@ -174,13 +174,7 @@ def _network(
 
 
 def _map_of_patches(
-    models: ModuleType,
-    own: keras.Model,
-    preset: str,
-    x: keras.KerasTensor,
-    load: bool,
-    class_token: bool,
-    changes: dict[str, float],
+    models: ModuleType, own: keras.Model, preset: str, x: keras.KerasTensor, load: bool, class_token: bool
 ) -> keras.KerasTensor:
     """[N, h/16, w/16, d] of the tokens of an image's patches; 2d with the class token behind each of them."""
     if isinstance(own, models.SigLIPBackbone):
@@ -193,7 +187,7 @@ def _map_of_patches(
         x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
     shape = (height, width, x.shape[-1])
     if isinstance(own, models.DINOV2Backbone | models.DINOV3Backbone):  # which interpolate by themselves
-        network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape, **changes)
+        network = models.Backbone.from_preset(preset, load_weights=load, image_shape=shape)
     else:
         # A network within a preset brings the precision that it was saved with.
         network = type(own).from_config({**own.get_config(), "image_shape": shape, "dtype": keras.config.dtype_policy()})
