@@ -307,9 +307,9 @@ def build_backbone(
         network = _load(name, backbone.build, keras.ops.flip(x, axis=-1) if scaling.reverse else x, weights)
     else:
         raise ValueError(f"{name} takes images of 1 or 3 channels, not {input_shape[-1]}")
-    if backbone.features and stochastic_depth is not None:
-        _set_stochastic_depth(name, network, stochastic_depth)
     if backbone.features:
+        if stochastic_depth is not None:
+            _set_stochastic_depth(name, network, stochastic_depth)
         maps = {f"C{feature.level}": _map_of(network, name, feature) for feature in features}
     elif len(network.output) > 1:
         maps = {key: value for key, value in network.output.items() if min_level <= int(key[1:]) <= max_level}
@@ -331,14 +331,14 @@ def _set_stochastic_depth(name: str, network: keras.Model, rate: float) -> None:
 def _map_of(network: keras.Model, name: str, feature: Feature) -> keras.KerasTensor:
     output = network.get_layer(feature.layer).output if feature.layer else network.output
     if feature.is_branch:
-        (output,) = (operation.output for operation in network.operations if any(x is output for x in _inputs_of(operation)))
+        (output,) = (
+            operation.output
+            for operation in network.operations
+            if any(value is output for value in keras.tree.flatten(operation.input))
+        )
     if output.shape[-1] != feature.channels:
         raise ValueError(f"{feature.layer or 'the output'} of {name} has {output.shape[-1]} channels, not {feature.channels}")
     return output
-
-
-def _inputs_of(operation: keras.Operation) -> list[keras.KerasTensor]:
-    return keras.tree.flatten(operation.input)
 
 
 def _load(

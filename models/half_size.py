@@ -32,7 +32,7 @@ def share_at_half_size(model: keras.Model) -> keras.Model:
     return at_half_size(model)
 
 
-def halve(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def halve_images(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The mean of every two by two pixels, at an odd edge of those that are there: uint8 [N, h, w, c] to [N, h/2, w/2, c]."""
     means = tf.nn.avg_pool2d(tf.cast(images, tf.float32), 2, 2, "SAME")
     return tf.cast(tf.round(means), tf.uint8), labels

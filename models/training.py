@@ -27,12 +27,11 @@ from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, r
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
 from models.fpn import build_classifier
-from models.half_size import halve, share_at_half_size
+from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged
 from models.inference import build_inference_model
 from models.layer_decay import rate_factors
-from models.memory import halve as halve_batch
-from models.memory import is_out_of_memory
+from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
@@ -115,7 +114,7 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
                 raise
             remove_checkpoint(checkpoints)  # of a frozen phase, which had room
             batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
-            config = replace(config, train=halve_batch(config.train, batch_size, strategy.num_replicas_in_sync))
+            config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))
             log.warning(
                 "a step of %d images needs more memory than there is: trained with %d at a time, %d for an update",
                 batch_size,
@@ -324,7 +323,7 @@ def fit(
                 limits.append(Budget(clock, None if phase.steps else length, evaluation, steps_per_epoch, state))
             batches, measured = train(done), evaluation
             if phase.has_half_size:
-                batches, measured = (data.map(halve, tf.data.AUTOTUNE) for data in (batches, measured))
+                batches, measured = (data.map(halve_images, tf.data.AUTOTUNE) for data in (batches, measured))
             learner.fit(
                 batches.with_options(workers.BY_BATCHES),
                 steps_per_epoch=steps_per_epoch,

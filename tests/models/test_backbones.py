@@ -1,6 +1,7 @@
 """Maps, strides, scaling and weights of the backbones."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ def rows(name, size):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_maps_have_the_shapes_and_strides_that_their_names_say(name):
     features = BACKBONES[name].features
-    for size, channels in ((225, 1), (350, 3), (224, 3)):
+    for size, channels in itertools.product((224, 225, 350), (1, 3)):
         expected = rows(name, size)
         if name.startswith("small_resnet"):  # C1 to C4
             expected = [{224: 112, 225: 113, 350: 175}[size], *expected[:3]]

@@ -32,7 +32,7 @@ def test_a_network_answers_at_half_the_size_as_one_that_is_built_for_it(name):
 
 def test_pixels_become_the_mean_of_two_by_two():
     images = RANDOM.integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
-    small, labels = half_size.halve(images, np.zeros(2))
+    small, labels = half_size.halve_images(images, np.zeros(2))
     assert small.dtype == "uint8"
     assert labels.shape == (2,)
     whole = images[:, :, :4].astype(float).reshape(2, 3, 2, 2, 2, 3).mean((2, 4))

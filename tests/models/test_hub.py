@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hub_folders import MEAN, STD, picture, write_dinov2, write_timm_resnet
-from keras_hub.src.models.mit.mit_layers import DropPath
 
 from models import backbones, callbacks, training
 from models.backbones import WeightsError
@@ -258,6 +257,8 @@ def test_a_network_without_class_token_is_told(tmp_path):
 
 
 def test_blocks_are_skipped_as_often_as_told(tmp_path):
+    from keras_hub.src.models.mit.mit_layers import DropPath
+
     MODELS.MiTBackbone(**MIT).save_to_preset(str(tmp_path))
     LAYERS.MiTImageConverter(image_size=(SIDE, SIDE), scale=SCALE, offset=OFFSET).save_to_preset(str(tmp_path))
     backbone = backbones.build_backbone(
