@@ -12,12 +12,13 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from models import features
 from models.choices import TestTimeAugmentation
 from models.compaction import compact
+from models.embedding import find_pooling, normalize
 from models.gradcam import explain_maps, explain_tiles, split
 from models.image_settings import ImageSettings
 from models.inference import infer
 from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
-from models.tiles import find_tiles
+from models.tiles import find_tiles, in_chunks
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
 _WARMUP_BYTES: Final = 2**26  # of the pixels of a request of several images
@@ -48,6 +49,9 @@ def export_model(
         class, negative where it argues against it; `maps` float [N, levels, h, w] and `combined` float [N, h, w], where the
         evidence lies, 0..1, h and w being the finest level's (see `models.gradcam`); and `images` uint8 [N, height, width,
         channels], what the network sees.
+      embed: `image_bytes` likewise; gives, beside the outputs of serving_default, `embedding` float [N, d] of length 1: what
+        the heads see on all levels, see `models.embedding`. It is of the image itself, without test-time augmentation, and
+        the mean of the tiles'.
       transform_labels: `examples` likewise; gives `label` int64 [N], the index of the true label, -1 where it is unknown; of
         multi-label data float [N, classes], one for each true label. It reads no pixels; TFMA takes labels from it where it
         is run on the model itself.
@@ -72,6 +76,7 @@ def export_model(
         (endpoints.decode, "image_bytes"),
         (endpoints.predict_examples, "examples"),
         (endpoints.explain, "image_bytes", "label"),
+        (endpoints.embed, "image_bytes"),
         (endpoints.transform_labels, "examples"),
     ):
         signature = [tf.TensorSpec([None], tf.string, name=name) for name in names]
@@ -125,8 +130,9 @@ class _Endpoints:
         self._raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
         self._labels = _Labels(transform_output)
         self._tiles = find_tiles(classifier)
-        if not self._tiles:
-            self._levels, self._trunk, self._head = split(classifier)
+        network = self._tiles.layer if self._tiles else classifier
+        self._levels, self._trunk, self._head = split(network)
+        self._pool = find_pooling(network, self._levels)
         self._image_shape = classifier.input_shape[1:]
         self._temperature = temperature
         self._test_time_augmentation = test_time_augmentation
@@ -168,6 +174,22 @@ class _Endpoints:
             "images": images,
         }
 
+    def embed(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = self._read(image_bytes)
+        pooled = []
+
+        def classify(views: tf.Tensor) -> tf.Tensor:
+            logits, features = self._classify_and_pool(views)
+            pooled.append(features[: tf.shape(images)[0]])  # the first view is the image itself
+            return logits
+
+        answers = self._name(self._as_probabilities(infer(classify, images, self._temperature, self._test_time_augmentation)))
+        return {
+            **answers,
+            "labels": _on_every_row(self._labels.names, images),
+            "embedding": normalize(pooled[0]),
+        }
+
     def transform_labels(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         multi_label = self._labels.multi_label
         # Of multi-label data as the schema has it: sparse, unless all images have as many labels.
@@ -190,17 +212,37 @@ class _Endpoints:
         """Images to logits."""
         if self._tiles:
             return self._tiles(images, training=False)
-        maps = self._see(images)
+        return self._head_logits(self._see(images))
+
+    def _head_logits(self, maps: dict[str, tf.Tensor]) -> tf.Tensor:
         return self._head([maps[level] for level in self._levels], training=False)
+
+    def _classify_and_pool(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images to logits, and to what the heads see."""
+        if not self._tiles:
+            maps = self._see(images)
+            return self._head_logits(maps), self._pool(maps)
+
+        def look(tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            maps = self._trunk(tiles, training=False)
+            return self._head_logits(maps), self._pool(maps)
+
+        found = in_chunks(look, (tf.float32, tf.float32), self._tiles.size, self._tiles.cut(images))
+        logits, pooled = (tf.reshape(values, [tf.shape(images)[0], -1, values.shape[-1]]) for values in found)
+        return self._tiles.combine(logits), tf.reduce_mean(pooled, axis=1)
 
     def _find_probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """Images to probabilities, without any text, which XLA could not take into the step of a training."""
-        logits = infer(self._classify, images, self._temperature, self._test_time_augmentation)
+        return self._as_probabilities(infer(self._classify, images, self._temperature, self._test_time_augmentation))
+
+    def _as_probabilities(self, logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
 
     def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images to probabilities and predicted labels."""
-        probabilities = self._probabilities(images)
+        return self._name(self._probabilities(images))
+
+    def _name(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": probabilities, "label": self._labels.predicted(probabilities)}
 
 

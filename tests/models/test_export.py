@@ -178,7 +178,7 @@ def test_the_graph_is_small_and_compacting_it_again_changes_nothing(exported, tm
     with open(f"{exported.path}/saved_model.pb", "rb") as file:
         assert size == len(file.read())
     weights = 4 * exported.classifier.count_params()
-    assert size < 0.35 * weights  # of a network of 1.2 MB; before, it was 0.5
+    assert size < 0.37 * weights  # of a network of 1.2 MB; not compacted, with a signature less, it was 0.5
 
 
 def test_warm_up_requests_are_answered(exported):

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from models import tiles as module
+from models.embedding import find_pooling
 from models.export import export_model
 from models.fpn import build_classifier
 from models.gradcam import explain_maps, explain_tiles, split
@@ -239,6 +240,15 @@ def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_p
     found = explain_tiles(model.get_layer("tiles"), tf.constant(exported.pictures[..., None]))
     np.testing.assert_allclose(explained["combined"], found.scaled_combined, atol=1e-4)
     np.testing.assert_allclose(explained["shares"], found.shares, atol=1e-4)
+    embedded = loaded["embed"](tf.constant(exported.files))
+    np.testing.assert_allclose(embedded["probabilities"], expected, atol=1e-5)
+    tiles = model.get_layer("tiles")
+    levels, trunk, _ = split(tiles.layer)
+    pooled = find_pooling(tiles.layer, levels)(trunk(tiles.cut(exported.pictures[..., None]), training=False)).numpy()
+    of_images = pooled.reshape(7, -1, pooled.shape[-1]).mean(axis=1)
+    np.testing.assert_allclose(
+        embedded["embedding"], of_images / np.linalg.norm(of_images, axis=-1, keepdims=True), atol=1e-5
+    )
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path)).signature_def
         for name, more in (("serving_default", {}), ("explain", {"label": [b""]})):
