@@ -35,7 +35,7 @@ class _ScoreFile(beam.DoFn):
         self._batch_size = batch_size
 
     def setup(self) -> None:
-        self._model = Model(self._folder)
+        self._model = Model(self._folder, self._tables.embeddings)
         self._decoder = example_coder.ExamplesToRecordBatchDecoder()
 
     def process(self, element: tuple[int, str]) -> Iterator[int]:
@@ -67,7 +67,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         files = split_files(examples)
-        tables = Tables(folder, read_classes(model), is_multi_label(model), len(files))
+        tables = Tables(folder, read_classes(model), is_multi_label(model), len(files), settings.embeddings)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline

@@ -11,6 +11,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx.dsl.io import fileio
 
+from base.errors import UserError
 from images.loading import find_damage
 from models import features
 
@@ -44,12 +45,14 @@ class Answers:
         "cat|dog", or "".
       probabilities: float32 [images, classes], 0..1.
       rejected: the other images, with the reason.
+      embeddings: float32 [images, d], as `models.embedding` describes them; None where they were not asked for.
     """
 
     images: list[Image]
     labels: list[str]
     probabilities: np.ndarray
     rejected: list[tuple[Image, str]]
+    embeddings: np.ndarray | None = None
 
 
 def read_classes(folder: str) -> list[str]:
@@ -68,12 +71,20 @@ def is_multi_label(folder: str) -> bool:
 
 
 class Model:
-    """A SavedModel that was written by `models.export`."""
+    """A SavedModel that was written by `models.export`.
 
-    def __init__(self, folder: str) -> None:
+    Raises:
+      UserError: embeddings are asked of a model that gives none.
+    """
+
+    def __init__(self, folder: str, embeddings: bool = False) -> None:
         self._loaded = tf.saved_model.load(folder)
-        self._predict = self._loaded.signatures["serving_default"]
+        signatures = self._loaded.signatures
+        if embeddings and "embed" not in signatures:
+            raise UserError(f"{folder}: an earlier version made this model, which gives no embeddings; train it again")
+        self._predict = signatures["embed" if embeddings else "serving_default"]
         self.classes = read_classes(folder)
+        self._width = signatures["embed"].structured_outputs["embedding"].shape[-1] if embeddings else None
 
     def answer(self, images: Iterable[Image], batch_size: int) -> Iterator[Answers]:
         """Answers images, `batch_size` at a time, or fewer if their files are large."""
@@ -88,10 +99,12 @@ class Model:
 
     def _answer(self, images: list[Image], rejected: list[tuple[Image, str]]) -> Answers:
         if not images:
-            return Answers([], [], np.zeros((0, len(self.classes)), np.float32), rejected)
+            none = np.zeros((0, self._width), np.float32) if self._width else None
+            return Answers([], [], np.zeros((0, len(self.classes)), np.float32), rejected, none)
         outputs = self._predict(image_bytes=tf.constant([image.encoded for image in images]))
         labels = [label.decode() for label in outputs["label"].numpy()]
-        return Answers(images, labels, outputs["probabilities"].numpy(), rejected)
+        embeddings = outputs["embedding"].numpy() if self._width else None
+        return Answers(images, labels, outputs["probabilities"].numpy(), rejected, embeddings)
 
     def _separate_rejected(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
         """The images that can be decoded, and the others with the same reasons as in ingestion."""

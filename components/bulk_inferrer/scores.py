@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from storage.stores import open_to_write
 
 SCORES_FOLDER: Final = "scores"
 GROUPS_FILE: Final = "groups.parquet"
+EMBEDDING: Final = "embedding"  # column
 _METADATA: Final = b"fpn"  # in the files' schema: {"classes": [name, ...], "multi_label": bool}
 _REJECTED: Final = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 Rejected = tuple[str, str, str]  # path, label, reason
@@ -63,12 +64,14 @@ class Tables:
       classes: names of the classes, in the order of the probabilities.
       multi_label: whether an image can have any number of classes.
       shards: number of shards.
+      embeddings: whether images have a column `embedding`.
     """
 
     folder: str
     classes: list[str]
     multi_label: bool
     shards: int
+    embeddings: bool = False
 
     def path(self, shard: int) -> str:
         """Path of the file with a shard's answers."""
@@ -82,7 +85,8 @@ class Tables:
           answers: read one by one, so that only about a thousand images are in memory.
           rejected: rejected files in addition to those of `answers`; read after `answers`, which may add to it.
         """
-        schema = self._schema(("path", pa.string()), ("group", pa.string()))
+        more = [(EMBEDDING, pa.list_(pa.float32()))] if self.embeddings else []
+        schema = self._schema(("path", pa.string()), ("group", pa.string()), more=more)
         path = self.path(shard)
         undecodable: list[Rejected] = []
         fileio.makedirs(os.path.dirname(path))
@@ -127,10 +131,10 @@ class Tables:
             self._by_class(self._write_groups(rule, images)) if count < images else {},
         )
 
-    def _schema(self, *columns: tuple[str, pa.DataType]) -> pa.Schema:
+    def _schema(self, *columns: tuple[str, pa.DataType], more: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
         metadata = json.dumps({"classes": self.classes, "multi_label": self.multi_label}).encode()
         common = [("label", pa.string()), ("probability", pa.float32()), ("probabilities", pa.list_(pa.float32()))]
-        return pa.schema([*columns, *common, ("true_label", pa.string())], metadata={_METADATA: metadata})
+        return pa.schema([*columns, *common, ("true_label", pa.string()), *more], metadata={_METADATA: metadata})
 
     def _to_table(self, answers: Answers, schema: pa.Schema) -> pa.Table:
         truths = (features.join_labels(label for label in image.labels if label in self.classes) for image in answers.images)
@@ -142,6 +146,7 @@ class Tables:
                 answers.probabilities.max(axis=1, initial=0),
                 _to_lists(answers.probabilities),
                 [truth or None for truth in truths],
+                *([] if answers.embeddings is None else [_to_lists(answers.embeddings)]),
             ],
             schema=schema,
         )
@@ -230,7 +235,7 @@ class Tables:
 
 
 def _to_lists(values: np.ndarray) -> pa.ListArray:
-    """Converts float32 [N, classes] to N lists."""
+    """Converts float32 [N, d] to N lists."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
 

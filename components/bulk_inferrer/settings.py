@@ -11,8 +11,10 @@ class InferrerSettings:
 
     Attributes:
       batch_size: images per step.
+      embeddings: whether the tables get the images' embeddings.
       groups: how the answers to the images of a group are combined.
     """
 
     batch_size: int
+    embeddings: bool
     groups: GroupRule

@@ -23,7 +23,7 @@ class _ScoreShard(beam.DoFn):
         self._batch_size = batch_size
 
     def setup(self) -> None:
-        self._model = Model(self._folder)
+        self._model = Model(self._folder, self._tables.embeddings)
 
     def process(self, element: tuple[int, bytes]) -> Iterator[int]:
         number, rows = element

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds predict, score, explain, push, serve."""
-    for add in (_add_predict, _add_score, _add_explain, _add_push, _add_serve):
+    """Adds predict, score, similar, map, explain, push, serve."""
+    for add in (_add_predict, _add_score, _add_similar, _add_map, _add_explain, _add_push, _add_serve):
         add(commands)
 
 
@@ -37,6 +37,9 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
     score.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
     score.add_argument(
+        "--embeddings", action="store_true", help="write the images' embeddings, too (score.embeddings)"
+    )
+    score.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
     )
     score.add_argument(
@@ -45,6 +48,31 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
     score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     score.set_defaults(call=_score)
+
+
+def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    similar = commands.add_parser("similar", help="find the images of a data set that are most like others")
+    _add_scores(similar)
+    similar.add_argument("images", nargs="+", metavar="IMAGE", help="its path in the data set, or any other image file")
+    similar.add_argument("--number", type=int, default=10, metavar="N", help="images to find for each (10)")
+    similar.add_argument("--json", action="store_true", help="print them as one JSON object on the last line")
+    similar.set_defaults(call=_similar)
+
+
+def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    dataset_map = commands.add_parser("map", help="draw a data set as a map, and find its outliers and near duplicates")
+    _add_scores(dataset_map)
+    dataset_map.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the page and the tables")
+    dataset_map.add_argument("--run", type=Path, metavar="DIR", help="output folder of a run of the same data: shows its splits")
+    dataset_map.add_argument("--points", type=int, default=10_000, metavar="N", help="images on the map (10000)")
+    dataset_map.add_argument("--json", action="store_true", help="print the numbers as one JSON object on the last line")
+    dataset_map.set_defaults(call=_map)
+
+
+def _add_scores(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scores", type=Path, required=True, metavar="DIR", help="what fpn score --embeddings has written"
+    )
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -108,6 +136,8 @@ def _score(options: argparse.Namespace) -> int:
         overrides.append(f"data.manifest={json.dumps(manifest)}")
     if options.batch_size is not None:
         overrides.append(f"score.batch_size={options.batch_size}")
+    if options.embeddings:
+        overrides.append("score.embeddings=true")
     config = load_config(options.config, folder, overrides)
     with quiet_libraries() as screen:
         summary = score(config, options.model, options.output, plain_console(screen), overwrite=options.overwrite)
@@ -119,6 +149,49 @@ def _score(options: argparse.Namespace) -> int:
     files = f"{summary['rejected']} of {summary['rejected'] + summary['images']} files"
     print_error(f"{files} have no answer; {options.output.rstrip('/')}/rejected.csv has the reasons")
     return 2
+
+
+def _similar(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from pipeline.pushed.embeddings import read_embedded
+    from pipeline.pushed.similar import find_similar
+    from pipeline.terminal.console import plain_console
+
+    if options.number < 1:
+        raise UserError(f"--number {options.number}: give 1 or more")
+    with quiet_libraries():
+        found, failures = find_similar(read_embedded(options.scores), options.images, options.number)
+    table = Table("image", "like it", "label", "cosine")
+    for name, others in found.items():
+        for number, item in enumerate(others):
+            table.add_row("" if number else name, item.path, item.label, f"{item.cosine:.4f}", end_section=item is others[-1])
+    if found:
+        plain_console().print(table)
+    similar = [{"image": name, "similar": [asdict(item) for item in others]} for name, others in found.items()]
+    return _tell_failures(failures, {"images": similar} if options.json else None)
+
+
+def _map(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from base.paths import short_path
+    from pipeline.local.dataset_map import PAGE, write_map
+    from pipeline.pushed.embeddings import read_embedded
+    from pipeline.terminal.console import plain_console
+    from pipeline.terminal.progress import waiting
+
+    if options.points < 10:
+        raise UserError(f"--points {options.points}: give 10 or more")
+    with quiet_libraries() as screen, waiting(plain_console(screen), "drawing the map"):
+        result = write_map(read_embedded(options.scores), options.output, options.points, options.run)
+    print(f"{result.images:,} images, {result.outliers:,} outliers, {result.pairs:,} pairs of near duplicates")
+    print(short_path(options.output / PAGE))
+    if options.json:
+        print(json.dumps({**asdict(result), "page": str(options.output / PAGE)}))
+    return 0
 
 
 def _explain(options: argparse.Namespace) -> int:

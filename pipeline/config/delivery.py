@@ -36,6 +36,7 @@ class ScoreConfig(Section):
         None, description="folder of images as `data.path`, labelled or not, that each run answers if its model is blessed"
     )
     batch_size: Count = Field(64, description="images per step")
+    embeddings: bool = Field(False, description="the images' embeddings, too; see [embeddings.md](embeddings.md)")
     shard_images: Count = Field(
         1024, description="images of a file of answers, which `fpn score` writes as a whole or not at all"
     )

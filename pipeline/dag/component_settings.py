@@ -139,7 +139,10 @@ def pusher_settings(config: Config) -> PusherSettings:
 
 def inferrer_settings(config: Config) -> InferrerSettings:
     """Settings of the BulkInferrer."""
-    return InferrerSettings(batch_size=config.score.batch_size, groups=group_rule(config.evaluate.groups))
+    score = config.score
+    return InferrerSettings(
+        batch_size=score.batch_size, embeddings=score.embeddings, groups=group_rule(config.evaluate.groups)
+    )
 
 
 def group_rule(config: GroupsConfig) -> GroupRule:

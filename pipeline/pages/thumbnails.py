@@ -23,7 +23,15 @@ _MOST_BYTES: Final = 512 << 20  # of records to read; bounds time, not memory
 
 
 def thumbnail(encoded: bytes) -> str:
-    """A small JPEG as a data URI.
+    """A small JPEG as a data URI; see `shrink`."""
+    image = shrink(encoded, SIDE)
+    if (factor := SIDE // max(image.size)) > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return data_uri(image)
+
+
+def shrink(encoded: bytes, side: int) -> Image.Image:
+    """A picture in RGB whose sides are at most `side` pixels.
 
     16-bit grey is stretched between its own extremes, because a scan often uses a small part of its range.
 
@@ -31,7 +39,7 @@ def thumbnail(encoded: bytes) -> str:
       encoded: an image file that Pillow reads.
     """
     file = Image.open(io.BytesIO(encoded))
-    file.draft("RGB", (SIDE, SIDE))  # decodes a JPEG at down to an eighth of its size if that is enough
+    file.draft("RGB", (side, side))  # decodes a JPEG at down to an eighth of its size if that is enough
     image: Image.Image = file
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.float32)
@@ -41,17 +49,15 @@ def thumbnail(encoded: bytes) -> str:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, _BEHIND_ALPHA), image)
     image = image.convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    if (factor := SIDE // max(image.size)) > 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return data_uri(image)
+    image.thumbnail((side, side))
+    return image
 
 
-def data_uri(image: Image.Image) -> str:
-    """The image as a data URI of a JPEG."""
+def data_uri(image: Image.Image, form: str = "JPEG", quality: int = 80) -> str:
+    """The image as a data URI of a JPEG, or of another format of Pillow's."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, form, quality=quality)
+    return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[dict[str, list[tuple[str, str]]], bool]:

@@ -66,7 +66,12 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     job = {
         "model": model_digest(str(version)),
         "data": source.fingerprint(data, settings),
-        "settings": {**_image_settings(settings), **as_dict(files), "shard_images": config.score.shard_images},
+        "settings": {
+            **_image_settings(settings),
+            **as_dict(files),
+            "shard_images": config.score.shard_images,
+            **({"embeddings": True} if config.score.embeddings else {}),
+        },
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow"):
@@ -83,7 +88,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
     if rule.rule == "share":
         position_of(classes, rule.positive)
     shards = make_shards(rows, config.score.shard_images)
-    tables = Tables(output, classes, is_multi_label(str(version)), len(shards))
+    tables = Tables(output, classes, is_multi_label(str(version)), len(shards), config.score.embeddings)
     with _reserve(output, job, overwrite):
         missing = [number for number in range(len(shards)) if not fileio.exists(tables.path(number))]
         with waiting(console, f"answering {sum(len(shards[number]) for number in missing)} images"):

@@ -38,7 +38,7 @@ def infer(exported, place, blessed):
     inputs = {"examples": [examples], "model": [model], "model_blessing": [blessing]}
     component = ImageBulkInferrer(
         **{name: channel_utils.as_channel(found) for name, found in inputs.items()},
-        settings=InferrerSettings(batch_size=4, groups=MEAN),
+        settings=InferrerSettings(batch_size=4, embeddings=False, groups=MEAN),
         code="",
     )
     result = make_artifact(standard_artifacts.InferenceResult, place, "BulkInferrer", "inference_result", 4)

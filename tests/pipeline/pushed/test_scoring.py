@@ -86,6 +86,18 @@ def test_a_shard_says_what_its_columns_are(flat):
     assert json.loads(schema.metadata[b"fpn"]) == {"classes": NAMES, "multi_label": False}
 
 
+def test_embeddings_are_those_of_the_model_and_change_no_answer(exported, pictures, flat, tmp_path):
+    run(exported, pictures, tmp_path, "score.embeddings=true")
+    found = read(tmp_path)
+    expected = tf.saved_model.load(exported.path).signatures["embed"](tf.constant(exported.files))["embedding"]
+    np.testing.assert_allclose(np.stack(found["embedding"].to_list()), expected, atol=1e-6)
+    plain = read(flat[0])
+    assert found.columns.tolist() == [*plain.columns, "embedding"]
+    np.testing.assert_allclose(probabilities(found), probabilities(plain), atol=1e-6)
+    with pytest.raises(UserError, match="under other settings"):
+        run(exported, pictures, tmp_path)
+
+
 def test_rejected_files_are_listed_with_the_reasons_of_ingestion(flat):
     with (flat[0] / "rejected.csv").open() as file:
         rejected = {row["path"]: row["reason"] for row in csv.DictReader(file)}

@@ -1,0 +1,58 @@
+"""`fpn similar`: the images of an embedded data set that are nearest to others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import UserError
+from pipeline.pushed.embeddings import Embedded, embed_files
+from pipeline.pushed.pushed_model import Failure
+
+
+@dataclass(frozen=True)
+class Similar:
+    """An image of the data set near another.
+
+    Attributes:
+      path: its name in the data set.
+      label: its class, or the answer where that is not known.
+      cosine: of the two embeddings, -1..1.
+    """
+
+    path: str
+    label: str
+    cosine: float
+
+
+def find_similar(embedded: Embedded, images: list[str], number: int) -> tuple[dict[str, list[Similar]], list[Failure]]:
+    """Finds the nearest images to each of some.
+
+    Args:
+      embedded: the data set.
+      images: names of images in the data set, or other files, which are embedded now.
+      number: how many to find for each; an image is not its own neighbour.
+
+    Returns:
+      The neighbours of each image, the nearest first, and the files that can't be read.
+    """
+    from evaluation.neighbours import find_nearest
+
+    if not len(embedded.rows):
+        raise UserError(f"{embedded.data}: no image has been embedded")
+    position = {name: place for place, name in enumerate(embedded.rows["path"])}
+    queries = {name: embedded.vectors[position[name]] for name in images if name in position}
+    others, vectors, failures = embed_files(embedded.model, [Path(name) for name in images if name not in position])
+    queries |= {str(path): vector for path, vector in zip(others, vectors, strict=True)}
+    if not queries:
+        return {}, failures
+    import numpy as np
+
+    places, cosines = find_nearest(embedded.vectors, np.stack(list(queries.values())), number + 1)
+    labels = embedded.rows["true_label"].fillna(embedded.rows["label"])
+    found = {}
+    for name, some, near in zip(queries, places, cosines, strict=True):
+        others_of = [(place, cosine) for place, cosine in zip(some, near, strict=True) if place != position.get(name)]
+        found[name] = [
+            Similar(embedded.rows["path"].iloc[place], labels.iloc[place], round(float(cosine), 6))
+            for place, cosine in others_of[:number]
+        ]
+    return found, failures
