@@ -21,7 +21,7 @@ _MAP_DIMENSIONS: Final = 50
 def find_nearest(vectors: np.ndarray, queries: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds the vectors with the largest cosine to each query.
 
-    Up to 20,000 vectors are all compared. More of them go into an index (HNSW, arXiv:1603.09320, by usearch), in half precision.
+    Up to 20,000 vectors are all compared. More go into an index (HNSW, arXiv:1603.09320, by usearch), in half precision.
 
     Args:
       vectors: float32 [N, d], of length 1.

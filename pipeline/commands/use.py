@@ -11,12 +11,13 @@ from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
 
 if TYPE_CHECKING:
+    from pipeline.config.whole import Config
     from pipeline.pushed.pushed_model import Failure
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds predict, score, similar, map, explain, push, serve."""
-    for add in (_add_predict, _add_score, _add_similar, _add_map, _add_explain, _add_push, _add_serve):
+    """Adds predict, score, similar, map, label-next, explain, push, serve."""
+    for add in (_add_predict, _add_score, _add_similar, _add_map, _add_label_next, _add_explain, _add_push, _add_serve):
         add(commands)
 
 
@@ -32,22 +33,41 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
-    score.add_argument("--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions")
-    score.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
+    _add_pool_arguments(score)
     score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
-    score.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
-    score.add_argument(
-        "--embeddings", action="store_true", help="write the images' embeddings, too (score.embeddings)"
-    )
-    score.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
-    )
-    score.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
-    )
+    score.add_argument("--embeddings", action="store_true", help="write the images' embeddings, too (score.embeddings)")
     score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
     score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     score.set_defaults(call=_score)
+
+
+def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
+    command.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
+    command.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+
+
+def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    label_next = commands.add_parser("label-next", help="choose the images whose labels would teach a pushed model the most")
+    _add_pool_arguments(label_next)
+    label_next.add_argument("--number", type=int, default=200, metavar="N", help="images to choose (200)")
+    label_next.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="the list; a page and files for labelling tools are beside it",
+    )
+    label_next.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
+    label_next.set_defaults(call=_label_next)
 
 
 def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -63,16 +83,16 @@ def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     dataset_map = commands.add_parser("map", help="draw a data set as a map, and find its outliers and near duplicates")
     _add_scores(dataset_map)
     dataset_map.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the page and the tables")
-    dataset_map.add_argument("--run", type=Path, metavar="DIR", help="output folder of a run of the same data: shows its splits")
+    dataset_map.add_argument(
+        "--run", type=Path, metavar="DIR", help="output folder of a run of the same data: shows its splits"
+    )
     dataset_map.add_argument("--points", type=int, default=10_000, metavar="N", help="images on the map (10000)")
     dataset_map.add_argument("--json", action="store_true", help="print the numbers as one JSON object on the last line")
     dataset_map.set_defaults(call=_map)
 
 
 def _add_scores(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--scores", type=Path, required=True, metavar="DIR", help="what fpn score --embeddings has written"
-    )
+    command.add_argument("--scores", type=Path, required=True, metavar="DIR", help="what fpn score --embeddings has written")
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,22 +143,25 @@ def _predict(options: argparse.Namespace) -> int:
     return _tell_failures(failures, {"predictions": predictions} if options.json else None)
 
 
-def _score(options: argparse.Namespace) -> int:
+def _pool_config(options: argparse.Namespace, *overrides: str) -> "Config":
     from pipeline.config.loading import load_config
+
+    folder, changes = options.data, [*options.overrides, *overrides]
+    if folder.lower().endswith((".csv", ".parquet")):
+        folder, _, manifest = folder.rpartition("/")
+        folder = folder or "."
+        changes.append(f"data.manifest={json.dumps(manifest)}")
+    if options.batch_size is not None:
+        changes.append(f"score.batch_size={options.batch_size}")
+    return load_config(options.config, folder, changes)
+
+
+def _score(options: argparse.Namespace) -> int:
     from pipeline.pushed.scoring import score
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import print_scores
 
-    folder, overrides = options.data, list(options.overrides)
-    if folder.lower().endswith((".csv", ".parquet")):
-        folder, _, manifest = folder.rpartition("/")
-        folder = folder or "."
-        overrides.append(f"data.manifest={json.dumps(manifest)}")
-    if options.batch_size is not None:
-        overrides.append(f"score.batch_size={options.batch_size}")
-    if options.embeddings:
-        overrides.append("score.embeddings=true")
-    config = load_config(options.config, folder, overrides)
+    config = _pool_config(options, *(["score.embeddings=true"] if options.embeddings else []))
     with quiet_libraries() as screen:
         summary = score(config, options.model, options.output, plain_console(screen), overwrite=options.overwrite)
     print_scores(summary, plain_console(soft_wrap=True))
@@ -149,6 +172,28 @@ def _score(options: argparse.Namespace) -> int:
     files = f"{summary['rejected']} of {summary['rejected'] + summary['images']} files"
     print_error(f"{files} have no answer; {options.output.rstrip('/')}/rejected.csv has the reasons")
     return 2
+
+
+def _label_next(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from base.paths import short_path
+    from pipeline.local.label_next import label_next
+    from pipeline.terminal.console import plain_console
+
+    if options.number < 1:
+        raise UserError(f"--number {options.number}: give 1 or more")
+    if options.output.suffix.lower() != ".csv":
+        raise UserError(f"--output {options.output}: give the name of a table, such as next.csv")
+    config = _pool_config(options, "score.embeddings=true")
+    with quiet_libraries() as screen:
+        result = label_next(config, options.model, options.number, options.output, plain_console(screen))
+    print(f"{result.chosen:,} of {result.unlabelled:,} images without a label")
+    for path in result.files.values():
+        print(short_path(Path(path)))
+    if options.json:
+        print(json.dumps(asdict(result)))
+    return 0
 
 
 def _similar(options: argparse.Namespace) -> int:

@@ -140,9 +140,7 @@ def pusher_settings(config: Config) -> PusherSettings:
 def inferrer_settings(config: Config) -> InferrerSettings:
     """Settings of the BulkInferrer."""
     score = config.score
-    return InferrerSettings(
-        batch_size=score.batch_size, embeddings=score.embeddings, groups=group_rule(config.evaluate.groups)
-    )
+    return InferrerSettings(batch_size=score.batch_size, embeddings=score.embeddings, groups=group_rule(config.evaluate.groups))
 
 
 def group_rule(config: GroupsConfig) -> GroupRule:

@@ -93,7 +93,9 @@ def _colours(embedded: Embedded, shown: np.ndarray, splits: pd.Series | None) ->
     rows = embedded.rows.iloc[shown]
     found = {"class": rows["true_label"], "answer": rows["label"]}
     known = rows["true_label"].notna()
-    found["right or wrong"] = pd.Series(np.where(rows["true_label"] == rows["label"], "right", "wrong"), rows.index).where(known)
+    found["right or wrong"] = pd.Series(np.where(rows["true_label"] == rows["label"], "right", "wrong"), rows.index).where(
+        known
+    )
     if splits is not None:
         found["split"] = splits.iloc[shown]
     if not known.any():

@@ -246,9 +246,7 @@ def test_the_exported_model_answers_and_explains_in_every_loader(exported, tmp_p
     levels, trunk, _ = split(tiles.layer)
     pooled = find_pooling(tiles.layer, levels)(trunk(tiles.cut(exported.pictures[..., None]), training=False)).numpy()
     of_images = pooled.reshape(7, -1, pooled.shape[-1]).mean(axis=1)
-    np.testing.assert_allclose(
-        embedded["embedding"], of_images / np.linalg.norm(of_images, axis=-1, keepdims=True), atol=1e-5
-    )
+    np.testing.assert_allclose(embedded["embedding"], of_images / np.linalg.norm(of_images, axis=-1, keepdims=True), atol=1e-5)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path)).signature_def
         for name, more in (("serving_default", {}), ("explain", {"label": [b""]})):

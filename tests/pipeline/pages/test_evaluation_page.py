@@ -393,18 +393,6 @@ def test_images_are_read_again_by_the_names_that_ingestion_gives(made: Made) -> 
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def window(browser: Any, written: Path) -> Iterator[Any]:
     """The page, with what it has asked for and complained of in `asked` and `complaints`."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
