@@ -9,12 +9,12 @@ from sklearn.neighbors import NearestNeighbors
 from evaluation import neighbours
 
 
-def make_vectors(number, classes=20, dimensions=48, seed=0):
+def make_vectors(number, classes=20, dimensions=48, seed=0, latent=12):
     """Vectors in groups, as embeddings are, and the group of each."""
     generator = np.random.default_rng(seed)
-    centres, mixing = generator.normal(size=(classes, 12)), generator.normal(size=(12, dimensions))
+    centres, mixing = generator.normal(size=(classes, latent)), generator.normal(size=(latent, dimensions))
     groups = generator.integers(0, classes, number)
-    values = (centres[groups] + 0.3 * generator.normal(size=(number, 12))) @ mixing
+    values = (centres[groups] + 0.3 * generator.normal(size=(number, latent))) @ mixing
     values += 0.05 * generator.normal(size=values.shape)
     return unit(values), groups
 
@@ -71,7 +71,7 @@ def test_a_class_of_a_few_images_has_no_outliers():
 
 
 def test_copies_with_small_changes_are_pairs_and_neighbours_of_a_class_are_not():
-    vectors, _ = make_vectors(2000)
+    vectors, _ = make_vectors(2000, latent=40)
     generator = np.random.default_rng(5)
     copies = unit(vectors[:40] + 0.002 * generator.normal(size=vectors[:40].shape))
     found = neighbours.find_near_duplicates(np.concatenate([vectors, copies]))
