@@ -71,6 +71,12 @@ def _add_crossval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _add_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     labels = commands.add_parser("labels", help="find images whose label is probably wrong, by cross-validation")
     _add_fold_arguments(labels)
+    labels.add_argument(
+        "--scores",
+        type=Path,
+        metavar="DIR",
+        help="what fpn score --embeddings has written of the data: trains linear models on it",
+    )
     labels.set_defaults(call=_labels)
 
 
@@ -157,13 +163,18 @@ def _labels(options: argparse.Namespace) -> int:
     from pipeline.terminal.tables import print_notes
 
     config = load_config(options.config, options.data, options.overrides)
-    result = labels.run(config, options.output or Path("output") / config.name, options.folds)
-    print_notes(result.crossval.notes, plain_console())
-    if result.crossval.error:
-        print_error(result.crossval.error)
+    if options.scores:
+        with quiet_libraries():
+            result = labels.run_on_embeddings(config, options.scores, options.folds)
+    else:
+        result = labels.run(config, options.output or Path("output") / config.name, options.folds)
+    if result.crossval:
+        print_notes(result.crossval.notes, plain_console())
+        if result.crossval.error:
+            print_error(result.crossval.error)
     if result.folder:
         print(f"{result.issues} of {result.images} labels are probably wrong: {short_path(result.folder / labels.PAGE)}")
     if options.json:
         files = {name: result.folder and str(result.folder / file) for name, file in labels.FILES.items()}
         print(json.dumps({"images": result.images, "issues": result.issues, **files}))
-    return result.crossval.status
+    return result.crossval.status if result.crossval else 0

@@ -68,7 +68,7 @@ def labels_of(pool, **changes):
 
 def test_what_label_studio_makes_of_its_tasks_is_read_as_data(chosen, pool):
     """Accepting a suggestion copies its result into an annotation."""
-    output, result = chosen
+    _, result = chosen
     tasks = json.loads(Path(result.files["label_studio"]).read_text())
     expected = {}
     for number, task in enumerate(tasks):
