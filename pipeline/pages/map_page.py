@@ -18,7 +18,7 @@ from pipeline.pushed.embeddings import Embedded
 _SIDES: Final = (64, 48, 32, 24, 16)  # of an image on the sheets, pixels
 _SHEET_PIXELS: Final = 6_000_000  # of all sheets together: about two megabytes
 _TILES: Final = 32  # in a row and in a column of a sheet
-_NEIGHBOURS: Final = 6  # that the page shows of an image
+_NEIGHBOURS: Final = 5  # that the page shows of an image
 _MOST_PICTURES: Final = 60  # of outliers, and of pairs
 _COORDINATES: Final = 4095  # largest
 

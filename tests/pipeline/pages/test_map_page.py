@@ -106,7 +106,7 @@ def test_a_point_that_is_clicked_shows_its_image(window: Any) -> None:
     window.mouse.click(place[0], place[1])
     chosen = window.locator("#chosen")
     assert chosen.locator("dd").first.inner_text() == place[2]
-    assert chosen.locator(".near button").count() == 6
+    assert chosen.locator(".near button").count() == 5
     neighbour = chosen.locator(".near button").first.get_attribute("title")
     chosen.locator(".near button").first.click()
     assert chosen.locator("dd").first.inner_text() == neighbour
