@@ -17,7 +17,8 @@ from models.files import replaced
 from models.history import HISTORY_FILE, describe_divergence, is_diverged
 from models.settings import TrainSettings
 
-# INFO has one line per epoch, DEBUG about one per second; both carry `progress` (see Progress) for a display.
+# INFO has one line per epoch, DEBUG about one per second; both carry `progress` (see Progress) for a display. One more of DEBUG
+# per epoch carries `history`, its row, for trackers.
 log = logging.getLogger(__name__)
 
 
@@ -130,6 +131,7 @@ class Curves(keras.callbacks.Callback):
             table.writerows(self._history)
 
     def _write_events(self, row: dict[str, float]) -> None:
+        log.debug("%s", row, extra={"history": row})
         for name, value in row.items():
             if name != "epoch":
                 with self._writers["validation" if name.startswith("val_") else "train"].as_default(int(row["epoch"])):

@@ -25,6 +25,7 @@ from pipeline.dag import component_settings
 from pipeline.dag import pipeline as pipeline_module
 from pipeline.dag.pipeline import create_pipeline
 from pipeline.kubeflow.compiler import build_job
+from pipeline.local import tracker_process
 from pipeline.samples.known import SAMPLES
 
 PROJECT = Path(__file__).parents[1]
@@ -149,6 +150,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Target": lambda: told_apart("target", "pipeline/kubeflow/compiler.py"),
     "TestTimeAugmentation": views,
     "TolerationOperator": lambda: of_toleration("operator"),
+    "TrackerName": lambda: set(tracker_process.TRACKERS),
 }
 
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 SampleName = Literal["digits", "fashion_mnist"]
+TrackerName = Literal["mlflow", "wandb"]
 Target = Literal["kubeflow", "vertex"]  # what a compiled pipeline is for
 ComponentName = Literal[
     "Lookup",

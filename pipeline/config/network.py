@@ -23,6 +23,7 @@ from models.choices import (
     Pooling,
     TestTimeAugmentation,
 )
+from pipeline.config.choices import TrackerName
 from pipeline.config.evaluation import ThresholdConfig
 from pipeline.config.section import BelowOne, Count, Duration, HomePath, NotNegative, Positive, Section, Share, WholeNumber
 
@@ -188,6 +189,9 @@ class TrainConfig(Section):
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")
     seed: int = Field(0, description="of weights, order and augmentation")
+    trackers: list[TrackerName] = Field(
+        [], description="who is told of the run while it goes on, beside TensorBoard's files; see [trackers.md](trackers.md)"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainConfig":

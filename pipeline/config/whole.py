@@ -23,6 +23,7 @@ _NOT_TUNED = {
     "train.budget": "all trials have the same time",
     "train.monitor": "it is what trials are compared by",
     "train.teacher": "it is looked at before the run",
+    "train.trackers": "it changes no training",
 }
 _LOSS_KEYS = (
     "train.loss",

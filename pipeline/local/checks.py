@@ -18,6 +18,7 @@ from pipeline.dag.component_settings import image_settings, source_settings
 from pipeline.dag.readings import Readings
 from pipeline.dag.workers import check_workers
 from pipeline.pushed.pushed_model import find_version
+from pipeline.pushed.registry import mlflow_python
 from pipeline.samples.known import SAMPLES
 
 
@@ -158,6 +159,18 @@ def check_formats(config: Config) -> None:
         for package in ("tf2onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise UserError(f"export.formats: onnx needs the package {package}; install the project with its extra onnx")
+
+
+def check_trackers(config: Config) -> None:
+    """Looks for the packages of `train.trackers`.
+
+    Raises:
+      UserError: one is not installed.
+    """
+    if "mlflow" in config.train.trackers and mlflow_python() is None:
+        raise UserError("train.trackers: MLflow is not here; make mlflow gives it an environment of its own")
+    if "wandb" in config.train.trackers and importlib.util.find_spec("wandb") is None:
+        raise UserError("train.trackers: wandb needs the package wandb; install the project with its extra wandb")
 
 
 def _check_slices(config: Config, rows: list[source.Row]) -> None:

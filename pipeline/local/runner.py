@@ -6,7 +6,7 @@ import logging
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from base.errors import UserError
 from base.full_disk import full_disk
@@ -16,12 +16,22 @@ from base.tables import write_table
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
 from pipeline.dag.readings import Readings
-from pipeline.local.checks import find_teacher, read_data
+from pipeline.local.checks import check_trackers, find_teacher, read_data
 from pipeline.local.workplace import Workplace, execute, started
-from pipeline.records.notes import LostNote, NoBaselineNote, NotRegisteredNote, OtherClassesNote, RegisteredNote
+from pipeline.records.notes import (
+    LostNote,
+    NoBaselineNote,
+    NotRegisteredNote,
+    NotTrackedNote,
+    OtherClassesNote,
+    RegisteredNote,
+)
 from pipeline.records.reproduction import CONFIG_FILE, write_reproduction
 from pipeline.records.results import Execution, RunOutputs, RunResult, trial_rows
 from pipeline.terminal.progress import waiting
+
+if TYPE_CHECKING:
+    from pipeline.local.tracking import Tracking
 
 
 def run(config: Config, output: Path) -> RunResult:
@@ -36,11 +46,15 @@ def run(config: Config, output: Path) -> RunResult:
     """
     place: Workplace | None = None
     try:
+        check_trackers(config)
         config = find_teacher(config, output)
         notes, readings = _look(config)
         with started("run", config, output, notes) as place:
             write_reproduction(config, place.folder, "run", ["run", "--output", short_path(place.output)])
-            return _run(config, place, readings)
+            from pipeline.local.tracking import Tracking
+
+            with Tracking(config, place) as tracking:
+                return _run(config, place, readings, tracking)
     except Exception as failure:
         told = full_disk(failure, output)
         if not told:
@@ -49,8 +63,8 @@ def run(config: Config, output: Path) -> RunResult:
         return RunResult(_summary(config, place, ended), 1, place.log if place else output, told)
 
 
-def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
-    """Runs the components and writes the run's files.
+def _run(config: Config, place: Workplace, readings: Readings, tracking: "Tracking") -> RunResult:
+    """Runs the components, writes the run's files, and tells the trackers and the registry.
 
     A full disk is told in the result for these files, too. If a component has failed, that is told, whatever can't be written.
     """
@@ -70,7 +84,25 @@ def _run(config: Config, place: Workplace, readings: Readings) -> RunResult:
             _write_summary(result, place)
     if config.push.registry and result.summary["pushed_model"] and not result.error:
         _register(result, config.push.registry, place)
+    if config.train.trackers:
+        _track(result, place, tracking)
     return result
+
+
+def _track(result: RunResult, place: Workplace, tracking: "Tracking") -> None:
+    """Tells the trackers of the result. Whatever goes wrong, it does not change the result."""
+    try:
+        with waiting(place.console, "telling the trackers"):
+            result.notes += tracking.finish(result)
+        _write_notes(result, place)
+    except Exception as failure:
+        logging.exception("the trackers can't be told")
+        result.notes.append(NotTrackedNote("any tracker", str(failure)))
+
+
+def _write_notes(result: RunResult, place: Workplace) -> None:
+    result.summary["notes"] = [line for note in (*place.notes, *result.notes) for line in note.lines()]
+    _write_summary(result, place)
 
 
 def _write_summary(result: RunResult, place: Workplace) -> None:
@@ -149,8 +181,7 @@ def _register(result: RunResult, registry: RegistryConfig, place: Workplace) -> 
     except UserError as error:
         later = shlex.join(["fpn", "push", "--register", "--to", short_path(folder), "--version", number])
         result.notes.append(NotRegisteredNote(str(error), later))
-    result.summary["notes"] = [line for note in (*place.notes, *result.notes) for line in note.lines()]
-    _write_summary(result, place)
+    _write_notes(result, place)
 
 
 def _run_components(config: Config, place: Workplace, readings: Readings) -> RunResult:

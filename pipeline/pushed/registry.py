@@ -20,9 +20,9 @@ from pipeline.records.reproduction import CONFIG_FILE, REPRODUCTION_FILE, read_r
 
 ALIAS: Final = "pushed"  # alias of the newest version in the folder
 _SCRIPT: Final = Path(__file__).with_name("mlflow_registration.py")
-_RUN_FILES: Final = (CONFIG_FILE, REPRODUCTION_FILE, "summary.json", "report.html")
+RUN_FILES: Final = (CONFIG_FILE, REPRODUCTION_FILE, "summary.json", "report.html")
 _LONGEST_REASON: Final = 300  # characters
-_PATIENCE: Final = {  # with MLflow's defaults it would try for minutes
+PATIENCE: Final = {  # with MLflow's defaults it would try for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -68,16 +68,14 @@ def register(version: Version, registry: RegistryConfig, *, newest: bool) -> Reg
         ended = subprocess.run(
             [python, "-I", str(_SCRIPT)],
             input=json.dumps(request),
-            env=_PATIENCE | os.environ,
+            env=PATIENCE | os.environ,
             capture_output=True,
             text=True,
             check=False,
         )
     if ended.returncode != 0:
         reason = (ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"])[-1]
-        if len(reason) > _LONGEST_REASON:  # if a connection fails, the cause comes last, after a long address
-            reason = f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
-        raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({reason})")
+        raise UserError(f"{registry.uri}: {version.number} can't be registered as {model} ({shortened(reason)})")
     answer = json.loads(ended.stdout.splitlines()[-1])
     return Registered(registry.uri, model, answer["version"], answer["created"])
 
@@ -114,12 +112,6 @@ def _request(version: Version, record: Record, path: str) -> dict[str, Any]:
     """The request that `mlflow_registration` reads."""
     folder = Path(record.run_folder) if record.run_folder else None
     reproduction = read_reproduction(folder) if folder else None
-    metrics = {
-        f"{name}{end}": metric[key]
-        for name, metric in record.metrics.items()
-        for key, end in (("value", ""), ("lower", ".lower"), ("upper", ".upper"))
-        if metric[key] is not None and math.isfinite(metric[key])
-    }
     tags = {
         "fpn.digest": record.digest,
         "fpn.version": str(version.number),
@@ -139,12 +131,29 @@ def _request(version: Version, record: Record, path: str) -> dict[str, Any]:
         "run_name": record.run or str(version.number),
         "time": round(datetime.datetime.fromisoformat(record.time).timestamp() * 1000),
         "description": f"Version {version.number} of {record.pipeline}, run {record.run or '-'}, pushed {record.time}",
-        "metrics": metrics,
+        "metrics": figures(record.metrics),
         "signature": read_signature(path),
         "tags": {name: value for name, value in tags.items() if value},
         "run_tags": {"mlflow.source.git.commit": commit} if commit else {},
-        "artifacts": [str(file) for name in _RUN_FILES if folder and (file := folder / name).exists()],
+        "artifacts": [str(file) for name in RUN_FILES if folder and (file := folder / name).exists()],
     }
+
+
+def figures(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The finite numbers of metrics, for MLflow: `accuracy`, and the ends of its interval as `accuracy.lower` and `.upper`."""
+    return {
+        f"{name}{end}": metric[key]
+        for name, metric in metrics.items()
+        for key, end in (("value", ""), ("lower", ".lower"), ("upper", ".upper"))
+        if metric[key] is not None and math.isfinite(metric[key])
+    }
+
+
+def shortened(reason: str) -> str:
+    """A reason without its middle, if it is long: if a connection fails, the cause comes last, after a long address."""
+    if len(reason) <= _LONGEST_REASON:
+        return reason
+    return f"{reason[: _LONGEST_REASON // 2]} ... {reason[-_LONGEST_REASON // 2 :]}"
 
 
 def read_signature(model: str) -> dict[str, dict[str, Any]]:
@@ -172,13 +181,19 @@ def read_signature(model: str) -> dict[str, dict[str, Any]]:
     return {"inputs": tensors(signature.inputs), "outputs": tensors(signature.outputs)}
 
 
-def _python(registry: RegistryConfig) -> str:
+def mlflow_python() -> str | None:
+    """The interpreter that has MLflow: that of `make mlflow`, or this one; None if there is none."""
     beside = Path(f"{sys.prefix}-mlflow") / "bin" / "python"
-    if registry.python or beside.exists():
-        python = registry.python or str(beside)
-        if not Path(python).exists():
-            raise UserError(f"push.registry.python: no file {python}; name an interpreter that has MLflow, or run make mlflow")
+    if beside.exists():
+        return str(beside)
+    return sys.executable if importlib.util.find_spec("mlflow") else None
+
+
+def _python(registry: RegistryConfig) -> str:
+    if registry.python and not Path(registry.python).exists():
+        raise UserError(
+            f"push.registry.python: no file {registry.python}; name an interpreter that has MLflow, or run make mlflow"
+        )
+    if python := registry.python or mlflow_python():
         return python
-    if importlib.util.find_spec("mlflow"):
-        return sys.executable
     raise UserError("push.registry: MLflow is not here; make mlflow gives it an environment of its own")

@@ -143,6 +143,34 @@ class NotRegisteredNote(Note):
 
 
 @dataclass(frozen=True)
+class TrackedNote(Note):
+    """A tracker has the run.
+
+    Attributes:
+      tracker: its name.
+      place: where it has it.
+    """
+
+    tracker: str
+    place: str
+    text = "Tracked by {tracker}: {place}"
+
+
+@dataclass(frozen=True)
+class NotTrackedNote(Note):
+    """A tracker does not have all of the run, which is none the worse for it.
+
+    Attributes:
+      tracker: its name.
+      problem: why.
+    """
+
+    tracker: str
+    problem: str
+    text = "Not all of the run is tracked by {tracker}: {problem}"
+
+
+@dataclass(frozen=True)
 class LeftOutNote(Note):
     """Images that a cross-validation has left out, because the data assigns them to the test split."""
 
