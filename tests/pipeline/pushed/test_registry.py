@@ -1,19 +1,14 @@
 """Pushed versions in an MLflow registry: what is told of them, once; and what a failure leaves."""
 
-import contextlib
 import json
-import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mlflow_server import MLFLOW, ask, mlflow_server, needs_mlflow
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from base.errors import UserError
@@ -23,7 +18,6 @@ from pipeline.config.loading import load_config
 from pipeline.pushed.registry import register, register_version
 from pipeline.records.reproduction import write_reproduction
 
-MLFLOW = Path(f"{sys.prefix}-mlflow") / "bin" / "python"
 SIGNATURE = {
     "inputs": {"image_bytes": ["str", [-1]]},
     "outputs": {"label": ["str", [-1]], "labels": ["str", [-1, 3]], "probabilities": ["float32", [-1, 3]]},
@@ -121,37 +115,12 @@ def test_fpn_push_lists_rolls_back_and_says_what_it_needs(tmp_path: Path, pushed
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow's own server, on this machine."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(MLFLOW), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
-                break
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.5)
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def ask(uri: str, route: str) -> Any:
-    with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/{route}") as answer:
-        return json.load(answer)
 
 
 @pytest.mark.extra
-@pytest.mark.skipif(not MLFLOW.exists(), reason="no MLflow here; make mlflow gives it an environment of its own")
+@needs_mlflow
 def test_a_real_server_has_the_model_once_with_metrics_signature_and_lineage(
     tmp_path: Path, run: Path, pushed: Version, server: str
 ) -> None:
@@ -204,7 +173,7 @@ def test_a_real_server_has_the_model_once_with_metrics_signature_and_lineage(
 
 
 @pytest.mark.extra
-@pytest.mark.skipif(not MLFLOW.exists(), reason="no MLflow here; make mlflow gives it an environment of its own")
+@needs_mlflow
 def test_a_registry_that_does_not_answer_is_told_in_a_line(tmp_path: Path, run: Path, fpn: Any) -> None:
     (tmp_path / "model").mkdir()
     graph = saved_model_pb2.SavedModel(meta_graphs=[meta_graph_pb2.MetaGraphDef()]).SerializeToString()
