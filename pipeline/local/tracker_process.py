@@ -2,7 +2,8 @@
 
 `pipeline.local.tracking` starts it with the tracker's name as its argument, and writes lines of JSON to its standard input:
 {"begin": ...}, {"epoch": ...} after each epoch, perhaps again, and {"end": ...}. What can't be told is tried again with what
-comes next. This script writes {"problem": text} to standard output if something can't be told, and {"place": text} at the end.
+comes next. This script writes {"problem": text} to standard output when something can't be told, and {"place": text} when
+nothing is left to tell.
 """
 
 import json
@@ -119,12 +120,13 @@ def main() -> None:
     told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(told,), daemon=True).start()  # so that no one waits who tells
     waiting: list[tuple[str, Any]] = []
-    what = ""
+    what, answer = "", {}
     while what != "end":
         waiting.append(told.get())
         what = waiting[-1][0]
         if what != "end" and not told.empty():
             continue
+        before = answer
         try:
             while waiting:
                 getattr(tracker, waiting[0][0])(waiting[0][1])
@@ -132,7 +134,8 @@ def main() -> None:
             answer = {"place": tracker.place}
         except Exception as error:  # whatever it is, the next try may succeed
             answer = {"problem": " ".join(str(error).split()) or type(error).__name__}
-        print(json.dumps(answer), file=answers, flush=True)
+        if answer != before:
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 def _read(told: "queue.SimpleQueue[tuple[str, Any]]") -> None:

@@ -1,4 +1,4 @@
-"""Tells trackers of a run while it goes on, each through a process of its own: what happens there can't fail or slow the run."""
+"""Tells trackers of a run while it goes on, each by a process of its own: what happens there can't fail or slow the run."""
 
 import contextlib
 import csv
@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,7 +47,12 @@ class Tracking(logging.Handler):
         self._record = place.output / "artifacts" / "checkpoints" / "tracked.json"
         self._trackers = [_Tracker(name) for name in config.train.trackers]
         if self._trackers:
-            begin = {"project": config.name, "name": place.run_id, "key": _key(config, self._record), "folder": str(place.folder)}
+            begin = {
+                "project": config.name,
+                "name": place.run_id,
+                "key": _key(config, self._record),
+                "folder": str(place.folder),
+            }
             settings = config.model_dump(include=_SECTIONS, exclude={"train": {"trackers"}})
             self._tell("begin", {**begin, "parameters": _flat(settings)})
         self._listened = [logging.getLogger("absl"), logging.getLogger("models")]
@@ -106,7 +110,7 @@ class _Tracker:
 
     def __init__(self, name: TrackerName) -> None:
         self._name = name
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # no pipe: W&B's own process may keep it open
         python = mlflow_python() if name == "mlflow" else sys.executable
         self._process = subprocess.Popen(
             [python or sys.executable, "-I", str(_SCRIPT), name],
@@ -131,18 +135,18 @@ class _Tracker:
         try:
             self._process.communicate(_line(message), _SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
         self._said.seek(0)
         said = re.sub(r"//[^/@\s]*@", "//", self._said.read().decode(errors="replace"))  # no passwords of a URI
-        answer = {"problem": (said.strip().splitlines() or [f"no answer within {_SECONDS} s"])[-1]}
-        for line in said.splitlines():
-            if line.startswith(('{"place": ', '{"problem": ')):
-                answer = json.loads(line)
-        if "place" in answer and self._process.returncode == 0:
-            return TrackedNote(self._name, answer["place"])
+        lines = said.strip().splitlines()
+        answers = [json.loads(line) for line in lines if line.startswith(('{"place": ', '{"problem": '))]
+        late = f"no answer within {_SECONDS} s"
+        last = answers[-1] if answers else {"problem": lines[-1] if lines else late}
+        if "place" in last and not self._process.returncode:
+            return TrackedNote(self._name, last["place"])
         logging.warning("%s: %s", self._name, said)
-        return NotTrackedNote(self._name, shortened(answer.get("problem", f"no answer within {_SECONDS} s")))
+        return NotTrackedNote(self._name, shortened(last.get("problem", late)))
 
     def leave(self) -> None:
         """Tells no more. A process that is still there then says that the run was killed."""

@@ -34,7 +34,9 @@ def test_a_killed_run_goes_on_as_one_and_a_tracker_named_later_has_all_without_t
     write_config(tmp_path, stratify=True, train={"batch_size": 16, "epochs": EPOCHS, "trackers": ["mlflow"]})
     arguments = ["run", "--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "out"), "--json"]
     with (tmp_path / "log").open("w") as log:
-        killed = subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=log, stderr=log, env={**os.environ})
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *arguments], stdout=log, stderr=log, env={**os.environ}
+        )
     try:
         while not (runs := runs_of(server, "few-digits")) or not curve(server, runs[0], "val_loss"):
             assert killed.poll() is None, (tmp_path / "log").read_text()

@@ -16,6 +16,8 @@ import pytest
 
 MLFLOW = Path(f"{sys.prefix}-mlflow") / "bin" / "python"
 
+QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # which is seven processes
+
 needs_mlflow = pytest.mark.skipif(not MLFLOW.exists(), reason="no MLflow here; make mlflow gives it an environment of its own")
 
 
@@ -28,9 +30,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     command = [str(MLFLOW), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **QUICK})
     uri = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
