@@ -115,12 +115,12 @@ TRACKERS = {"mlflow": Mlflow, "wandb": Wandb}
 
 
 def main() -> None:
-    tracker = TRACKERS[sys.argv[1]]()
+    tracker: Any = TRACKERS[sys.argv[1]]()
     answers, sys.stdout = sys.stdout, sys.stderr
     told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(told,), daemon=True).start()  # so that no one waits who tells
     waiting: list[tuple[str, Any]] = []
-    what, answer = "", {}
+    what, answer = "", {"": ""}
     while what != "end":
         waiting.append(told.get())
         what = waiting[-1][0]
