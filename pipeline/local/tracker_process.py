@@ -76,15 +76,19 @@ class Wandb:
         """Makes the run, or opens the one that has this key; W&B measures the machine by itself."""
         import wandb
 
-        self._run = wandb.init(
-            project=run["project"],
-            id=run["key"],
-            name=run["name"],
-            config=run["parameters"],
-            resume="allow",
-            dir=os.environ.get("WANDB_DIR", run["folder"]),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        try:
+            self._run = wandb.init(
+                project=run["project"],
+                id=run["key"],
+                name=run["name"],
+                config=run["parameters"],
+                resume="allow",
+                dir=os.environ.get("WANDB_DIR", run["folder"]),
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except Exception:
+            wandb.teardown()  # else the next try finds the run in use
+            raise
         self.place = self._run.url or f"{self._run.settings.sync_dir}, to be sent by wandb sync"
 
     def epoch(self, row: dict[str, float]) -> None:

@@ -255,3 +255,21 @@ def test_a_server_that_can_t_be_reached_is_told_at_the_end_without_its_password(
     assert isinstance(note, NotTrackedNote)
     assert "Connection refused" in note.problem
     assert "secret" not in note.problem
+
+
+@pytest.mark.extra
+@needs_wandb
+def test_wandb_that_can_t_be_reached_is_told_at_the_end_without_its_key(
+    tmp_path: Path, config: Callable[..., Config], place: Callable[[str], Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "1234" * 10)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
+    with Tracking(config("wandb"), place("run")) as told:
+        started = time.monotonic()
+        train(tmp_path / "curves", ROWS)
+        assert time.monotonic() - started < 5
+        [note] = told.finish(result())
+    assert isinstance(note, NotTrackedNote)
+    assert "connection refused" in note.problem.lower()
+    assert "1234" * 10 not in note.problem
