@@ -56,6 +56,19 @@ class SplitShares:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpanShares:
+    """The spans whose images are used for training.
+
+    Attributes:
+      newest: number of spans, the newest, of which the whole train split is used.
+      replay: share of the train split of the others that is used, 0..1.
+    """
+
+    newest: int
+    replay: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """How a data folder was read when a run began; see `dataset.reading`.
 
@@ -83,6 +96,7 @@ class SourceSettings:
       layout: what the names of class folders and of those around them mean; auto: seen from the names.
       columns: columns of the manifest.
       splits: how rows without a split are divided.
+      spans: which spans are used for training; None: all.
       labels: the classes to use; None: all.
       multi_label: whether an image can have any number of classes.
       allow_links: whether links that lead out of the folder are followed.
@@ -97,6 +111,7 @@ class SourceSettings:
     layout: Layout
     columns: Columns
     splits: SplitShares
+    spans: SpanShares | None
     labels: tuple[str, ...] | None
     multi_label: bool
     allow_links: bool

@@ -140,6 +140,7 @@ class TrainSettings:
     label_smoothing: float
     teacher: str | None
     teacher_temperature: float
+    warm_start: str | None
     monitor: Monitor
     keep: Keep
     early_stopping: int
@@ -169,11 +170,14 @@ class TrainerSettings(TrainingSettings):
       test_time_augmentation: the views whose answers the exported model averages, as in `inference.build_inference_model`.
       code: a text whose change must make the component run again, such as a digest of code.
       checkpoints: folder below which interrupted trainings have their checkpoints.
+      base_model: folder of the model to start from, or of versions of it (see `train.warm_start`), where runs have no store
+        that gives it as an input; None if there is none.
     """
 
     test_time_augmentation: TestTimeAugmentation
     code: str
     checkpoints: str
+    base_model: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

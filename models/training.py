@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.utils import path_constants
 
 from models import features, new_process, workers
 from models.augmentation import build_augmentation
@@ -38,6 +39,7 @@ from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 from models.tiles import find_tiles, tile_classifier
+from models.warm_start import WARM_START_FILE, BaseModel
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ def run_fn(fn_args: FnArgs) -> None:
     Raises:
       WeightsError: the weights do not fit the backbone.
       TeacherError: the teacher does not fit the training.
+      WarmStartError: the model to start from does not fit the network.
       WorkersError: the workers can't train together.
       LostWorkerError: a worker has ended.
       OutOfMemoryError: not even a step of one image fits into the memory, or one of several devices does not.
@@ -74,7 +77,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
 def arguments_of(fn_args: FnArgs) -> dict[str, Any]:
     """What `FnArgs` has for a training, as JSON can hold it."""
-    names = ("train_files", "eval_files", "transform_graph_path", "model_run_dir", "serving_model_dir")
+    names = ("train_files", "eval_files", "transform_graph_path", "model_run_dir", "serving_model_dir", "base_model")
     return {name: getattr(fn_args, name) for name in (*names, "custom_config", "hyperparameters")}
 
 
@@ -103,11 +106,14 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
+    base = _find_base(fn_args.base_model or config.base_model)
     started = time.monotonic()
     while True:
-        checkpoints = checkpoint_folder(config.checkpoints, data=data, config=as_dict(config))
+        checkpoints = checkpoint_folder(
+            config.checkpoints, data=data, config=as_dict(config), base=base.digest if base else None
+        )
         try:
-            model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started)
+            model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started, base)
             break
         except tf.errors.ResourceExhaustedError as error:
             if not is_out_of_memory(error):
@@ -132,7 +138,21 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     path = fn_args.serving_model_dir
     export_model(model, transform_output, path, temperature=temperature, test_time_augmentation=views)
     export_image_settings(config.image, fn_args.serving_model_dir)
+    if base:
+        start = base.compare(_class_names(transform_output))
+        _write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
     remove_checkpoint(checkpoints)
+
+
+def _find_base(path: str | None) -> BaseModel | None:
+    """The model to start from; TFX looks for a model inside of an artifact, and a pushed version is one itself."""
+    if path and not tf.io.gfile.exists(path) and os.path.basename(path) == path_constants.SERVING_MODEL_DIR:
+        path = os.path.dirname(path)
+    return BaseModel(path) if path else None
+
+
+def _class_names(transform_output: tft.TFTransformOutput) -> list[str]:
+    return [name.decode() for name in transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)]
 
 
 def with_hyperparameters(config: Settings, values: dict[str, Any]) -> Settings:
@@ -161,6 +181,7 @@ def train_model(
     checkpoints: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
     started: float | None = None,
+    base: BaseModel | None = None,
 ) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
@@ -171,8 +192,10 @@ def train_model(
       checkpoints: folder of this training's checkpoint, as in `fit`.
       strategy: devices that train; those of this machine if not given.
       started: when the time of a budget began, by `time.monotonic`; now if not given.
+      base: model whose weights training begins with.
 
     Raises:
+      WarmStartError: `base` does not fit the network.
       WorkersError: several workers can't train this.
 
     Returns:
@@ -207,16 +230,10 @@ def train_model(
         if train_config.mixed_precision:
             keras.config.set_dtype_policy("mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16")
         with strategy.scope():
-            tiles = config.tiles
-            model = build_classifier(
-                config.model,
-                image_shape=(tiles.size, tiles.size, config.image.channels) if tiles else image_shape,
-                num_classes=len(counts),
-                channel_mean=statistics[features.CHANNEL_MEAN].tolist(),
-                channel_variance=statistics[features.CHANNEL_VARIANCE].tolist(),
-            )
-            if tiles:
-                model = tile_classifier(model, image_shape, tiles.overlap)
+            moments = (statistics[name].tolist() for name in (features.CHANNEL_MEAN, features.CHANNEL_VARIANCE))
+            model = build_network(config, len(counts), *moments)
+            if base:
+                base.give_weights(model, _class_names(transform_output), multi_label)
             if train_config.teacher:
                 teacher = Teacher(train_config.teacher, config.image, multi_label, train_config.xla)
                 classes = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
@@ -229,6 +246,21 @@ def train_model(
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
+
+
+def build_network(
+    config: TrainingSettings, num_classes: int, channel_mean: list[float], channel_variance: list[float]
+) -> keras.Model:
+    """The classifier, or that of tiles; see `models.fpn.build_classifier` and `models.tiles.tile_classifier`."""
+    tiles, image_shape = config.tiles, config.image.shape
+    model = build_classifier(
+        config.model,
+        image_shape=(tiles.size, tiles.size, config.image.channels) if tiles else image_shape,
+        num_classes=num_classes,
+        channel_mean=channel_mean,
+        channel_variance=channel_variance,
+    )
+    return tile_classifier(model, image_shape, tiles.overlap) if tiles else model
 
 
 def fit(
@@ -460,10 +492,14 @@ def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: st
         log.warning("not calibrated: %s", error)
         return 1.0
     log.info("calibrated on the eval split: %s", calibration)
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(os.path.join(folder, CALIBRATION_FILE), "w") as file:
-        json.dump(asdict(calibration), file, indent=2)
+    _write_json(folder, CALIBRATION_FILE, asdict(calibration))
     return calibration.temperature
+
+
+def _write_json(folder: str, name: str, content: dict[str, Any]) -> None:
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
+        json.dump(content, file, indent=2)
 
 
 def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes: int) -> tf.data.Dataset:

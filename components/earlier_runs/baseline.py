@@ -1,11 +1,22 @@
-"""The model that a run's model is compared with: the one that is served where the run pushes to, whoever made it."""
+"""Earlier models: the one that a run's model is compared with, and the one that its training starts from."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Final
 
+from base.errors import UserError
 from components.pusher.classes import known_classes, read_labels
-from components.pusher.versions import exists, find_problem, model_digest, newest_first, read_file, user_errors
+from components.pusher.versions import (
+    Version,
+    exists,
+    find_problem,
+    model_digest,
+    newest_first,
+    read_file,
+    served_version,
+    user_errors,
+)
 
 DIGEST: Final = "served_digest"  # custom properties of an artifact that stands for a served model
 ERROR: Final = "served_error"
@@ -14,7 +25,7 @@ _IDENTITY: Final = ("saved_model.pb", "variables/variables.index")  # the graph,
 
 @dataclass(frozen=True)
 class Baseline:
-    """A served model: its folder, local or a URI, and the digest of its files."""
+    """An earlier model: its folder, local or a URI, and the digest of its files."""
 
     path: str
     digest: str
@@ -41,8 +52,35 @@ def find_baseline(folder: str, candidate: str) -> Baseline | None:
             classes = known_classes(version)
             if classes is None or set(classes) != set(read_labels(candidate) or []):
                 return None
-            return Baseline(version.path, version.record.digest if version.record else model_digest(version.path))
+            return _of(version)
     return None
+
+
+def find_base_model(folder: str) -> Baseline | None:
+    """The model that a training starts from: the newest intact version in a folder, or the SavedModel that the folder is.
+
+    Args:
+      folder: local or a URI.
+
+    Returns:
+      None if there is no model, or no such folder.
+
+    Raises:
+      UserError: the folder can't be read, or the SavedModel is damaged.
+    """
+    folder = folder if "://" in folder else os.path.abspath(folder)
+    if version := served_version(folder):
+        return _of(version)
+    with user_errors(folder, "read"):
+        if not exists(f"{folder}/saved_model.pb"):
+            return None
+        if problem := find_problem(folder):
+            raise UserError(f"{folder}: is damaged ({problem}); give another version")
+        return Baseline(folder, model_digest(folder))
+
+
+def _of(version: Version) -> Baseline:
+    return Baseline(version.path, version.record.digest if version.record else model_digest(version.path))
 
 
 def _identity(model: str) -> str:

@@ -10,7 +10,7 @@ from tfx.dsl.components.common import resolver
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.earlier_runs.baseline import DIGEST, ERROR, find_baseline
+from components.earlier_runs.baseline import DIGEST, ERROR, find_base_model, find_baseline
 from storage.made_files import FILES_PROPERTY, find_change
 
 _RUN = "pipeline_run"  # type of the context that TFX creates for each run
@@ -45,6 +45,27 @@ class ServedBaseline(resolver.ResolverStrategy):
             logging.exception("the served model can't be found")
             models = [_artifact(store, self._folder, {ERROR: str(error)})]
         return {"model": models, "candidate": input_dict["candidate"]}
+
+
+class BaseModel(resolver.ResolverStrategy):
+    """Resolves `model` to what `find_base_model` finds, as an artifact of the store; see `ServedBaseline`."""
+
+    def __init__(self, folder: str) -> None:
+        """`folder` has the model or its versions, local or a URI."""
+        self._folder = folder
+
+    def resolve_artifacts(
+        self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
+        """Resolves the inputs.
+
+        Args:
+          store: the metadata store.
+          input_dict: `model`, which is ignored.
+        """
+        store.put_artifact_type(standard_artifacts.Model().artifact_type)  # which a new store does not know yet
+        found = find_base_model(self._folder)
+        return {"model": [_artifact(store, found.path, {DIGEST: found.digest})] if found else []}
 
 
 def _artifact(store: mlmd.MetadataStore, uri: str, properties: dict[str, str]) -> types.Artifact:

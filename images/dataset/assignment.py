@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from base.errors import UserError
 from images.dataset.row import UNLABELLED, Row
-from images.settings import SourceSettings, SplitShares
+from images.settings import SourceSettings, SpanShares, SplitShares
 from models import features
 
 _MAX_NAMED = 5  # largest number of classes that a message names
@@ -31,7 +31,8 @@ def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> lis
 
     A split that the data does not give is taken from train. Rows without a split are assigned by
     the hash of their group, so they stay in their split when data is added. With `splits.stratify` or `folds` they are
-    assigned by `deal`, which needs all rows at once.
+    assigned by `deal`, which needs all rows at once. With `spans`, rows of older spans lose the split train, but for the share
+    to replay; so a row's split is the same as it was when its span was the newest.
 
     Args:
       folder: the data folder, for messages.
@@ -53,6 +54,8 @@ def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> lis
     assigned = (
         _assign_to_folds(folder, rows, taken, folds) if folds else _assign_to_splits(rows, taken, settings.splits, spread)
     )
+    if settings.spans and not folds:
+        assigned = _leave_out_old(assigned, settings.spans)
     taken = [row for row in assigned if row.split in split_names(settings)]
     labels = {label for row in taken for label in row.labels}
     _check_labels(folder, rows, labels, settings)
@@ -60,6 +63,19 @@ def assign_splits(folder: str, rows: list[Row], settings: SourceSettings) -> lis
         could_stratify = spread if len(spread) > 1 and not settings.splits.stratify else ()
         _check_splits(folder, taken, labels | set(settings.labels or ()), could_stratify)
     return assigned
+
+
+def _leave_out_old(rows: list[Row], spans: SpanShares) -> list[Row]:
+    """The rows; those of the train split of older spans that are not replayed have no split any more.
+
+    Groups are replayed by a hash of their name that tells nothing about their split, and always the same ones.
+    """
+    newest = sorted({row.span for row in rows})[-spans.newest :]
+
+    def is_used(row: Row) -> bool:
+        return row.split != "train" or row.span in newest or hash_of(f"replay/{row.group}") < spans.replay * 2**256
+
+    return [row if is_used(row) else row.in_split("") for row in rows]
 
 
 def hash_of(text: str) -> int:

@@ -31,7 +31,7 @@ class Row:
       labels: names of the classes: one, or for multi-label data any number, sorted and without repeats.
       group: rows of one group are in one split; if the data has no groups, this is the row's name.
       split: train, eval or test; in cross-validation fold_1, fold_2..., or test if the data gives that; "" if the row is set
-        aside or has no split yet.
+        aside, has no split yet, or is of an old span that training leaves out.
       meta: other columns of the manifest; a missing number has no entry.
       reason: why the image is set aside without being opened, a `Reason` if there is a detail; "" if it is used.
       size: bytes of the file, or of the image in the record; 0 if not known.

@@ -20,6 +20,13 @@ class SplitsConfig(Section):
     stratify: bool = Field(False, description="give every split the same share of each class, as far as groups allow")
 
 
+class SpansConfig(Section):
+    """Which spans give images for training, for a path with `{SPAN}`; eval and test have those of all spans."""
+
+    newest: Count = Field(1, description="number of spans, the newest, of which all images of the train split are used")
+    replay: Share = Field(0.2, description="share of the older spans' train split that is used, too, chosen by the hash of the group")
+
+
 class ColumnsConfig(Section):
     """Names of the manifest's columns. All other columns become features `meta/<column>`."""
 
@@ -56,6 +63,11 @@ class DataConfig(Section):
     )
     columns: ColumnsConfig = ColumnsConfig()
     splits: SplitsConfig = SplitsConfig()
+    spans: SpansConfig | None = Field(
+        None,
+        description="{newest: number of spans, replay: share}: train on the newest spans and a share of the older ones; on all if "
+        "not given; see docs/continual.md",
+    )
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")
     pages: Pages = Field("first", description="of a multi-page TIFF: its first page, or each as an image")
     allow_links: bool = Field(False, description="follow symbolic links and manifest paths that lead out of the data folder")
@@ -82,6 +94,12 @@ class DataConfig(Section):
         description="largest distance of a summary's distribution in eval or test from train's that is no anomaly; null: any",
     )
     stop_on_anomalies: bool = Field(False, description="stop before training when the validator finds anomalies")
+
+    @model_validator(mode="after")
+    def _spans_are_in_path(self) -> "DataConfig":
+        if self.spans and "{SPAN" not in self.path:
+            raise ValueError(f"spans: are told apart by {{SPAN}} in path, which is {self.path}; give a path with it")
+        return self
 
 
 class TilesConfig(Section):

@@ -135,6 +135,9 @@ class ModelConfig(Section):
         return self
 
 
+BLESSED: Final = "blessed"  # as `train.warm_start`: the model that is served where the run pushes to
+
+
 class TrainConfig(Section):
     """How the network learns."""
 
@@ -180,6 +183,11 @@ class TrainConfig(Section):
     )
     teacher_temperature: Positive = Field(
         4.0, description="above 1, the teacher's small probabilities count for more, as arXiv:1503.02531 has it"
+    )
+    warm_start: HomePath | None = Field(
+        None,
+        description="begin with the weights of the `blessed` model that was pushed last, or of a model in another folder; see "
+        "docs/continual.md",
     )
     monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
     keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")

@@ -13,7 +13,7 @@ from pipeline.config.evaluation import CardConfig, CheckConfig, EvaluateConfig
 from pipeline.config.kubeflow import KubeflowConfig
 from pipeline.config.messages import explain
 from pipeline.config.metadata_server import MetadataServer, parse_metadata_server
-from pipeline.config.network import AugmentConfig, ExportConfig, ModelConfig, TrainConfig
+from pipeline.config.network import BLESSED, AugmentConfig, ExportConfig, ModelConfig, TrainConfig
 from pipeline.config.section import Section
 from pipeline.config.tuning import TUNED_SECTIONS, RangeConfig, TuneConfig
 
@@ -24,6 +24,7 @@ _NOT_TUNED = {
     "train.monitor": "it is what trials are compared by",
     "train.teacher": "it is looked at before the run",
     "train.trackers": "it changes no training",
+    "train.warm_start": "trials begin anew",
 }
 _LOSS_KEYS = (
     "train.loss",
@@ -94,6 +95,22 @@ class Config(Section):
                 "train.class_weights: must be none with a teacher of multi-label data, because weights lead away from its "
                 "answers; train the teacher with them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warm_start_fits(self) -> "Config":
+        if not self.train.warm_start:
+            return self
+        if self.tune.enabled:
+            raise ValueError("train.warm_start: does not work with tune.enabled, whose trials begin anew; leave out one of the two")
+        if self.data.splits.stratify:
+            raise ValueError(
+                "train.warm_start: does not work with data.splits.stratify, which deals all images anew when some are added: the "
+                "model may have seen images that would test it now; set stratify to false, or give the splits in the data"
+            )
+        folder = self.push.path if self.train.warm_start == BLESSED else self.train.warm_start
+        if folder and folder.startswith("s3://"):
+            raise ValueError(f"train.warm_start: TensorFlow does not read {folder}; name a copy in a folder, or on gs://")
         return self
 
     @model_validator(mode="after")

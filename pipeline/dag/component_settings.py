@@ -15,7 +15,7 @@ from models.packing import unpack
 from models.settings import AugmentSettings, ClassifierConfig, TrainerSettings, TrainSettings, TunerSettings
 from pipeline.config.data import DataConfig, ImageConfig
 from pipeline.config.evaluation import GroupsConfig
-from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
+from pipeline.config.network import BLESSED, AugmentConfig, ModelConfig, TrainConfig
 from pipeline.config.whole import Config
 from pipeline.dag.code_digest import code_digest
 from pipeline.dag.splits import Splits
@@ -96,9 +96,21 @@ def tuner_settings(config: Config) -> TunerSettings:
     return unpack(TunerSettings, {**training, **config.tune.model_dump(), "code": _training_code(config, "models.tuning")})
 
 
-def trainer_settings(config: Config, checkpoints: str) -> TrainerSettings:
-    """What the Trainer trains, and how; `checkpoints` is the folder of unfinished trainings."""
-    own = {"code": _training_code(config, "models.training"), "checkpoints": checkpoints}
+def base_model_folder(config: Config, push_folder: str) -> str | None:
+    """The folder of the model that training starts from, or of versions of it; None if it starts anew."""
+    named = config.train.warm_start
+    return push_folder if named == BLESSED else named
+
+
+def trainer_settings(config: Config, checkpoints: str, base_model: str | None = None) -> TrainerSettings:
+    """What the Trainer trains, and how.
+
+    Args:
+      config: the whole configuration.
+      checkpoints: the folder of unfinished trainings.
+      base_model: see `TrainerSettings`.
+    """
+    own = {"code": _training_code(config, "models.training"), "checkpoints": checkpoints, "base_model": base_model}
     training = _training(config)
     if config.tune.enabled and config.train.budget:
         training["train"]["budget"] /= 2

@@ -20,7 +20,7 @@ from tfx.proto import trainer_pb2, transform_pb2
 from tfx.types import BaseChannel, Channel
 
 from components.bulk_inferrer.component import ImageBulkInferrer
-from components.earlier_runs.resolvers import PreviousStatistics, ServedBaseline
+from components.earlier_runs.resolvers import BaseModel, PreviousStatistics, ServedBaseline
 from components.evaluator.component import ImageEvaluator
 from components.example_validator.component import ImageExampleValidator
 from components.image_example_gen.component import ImageExampleGen, ScoreExampleGen
@@ -35,6 +35,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.beam import pipeline_args
 from pipeline.dag.code_digest import code_digest
 from pipeline.dag.component_settings import (
+    base_model_folder,
     check_settings,
     inferrer_settings,
     ingestion_settings,
@@ -160,11 +161,14 @@ def create_pipeline(
     transform = _transform(config, splits, data)
     training_data = _training_data(transform, splits)
     tuner = _tuner(config, training_data) if config.tune.enabled else None
-    trainer = _trainer(config, training_data, tuner, checkpoints=f"{state or pipeline_root}/checkpoints")
+    base_folder = base_model_folder(config, push_folder) if push_folder else None
+    base = _base_model(base_folder) if base_folder and not state else None
+    checkpoints = f"{state or pipeline_root}/checkpoints"
+    trainer = _trainer(config, training_data, tuner, base, checkpoints, base_folder if state else None)
     model = trainer.outputs["model"]
     baseline = _baseline(model, push_folder) if push_folder and not state else None
     evaluator = _evaluator(config, splits, examples, model, baseline, push_folder)
-    components = [*data.in_order(), transform, tuner, trainer, baseline, evaluator]
+    components = [*data.in_order(), transform, tuner, base, trainer, baseline, evaluator]
     if push_folder:
         check = _model_check(config, splits, examples, model, evaluator) if config.check.enabled else None
         model_formats = _model_formats(config, splits, examples, model, evaluator) if config.export.formats else None
@@ -206,14 +210,26 @@ def _tuner(config: Config, training_data: dict[str, Any]) -> tfx_components.Tune
     )
 
 
+def _base_model(folder: str) -> Resolver:
+    return Resolver(
+        strategy_class=BaseModel, config={"folder": folder}, model=Channel(type=artifacts.Model)
+    ).with_id("BaseModel")
+
+
 def _trainer(
-    config: Config, training_data: dict[str, Any], tuner: tfx_components.Tuner | None, checkpoints: str
+    config: Config,
+    training_data: dict[str, Any],
+    tuner: tfx_components.Tuner | None,
+    base: Resolver | None,
+    checkpoints: str,
+    base_folder: str | None,
 ) -> tfx_components.Trainer:
     return tfx_components.Trainer(
         run_fn="models.training.run_fn",
         **training_data,
+        base_model=base.outputs["model"] if base else None,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
-        custom_config=as_dict(trainer_settings(config, checkpoints=checkpoints)),
+        custom_config=as_dict(trainer_settings(config, checkpoints, base_folder)),
     )
 
 

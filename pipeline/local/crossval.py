@@ -54,6 +54,10 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
         raise UserError(f"--folds {folds}: give 3 or more, for one fold tests, one watches training, and the others train")
     if config.train.teacher:
         raise UserError("train.teacher: has seen images that folds are tested on; leave it out, with --set train.teacher=null")
+    if config.train.warm_start:
+        raise UserError("train.warm_start: has seen images that folds are tested on; set train.warm_start=null")
+    if config.data.spans:
+        raise UserError("data.spans: folds take the images of all spans; leave it out, with --set data.spans=null")
     if named_workers():
         raise UserError("TF_CONFIG: other workers serve one training, and each fold is one; unset TF_CONFIG")
     found, readings = read_data(config, folds)
