@@ -20,6 +20,9 @@ from models import features
 WARM_START_FILE: Final = "warm_start.json"  # in the Trainer's `model_run`: a `WarmStart`
 _INDEX: Final = "variables/variables.index"  # has checksums of all weights
 _MOST_NAMED: Final = 5
+# As `models.fpn` and `models.tiles` name layers, and variables with a row for each class.
+_BEHIND_BACKBONE: Final = re.compile(r"(pyramid|head(_[CP]\d)?|logits|pooling|C\d_\w+)(/|$)")
+_OF_CLASSES: Final = re.compile(r"(head(_[CP]\d)?|logits)/(.+/)?(kernel|bias)")
 
 
 class WarmStartError(ValueError):
@@ -46,7 +49,7 @@ class WarmStart:
 class BaseModel:
     """The weights and classes of a SavedModel that `models.export` has written; its graph is not loaded.
 
-    The SavedModel's checkpoint has each variable under the path that Keras gave it, such as `pyramid/lateral_2/conv2d_7/kernel`.
+    Its checkpoint has each variable under the path that Keras gave it, such as `pyramid/lateral_2/conv2d_7/kernel`.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,7 +72,7 @@ class BaseModel:
         except Exception as error:  # whatever TensorFlow raises for files that it can't read
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WarmStartError(
-                f"train.warm_start: {path}: can't be used ({reason}); give the folder of a version that this pipeline has pushed"
+                f"train.warm_start: {path}: can't be used ({reason}); give the folder of a version that was pushed here"
             ) from error
         self._multi_label = label.dtype == types_pb2.DT_FLOAT
         nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
@@ -98,8 +101,8 @@ class BaseModel:
         if multi_label != self._multi_label:
             kind = "any number of classes" if multi_label else "one class"
             raise WarmStartError(
-                f"train.warm_start: {self.path}: was not trained for {kind} an image, as data.multi_label says; give a model of "
-                f"such data"
+                f"train.warm_start: {self.path}: was not trained for {kind} an image, as data.multi_label says; give a model "
+                f"of such data"
             )
         common = [name for name in classes if name in self.classes]
         here, there = ([names.index(name) for name in common] for names in (list(classes), self.classes))
@@ -107,9 +110,9 @@ class BaseModel:
         for name, variable, stored in self._matches(model):
             axes = _class_axes(name)
             old = _by_class(name, self._reader.get_tensor(stored), len(self.classes))
-            new = _by_class(name, variable.numpy(), len(classes))
+            new = _by_class(name, np.array(variable), len(classes))
             if old.shape[: old.ndim - axes] != new.shape[: new.ndim - axes]:
-                raise self._other(name, f"{name} has the shape {list(old.shape)} there and {list(new.shape)} here")
+                raise self._other([name], f"{name} has the shape {list(old.shape)} there and {list(new.shape)} here")
             new[_rows(new.ndim, axes, here)] = old[_rows(old.ndim, axes, there)]
             values.append((variable, new.reshape(variable.shape)))
         for variable, value in values:
@@ -126,15 +129,15 @@ class BaseModel:
             missing = {key for key in missing if mine[key] in used}
         for keys, text in ((missing, "it has no"), (surplus, "it also has")):
             if keys:
-                layers = sorted({"/".join(name.split("/")[:2]) for name, _ in keys})
-                raise self._other(layers[0], f"{text} {', '.join(layers[:_MOST_NAMED])}")
+                layers = sorted({"/".join(name.split("/")[:-1]) for name, _ in keys})
+                raise self._other(layers, f"{text} {', '.join(layers[:_MOST_NAMED])}")
         return [(mine[key], own[mine[key]], self._stored[theirs[key]]) for key in sorted(mine.keys() & theirs.keys())]
 
-    def _other(self, name: str, difference: str) -> WarmStartError:
-        part = "levels, pyramid or heads" if name == "pyramid" or _is_behind_backbone(name) else "backbone"
+    def _other(self, layers: Iterable[str], difference: str) -> WarmStartError:
+        part = "other levels, pyramid or heads" if any(map(_BEHIND_BACKBONE.match, layers)) else "another backbone"
         return WarmStartError(
-            f"train.warm_start: {self.path}: has another {part} ({difference}); give the sections model and image that it was "
-            f"trained with, or leave out train.warm_start"
+            f"train.warm_start: {self.path}: has {part} ({difference}); give the sections model and image that it was trained "
+            f"with, or leave out train.warm_start"
         )
 
 
@@ -143,13 +146,9 @@ def _read(path: str, name: str) -> bytes:
         return file.read()
 
 
-def _is_behind_backbone(name: str) -> bool:
-    return re.match(r"(pyramid|head(_[CP]\d)?|logits|pooling|C\d_\w+)(/|$)", name) is not None
-
-
 def _class_axes(name: str) -> int:
     """How many of the last axes of a variable, in the form that `_by_class` gives it, have a row for each class."""
-    if not re.match(r"(head(_[CP]\d)?|logits)/(.+/)?(kernel|bias)$", name):
+    if not _OF_CLASSES.fullmatch(name):
         return 0
     return 2 if name == "logits/kernel" else 1
 

@@ -97,6 +97,7 @@ OPTIONAL: list[dict[str, Any]] = [
     {"export": {"formats": ["onnx"]}},
     {"score": {"path": "gs://bucket/score"}},
 ]
+WARM = {"train": {"warm_start": "blessed"}}
 SHAPES = [
     dict(itertools.chain.from_iterable(section.items() for section in sections))
     for size in range(len(OPTIONAL) + 1)
@@ -191,12 +192,12 @@ def test_every_shape_of_the_pipeline_has_components_of_known_names(state: str | 
     for module in (pipeline_module, component_settings):
         monkeypatch.setattr(module, "code_digest", str)  # which reads all code
     ids: set[str] = set()
-    for shape in SHAPES:
+    for shape in [*SHAPES, WARM]:
         for push_folder in (None, "gs://bucket/pushed"):
             pipeline = create_pipeline(config(**shape), pipeline_root="gs://bucket", push_folder=push_folder, state=state)
             ids |= {component.id for component in pipeline.components}
     added = {"Lookup", "Baseline"}  # by the compiler, where runs ask no store; these ask it by resolvers
-    of_stores = {"PreviousStatistics", "Baseline"}
+    of_stores = {"PreviousStatistics", "Baseline", "BaseModel"}
     assert ids == compiled() - added | (set() if state else of_stores)
 
 

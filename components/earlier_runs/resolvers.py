@@ -64,8 +64,13 @@ class BaseModel(resolver.ResolverStrategy):
           input_dict: `model`, which is ignored.
         """
         store.put_artifact_type(standard_artifacts.Model().artifact_type)  # which a new store does not know yet
-        found = find_base_model(self._folder)
-        return {"model": [_artifact(store, found.path, {DIGEST: found.digest})] if found else []}
+        try:
+            found = find_base_model(self._folder)
+            models = [_artifact(store, found.path, {DIGEST: found.digest})] if found else []
+        except Exception as error:  # the Trainer finds no model there, and says so
+            logging.exception("the model to start from can't be found")
+            models = [_artifact(store, self._folder, {ERROR: str(error)})]
+        return {"model": models}
 
 
 def _artifact(store: mlmd.MetadataStore, uri: str, properties: dict[str, str]) -> types.Artifact:

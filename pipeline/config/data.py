@@ -24,7 +24,9 @@ class SpansConfig(Section):
     """Which spans give images for training, for a path with `{SPAN}`; eval and test have those of all spans."""
 
     newest: Count = Field(1, description="number of spans, the newest, of which all images of the train split are used")
-    replay: Share = Field(0.2, description="share of the older spans' train split that is used, too, chosen by the hash of the group")
+    replay: Share = Field(
+        0.2, description="share of the older spans' train split that is used, too, chosen by the hash of the group"
+    )
 
 
 class ColumnsConfig(Section):
@@ -65,8 +67,8 @@ class DataConfig(Section):
     splits: SplitsConfig = SplitsConfig()
     spans: SpansConfig | None = Field(
         None,
-        description="{newest: number of spans, replay: share}: train on the newest spans and a share of the older ones; on all if "
-        "not given; see docs/continual.md",
+        description="{newest: number of spans, replay: share}: train on the newest spans and a share of the older ones; on "
+        "all if not given; see docs/continual.md",
     )
     labels: list[str] | None = Field(None, description="the known classes; images of others are set aside; any if not given")
     pages: Pages = Field("first", description="of a multi-page TIFF: its first page, or each as an image")

@@ -102,11 +102,13 @@ class Config(Section):
         if not self.train.warm_start:
             return self
         if self.tune.enabled:
-            raise ValueError("train.warm_start: does not work with tune.enabled, whose trials begin anew; leave out one of the two")
+            raise ValueError(
+                "train.warm_start: does not work with tune.enabled, whose trials begin anew; leave out one of the two"
+            )
         if self.data.splits.stratify:
             raise ValueError(
-                "train.warm_start: does not work with data.splits.stratify, which deals all images anew when some are added: the "
-                "model may have seen images that would test it now; set stratify to false, or give the splits in the data"
+                "train.warm_start: does not work with data.splits.stratify, which deals all images anew when some are added: "
+                "the model may have seen images that would test it now; set stratify to false, or give the splits in the data"
             )
         folder = self.push.path if self.train.warm_start == BLESSED else self.train.warm_start
         if folder and folder.startswith("s3://"):

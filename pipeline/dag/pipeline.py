@@ -211,9 +211,9 @@ def _tuner(config: Config, training_data: dict[str, Any]) -> tfx_components.Tune
 
 
 def _base_model(folder: str) -> Resolver:
-    return Resolver(
-        strategy_class=BaseModel, config={"folder": folder}, model=Channel(type=artifacts.Model)
-    ).with_id("BaseModel")
+    return Resolver(strategy_class=BaseModel, config={"folder": folder}, model=Channel(type=artifacts.Model)).with_id(
+        "BaseModel"
+    )
 
 
 def _trainer(

@@ -21,9 +21,11 @@ from base.local_files import write_text
 from images.dataset.source import root_of
 from pipeline.config.choices import ComponentName, Target
 from pipeline.config.kubeflow import KubeflowConfig, PodConfig, quantity
+from pipeline.config.network import BLESSED
 from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine_of_containers
+from pipeline.dag.component_settings import base_model_folder
 from pipeline.dag.workers import check_workers
 
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
@@ -43,6 +45,8 @@ _LOOKED_UP: Final[dict[ComponentName, dict[str, tuple[ComponentName, str]]]] = {
     },
     BASELINE: {"baseline": ("Evaluator", "baseline")},
 }
+# Of Lookup, too, if training starts from an earlier model.
+_BASE_MODEL: Final[dict[str, tuple[ComponentName, str]]] = {"base_model": ("Trainer", "base_model")}
 _READERS: Final[tuple[ComponentName, ...]] = ("ExampleValidator", "Evaluator")
 _TRAINING: Final[tuple[ComponentName, ...]] = ("Tuner", "Trainer")
 _SCORE_INGESTION: Final[ComponentName] = "ScoreExampleGen"
@@ -126,9 +130,9 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = config.kubeflow.root
     if target == "kubeflow":
-        _add_lookups(spec, state, push_folder)
+        _add_lookups(spec, state, push_folder, base_model_folder(config, push_folder))
     else:  # what they find outside of the run is not part of their cache keys
-        for task in _READERS:
+        for task in (*_READERS, *(["Trainer"] if config.train.warm_start else [])):
             spec["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
     for task in NEVER_CACHED:
         spec["root"]["dag"]["tasks"][task]["cachingOptions"] = {}
@@ -216,6 +220,7 @@ def _check_paths(config: Config, data_path: str) -> None:
         ("data.schema", config.data.schema_file),
         ("score.path", config.score.path),
         ("train.teacher", config.train.teacher),
+        ("train.warm_start", config.train.warm_start if config.train.warm_start != BLESSED else None),
     ]
     for name, weights in config.networks():
         preset = name.partition("hub:")[2]
@@ -235,7 +240,7 @@ def _is_reachable(path: str) -> bool:
     return "://" in root_of(path) or os.path.isabs(path)
 
 
-def _add_lookups(spec: dict[str, Any], state: str, push_folder: str) -> None:
+def _add_lookups(spec: dict[str, Any], state: str, push_folder: str, base_model: str | None) -> None:
     """Adds the tasks Lookup and Baseline, and passes their outputs to the tasks that depend on what they find."""
     from components.image_example_gen.executor import unpack_settings
     from models.packing import pack
@@ -248,23 +253,29 @@ def _add_lookups(spec: dict[str, Any], state: str, push_folder: str) -> None:
         "settings": {"runtimeValue": {"constant": pack(settings)}},
         "state": {"runtimeValue": {"constant": state}},
     }
-    _add_lookup(spec, LOOKUP, {"parameters": data})
+    looked_up = _LOOKED_UP[LOOKUP]
+    if base_model:
+        data["base_model"] = {"runtimeValue": {"constant": base_model}}
+        looked_up = looked_up | _BASE_MODEL
+    _add_lookup(spec, LOOKUP, {"parameters": data}, looked_up)
     model = {"taskOutputArtifact": {"producerTask": "Trainer", "outputArtifactKey": "model"}}
     folder = {"push_folder": {"runtimeValue": {"constant": push_folder}}}
-    _add_lookup(spec, BASELINE, {"parameters": folder, "artifacts": {"model": model}})
+    _add_lookup(spec, BASELINE, {"parameters": folder, "artifacts": {"model": model}}, _LOOKED_UP[BASELINE])
     components[BASELINE]["inputDefinitions"]["artifacts"] = {
         "model": copy.deepcopy(components["Trainer"]["outputDefinitions"]["artifacts"]["model"])
     }
     tasks[BASELINE]["dependentTasks"] = ["Trainer"]
 
 
-def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any]) -> None:
+def _add_lookup(
+    spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any], outputs: dict[str, tuple[ComponentName, str]]
+) -> None:
     components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
     label = f"{name}_executor"
     components[name] = {
         "executorLabel": label,
         "inputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in inputs["parameters"]}},
-        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in _LOOKED_UP[name]}},
+        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in outputs}},
     }
     tasks[name] = {
         "taskInfo": {"name": name},
@@ -275,7 +286,7 @@ def _add_lookup(spec: dict[str, Any], name: ComponentName, inputs: dict[str, Any
     spec["deploymentSpec"]["executors"][label] = {
         "container": {"command": COMMAND, "args": ["--lookup", "--json_serialized_invocation_args", _INVOCATION]}
     }
-    for output, (task, key) in _LOOKED_UP[name].items():
+    for output, (task, key) in outputs.items():
         components[task]["inputDefinitions"]["parameters"][key] = {"parameterType": "STRING"}
         tasks[task]["inputs"]["parameters"][key] = {"taskOutputParameter": {"producerTask": name, "outputParameterKey": output}}
         tasks[task]["dependentTasks"] = sorted({*tasks[task].get("dependentTasks", []), name})

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from base.errors import UserError, shorten, user_error
 from base.visible import print_error
+from pipeline.config.network import BLESSED
 
 _LOG_OUTPUT: Final = re.compile(r"executor-logs(-\d+)?")
 _LOCAL: Final = {"s3://": "s3/", "minio://": "minio/", "gs://": "gcs/"}  # schemes, and the launcher's folders of local copies
@@ -68,7 +69,7 @@ def _look_up(options: argparse.Namespace) -> None:
     """Looks up what is there before the run, and writes each result into the file of its output parameter."""
     from tfx.utils import path_utils
 
-    from components.earlier_runs.baseline import find_baseline
+    from components.earlier_runs.baseline import find_base_model, find_baseline
     from components.earlier_runs.state_folder import last_digest
     from images.dataset import source
     from images.settings import SourceSettings
@@ -88,6 +89,9 @@ def _look_up(options: argparse.Namespace) -> None:
             "data_fingerprint": source.fingerprint(folder, unpack(SourceSettings, parameters["settings"])),
             "last_statistics": last_digest(parameters["state"]),
         }
+        if base_folder := parameters.get("base_model"):
+            base = find_base_model(base_folder)
+            found["base_model"] = f"{base.path} {base.digest}" if base else "none"
     for name, output in invocation["outputs"]["parameters"].items():
         path = Path(output["outputFile"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,13 +204,18 @@ def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
 
     for name in ("last_statistics", "baseline"):
         parameters.pop(name, None)
+    looked_up = parameters.pop("base_model", None)
     if (epochs := parameters.pop("train_epochs", None)) is not None:
         if epochs < 1 or epochs != int(epochs):
             raise UserError(f"train_epochs: must be a whole number of 1 or more, is {epochs}")
         from models.settings import TrainerSettings
 
         trainer = unpack(TrainerSettings, parameters["custom_config"])
-        parameters["custom_config"] = pack(replace(trainer, train=replace(trainer.train, epochs=int(epochs))))
+        trainer = replace(trainer, train=replace(trainer.train, epochs=int(epochs)))
+        if trainer.base_model:
+            base = _find_base_model(trainer.base_model, looked_up, needed=trainer.train.warm_start != BLESSED)
+            trainer = replace(trainer, base_model=base)
+        parameters["custom_config"] = pack(trainer)
     if (text := parameters.pop("thresholds", None)) is not None:
         from tfx.utils import proto_utils
 
@@ -221,6 +230,20 @@ def _take_runtime_parameters(parameters: dict[str, Any]) -> None:
         settings = with_thresholds(unpack(EvaluatorSettings, parameters["settings"]), thresholds)
         parameters["settings"] = pack(settings)
         parameters["eval_config"] = proto_utils.proto_to_json(build_eval_config(settings))
+
+
+def _find_base_model(folder: str, looked_up: str | None, needed: bool) -> str | None:
+    """The folder of the model to start from: what Lookup has found, or what is there now where there is no such task."""
+    if looked_up is None:
+        from components.earlier_runs.baseline import find_base_model
+
+        base = find_base_model(folder)
+        found = base.path if base else ""
+    else:
+        found = looked_up.rpartition(" ")[0]
+    if needed and not found:
+        raise UserError(f"train.warm_start: {folder}: no SavedModel here; give the folder that a run has pushed to, or blessed")
+    return found or None
 
 
 def _run_driver(parameters: dict[str, Any], sample: str | None) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from base.errors import UserError, add_notes_to_errors
 from base.inputs import check_regular
 from base.paths import check_for_tensorflow
+from components.earlier_runs.baseline import find_base_model
 from components.pusher.classes import read_labels
 from images.dataset import source
 from images.dataset.listing import is_remote
 from models import features
+from pipeline.config.network import BLESSED
 from pipeline.config.whole import Config
-from pipeline.dag.component_settings import image_settings, source_settings
+from pipeline.dag.component_settings import base_model_folder, image_settings, source_settings, trainer_settings
 from pipeline.dag.readings import Readings
 from pipeline.dag.workers import check_workers
 from pipeline.pushed.pushed_model import find_version
@@ -54,7 +56,11 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
         _check_slices(config, rows)
         _check_positive(config.evaluate.groups.positive, rows)
         _check_classes(config.train.teacher, rows)
-    return replace(found, rows=rows), readings
+    notes = found.notes
+    if config.data.spans and (left_out := sum(not row.split and not row.reason for row in rows)):
+        used = sum(row.split == "train" for row in rows)
+        notes = [*notes, f"Data: {left_out} images of older spans are left out, {used} are in the train split (data.spans)"]
+    return replace(found, rows=rows, notes=notes), readings
 
 
 def networks_to_check(config: Config) -> list[tuple[str, str]]:
@@ -151,6 +157,36 @@ def check_teacher(config: Config) -> None:
     try:
         Teacher(config.train.teacher, image_settings(config.image), config.data.multi_label, config.train.xla)
     except TeacherError as error:
+        raise UserError(str(error)) from error
+
+
+def check_warm_start(config: Config, output: Path) -> None:
+    """Builds the network, and gives it the weights of the model to start from, if there is one yet.
+
+    Args:
+      config: the whole configuration.
+      output: of the run.
+
+    Raises:
+      UserError: there is no model in the folder that `train.warm_start` names, or it does not fit the network.
+    """
+    from models.training import build_network
+    from models.warm_start import BaseModel, WarmStartError
+
+    folder = base_model_folder(config, config.push.path or str(output / "pushed"))
+    assert folder
+    check_for_tensorflow(folder, "train.warm_start")
+    found = find_base_model(folder)
+    if not found and config.train.warm_start != BLESSED:
+        raise UserError(f"train.warm_start: {folder}: no SavedModel here; give the folder that a run has pushed to, or blessed")
+    if not found:
+        return
+    try:
+        base = BaseModel(found.path)
+        channels = config.image.channels
+        network = build_network(trainer_settings(config, ""), len(base.classes), [0.0] * channels, [1.0] * channels)
+        base.give_weights(network, base.classes, config.data.multi_label)
+    except WarmStartError as error:
         raise UserError(str(error)) from error
 
 

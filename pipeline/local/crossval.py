@@ -55,7 +55,9 @@ def run(config: Config, output: Path, folds: int) -> CrossvalResult:
     if config.train.teacher:
         raise UserError("train.teacher: has seen images that folds are tested on; leave it out, with --set train.teacher=null")
     if config.train.warm_start:
-        raise UserError("train.warm_start: has seen images that folds are tested on; set train.warm_start=null")
+        raise UserError(
+            "train.warm_start: has seen images that folds are tested on; leave it out, with --set train.warm_start=null"
+        )
     if config.data.spans:
         raise UserError("data.spans: folds take the images of all spans; leave it out, with --set data.spans=null")
     if named_workers():

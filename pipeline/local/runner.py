@@ -21,6 +21,7 @@ from pipeline.local.workplace import Workplace, execute, started
 from pipeline.records.notes import (
     LostNote,
     NoBaselineNote,
+    NoBaseModelNote,
     NotRegisteredNote,
     NotTrackedNote,
     OtherClassesNote,
@@ -215,6 +216,8 @@ def _run_components(config: Config, place: Workplace, readings: Readings) -> Run
         notes.append(LostNote(readings.score_losses.describe(), f"of {config.score.path} (score.path)"))
     if evaluation and not evaluation.compared and any(item.change is not None for item in config.evaluate.thresholds or ()):
         notes.append(NoBaselineNote())
+    if config.train.warm_start and outputs.training and not outputs.training["warm_start"]:
+        notes.append(NoBaseModelNote())
     summary["notes"] += [line for note in notes for line in note.lines()]
     if outputs.trials:
         best = outputs.trials[0]

@@ -24,7 +24,14 @@ from images.dataset import source
 from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine
-from pipeline.local.checks import check_formats, check_teacher, check_tf_config, check_weights, networks_to_check
+from pipeline.local.checks import (
+    check_formats,
+    check_teacher,
+    check_tf_config,
+    check_warm_start,
+    check_weights,
+    networks_to_check,
+)
 from pipeline.records.notes import DataNote, Note, RecoveredNote
 from pipeline.records.recovery import back_up, recover, remove_fragments
 from pipeline.records.results import Execution, RunOutputs
@@ -83,11 +90,12 @@ def started(
       config: the whole configuration.
       output: the folder below which everything is written; only one run at a time may use it.
       notes: lines that tell a person how the data is read, to be shown below the heading.
-      with_model: whether a model will be built; if so, its weights and its teacher are checked first.
+      with_model: whether a model will be built; if so, its weights, its teacher and the model that it starts from are checked
+        first.
 
     Raises:
       UserError: the folder can't be made, is in use or has a path that TensorFlow can't use, the metadata store can't be used,
-        the backbone's weights or the teacher don't fit, or Beam's engine can't run.
+        the backbone's weights, the teacher or the model to start from don't fit, or Beam's engine can't run.
     """
     output = output.resolve()
     check_for_tensorflow(output, "--output")
@@ -117,7 +125,7 @@ def started(
             place.tell(RecoveredNote(recovered))
         for line in notes:
             place.tell(DataNote(line))
-        _load(config, place.console, with_model)
+        _load(config, place, with_model)
         yield place
 
 
@@ -148,7 +156,8 @@ def _back_up(path: Path) -> None:
         logging.exception("no copy of %s", path)
 
 
-def _load(config: Config, console: Console, with_model: bool) -> None:
+def _load(config: Config, place: Workplace, with_model: bool) -> None:
+    console = place.console
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the components of one process share the GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     with waiting(console, "loading TensorFlow and TFX"):
@@ -169,6 +178,9 @@ def _load(config: Config, console: Console, with_model: bool) -> None:
     if with_model and config.train.teacher:
         with waiting(console, "checking the teacher"):
             check_teacher(config)
+    if with_model and config.train.warm_start:
+        with waiting(console, "checking the model to start from"):
+            check_warm_start(config, place.output)
     absl_logging.set_verbosity(absl_logging.INFO)
 
 
@@ -221,9 +233,10 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
     from models.budget import BudgetError
     from models.distillation import TeacherError
     from models.memory import OutOfMemoryError
+    from models.warm_start import WarmStartError
     from models.workers import WorkersError
 
-    if cause := user_error(failure, BudgetError, OutOfMemoryError, TeacherError, WorkersError):
+    if cause := user_error(failure, BudgetError, OutOfMemoryError, TeacherError, WarmStartError, WorkersError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"

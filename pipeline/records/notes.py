@@ -93,6 +93,13 @@ class NoBaselineNote(Note):
 
 
 @dataclass(frozen=True)
+class NoBaseModelNote(Note):
+    """Training was to start from the model that was pushed last, and there is none yet."""
+
+    text = "No pushed model to start from (train.warm_start): training began anew"
+
+
+@dataclass(frozen=True)
 class OtherClassesNote(Note):
     """The model that was served before the run has other classes, and the configuration lets the run replace it.
 

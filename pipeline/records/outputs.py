@@ -24,6 +24,7 @@ from images.index import REJECTED_FILE, SUMMARY_FILE
 from images.layout import has_layout
 from models.calibration import CALIBRATION_FILE
 from models.history import HISTORY_FILE, is_diverged
+from models.warm_start import WARM_START_FILE
 from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
 from pipeline.records.runs import is_score_ingestion
@@ -101,21 +102,27 @@ def read_training(folder: str) -> dict[str, Any]:
     Returns:
       {"epochs": number of epochs trained, "best_epoch": the epoch (from 1) with the least loss on the eval split, None if all
       have diverged, "best_loss": that loss, "history": the file with one line per epoch, None if there is none,
-      "calibration": the fields of `models.calibration.Calibration`, None if not calibrated}.
+      "calibration": the fields of `models.calibration.Calibration`, None if not calibrated, "warm_start": those of
+      `models.warm_start.WarmStart`, None if training began anew}.
     """
     path = os.path.join(folder, HISTORY_FILE)
     history = _read_history(folder)
     losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
     finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
     best, loss = min(finite.items(), key=lambda item: item[1], default=(None, None))
-    calibration = os.path.join(folder, CALIBRATION_FILE)
     return {
         "epochs": len(losses),
         "best_epoch": best,
         "best_loss": loss,
         "history": path if losses else None,
-        "calibration": json.loads(_read(calibration)) if fileio.exists(calibration) else None,
+        "calibration": _read_json(folder, CALIBRATION_FILE),
+        "warm_start": _read_json(folder, WARM_START_FILE),
     }
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any] | None:
+    path = os.path.join(folder, name)
+    return json.loads(_read(path)) if fileio.exists(path) else None
 
 
 def _read_history(folder: str) -> list[dict[str, str]]:

@@ -171,8 +171,11 @@ def _difference(name: str, metric: "Metric", separator: str = " ") -> str:
 
 
 def render_training(training: dict[str, Any]) -> Text:
-    """A line about the epochs and one about the calibration, as far as `outputs.read_training` has found them."""
+    """Lines about the start, the epochs and the calibration, as far as `outputs.read_training` has found them."""
     lines = []
+    if start := training.get("warm_start"):
+        changed = [f"; {kind}: {', '.join(start[kind])}" for kind in ("added", "removed") if start[kind]]
+        lines.append(f"Started from {short_path(start['model'])}, {start['kept']} classes kept{''.join(changed)}")
     if epochs := training.get("epochs"):
         best = (
             f"; best eval loss {training['best_loss']:.3f} in epoch {training['best_epoch']}" if training["best_epoch"] else ""

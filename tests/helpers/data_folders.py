@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import UserError
 from images.dataset import source
-from images.settings import Columns, IngestionSettings, SplitShares
+from images.settings import Columns, IngestionSettings, SpanShares, SplitShares
 from pipeline.config.data import DataConfig
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import ingestion_settings
@@ -22,6 +22,7 @@ def settings(**changes: Any) -> IngestionSettings:
     """The configuration's defaults, with as many images for eval and test as small data sets need."""
     sections = {
         "splits": SplitShares(**SPLITS | changes.pop("splits", {})),
+        "spans": SpanShares(**spans) if (spans := changes.pop("spans", None)) else None,
         "columns": Columns(**COLUMNS | changes.pop("columns", {})),
     }
     return replace(ingestion_settings(Config(name="folders", data=DataConfig(path=""))), **sections, **changes)

@@ -173,3 +173,48 @@ def test_a_group_in_two_splits_is_told_with_both_files(tmp_path: Path) -> None:
     lines[0], lines[70] = "cat/00.png,cat,twins,test", "dog/30.png,dog,twins,eval"
     make_manifest(tmp_path, "path,label,group,split", lines)
     assert "group twins is in the splits eval and test (files dog/30.png and cat/00.png)" in user_error(tmp_path)
+
+
+# Training on the newest spans
+
+
+def in_spans(count: int, per_span: int = 400) -> list[Row]:
+    """Images of two classes, two images a group."""
+    return [
+        Row(f"{span}/{number}", ("cat" if number // 2 % 2 else "dog",), f"{span}/{number // 2}", "", span=span)
+        for span in range(1, count + 1)
+        for number in range(per_span)
+    ]
+
+
+def test_training_takes_the_newest_spans_and_a_share_of_the_older_groups() -> None:
+    everything = assigned(in_spans(3))
+    found = assigned(in_spans(3), spans={"newest": 1, "replay": 0.2})
+    train = [path for path, split in everything.items() if split == "train"]
+    assert all(found[path] == "train" for path in train if path.startswith("3/"))
+    old = [path for path in train if not path.startswith("3/")]
+    replayed = {path for path in old if found[path] == "train"}
+    assert 0.15 < len(replayed) / len(old) < 0.25
+    assert all(found[path] == "" for path in old if path not in replayed)
+    groups = {(path[0], int(path[2:]) // 2) for path in replayed}
+    assert len(replayed) == 2 * len(groups)
+
+
+def test_eval_and_test_have_the_images_of_all_spans_and_never_change() -> None:
+    everything = assigned(in_spans(3))
+    found = assigned(in_spans(3), spans={"newest": 1, "replay": 0.0})
+    later = assigned(in_spans(4), spans={"newest": 2, "replay": 0.5})
+    for path, split in everything.items():
+        if split != "train":
+            assert found[path] == later[path] == split
+
+
+def test_the_same_images_of_a_span_are_replayed_whatever_is_newest() -> None:
+    fewer, more = (assigned(in_spans(spans), spans={"newest": 1, "replay": 0.3}) for spans in (3, 5))
+    assert [fewer[path] for path in fewer if path[0] in "12"] == [more[path] for path in fewer if path[0] in "12"]
+
+
+def test_a_class_that_no_used_span_has_in_training_is_told() -> None:
+    rows = in_spans(2) + [Row(f"1/owl-{number}", ("owl",), f"owl-{number}", "", span=1) for number in range(100)]
+    with pytest.raises(UserError, match="the train split has no image of owl"):
+        assigned(rows, spans={"newest": 1, "replay": 0.0})

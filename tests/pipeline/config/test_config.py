@@ -323,10 +323,27 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
         ("train={teacher: a, loss: focal}", "train: loss must be cross_entropy with a teacher, because focal does not lead"),
         ("train={teacher: a, label_smoothing: 0.1}", "train: label_smoothing must be 0 with a teacher, whose answers are soft"),
         ("train.teacher_temperature=0", "train.teacher_temperature: input should be greater than 0"),
+        ("data.spans={newest: 1}", "data: spans: are told apart by {SPAN} in path, which is images; give a path with it"),
+        ("train.warm_start=s3://bucket/pushed", "train.warm_start: TensorFlow does not read s3://bucket/pushed; name a copy"),
     ],
 )
 def test_a_bad_override_is_told(override: str, told: str, write: Any) -> None:
     assert told in user_error(write(), overrides=(override,))
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        (
+            {"data": {"path": "a", "splits": {"stratify": True}}},
+            "does not work with data.splits.stratify, which deals all images",
+        ),
+        ({"tune": {"enabled": True, "space": {"train.learning_rate": [0.1, 0.2]}}}, "does not work with tune.enabled"),
+        ({"push": {"path": "s3://bucket/pushed"}}, "TensorFlow does not read s3://bucket/pushed"),
+    ],
+)
+def test_what_a_start_from_an_earlier_model_does_not_go_with_is_told(sections: dict[str, Any], told: str, write: Any) -> None:
+    assert told in user_error(write(**sections), overrides=("train.warm_start=blessed",))
 
 
 def test_weights_of_many_classes_do_not_go_with_a_teacher(write: Any) -> None:

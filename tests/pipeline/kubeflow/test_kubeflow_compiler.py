@@ -11,6 +11,7 @@ from kfp import components as kfp_components
 from kfp.pipeline_spec import pipeline_spec_pb2
 from kubeflow_pods import build_pod, pod_errors, shared_implementations
 from kubernetes_rules import expand
+from saved_models import save_model
 
 from base.errors import UserError
 from components.pusher.versions import Record, push
@@ -20,7 +21,7 @@ from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.kubeflow import KubeflowConfig, PodConfig
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
-from pipeline.dag.component_settings import source_settings, trainer_settings
+from pipeline.dag.component_settings import base_model_folder, source_settings, trainer_settings
 from pipeline.dag.eval_config import evaluation_settings
 from pipeline.kubeflow.compiler import compile_pipeline
 from pipeline.kubeflow.entrypoint import _Locations, _prepare, _take_runtime_parameters, main
@@ -294,6 +295,53 @@ def test_all_but_the_lookups_may_come_from_the_cache_and_depend_on_what_it_found
     assert "enableCache" not in path.read_text()
 
 
+@pytest.fixture(scope="module")
+def start(config):
+    """The configuration with a start from an earlier model."""
+
+    def start(*overrides: str) -> Config:
+        return load_config(config, overrides=["tune.enabled=false", *overrides])
+
+    return start
+
+
+@pytest.mark.parametrize(("named", "folder"), [("blessed", "/data/state/few-digits/pushed"), ("/data/models", "/data/models")])
+def test_the_trainer_depends_on_the_model_that_it_starts_from(config, start, named, folder):
+    path = config.with_name("warm.yaml")
+    compile_pipeline(start(f"train.warm_start={named}"), path)
+    assert lint(path) == []
+    tasks = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]
+    assert tasks["Lookup"]["inputs"]["parameters"]["base_model"]["runtimeValue"]["constant"] == folder
+    given = tasks["Trainer"]["inputs"]["parameters"]
+    assert given["base_model"]["taskOutputParameter"] == {"producerTask": "Lookup", "outputParameterKey": "base_model"}
+    assert json.loads(given["custom_config"]["runtimeValue"]["constant"])["base_model"] == folder
+    assert "Lookup" in tasks["Trainer"]["dependentTasks"]
+
+
+def test_vertex_ai_does_not_cache_a_training_that_starts_from_a_model(config, start):
+    path = config.with_name("warm.json")
+    compile_pipeline(start("kubeflow.root=gs://bucket/root", "train.warm_start=blessed"), path, "vertex")
+    assert not json.loads(path.read_text())["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"].get("cachingOptions")
+
+
+def test_the_trainers_container_starts_from_what_lookup_has_found(start, tmp_path):
+    def found(named: str, looked_up: str | None) -> str | None:
+        configuration = start(f"train.warm_start={named}")
+        trainer = trainer_settings(configuration, "", base_model_folder(configuration, str(tmp_path / "pushed")))
+        parameters = {"train_epochs": 3, "custom_config": pack(trainer)} | ({"base_model": looked_up} if looked_up else {})
+        _take_runtime_parameters(parameters)
+        assert parameters.keys() == {"custom_config"}
+        return json.loads(parameters["custom_config"])["base_model"]
+
+    assert found("blessed", "none") is None
+    assert found("blessed", "/data/pushed/17 abc") == found("/data/pushed", "/data/pushed/17 abc") == "/data/pushed/17"
+    assert found("blessed", None) is None  # on Vertex AI, where the container looks itself
+    version = push(save_model(tmp_path / "model", "a"), str(tmp_path / "pushed"), Record(), None)
+    assert found("blessed", None) == version.path
+    with pytest.raises(UserError, match=r"train\.warm_start: /data/pushed: no SavedModel here"):
+        found("/data/pushed", "none")
+
+
 def test_a_sample_data_set_is_written_where_it_is_read(config):
     path = config.with_name("sample.yaml")
     overrides = ["data.path=data/digits", "data.sample=digits"]
@@ -326,6 +374,7 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
         ("data.schema=schema.pbtxt", r"data\.schema: must be absolute"),
         ("model.weights=weights.h5", r"model\.weights: must be absolute"),
         ("train.teacher=pushed/1", r"train\.teacher: must be absolute"),
+        ("train.warm_start=pushed/1", r"train\.warm_start: must be absolute"),
         ("kubeflow.state=null", r"kubeflow\.state: is missing"),
         ("kubeflow.state=/elsewhere", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
         ("kubeflow.pod.cpu_request=9", r"kubeflow\.pod: cpu_request \(9\) must not be above cpu_limit \(4\)"),
