@@ -336,7 +336,7 @@ def test_a_bad_override_is_told(override: str, told: str, write: Any) -> None:
     [
         (
             {"data": {"path": "a", "splits": {"stratify": True}}},
-            "does not work with data.splits.stratify, which deals all images",
+            "does not work with data.splits.stratify, which deals",
         ),
         ({"tune": {"enabled": True, "space": {"train.learning_rate": [0.1, 0.2]}}}, "does not work with tune.enabled"),
         ({"push": {"path": "s3://bucket/pushed"}}, "TensorFlow does not read s3://bucket/pushed"),

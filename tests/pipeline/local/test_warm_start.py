@@ -30,7 +30,7 @@ def test_the_model_to_start_from_is_the_served_version_or_a_folder(tmp_path: Pat
     assert find_base_model(old.path).path == old.path
     Path(new.path, "saved_model.pb").write_text("damaged")
     assert find_base_model(pushed).path == old.path
-    with pytest.raises(UserError, match="is damaged .*; give another version"):
+    with pytest.raises(UserError, match=r"is damaged .*; give another version"):
         find_base_model(new.path)
 
 
