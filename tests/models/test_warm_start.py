@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tiny_training import CONFIG, arguments, write_transformed
 
-from models import features
+from models import features, training
 from models.checkpoints import checkpoint_folder
 from models.fpn import build_classifier
 from models.tiles import tile_classifier
@@ -180,7 +180,7 @@ def test_the_trainer_goes_on_from_a_pushed_version(trained, tmp_path):
     assert not (trained / "base" / "log" / "warm_start.json").exists()
 
 
-def test_an_interrupted_training_does_not_go_on_from_another_model(trained, tmp_path):
+def test_an_interrupted_training_does_not_go_on_from_another_model(trained, tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
@@ -190,16 +190,11 @@ def test_an_interrupted_training_does_not_go_on_from_another_model(trained, tmp_
         folders.append(checkpoint_folder(root, **key))
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.training.checkpoint_folder", kill)
-        for name in ("base", "base", "other", None):
-            if name == "other":
-                run = arguments(trained, trained / "other", trained / "checkpoints", config(seed=1))
-                patch.undo()
-                run_fn(FnArgs(**run))
-                patch.setattr("models.training.checkpoint_folder", kill)
-            base = str(trained / name / "model") if name else None
-            with pytest.raises(Killed):
-                run_fn(FnArgs(**arguments(trained, tmp_path / "run", tmp_path / "checkpoints", config()), base_model=base))
+    monkeypatch.setattr(training, "checkpoint_folder", kill)
+    shutil.copytree(trained / "base" / "model", tmp_path / "same")
+    other = export(tmp_path / "other", build(3)).path
+    for base in (str(trained / "base" / "model"), str(tmp_path / "same"), other, None):
+        with pytest.raises(Killed):
+            run_fn(FnArgs(**arguments(trained, tmp_path / "run", tmp_path / "checkpoints", config()), base_model=base))
     assert folders[0] == folders[1]
     assert len(set(folders)) == 3

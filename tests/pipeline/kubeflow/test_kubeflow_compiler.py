@@ -316,6 +316,8 @@ def test_the_trainer_depends_on_the_model_that_it_starts_from(config, start, nam
     assert given["base_model"]["taskOutputParameter"] == {"producerTask": "Lookup", "outputParameterKey": "base_model"}
     assert json.loads(given["custom_config"]["runtimeValue"]["constant"])["base_model"] == folder
     assert "Lookup" in tasks["Trainer"]["dependentTasks"]
+    with pytest.raises(UserError, match=r"train\.warm_start: must be absolute"):
+        compile_pipeline(start("train.warm_start=pushed/1"), path)
 
 
 def test_vertex_ai_does_not_cache_a_training_that_starts_from_a_model(config, start):
@@ -374,7 +376,6 @@ def test_vertex_ai_gets_one_document_with_its_driver(config):
         ("data.schema=schema.pbtxt", r"data\.schema: must be absolute"),
         ("model.weights=weights.h5", r"model\.weights: must be absolute"),
         ("train.teacher=pushed/1", r"train\.teacher: must be absolute"),
-        ("train.warm_start=pushed/1", r"train\.warm_start: must be absolute"),
         ("kubeflow.state=null", r"kubeflow\.state: is missing"),
         ("kubeflow.state=/elsewhere", r"kubeflow\.state: must be on one of kubeflow\.volumes \(/data\)"),
         ("kubeflow.pod.cpu_request=9", r"kubeflow\.pod: cpu_request \(9\) must not be above cpu_limit \(4\)"),
