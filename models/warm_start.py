@@ -110,7 +110,7 @@ class BaseModel:
         for name, variable, stored in self._matches(model):
             axes = _class_axes(name)
             old = _by_class(name, self._reader.get_tensor(stored), len(self.classes))
-            new = _by_class(name, np.array(variable), len(classes))
+            new = _by_class(name, np.array(keras.ops.convert_to_numpy(variable)), len(classes))
             if old.shape[: old.ndim - axes] != new.shape[: new.ndim - axes]:
                 raise self._other([name], f"{name} has the shape {list(old.shape)} there and {list(new.shape)} here")
             new[_rows(new.ndim, axes, here)] = old[_rows(old.ndim, axes, there)]
