@@ -7,6 +7,7 @@ import pytest
 from images.duplicates import describe_duplicates
 from models.calibration import CALIBRATION_FILE
 from models.history import HISTORY_FILE
+from models.warm_start import WARM_START_FILE
 from pipeline.records.outputs import read_training
 from pipeline.terminal.tables import render_training
 
@@ -25,8 +26,10 @@ def write_history(folder, losses):
     (folder / HISTORY_FILE).write_text("\n".join(lines) + "\n")
 
 
-def test_epochs_and_calibration_are_read_and_told(tmp_path):
+def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
+    start = {"model": "/pushed/17", "kept": 2, "added": ["cow", "owl"], "removed": ["dog"]}
     write_history(tmp_path, [0.9, 0.1234, 0.4])
+    (tmp_path / WARM_START_FILE).write_text(json.dumps(start))
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(CALIBRATION))
     training = read_training(str(tmp_path))
     assert training == {
@@ -35,8 +38,10 @@ def test_epochs_and_calibration_are_read_and_told(tmp_path):
         "best_loss": 0.1234,
         "history": str(tmp_path / HISTORY_FILE),
         "calibration": CALIBRATION,
+        "warm_start": start,
     }
     assert render_training(training).plain.splitlines() == [
+        "Started from /pushed/17, 2 classes kept; added: cow, owl; removed: dog",
         "Trained 3 epochs; best eval loss 0.123 in epoch 2",
         "Calibration on the eval split: temperature 1.31, expected calibration error 0.042 -> 0.011",
     ]
@@ -46,6 +51,7 @@ def test_without_calibration_nothing_is_said_of_it(tmp_path):
     write_history(tmp_path, [0.9])
     training = read_training(str(tmp_path))
     assert training["calibration"] is None
+    assert training["warm_start"] is None
     assert render_training(training).plain == "Trained 1 epoch; best eval loss 0.900 in epoch 1"
 
 
