@@ -76,10 +76,15 @@ def read_lineage(store: Store, run_id: str | None = None) -> Lineage:
             key = next((step.key for step in event.path.steps if step.key), artifact.type)
             positions["artifact", artifact.id] = len(nodes)
             nodes.append(Node(key, artifact.type, artifact.id))
+    first: dict[int, int] = {}  # artifact -> the first component of the run that had to do with it
+    for event in events:
+        first[event.artifact_id] = min(first.get(event.artifact_id, event.execution_id), event.execution_id)
     edges = []
     for event in events:
         execution_node, artifact_node = positions["execution", event.execution_id], positions["artifact", event.artifact_id]
-        # A resolver's events all have one type, both for what this run gave it and for what it found in earlier runs.
-        is_input = event.type in _INPUTS or (event.type != _Event.OUTPUT and event.artifact_id in made)
+        # A resolver's events all have one type, both for what this run gave it and for what it found in earlier runs. What
+        # another resolver has found before goes for given: training may start from the model that its own is compared with.
+        given = event.artifact_id in made or first[event.artifact_id] < event.execution_id
+        is_input = event.type in _INPUTS or (event.type != _Event.OUTPUT and given)
         edges.append((artifact_node, execution_node) if is_input else (execution_node, artifact_node))
     return Lineage(nodes, list(dict.fromkeys(edges)))

@@ -50,6 +50,23 @@ def test_a_run_is_drawn_with_what_it_took_from_earlier_ones(store):
     assert states == {"ExampleGen": "from the cache", "Trainer": "done", "Baseline": "done", "Evaluator<&>": "failed"}
 
 
+def test_a_model_that_two_resolvers_find_is_drawn_below_the_first(tmp_path):
+    store = Store(tmp_path / "metadata.sqlite")
+    old = store.run("Trainer", FIRST, outputs={"model": "Model"})["model"]
+    store.run("BaseModel", SECOND, internal={"model": old})
+    new = store.run("Trainer", SECOND, outputs={"model": "Model"}, inputs={"base_model": old})["model"]
+    store.run("Baseline", SECOND, internal={"candidate": new, "model": old})
+    lineage = read_lineage(store.store)
+    assert edges(lineage) == {
+        ("BaseModel 2", "model 1"),
+        ("model 1", "Trainer 3"),
+        ("Trainer 3", "model 2"),
+        ("model 2", "Baseline 4"),
+        ("model 1", "Baseline 4"),
+    }
+    assert draw_lineage(lineage).startswith("<svg")
+
+
 def test_another_run_is_found_by_its_name(store):
     expected = {("ExampleGen 1", "examples 1"), ("examples 1", "Trainer 2"), ("Trainer 2", "model 2")}
     assert edges(read_lineage(store.store, "2026-03-01T12-00-01")) == expected
