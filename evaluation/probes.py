@@ -11,6 +11,28 @@ from models import features
 _INVERSE_PENALTY: Final = 0.01  # wrong labels are not to be learned by heart
 
 
+def find_learnable(rows: pd.DataFrame, multi_label: bool, folds: int) -> np.ndarray:
+    """Which images have a label that every fold can be answered with, bool [N].
+
+    Each of the image's classes must be in images of `folds` groups or more; an image without a class only fits multi-label
+    data. A model that has not seen a class would call each of its labels wrong.
+
+    Args: see `cross_validate`.
+    """
+    labels = [features.split_labels(text, multi_label) for text in rows[features.LABEL]]
+    groups = rows[features.GROUP].to_numpy(object)
+    learnable = np.array([multi_label or bool(found) for found in labels], bool)
+    while True:
+        groups_of: dict[str, set[str]] = {}
+        for row in np.flatnonzero(learnable):
+            for label in labels[row]:
+                groups_of.setdefault(label, set()).add(groups[row])
+        rare = {label for label, found in groups_of.items() if len(found) < folds}
+        if not rare:
+            return learnable
+        learnable &= np.array([rare.isdisjoint(found) for found in labels], bool)
+
+
 def cross_validate(
     vectors: np.ndarray, rows: pd.DataFrame, classes: list[str], multi_label: bool, folds: int, seed: int = 0
 ) -> Predictions:
@@ -36,6 +58,8 @@ def cross_validate(
     probabilities = np.zeros((len(rows), len(classes)), np.float32)
     predictions = Predictions(rows, classes, multi_label, probabilities)
     sets, _ = pd.factorize(rows[features.LABEL])
+    if np.bincount(sets).max() < folds:  # then scikit-learn deals none
+        sets = np.zeros_like(sets)
     dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for seen, new in dealt.split(vectors, sets, predictions.groups):
         regression = LogisticRegression(C=_INVERSE_PENALTY, max_iter=300)

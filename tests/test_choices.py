@@ -95,6 +95,7 @@ OPTIONAL: list[dict[str, Any]] = [
     {"tune": {"enabled": True, "space": {"train.learning_rate": [0.1, 0.2]}}},
     {"check": {"enabled": False}},
     {"export": {"formats": ["onnx"]}},
+    {"labels": {"enabled": True}},
     {"score": {"path": "gs://bucket/score"}},
 ]
 WARM = {"train": {"warm_start": "blessed"}}

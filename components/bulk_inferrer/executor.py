@@ -11,15 +11,13 @@ from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
-from tfx_bsl.coders import example_coder
 
-from components.bulk_inferrer.model import Image, Model, is_multi_label, read_classes
+from components.bulk_inferrer.model import Model, is_multi_label, read_classes
+from components.bulk_inferrer.reading import read_images
 from components.bulk_inferrer.scores import Tables
 from components.bulk_inferrer.settings import InferrerSettings
 from components.examples import split_files
-from models import features
 from models.packing import unpack
-from models.records import read_records
 from storage.files import replace_file
 
 SETTINGS_KEY: Final = "settings"
@@ -36,20 +34,11 @@ class _ScoreFile(beam.DoFn):
 
     def setup(self) -> None:
         self._model = Model(self._folder, self._tables.embeddings)
-        self._decoder = example_coder.ExamplesToRecordBatchDecoder()
 
     def process(self, element: tuple[int, str]) -> Iterator[int]:
         number, file = element
-        self._tables.write(number, self._model.answer(self._read(file), self._batch_size))
+        self._tables.write(number, self._model.answer(read_images(file, self._batch_size), self._batch_size))
         yield number
-
-    def _read(self, file: str) -> Iterator[Image]:
-        for batch in read_records(file).batch(self._batch_size).prefetch(1):
-            examples = self._decoder.DecodeBatch(batch.numpy())
-            names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
-            columns = (examples.column(name).to_pylist() for name in names)  # a list of values per feature and example
-            for path, group, labels, encoded in zip(*columns, strict=True):
-                yield Image(path[0].decode(), group[0].decode(), tuple(label.decode() for label in labels or []), encoded[0])
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

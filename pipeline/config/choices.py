@@ -19,6 +19,7 @@ ComponentName = Literal[
     "Evaluator",
     "ModelCheck",
     "ModelFormats",
+    "LabelCheck",
     "Pusher",
     "ScoreExampleGen",
     "BulkInferrer",

@@ -92,6 +92,15 @@ class EvaluateConfig(Section):
     )
 
 
+class LabelsConfig(Section):
+    """A search for labels that are probably wrong, in all splits; it stops nothing."""
+
+    enabled: bool = Field(False, description="look for wrong labels in all splits, with the trained model; see docs/labels.md")
+    folds: Annotated[int, Field(ge=2)] = Field(
+        5, description="of the cross-validation; classes with images of fewer groups are left out"
+    )
+
+
 class CardConfig(Section):
     """What the model card says, but no program can know."""
 

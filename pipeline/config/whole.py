@@ -9,7 +9,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, mo
 from pipeline.config.beam import BeamConfig
 from pipeline.config.data import DataConfig, ImageConfig
 from pipeline.config.delivery import PushConfig, ScoreConfig
-from pipeline.config.evaluation import CardConfig, CheckConfig, EvaluateConfig
+from pipeline.config.evaluation import CardConfig, CheckConfig, EvaluateConfig, LabelsConfig
 from pipeline.config.kubeflow import KubeflowConfig
 from pipeline.config.messages import explain
 from pipeline.config.metadata_server import MetadataServer, parse_metadata_server
@@ -50,6 +50,7 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     check: CheckConfig = CheckConfig()
+    labels: LabelsConfig = LabelsConfig()
     push: PushConfig = PushConfig()
     score: ScoreConfig = ScoreConfig()
     card: CardConfig = CardConfig()

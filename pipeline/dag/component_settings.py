@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.bulk_inferrer.settings import InferrerSettings
+from components.label_check.settings import LabelCheckSettings
 from components.model_check.settings import CheckSettings
 from components.pusher.settings import PusherSettings
 from components.pusher.versions import model_digest
@@ -142,6 +143,13 @@ def check_settings(config: Config, splits: Splits) -> CheckSettings:
     given = config.check.max_difference
     largest = given if given is not None else 0.02 if config.train.mixed_precision else 1e-5
     return unpack(CheckSettings, {**config.check.model_dump(), "max_difference": largest, "splits": splits.test})
+
+
+def label_check_settings(config: Config) -> LabelCheckSettings:
+    """Settings of LabelCheck."""
+    return LabelCheckSettings(
+        folds=config.labels.folds, batch_size=config.evaluate.batch_size, source=source_settings(config.data)
+    )
 
 
 def pusher_settings(config: Config) -> PusherSettings:

@@ -24,6 +24,7 @@ from components.earlier_runs.resolvers import BaseModel, PreviousStatistics, Ser
 from components.evaluator.component import ImageEvaluator
 from components.example_validator.component import ImageExampleValidator
 from components.image_example_gen.component import ImageExampleGen, ScoreExampleGen
+from components.label_check.component import LabelCheck
 from components.model_check.component import ModelCheck
 from components.model_formats.component import ModelFormats
 from components.pusher.component import VersionPusher
@@ -39,6 +40,7 @@ from pipeline.dag.component_settings import (
     check_settings,
     inferrer_settings,
     ingestion_settings,
+    label_check_settings,
     pusher_settings,
     trainer_settings,
     transform_settings,
@@ -175,6 +177,8 @@ def create_pipeline(
         pushed = model_formats.outputs["exported_model"] if model_formats else model
         pusher = _pusher(config, push_folder, examples, pushed, evaluator, check)
         components += [check, model_formats, pusher]
+        if config.labels.enabled:
+            components.append(_label_check(config, examples, model))
         if config.score.path:
             components += _score_nodes(config, config.score.path, readings.score, model, evaluator, check)
     return _pipeline(config, [node for node in components if node], pipeline_root, name, connection)
@@ -283,6 +287,16 @@ def _model_formats(
         evaluation=evaluator.outputs["evaluation"],
         settings=format_settings(config, splits),
         code=code_digest("components.model_formats.component"),
+    )
+
+
+def _label_check(config: Config, examples: BaseChannel, model: BaseChannel) -> LabelCheck:
+    return LabelCheck(
+        examples=examples,
+        model=model,
+        data=config.data.path,
+        settings=label_check_settings(config),
+        code=code_digest("components.label_check.component"),
     )
 
 

@@ -31,11 +31,11 @@ from pipeline.dag.workers import check_workers
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
 LOOKUP: Final[ComponentName] = "Lookup"
 BASELINE: Final[ComponentName] = "Baseline"
-# Runtime parameter -> its type, the task that takes it, and the key of the task's input.
-_RUNTIME_PARAMETERS: Final[dict[str, tuple[str, ComponentName, str]]] = {
-    "data_path": ("STRING", "ImageExampleGen", "input_base"),
-    "train_epochs": ("NUMBER_INTEGER", "Trainer", "train_epochs"),
-    "thresholds": ("STRING", "Evaluator", "thresholds"),
+# Runtime parameter -> its type, and for each task that takes it, as far as the pipeline has it, the key of the task's input.
+_RUNTIME_PARAMETERS: Final[dict[str, tuple[str, dict[ComponentName, str]]]] = {
+    "data_path": ("STRING", {"ImageExampleGen": "input_base", "LabelCheck": "data"}),
+    "train_epochs": ("NUMBER_INTEGER", {"Trainer": "train_epochs"}),
+    "thresholds": ("STRING", {"Evaluator": "thresholds"}),
 }
 # Task that looks up -> its outputs: the task that takes each one, where it is part of the cache key, and the key of the input.
 _LOOKED_UP: Final[dict[ComponentName, dict[str, tuple[ComponentName, str]]]] = {
@@ -297,10 +297,13 @@ def _add_parameters(spec: dict[str, Any], config: Config, data_path: str) -> Non
     thresholds = [threshold.model_dump(exclude_defaults=True) for threshold in config.evaluate.thresholds or ()]
     defaults = {"data_path": data_path, "train_epochs": config.train.epochs, "thresholds": json.dumps(thresholds)}
     declared = {}
-    for name, (kind, task, key) in _RUNTIME_PARAMETERS.items():
+    for name, (kind, takers) in _RUNTIME_PARAMETERS.items():
         declared[name] = {"parameterType": kind, "defaultValue": defaults[name]}
-        spec["components"][task]["inputDefinitions"]["parameters"][key] = {"parameterType": kind}
-        spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"][key] = {"componentInputParameter": name}
+        for task, key in takers.items():
+            if task not in spec["components"]:
+                continue
+            spec["components"][task]["inputDefinitions"]["parameters"][key] = {"parameterType": kind}
+            spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"][key] = {"componentInputParameter": name}
     spec["root"]["inputDefinitions"] = {"parameters": declared}
 
 

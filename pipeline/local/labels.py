@@ -3,18 +3,14 @@
 The models that are cross-validated are whole networks, or linear ones on the embeddings of a pushed model.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Final
 
 from base.errors import UserError
-from base.tables import read_table, write_table
+from base.tables import read_table
+from components.label_check.tables import CORRECTIONS, TABLE, used_corrections, write_tables
 from images.dataset import source
-from images.dataset.row import split_page
 from images.duplicates import DUPLICATES_FILE
 from models import features
 from pipeline.config.whole import Config
@@ -22,12 +18,11 @@ from pipeline.dag.component_settings import source_settings
 from pipeline.local import crossval
 from pipeline.pushed.embeddings import read_embedded
 from pipeline.records.results import CrossvalResult
-from storage.files import replace_file
 
 if TYPE_CHECKING:
     from evaluation.predictions import Predictions
 
-TABLE, CORRECTIONS, PAGE = "labels.csv", "corrections.csv", "labels.html"
+PAGE: Final = "labels.html"
 _FEWEST_FOLDS: Final = 2
 FILES = {"table": TABLE, "corrections": CORRECTIONS, "page": PAGE}
 
@@ -111,10 +106,8 @@ def _write_found(config: Config, predictions: "Predictions", twins: Twins, folde
 
     issues = find_label_issues(predictions)
     issues["twins"] = ["; ".join(f"{path} ({label})" for path, label in twins.get(path, [])) for path in issues["path"]]
-    table = issues.assign(quality=issues["quality"].map("{:.4f}".format))
-    _write(folder / TABLE, table.columns, table.itertuples(index=False))
-    names = predictions.rows[features.FILENAME]
-    _write(folder / CORRECTIONS, ("path", "label", "given", "quality"), _corrections(config, names, issues))
+    used = used_corrections(config.data.path, source_settings(config.data))
+    write_tables(issues, predictions.rows[features.FILENAME], used, str(folder))
     write_labels_page(config, predictions, issues, twins, folder / CORRECTIONS, folder / PAGE)
     return len(issues)
 
@@ -129,48 +122,3 @@ def _read_twins(table: Path) -> Twins:
                     for one, other in ("ab", "ba"):
                         twins.setdefault(row[f"path_{one}"], []).append((row[f"path_{other}"], row[f"label_{other}"]))
     return twins
-
-
-def _corrections(config: Config, names: Iterable[str], issues: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """Lines of CORRECTIONS: what is suggested, and then the corrections in use of other images.
-
-    All pages of a file have its label, so a file of several pages is suggested only if all of them are for one label.
-
-    Args:
-      config: the whole configuration.
-      names: of all images that were looked at.
-      issues: as `label_issues.find_label_issues` returns them.
-    """
-    used = _used_corrections(config)
-    pages = Counter(split_page(name)[0] for name in names)
-    of_file: dict[str, list[pd.Series]] = {}
-    for _, row in issues.iterrows():
-        of_file.setdefault(split_page(row["path"])[0], []).append(row)
-    for file, rows in of_file.items():
-        name = file if len(rows) > 1 else rows[0]["path"]
-        if len(rows) == pages[file] and len({row["suggested"] for row in rows}) == 1:
-            given, _ = used.pop(name, (rows[0]["label"], ""))
-            yield name, rows[0]["suggested"], given, f"{min(row['quality'] for row in rows):.4f}"
-    for name, (given, label) in used.items():
-        yield name, label, given, ""
-
-
-def _used_corrections(config: Config) -> dict[str, tuple[str, str]]:
-    """The label that the data gives, and the one that `data.corrections` does, of each image where they differ."""
-    if not config.data.corrections:
-        return {}
-    settings = source_settings(config.data)
-    given, found = (
-        {row.name: row for row in source.find_rows(config.data.path, which).rows}
-        for which in (replace(settings, corrections=None), settings)
-    )
-    left_out = {name: (row.label, "") for name, row in given.items() if name not in found}
-    return left_out | {
-        name: (given[name].label, row.label)
-        for name, row in found.items()
-        if name in given and row.labels != given[name].labels
-    }
-
-
-def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    replace_file(str(path), lambda file: write_table(file, list(header), rows))

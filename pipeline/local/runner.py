@@ -244,6 +244,7 @@ def _summary(config: Config, place: Workplace | None, ended: Execution) -> dict[
         "evaluation": outputs.evaluation,
         "report": str(place.folder / "report.html") if place and evaluation else None,
         "check": outputs.check,
+        "labels": outputs.labels,
         "metrics": {name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         "examples": outputs.examples,
         "lost": outputs.lost,

@@ -73,6 +73,29 @@ class AnomalyNote(Note):
 
 
 @dataclass(frozen=True)
+class LabelsNote(Note):
+    """Labels are probably wrong, or could not be looked at; nothing is said if all of them seem right.
+
+    Attributes:
+      images: number of images whose labels were looked at.
+      issues: number of labels that are probably wrong.
+      reason: why no labels were looked at; "" if some were.
+      table: path of the table that lists the issues.
+    """
+
+    images: int
+    issues: int
+    reason: str
+    table: str
+
+    def lines(self) -> list[str]:
+        """At most one."""
+        if self.reason:
+            return [f"No labels were looked at (labels.enabled): {self.reason}"]
+        return [f"{self.issues:,} of {self.images:,} labels are probably wrong; table {self.table}"] if self.issues else []
+
+
+@dataclass(frozen=True)
 class DivergedNote(Note):
     """Training has diverged. `row` is that epoch's, from the history's file."""
 

@@ -14,6 +14,9 @@ from tfx.utils import path_utils
 
 from base.paths import short_path
 from components.example_validator.executor import read_anomalies
+from components.label_check.results import OUTPUT_KEY as LABEL_ISSUES
+from components.label_check.results import read_result
+from components.label_check.tables import CORRECTIONS, TABLE
 from components.model_check.results import read_check
 from components.model_formats.results import read_results
 from components.pusher.classes import read_labels
@@ -25,7 +28,7 @@ from images.layout import has_layout
 from models.calibration import CALIBRATION_FILE
 from models.history import HISTORY_FILE, is_diverged
 from models.warm_start import WARM_START_FILE
-from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LostNote, Note, OtherExamplesNote
+from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LabelsNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
 from pipeline.records.runs import is_score_ingestion
 from pipeline.records.store import Store
@@ -64,6 +67,9 @@ def read_outputs(store: Store) -> RunOutputs:
                 number, score = int(record.pop("trial_id")) + 1, record.pop("score")
                 trials.append(Trial(number, score, record))
     check = asdict(read_check(artifacts["infra_blessing"].uri)) if "infra_blessing" in artifacts else None
+    labels = _read_labels(artifacts[LABEL_ISSUES].uri) if LABEL_ISSUES in artifacts else None
+    if labels:
+        notes.append(LabelsNote(labels["images"], labels["issues"], labels["reason"], short_path(labels["table"])))
     blessing, pushed = artifacts.get("blessing"), artifacts.get("pushed_model")
     blessed = bool(blessing.custom_properties["blessed"].int_value) and (not check or check["passed"]) if blessing else None
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
@@ -79,6 +85,7 @@ def read_outputs(store: Store) -> RunOutputs:
         trials=trials,
         evaluation=artifacts["evaluation"].uri if "evaluation" in artifacts else None,
         check=check,
+        labels=labels,
         blessed=blessed,
         pushed_model=destination or None,
         already_served=bool(pushed and pushed.custom_properties[ALREADY_SERVED].int_value),
@@ -123,6 +130,12 @@ def read_training(folder: str) -> dict[str, Any]:
 def _read_json(folder: str, name: str) -> dict[str, Any] | None:
     path = os.path.join(folder, name)
     return json.loads(_read(path)) if fileio.exists(path) else None
+
+
+def _read_labels(folder: str) -> dict[str, Any]:
+    """The fields of LabelCheck's result, and the paths of its tables."""
+    tables = {"table": os.path.join(folder, TABLE), "corrections": os.path.join(folder, CORRECTIONS)}
+    return {**asdict(read_result(folder)), **tables}
 
 
 def _read_history(folder: str) -> list[dict[str, str]]:

@@ -37,6 +37,8 @@ class RunOutputs:
       trials: the Tuner's trials, best first, without those that failed.
       evaluation: folder of TFMA's results.
       check: the fields of `components.model_check.results.CheckResult`.
+      labels: the fields of `components.label_check.results.LabelCheckResult`, and the paths `table` and `corrections`; None if
+        labels were not looked at.
       blessed: whether the model has met its thresholds, and passed its check if there was one.
       pushed_model: the numbered folder that has the model and is served now.
       already_served: whether that folder had the model before this run.
@@ -55,6 +57,7 @@ class RunOutputs:
     trials: list[Trial] = field(default_factory=list)
     evaluation: str | None = None
     check: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
     blessed: bool | None = None
     pushed_model: str | None = None
     already_served: bool = False

@@ -62,6 +62,7 @@ def config(tmp_path_factory):
         "metadata": "postgresql://fpn:s3cret@db.example/runs",
         "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
         "export": {"formats": ["int8"]},
+        "labels": {"enabled": True},
         "evaluate": {"thresholds": [{"metric": "accuracy", "lower": 0.9}]},
         "kubeflow": KUBEFLOW,
     }
@@ -116,6 +117,7 @@ def test_every_component_has_its_resources_image_and_environment(documents):
         "Evaluator",
         "ModelCheck",
         "ModelFormats",
+        "LabelCheck",
         "Pusher",
     }
     for name, container in found.items():
@@ -146,7 +148,7 @@ def test_the_second_document_has_what_kubernetes_alone_knows(documents):
     (shared,) = trainer["emptyDirMounts"]
     assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == ("/dev/shm", "Memory", "1Gi")
     assert "emptyDirMounts" not in executors["Transform_executor"]
-    assert len(executors) == 13
+    assert len(executors) == 14
 
 
 SHAPES = {
@@ -154,12 +156,14 @@ SHAPES = {
     "all": {
         "tune": {"enabled": True, "space": {"train.learning_rate": [0.001, 0.01]}},
         "export": {"formats": ["int8", "onnx"]},
+        "labels": {"enabled": True},
         "score": {"path": "/data/new"},
     },
     "curated schema": {"data": {"path": "/data/images", "schema": "/data/schema.pbtxt"}},
     "score": {"score": {"path": "/data/new"}},
     "sample": {"data": {"path": "data/digits", "sample": "digits"}},
     "no check": {"check": {"enabled": False}},
+    "labels": {"labels": {"enabled": True, "folds": 3}},
 }
 
 
@@ -277,6 +281,12 @@ def test_runtime_parameters_have_the_configurations_values(documents):
         "thresholds": '[{"metric": "accuracy", "lower": 0.9}]',
     }
     assert spec["defaultPipelineRoot"] == "s3://bucket/root"
+    takers = [
+        name
+        for name, task in spec["root"]["dag"]["tasks"].items()
+        if {"componentInputParameter": "data_path"} in task["inputs"].get("parameters", {}).values()
+    ]
+    assert takers == ["ImageExampleGen", "LabelCheck", "Lookup"]
 
 
 def test_all_but_the_lookups_may_come_from_the_cache_and_depend_on_what_it_found(documents, config):

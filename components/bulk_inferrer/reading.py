@@ -1,0 +1,27 @@
+"""Reads the images of a file of raw examples, to be answered by a model."""
+
+from collections.abc import Iterator
+
+from tfx_bsl.coders import example_coder
+
+from components.bulk_inferrer.model import Image
+from models import features
+from models.records import read_records
+
+
+def read_images(file: str, batch_size: int) -> Iterator[Image]:
+    """Yields the images of a TFRecord file; `batch_size` of them are in memory at a time.
+
+    Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own.
+    """
+    decoder = example_coder.ExamplesToRecordBatchDecoder()
+    for batch in read_records(file).batch(batch_size).prefetch(1):
+        examples = decoder.DecodeBatch(batch.numpy())
+        none = [None] * examples.num_rows
+        names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
+        # Of each feature, a list of values per example, or None.
+        columns = (examples.column(name).to_pylist() if name in examples.schema.names else none for name in names)
+        for path, group, labels, encoded in zip(*columns, strict=True):
+            yield Image(
+                path[0].decode(), (group or path)[0].decode(), tuple(label.decode() for label in labels or ()), encoded[0]
+            )
