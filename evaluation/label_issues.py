@@ -43,9 +43,10 @@ def find_label_issues(predictions: Predictions) -> pd.DataFrame:
     labels, answers, probabilities = predictions.labels, predictions.answers(), predictions.probabilities
     known = np.arange(len(labels)) if predictions.multi_label else np.flatnonzero(labels >= 0)
     if predictions.multi_label:
-        classes = [np.flatnonzero(row).tolist() for row in labels]
-        quality = multi_label_quality(classes, probabilities)
-        is_issue = confident_learning.find_label_issues(classes, probabilities, multi_label=True, n_jobs=1)
+        told_apart = labels.min(axis=0) != labels.max(axis=0)  # cleanlab refuses a class that all images have, or none
+        classes = [np.flatnonzero(row).tolist() for row in labels[:, told_apart]]
+        quality = multi_label_quality(classes, probabilities[:, told_apart])
+        is_issue = confident_learning.find_label_issues(classes, probabilities[:, told_apart], multi_label=True, n_jobs=1)
     else:
         quality = get_label_quality_scores(labels[known], probabilities[known])
         is_issue = confident_learning.find_label_issues(labels[known], probabilities[known], n_jobs=1)

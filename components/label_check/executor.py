@@ -84,7 +84,7 @@ def _look(
     learnable = find_learnable(rows, multi_label, folds)
     known = rows[learnable].reset_index(drop=True)
     classes = sorted({name for text in known[features.LABEL].unique() for name in features.split_labels(text, multi_label)})
-    if len(classes) < (1 if multi_label else 2):
+    if known[features.LABEL].nunique() < 2:
         reason = f"too few classes have images of {folds} groups or more; give more images, or a smaller labels.folds"
         return known, pd.DataFrame(columns=list(COLUMNS)), LabelCheckResult(0, 0, len(rows), reason)
     issues = find_label_issues(cross_validate(vectors[learnable], known, classes, multi_label, folds))

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
@@ -46,8 +45,7 @@ def used_corrections(data: str, settings: SourceSettings) -> dict[str, tuple[str
     if not settings.corrections:
         return {}
     given, found = (
-        {row.name: row for row in source.find_rows(data, which).rows}
-        for which in (replace(settings, corrections=None), settings)
+        {row.name: row for row in source.find_rows(data, settings, corrected=corrected).rows} for corrected in (False, True)
     )
     left_out = {name: (row.label, "") for name, row in given.items() if name not in found}
     return left_out | {

@@ -99,13 +99,14 @@ def read_rows(folder: str, settings: SourceSettings) -> list[Row]:
     return assign_splits(folder, find_rows(folder, settings).rows, settings)
 
 
-def find_rows(folder: str, settings: SourceSettings) -> Found:
+def find_rows(folder: str, settings: SourceSettings, *, corrected: bool = True) -> Found:
     """Lists the data set: from tables, TFRecord files, Parquet or WebDataset files, or class folders; the first that are there.
 
     Args:
       folder: the data folder, or with `{SPAN}` the folders of several spans. For each, see `tables`, `records`,
         `parquet_shards`, `webdataset` and `tree`.
       settings: settings of the data set.
+      corrected: whether the corrections are applied; their table is none of the data's own in either case.
 
     Returns:
       The rows, with the splits that the data itself gives.
@@ -125,8 +126,9 @@ def find_rows(folder: str, settings: SourceSettings) -> Found:
         unlisted += found.unlisted
         record_bytes += found.record_bytes
         notes |= dict.fromkeys(found.notes)
-    rows, corrected = apply_corrections(root_of(folder), rows, settings)
-    notes |= dict.fromkeys(corrected)
+    if corrected:
+        rows, lines = apply_corrections(root_of(folder), rows, settings)
+        notes |= dict.fromkeys(lines)
     for number, row in enumerate(rows):  # in place: there may be millions
         checked = _check_label(row, settings.labels, settings.multi_label) if settings.labelled else row
         rows[number] = checked.in_split("") if checked.reason and checked.split else checked

@@ -1,5 +1,6 @@
 """One HTML page about a model: the verdict, metrics by slice, which classes it confuses, and how to make it again."""
 
+import itertools
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from base.tables import read_table
 from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
 from evaluation.metrics import METRICS
 from evaluation.predictions import Predictions
@@ -32,6 +34,7 @@ _MOST_CURVES: Final = 10
 _WORST_CURVES: Final = 4  # shown with the mean, if there are more curves than that
 _CARDS: Final = 12  # of mistakes, and as many of the least sure images
 _FLIPS: Final = 12  # pictures, each way
+_LABELS: Final = 30  # labels that are probably wrong
 _OUTCOMES: Final = ("right", "wrongly found", "missed", "rightly not found")  # of count_binary
 
 
@@ -42,7 +45,7 @@ class RunContext:
     Attributes:
       run_id: the time of its start.
       when: the time of the run, in words.
-      summary: as in `summary.json`: "training", "examples", "classes", "components", "formats".
+      summary: as in `summary.json`: "training", "examples", "classes", "components", "formats", "labels".
       training: rows of `models.callbacks.HISTORY_FILE`.
       lineage: the run's artifacts and executions, an SVG element.
       command: the command that repeats the run.
@@ -148,6 +151,7 @@ def write_evaluation_page(
         "flips": _flipped_images(predictions, gallery),
         "check_rows": _check_rows(context.summary.get("check"), config.check),
         "formats": context.summary.get("formats", []),
+        "wrong_labels": _wrong_labels(context.summary.get("labels"), gallery),
         "data": _data(context.summary),
         "card": [(name, key.description or "", getattr(config.card, name)) for name, key in CardConfig.model_fields.items()],
         "yaml": dump_config(config),
@@ -543,6 +547,16 @@ def _flipped_images(predictions: Predictions, gallery: Gallery) -> list[dict[str
         }
         for kind, chosen in rows.items()
     ]
+
+
+def _wrong_labels(labels: dict[str, Any] | None, gallery: Gallery) -> list[tuple[dict[str, str], str]]:
+    """Rows of the table of labels that are probably wrong, the worst first, each with a thumbnail or ""."""
+    if not labels or not (table := Path(labels["table"])).is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(itertools.islice(read_table(file), _LABELS))
+    pictures = gallery.thumbnails([row["path"] for row in rows])
+    return [(row, pictures.get(row["path"], "")) for row in rows]
 
 
 def _data(summary: dict[str, Any]) -> dict[str, Any]:

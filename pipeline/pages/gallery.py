@@ -64,10 +64,14 @@ class Gallery:
     def pictures(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
         """(Name, thumbnail) of images by row, without those that can't be read, or the last ones if the files are huge."""
         wanted = {str(self._names[row]): row for row in rows}
-        found: dict[int, tuple[str, str]] = {}
+        return {wanted[name]: (name, picture) for name, picture in self.thumbnails(wanted).items()}
+
+    def thumbnails(self, names: Iterable[str]) -> dict[str, str]:
+        """Thumbnails of images of any split by name; those that can't be read are missing, as in `pictures`."""
+        found: dict[str, str] = {}
         size = 0
-        for name, encoded in read_originals(self._folder, wanted, self._settings):
-            found[wanted[name]] = (name, thumbnail(encoded))
+        for name, encoded in read_originals(self._folder, names, self._settings):
+            found[name] = thumbnail(encoded)
             size += len(encoded)
             if size > _MOST_BYTES:
                 break

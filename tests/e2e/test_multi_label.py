@@ -1,8 +1,10 @@
 """The whole pipeline on images of which each shows any of three things, or none."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
@@ -54,6 +56,7 @@ def place(tmp_path_factory):
         "image": {"height": 32, "width": 32},
         "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 16, "dropout": 0.0},
         "train": {"epochs": 6, "batch_size": 16, "learning_rate": 0.01},
+        "labels": {"enabled": True},
         "evaluate": {
             "min_slice_size": 1,
             "slices": [["image/label"], ["meta/parity"]],
@@ -91,6 +94,20 @@ def predictions(run, place, fpn):
 
 def test_images_are_counted_once_whatever_their_labels(run):
     assert sum(run.json["examples"].values()) == IMAGES
+
+
+def test_wrong_labels_are_found_in_all_splits_and_told(run):
+    labels = run.json["labels"]
+    table = pd.read_csv(labels["table"], keep_default_na=False)
+    wrong = {f"{number:03d}.png" for number in range(0, IMAGES, 13)}
+    assert (labels["images"], labels["issues"]) == (IMAGES, len(table))
+    assert len(wrong & set(table["path"])) > len(wrong) / 2
+    assert len(wrong & set(table["path"])) > len(table) / 2
+    line = f"{labels['issues']} of {IMAGES} labels are probably wrong"
+    assert any(note.startswith(line) for note in run.json["notes"])
+    page = Path(run.json["report"]).read_text()
+    assert line in " ".join(page.split())
+    assert all(path in page for path in table["path"][:30])
 
 
 def test_the_exported_model_names_several_labels_as_its_probabilities_say(run):

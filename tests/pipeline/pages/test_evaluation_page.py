@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from evaluations import Made, make_evaluation
 from pages import Page
 from sklearn import metrics
 
+from base.tables import write_table
+from components.label_check.results import LabelCheckResult
+from components.label_check.tables import CORRECTIONS, TABLE
 from components.model_formats.results import FormatResult
 from evaluation.default_rules import judge_by_default
 from evaluation.diagnostics import measure_reliability, trace_curves
@@ -148,6 +151,45 @@ def test_formats_that_are_not_shipped_say_why(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "no: accuracy on all examples must be at least -0.01 against the SavedModel, is -0.2000" in text
     assert "no: could not be converted: no such operation" in text
+
+
+@pytest.fixture
+def labels(made: Made, tmp_path: Path) -> dict[str, Any]:
+    """What a run tells of 45 labels that are probably wrong, of 300."""
+    names = made.predictions.rows["image/filename"]
+    rows = [(name, "cat", "yak", f"{number / 100:.4f}", "train") for number, name in enumerate(names[:45])]
+    with (tmp_path / TABLE).open("wb") as file:
+        write_table(file, ["path", "label", "suggested", "quality", "split"], rows)
+    paths = {"table": str(tmp_path / TABLE), "corrections": str(tmp_path / CORRECTIONS)}
+    return {**asdict(LabelCheckResult(images=300, issues=45, left_out=7)), **paths}
+
+
+def test_labels_that_are_probably_wrong_are_shown_with_their_images(made: Made, labels: dict[str, Any], tmp_path: Path) -> None:
+    context = replace(CONTEXT, summary={**CONTEXT.summary, "labels": labels})
+    page, html = page_of(made, tmp_path / "page.html", context)
+    text = " ".join(page.text.split())
+    assert "45 of 300 labels are probably wrong, in all splits." in text
+    assert "7 images were left out: they have no label, or one that images of fewer than 5 groups have." in text
+    assert labels["corrections"] in text
+    assert labels["table"] in text
+    _, *rows = page.tables["The worst 30, the worst first"]
+    assert [row[1:] for row in rows] == [
+        ["cat", "yak", f"{number / 100:.4f}", "train", made.predictions.rows["image/filename"][number]] for number in range(30)
+    ]
+    section = re.search(r'<section aria-labelledby="labels">.*?</section>', html, re.DOTALL)
+    assert section
+    assert section[0].count('<img src="data:image/jpeg;base64,') == 30
+
+
+def test_a_run_that_could_not_look_at_labels_says_why(made: Made, labels: dict[str, Any], tmp_path: Path) -> None:
+    Path(labels["table"]).write_text("path,label,suggested,quality,split\n")
+    found = {**labels, **asdict(LabelCheckResult(0, 0, 300, "too few classes"))}
+    page, _ = page_of(made, tmp_path / "page.html", replace(CONTEXT, summary={"labels": found}))
+    assert "No labels were looked at: too few classes." in page.text
+
+
+def test_a_page_has_no_section_of_labels_that_no_run_looked_at(written: Path) -> None:
+    assert 'href="#labels"' not in written.read_text()
 
 
 def test_the_check_of_the_exported_model_is_told(page: Page) -> None:
