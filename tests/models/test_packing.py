@@ -13,7 +13,7 @@ from pipeline.config.data import ImageConfig
 from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
 from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
 from pipeline.config.whole import Config
-from pipeline.dag.component_settings import ingestion_settings, trainer_settings, tuner_settings
+from pipeline.dag.component_settings import ingestion_settings, label_check_settings, trainer_settings, tuner_settings
 from pipeline.dag.eval_config import evaluation_settings
 
 SPACE = {
@@ -35,6 +35,7 @@ EVALUATE = EvaluateConfig(
         trainer_settings(CONFIG, "checkpoints"),
         tuner_settings(CONFIG),
         ingestion_settings(CONFIG),
+        label_check_settings(CONFIG),
         evaluation_settings(EVALUATE, False, ["test"], judged=True),
     ],
     ids=lambda record: type(record).__name__,
