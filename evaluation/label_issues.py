@@ -43,10 +43,12 @@ def find_label_issues(predictions: Predictions) -> pd.DataFrame:
     labels, answers, probabilities = predictions.labels, predictions.answers(), predictions.probabilities
     known = np.arange(len(labels)) if predictions.multi_label else np.flatnonzero(labels >= 0)
     if predictions.multi_label:
-        told_apart = labels.min(axis=0) != labels.max(axis=0)  # cleanlab refuses a class that all images have, or none
-        classes = [np.flatnonzero(row).tolist() for row in labels[:, told_apart]]
-        quality = multi_label_quality(classes, probabilities[:, told_apart])
-        is_issue = confident_learning.find_label_issues(classes, probabilities[:, told_apart], multi_label=True, n_jobs=1)
+        if labels.shape[1] == 1:  # cleanlab takes two classes or more: to have this one, and to lack it
+            labels, probabilities = (np.concatenate([values, 1 - values], axis=1) for values in (labels, probabilities))
+        quality = multi_label_quality(_positions(labels), probabilities)
+        told_apart = labels.min(axis=0) != labels.max(axis=0)  # it refuses a class that all images have, or none
+        varying = _positions(labels[:, told_apart])
+        is_issue = confident_learning.find_label_issues(varying, probabilities[:, told_apart], multi_label=True, n_jobs=1)
     else:
         quality = get_label_quality_scores(labels[known], probabilities[known])
         is_issue = confident_learning.find_label_issues(labels[known], probabilities[known], n_jobs=1)
@@ -61,6 +63,11 @@ def find_label_issues(predictions: Predictions) -> pd.DataFrame:
     )
     found = table[is_issue & (table["label"] != table["suggested"])]
     return found.sort_values("quality", kind="stable").reset_index(drop=True)
+
+
+def _positions(labels: np.ndarray) -> list[list[int]]:
+    """The classes of each image, from uint8 [N, classes], 0 or 1."""
+    return [np.flatnonzero(row).tolist() for row in labels]
 
 
 def _texts(classes: list[str], answers: np.ndarray, multi_label: bool) -> np.ndarray:

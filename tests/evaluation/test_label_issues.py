@@ -73,6 +73,16 @@ def test_missing_and_surplus_labels_of_multi_label_data_are_found():
     assert dict(zip(found["path"], found["suggested"], strict=True)) == expected
 
 
+@pytest.mark.parametrize("everywhere", [["cat"], []], ids=["beside a class that all images have", "alone"])
+def test_wrong_labels_of_the_only_class_that_differs_are_found(everywhere):
+    has = np.arange(IMAGES) % 2 == 0
+    given = has ^ (np.arange(IMAGES) < WRONG)
+    probabilities = np.stack([*(np.full(IMAGES, 0.97) for _ in everywhere), np.where(has, 0.95, 0.05)], axis=1)
+    labels = ["|".join([*everywhere, "dog"] if there else everywhere) for there in given]
+    found = find_label_issues(predictions(probabilities, labels, [*everywhere, "dog"], multi_label=True))
+    assert {int(path.removesuffix(".png")) for path in found["path"]} == set(range(WRONG))
+
+
 def test_answers_of_models_with_other_orders_of_classes_are_joined():
     joined = join_predictions(
         [

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from evaluation.label_issues import find_label_issues
-from evaluation.probes import cross_validate
+from evaluation.probes import cross_validate, find_learnable
 from models import features
 
 CLASSES = ["ant", "bee", "cow", "rare"]
@@ -61,3 +61,19 @@ def test_each_class_of_multi_label_data_is_answered(folds):
     for number in range(3):
         assert roc_auc_score(has[:, number], found.probabilities[:, number]) > 0.98
     assert (found.probabilities[:, 3] == 0).all()
+
+
+def test_data_of_which_each_set_of_classes_is_rarer_than_the_folds_are_many_is_answered():
+    has = np.array([[number >> bit & 1 for bit in range(6)] for number in range(64)], bool)
+    labels = ["|".join(name for name, there in zip("abcdef", row, strict=True) if there) for row in has]
+    found = cross_validate(unit(has + 1), make_rows(labels), list("abcdef"), True, folds=4)
+    assert ((found.probabilities > 0) & (found.probabilities < 1)).all()
+
+
+def test_labels_can_be_answered_if_all_their_classes_are_in_enough_groups():
+    """Without the images of the rare class, the class beside it is rare, too."""
+    labels = ["ant"] * 3 + ["bee", "bee", "bee|rare"] + [""]
+    assert find_learnable(make_rows(labels), True, folds=3).tolist() == [True] * 3 + [False] * 3 + [True]
+    labels = ["ant|bee"] * 3 + ["cow"] * 3 + [""]
+    groups = [*"abc", *"dde", "f"]
+    assert find_learnable(make_rows(labels, groups), False, folds=3).tolist() == [True] * 3 + [False] * 4
