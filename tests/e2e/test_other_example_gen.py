@@ -19,6 +19,7 @@ from models import features
 from pipeline.config.whole import Config
 from pipeline.dag.pipeline import create_pipeline
 from pipeline.local.workplace import Workplace, execute
+from pipeline.records.notes import LabelsNote
 from pipeline.records.results import Execution
 from pipeline.records.store import make_store
 
@@ -67,6 +68,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Execution:
             "image": {"height": 16, "width": 16, "channels": 1},
             "model": {"backbone": "small_resnet10", "max_level": 3, "num_filters": 8},
             "train": {"epochs": 1, "batch_size": 16},
+            "labels": {"enabled": True},
             "evaluate": {
                 "slices": [["meta/site"]],
                 "confidence_intervals": "none",
@@ -111,9 +113,15 @@ def test_the_model_answers_image_files(ended: Execution) -> None:
     np.testing.assert_allclose(answer["probabilities"][0], predictions.probabilities[row], atol=1e-5)
 
 
+def test_the_labels_of_all_splits_are_looked_at(ended: Execution) -> None:
+    assert ended.outputs.labels
+    assert (ended.outputs.labels["images"], ended.outputs.labels["left_out"]) == (sum(IMAGES.values()), 0)
+    assert Path(ended.outputs.labels["corrections"]).is_file()
+
+
 def test_what_only_ingestion_knows_is_left_out(ended: Execution) -> None:
     assert (ended.outputs.examples, ended.outputs.classes) == ({}, {})
-    (line,) = (line for note in ended.outputs.notes for line in note.lines())
+    (line,) = (line for note in ended.outputs.notes if not isinstance(note, LabelsNote) for line in note.lines())
     assert line.startswith("No counts of images, classes, rejected files and duplicates: ")
 
 
