@@ -10,11 +10,33 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from base.errors import UserError
+from base.full_disk import full_disk
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file and replaces an existing one; creates the parent folders."""
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def user_errors_of_writing(path: Path, option: str) -> Iterator[None]:
+    """Tells why a file or folder that the user has named can't be written, instead of raising an OSError.
+
+    A full disk stays one: see `base.full_disk`.
+
+    Args:
+      path: what was named.
+      option: that names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if full_disk(error, path):
+            raise
+        reason = error.strerror or str(error)
+        raise UserError(f"{error.filename or path}: can't be written ({reason}); give another {option}") from error
 
 
 @contextlib.contextmanager

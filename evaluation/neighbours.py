@@ -15,6 +15,8 @@ NEIGHBOURS: Final = 10  # of an image that tell how densely images lie there
 _FEWEST: Final = 5  # images of a class in which one can be outside
 _OUTLIER: Final = 3.0
 _ALIKE: Final = 0.45
+_MOST_APART: Final = 0.25
+_SAME: Final = 1e-4
 _VARIANCE: Final = 0.999
 _MAP_DIMENSIONS: Final = 50
 
@@ -86,7 +88,8 @@ def find_near_duplicates(vectors: np.ndarray) -> pd.DataFrame:
     """Finds pairs that lie far nearer to each other than each does to other images.
 
     Two images are a pair if their distance, 1 - cosine, is less than `_ALIKE` times the distance of either to its tenth
-    neighbour: so it means the same where images lie densely and where they do not. Distances are between whitened vectors
+    neighbour, and at most `_MOST_APART`: so it means the same where images lie densely and where they do not. Images that are
+    the same to the model are pairs, too, each with at most ten others. Distances are between whitened vectors
     (PCA, components with 99.9 % of the variance, at most one for four images): what tells classes apart, and is much the same
     in all images of a class, then counts no more than what tells these from each other.
 
@@ -102,7 +105,8 @@ def find_near_duplicates(vectors: np.ndarray) -> pd.DataFrame:
     reach = distances[:, -1]
     one = np.repeat(np.arange(len(vectors)), positions.shape[1])
     two, distance = positions.ravel(), distances.ravel()
-    alike = (one != two) & (distance < _ALIKE * np.minimum(reach[one], reach[two]))
+    near = (distance < _ALIKE * np.minimum(reach[one], reach[two])) & (distance <= _MOST_APART)
+    alike = (one != two) & (near | (distance < _SAME))
     pairs = pd.DataFrame({"a": np.minimum(one, two), "b": np.maximum(one, two), "cosine": 1 - distance})[alike]
     return pairs.drop_duplicates(["a", "b"]).sort_values("cosine", ascending=False, kind="stable").reset_index(drop=True)
 

@@ -118,7 +118,7 @@ class Tables:
           UserError: rule `share` names no class, or a class that does not exist.
         """
         labels: Counter[str] = Counter()
-        hashes = []
+        hashes = [np.zeros(0, np.uint64)]
         for table in self._parts(["group", "label"]):
             labels.update(table["label"].to_pylist())
             hashes.append(np.unique(_hash_texts(table["group"])))

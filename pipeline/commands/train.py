@@ -158,11 +158,12 @@ def _crossval(options: argparse.Namespace) -> int:
 
 def _labels(options: argparse.Namespace) -> int:
     from pipeline.config.loading import load_config
-    from pipeline.local import labels
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.tables import print_notes
 
     config = load_config(options.config, options.data, options.overrides)
+    with quiet_libraries():
+        from pipeline.local import labels
     if options.scores:
         with quiet_libraries():
             result = labels.run_on_embeddings(config, options.scores, options.folds)

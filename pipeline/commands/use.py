@@ -66,6 +66,9 @@ def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="FILE.csv",
         help="the list; a page and files for labelling tools are beside it",
     )
+    label_next.add_argument(
+        "--overwrite", action="store_true", help="lose a list with labels, and answers of other data, that are there"
+    )
     label_next.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     label_next.set_defaults(call=_label_next)
 
@@ -147,7 +150,7 @@ def _pool_config(options: argparse.Namespace, *overrides: str) -> "Config":
     from pipeline.config.loading import load_config
 
     folder, changes = options.data, [*options.overrides, *overrides]
-    if folder.lower().endswith((".csv", ".parquet")):
+    if folder.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")):
         folder, _, manifest = folder.rpartition("/")
         folder = folder or "."
         changes.append(f"data.manifest={json.dumps(manifest)}")
@@ -167,18 +170,13 @@ def _score(options: argparse.Namespace) -> int:
     print_scores(summary, plain_console(soft_wrap=True))
     if options.json:
         print(json.dumps(summary))
-    if not summary["rejected"]:
-        return 0
-    files = f"{summary['rejected']} of {summary['rejected'] + summary['images']} files"
-    print_error(f"{files} have no answer; {options.output.rstrip('/')}/rejected.csv has the reasons")
-    return 2
+    return _tell_rejected(summary["rejected"], summary["images"], options.output)
 
 
 def _label_next(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from base.paths import short_path
-    from pipeline.local.label_next import label_next
     from pipeline.terminal.console import plain_console
 
     if options.number < 1:
@@ -187,13 +185,25 @@ def _label_next(options: argparse.Namespace) -> int:
         raise UserError(f"--output {options.output}: give the name of a table, such as next.csv")
     config = _pool_config(options, "score.embeddings=true")
     with quiet_libraries() as screen:
-        result = label_next(config, options.model, options.number, options.output, plain_console(screen))
+        from pipeline.local.label_next import label_next
+
+        console = plain_console(screen)
+        result = label_next(config, options.model, options.number, options.output, console, overwrite=options.overwrite)
     print(f"{result.chosen:,} of {result.unlabelled:,} images without a label")
     for path in result.files.values():
         print(short_path(Path(path)))
     if options.json:
         print(json.dumps(asdict(result)))
-    return 0
+    return _tell_rejected(result.rejected, result.images, str(options.output.with_suffix(".scores")))
+
+
+def _tell_rejected(rejected: int, answered: int, output: str) -> int:
+    """Says how many files have no answer, if any. Returns the exit status."""
+    if not rejected:
+        return 0
+    files = f"{rejected} of {rejected + answered} files"
+    print_error(f"{files} have no answer; {output.rstrip('/')}/rejected.csv has the reasons")
+    return 2
 
 
 def _similar(options: argparse.Namespace) -> int:
@@ -223,7 +233,6 @@ def _map(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from base.paths import short_path
-    from pipeline.local.dataset_map import PAGE, write_map
     from pipeline.pushed.embeddings import read_embedded
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.progress import waiting
@@ -231,6 +240,8 @@ def _map(options: argparse.Namespace) -> int:
     if options.points < 10:
         raise UserError(f"--points {options.points}: give 10 or more")
     with quiet_libraries() as screen, waiting(plain_console(screen), "drawing the map"):
+        from pipeline.local.dataset_map import PAGE, write_map
+
         result = write_map(read_embedded(options.scores), options.output, options.points, options.run)
     print(f"{result.images:,} images, {result.outliers:,} outliers, {result.pairs:,} pairs of near duplicates")
     print(short_path(options.output / PAGE))

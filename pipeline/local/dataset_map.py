@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from base.errors import UserError
+from base.local_files import user_errors_of_writing
 from base.tables import write_table
 from images.index import INDEX_FILE
 from pipeline.pushed.embeddings import Embedded
@@ -38,7 +39,7 @@ def write_map(embedded: Embedded, output: Path, most: int, run: Path | None = No
       run: output folder of a pipeline's run over the same data, which tells the splits.
 
     Raises:
-      UserError: there are too few images, or `run` has none of them.
+      UserError: there are too few images, `run` has none of them, or the folder can't be written.
     """
     from evaluation.neighbours import find_near_duplicates, find_outliers, place_on_map
     from pipeline.pages.map_page import scale, write_map_page
@@ -47,6 +48,8 @@ def write_map(embedded: Embedded, output: Path, most: int, run: Path | None = No
     if len(rows) < _FEWEST:
         raise UserError(f"{embedded.data}: has {len(rows)} images; a map needs {_FEWEST} or more")
     splits = _read_splits(run, rows["path"]) if run else None
+    with user_errors_of_writing(output, "--output"):
+        output.mkdir(parents=True, exist_ok=True)
     shown = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
     labels = rows["true_label"].fillna(rows["label"])
     outliers = find_outliers(vectors, labels)
@@ -55,11 +58,11 @@ def write_map(embedded: Embedded, output: Path, most: int, run: Path | None = No
     for one in "ab":
         found = pairs[one].to_numpy(np.int64)
         pairs[f"path_{one}"], pairs[f"label_{one}"] = rows["path"].to_numpy(object)[found], labels.to_numpy(object)[found]
-    output.mkdir(parents=True, exist_ok=True)
     places = scale(place_on_map(vectors[shown]))
-    _write(output / OUTLIERS, outliers, ("path", "label", "distance", "ratio"))
-    _write(output / PAIRS, pairs, ("path_a", "label_a", "path_b", "label_b", "cosine"))
-    write_map_page(embedded, shown, places, splits, outliers, pairs, output / PAGE)
+    with user_errors_of_writing(output, "--output"):
+        write_map_page(embedded, shown, places, splits, outliers, pairs, output / PAGE)
+        _write(output / OUTLIERS, outliers, ("path", "label", "distance", "ratio"))
+        _write(output / PAIRS, pairs, ("path_a", "label_a", "path_b", "label_b", "cosine"))
     return MapResult(len(rows), len(shown), len(outliers), len(pairs))
 
 

@@ -1,6 +1,8 @@
 """`fpn label-next`: the images of a pool whose labels would teach the model the most."""
 
+import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,9 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from base.errors import UserError
-from base.local_files import write_text
+from base.local_files import user_errors_of_writing, write_text
 from base.tables import write_table
 from images.dataset import source
+from images.dataset.row import split_page
 from models import features
 from pipeline.config.whole import Config
 from pipeline.pages.next_page import Card, write_next_page
@@ -28,15 +31,26 @@ _COLUMNS: Final = ("path", "label", "suggested", "probability", "uncertainty")
 
 @dataclass(frozen=True)
 class NextResult:
-    """What was chosen: numbers of images in the pool, of those without a label, and of those chosen; and the files written."""
+    """What was chosen.
+
+    Attributes:
+      images: number of images in the pool that have an answer.
+      rejected: number of files without one.
+      unlabelled: number of images without a label that the model knows.
+      chosen: number of images that were chosen.
+      files: paths of the files written.
+    """
 
     images: int
+    rejected: int
     unlabelled: int
     chosen: int
     files: dict[str, str]
 
 
-def label_next(config: Config, model: Path, number: int, output: Path, console: Console) -> NextResult:
+def label_next(
+    config: Config, model: Path, number: int, output: Path, console: Console, *, overwrite: bool = False
+) -> NextResult:
     """Answers the images of `config.data.path` as `fpn score` does, and chooses some of those that have no label.
 
     Writes beside `output`, with its name and other suffixes: the answers (`.scores/`), a page, and files for labelling tools.
@@ -47,50 +61,73 @@ def label_next(config: Config, model: Path, number: int, output: Path, console: 
       number: how many to choose.
       output: the list, a table with the columns `_COLUMNS`; `label` is empty, to be filled in.
       console: for progress.
+      overwrite: whether labels that were filled in, and answers of other data, may be lost.
 
     Raises:
-      UserError: as `scoring.score`; or no image lacks a label.
+      UserError: as `scoring.score`; no image lacks a label; the list is there and has labels; or a file can't be written.
     """
+    if not overwrite:
+        _check_list(output)
     scores = output.with_suffix(".scores")
-    score(config, model, str(scores), console)
+    summary = score(config, model, str(scores), console, overwrite=overwrite)
     embedded = read_embedded(scores)
     from evaluation.selection import choose_next, uncertainty
 
     unlabelled = np.flatnonzero(embedded.rows["true_label"].isna())
     if not len(unlabelled):
-        raise UserError(f"{embedded.data}: all images have a label; give a folder of images without")
+        raise UserError(
+            f"{embedded.data}: all images have a label, by their folders or a table; give a folder of images without"
+        )
     some = embedded.probabilities[unlabelled]
     chosen = unlabelled[choose_next(some, embedded.vectors[unlabelled], number, embedded.multi_label)]
     unsure = uncertainty(embedded.probabilities[chosen], embedded.multi_label)
     rows = embedded.rows.iloc[chosen]
     cells = zip(rows["path"], rows["label"], rows["probability"], unsure, strict=True)
     table = [(path, "", label, f"{share:.4f}", f"{doubt:.4f}") for path, label, share, doubt in cells]
-    replace_file(str(output), lambda file: write_table(file, _COLUMNS, table))
     files = {"list": output, "page": output.with_suffix(".html")}
-    sizes = _write_page(embedded, chosen, unsure, files["page"])
-    suggestions = [
-        Suggestion(path, features.split_labels(label, embedded.multi_label), float(share), *sizes[path])
-        for path, label, share in zip(rows["path"], rows["label"], rows["probability"], strict=True)
-        if path in sizes
-    ]
-    texts = {
-        "label_studio": (".label_studio.json", label_studio_tasks(suggestions, str(embedded.model))),
-        "label_studio_interface": (".label_studio.xml", label_studio_interface(embedded.classes, embedded.multi_label)),
-        "cvat": (".cvat.xml", cvat_annotations(suggestions, embedded.classes)),
-    }
-    for name, (suffix, text) in texts.items():
-        files[name] = output.with_suffix(suffix)
-        write_text(files[name], text)
-    return NextResult(len(embedded.rows), len(unlabelled), len(chosen), {name: str(path) for name, path in files.items()})
+    with user_errors_of_writing(output, "--output"):
+        sizes = _write_page(embedded, chosen, unsure, files["page"])
+        suggestions = [
+            Suggestion(path, features.split_labels(label, embedded.multi_label), float(share), *sizes[path])
+            for path, label, share in zip(rows["path"], rows["label"], rows["probability"], strict=True)
+            if path in sizes
+        ]
+        folder = Path(source.root_of(embedded.data)).resolve().name
+        texts = {
+            "label_studio": (".label_studio.json", label_studio_tasks(suggestions, folder, str(embedded.model))),
+            "label_studio_interface": (".label_studio.xml", label_studio_interface(embedded.classes, embedded.multi_label)),
+            "cvat": (".cvat.xml", cvat_annotations(suggestions, embedded.classes)),
+        }
+        for name, (suffix, text) in texts.items():
+            files[name] = output.with_suffix(suffix)
+            write_text(files[name], text)
+        replace_file(str(output), lambda file: write_table(file, _COLUMNS, table))
+    written = {name: str(path) for name, path in files.items()}
+    return NextResult(len(embedded.rows), summary["rejected"], len(unlabelled), len(chosen), written)
+
+
+def _check_list(path: Path) -> None:
+    """Raises UserError if there is a folder, another table, or a list with labels, which took somebody's time."""
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; give the name of a table, such as {path / 'next.csv'}")
+    if path.exists():
+        with path.open(encoding="utf-8", newline="", errors="replace") as file:
+            table = csv.DictReader(file)
+            is_list = tuple(table.fieldnames or ()) == _COLUMNS
+            filled = sum(bool((row["label"] or "").strip()) for row in table) if is_list else 0
+        if filled or not is_list:
+            what = f"has {filled} labels already" if is_list else "is another table, or was changed"
+            raise UserError(f"{path}: {what}; give another --output, or --overwrite to lose it")
 
 
 def _write_page(embedded: Embedded, chosen: np.ndarray, unsure: np.ndarray, page: Path) -> dict[str, tuple[int, int]]:
-    """Writes the page; returns width and height of each image that is a file of its own and can be read."""
+    """Writes the page; returns width and height of each image that is the only one of its file and can be read."""
     rows = embedded.rows.iloc[chosen]
+    pages = Counter(split_page(name)[0] for name in embedded.rows["path"])
     shown = dict.fromkeys(rows["path"].head(_MOST_PICTURES))
     pictures, sizes = {}, {}
     for name, encoded in read_originals(source.root_of(embedded.data), rows["path"], embedded.settings):
-        if Path(source.root_of(embedded.data), name).is_file():
+        if Path(source.root_of(embedded.data), name).is_file() and pages[name] == 1:
             with Image.open(io.BytesIO(encoded)) as image:
                 sizes[name] = image.size
         if name in shown:

@@ -77,14 +77,19 @@ def run_on_embeddings(config: Config, scores: Path, folds: int) -> LabelsResult:
     embedded = read_embedded(scores)
     if Path(source.root_of(embedded.data)).resolve() != Path(source.root_of(config.data.path)).resolve():
         raise UserError(f"{scores}: has answers to {embedded.data}, and data.path is {config.data.path}; score that")
-    from evaluation.probes import cross_validate
+    from evaluation.probes import cross_validate, find_learnable
 
     known = embedded.rows["true_label"].notna().to_numpy()
     columns = {"path": features.FILENAME, "group": features.GROUP, "true_label": features.LABEL}
     rows = embedded.rows.loc[known, list(columns)].rename(columns=columns).reset_index(drop=True)
-    if rows[features.GROUP].nunique() < folds:
-        raise UserError(f"{embedded.data}: has a label for {len(rows)} images; give fewer --folds, or data with labels")
-    vectors = embedded.vectors[known]
+    learnable = find_learnable(rows, embedded.multi_label, folds)
+    rows = rows[learnable].reset_index(drop=True)
+    if rows[features.LABEL].nunique() < 2:
+        raise UserError(
+            f"{embedded.data}: too few classes have labelled images of {folds} groups or more; "
+            "give fewer --folds, or label more images"
+        )
+    vectors = embedded.vectors[known][learnable]
     predictions = cross_validate(vectors, rows, embedded.classes, embedded.multi_label, folds)
     return LabelsResult(None, len(rows), _write_found(config, predictions, {}, scores), scores)
 

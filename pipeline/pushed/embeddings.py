@@ -52,29 +52,30 @@ def read_embedded(folder: Path) -> Embedded:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if not (folder / "summary.json").is_file():
+    if not all((folder / name).is_file() for name in ("summary.json", "job.json")):
         raise UserError(f"{folder}: fpn score has not finished here; give the folder of its --output")
     summary, job = read_json(folder / "summary.json", _AGAIN), read_json(folder / "job.json", _AGAIN)
     files = sorted((folder / "scores").glob("part-*.parquet"))
     try:
+        if len(files) != summary["shards"]:
+            raise UserError(f"{folder}/scores: has {len(files)} files of {summary['shards']}; run fpn score again")
         schema = parquet.read_schema(files[0])
         if "embedding" not in schema.names:
             raise UserError(f"{folder}: has answers without embeddings; run fpn score with --embeddings and --overwrite")
-        tables = [parquet.read_table(file) for file in files]
-    except (pa.ArrowException, OSError, IndexError) as error:
-        raise UserError(f"{folder}/scores: is damaged ({error}); {_AGAIN}, with --overwrite") from error
-    told = json.loads(schema.metadata[b"fpn"])
-    table = pa.concat_tables(tables)
-    return Embedded(
-        table.select(["path", "group", "label", "probability", "true_label"]).to_pandas(),
-        _as_matrix(table["embedding"]),
-        _as_matrix(table["probabilities"]),
-        told["classes"],
-        told["multi_label"],
-        summary["data"],
-        Path(summary["model"]),
-        unpack(FileSettings, {name: job["settings"][name] for name in FileSettings.__dataclass_fields__}),
-    )
+        table = pa.concat_tables([parquet.read_table(file) for file in files])
+        told = json.loads(schema.metadata[b"fpn"])
+        return Embedded(
+            table.select(["path", "group", "label", "probability", "true_label"]).to_pandas(),
+            _as_matrix(table["embedding"]),
+            _as_matrix(table["probabilities"]),
+            told["classes"],
+            told["multi_label"],
+            summary["data"],
+            Path(summary["model"]),
+            unpack(FileSettings, {name: job["settings"][name] for name in FileSettings.__dataclass_fields__}),
+        )
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: is damaged ({error!r}); {_AGAIN}, with --overwrite") from error
 
 
 def _as_matrix(column: Any) -> np.ndarray:
@@ -96,12 +97,15 @@ def embed_files(model: Path, images: list[Path]) -> tuple[list[Path], np.ndarray
     Raises:
       UserError: there is no model.
     """
+    none = np.zeros((0, 0), np.float32)
+    if not images:
+        return [], none, []
     folder = find_version(model)
     files = read_files(images, folder)
     if not files.images:
-        return [], np.zeros((0, 0), np.float32), files.failures
+        return [], none, files.failures
     import tensorflow as tf
 
     signature = tf.saved_model.load(str(folder)).signatures["embed"]
     found = [(path, answer["embedding"]) for path, answer in files.ask(signature, _BATCH_SIZE)]
-    return [path for path, _ in found], np.stack([vector for _, vector in found]), files.failures
+    return [path for path, _ in found], np.stack([vector for _, vector in found]) if found else none, files.failures

@@ -2,12 +2,14 @@
 what people make of them."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+_NOT_IN_XML: Final = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 _STORAGE: Final = "/data/local-files/?d="  # Label Studio's own server of a folder
 
 
@@ -30,16 +32,17 @@ class Suggestion:
     height: int
 
 
-def label_studio_tasks(suggestions: Sequence[Suggestion], model: str) -> str:
+def label_studio_tasks(suggestions: Sequence[Suggestion], folder: str, model: str) -> str:
     """Tasks with predictions, as Label Studio imports them; images are served by it from its local storage.
 
     Args:
       suggestions: the images and answers.
+      folder: name of the data folder in that storage.
       model: what made them.
     """
     tasks = [
         {
-            "data": {"image": _STORAGE + quote(item.path)},
+            "data": {"image": _STORAGE + quote(f"{folder}/{item.path}")},
             "predictions": [
                 {
                     "model_version": model,
@@ -77,7 +80,7 @@ def cvat_annotations(suggestions: Sequence[Suggestion], classes: Sequence[str]) 
         ElementTree.SubElement(label, "name").text = name
         ElementTree.SubElement(label, "type").text = "tag"
         ElementTree.SubElement(label, "attributes")
-    for number, item in enumerate(suggestions):
+    for number, item in enumerate(item for item in suggestions if not _NOT_IN_XML.search(item.path)):
         attributes = {"id": str(number), "name": item.path, "width": str(item.width), "height": str(item.height)}
         image = ElementTree.SubElement(annotations, "image", attributes)
         for name in item.labels:

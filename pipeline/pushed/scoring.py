@@ -107,10 +107,10 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
             counts = tables.finish(rule)
         seconds = time.monotonic() - began
         summary = {
-            "model": str(version),
+            "model": os.path.abspath(version),
             "model_version": version.name,
             "model_digest": job["model"],
-            "data": data,
+            "data": data if is_remote(data) else os.path.abspath(data),
             "output": output,
             "images": counts.images,
             "labels": counts.labels,

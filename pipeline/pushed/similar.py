@@ -39,18 +39,19 @@ def find_similar(embedded: Embedded, images: list[str], number: int) -> tuple[di
     if not len(embedded.rows):
         raise UserError(f"{embedded.data}: no image has been embedded")
     position = {name: place for place, name in enumerate(embedded.rows["path"])}
-    queries = {name: embedded.vectors[position[name]] for name in images if name in position}
+    known = [name for name in images if name in position]
     others, vectors, failures = embed_files(embedded.model, [Path(name) for name in images if name not in position])
-    queries |= {str(path): vector for path, vector in zip(others, vectors, strict=True)}
-    if not queries:
+    if not known and not others:
         return {}, failures
     import numpy as np
 
-    places, cosines = find_nearest(embedded.vectors, np.stack(list(queries.values())), number + 1)
+    own = [position[name] for name in known] + [None] * len(others)
+    queries = [embedded.vectors[position[name]] for name in known] + list(vectors)
+    places, cosines = find_nearest(embedded.vectors, np.stack(queries), number + 1)
     labels = embedded.rows["true_label"].fillna(embedded.rows["label"])
     found = {}
-    for name, some, near in zip(queries, places, cosines, strict=True):
-        others_of = [(place, cosine) for place, cosine in zip(some, near, strict=True) if place != position.get(name)]
+    for name, itself, some, near in zip([*known, *map(str, others)], own, places, cosines, strict=True):
+        others_of = [(place, cosine) for place, cosine in zip(some, near, strict=True) if place != itself]
         found[name] = [
             Similar(embedded.rows["path"].iloc[place], labels.iloc[place], round(float(cosine), 6))
             for place, cosine in others_of[:number]

@@ -82,6 +82,13 @@ def test_copies_with_small_changes_are_pairs_and_neighbours_of_a_class_are_not()
     assert found["cosine"].is_monotonic_decreasing
 
 
+def test_many_copies_of_an_image_are_pairs():
+    vectors, _ = make_vectors(500, latent=40)
+    found = neighbours.find_near_duplicates(np.concatenate([vectors, np.tile(vectors[:1], (19, 1))]))
+    copies = {0, *range(500, 519)}
+    assert copies <= {*found["a"], *found["b"]}
+
+
 def test_the_map_keeps_neighbours():
     vectors, _ = make_vectors(150, classes=5)
     places = neighbours.place_on_map(vectors)

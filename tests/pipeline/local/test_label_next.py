@@ -61,6 +61,52 @@ def test_the_list_has_unsure_images_the_least_sure_first(chosen):
     assert len(page.images) == CHOSEN
 
 
+def again(exported, pool, output, **options):
+    return label_next(
+        load_config(None, str(pool), ["score.embeddings=true"]), Path(exported.path), CHOSEN, output, quiet(), **options
+    )
+
+
+def test_labels_that_are_filled_in_are_not_lost(exported, pool, tmp_path):
+    output = tmp_path / "next.csv"
+    again(exported, pool, output)
+    again(exported, pool, output)  # nothing is filled in yet
+    table = pd.read_csv(output, keep_default_na=False)
+    table.loc[1, "label"] = "cat"
+    table.to_csv(output, index=False)
+    before = output.read_bytes()
+    with pytest.raises(UserError, match="has 1 labels already; give another --output, or --overwrite"):
+        again(exported, pool, output)
+    table.to_csv(output, index=False, sep=";")  # as a spreadsheet may save it
+    with pytest.raises(UserError, match="is another table, or was changed"):
+        again(exported, pool, output)
+    output.write_bytes(before)
+    again(exported, pool, output, overwrite=True)
+    assert pd.read_csv(output, keep_default_na=False)["label"].tolist() == [""] * CHOSEN
+
+
+def test_what_can_t_be_written_is_told_with_the_cure(exported, pool, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match=r"folder.csv: is a folder; give the name of a table"):
+        again(exported, pool, tmp_path / "folder.csv")
+    (tmp_path / "next.html").mkdir()
+    with pytest.raises(UserError, match=r"next.html: can't be written \(Is a directory\); give another --output"):
+        again(exported, pool, tmp_path / "next.csv")
+    assert not (tmp_path / "next.csv").exists()
+
+
+def test_files_without_an_answer_are_counted(exported, pool, tmp_path):
+    (tmp_path / "data").mkdir()
+    for number, file in enumerate(exported.files):
+        (tmp_path / "data" / f"{number}.png").write_bytes(file)
+    (tmp_path / "data" / "broken.png").write_bytes(exported.files[0][:-30])
+    assert again(exported, tmp_path / "data", tmp_path / "next.csv").rejected == 1
+    for number in range(7):
+        (tmp_path / "data" / f"{number}.png").unlink()
+    with pytest.raises(UserError, match="no image can be used"):
+        again(exported, tmp_path / "data", tmp_path / "none.csv")
+
+
 def labels_of(pool, **changes):
     found = source.find_rows(str(pool), settings(**changes))
     return {row.path: row.label for row in found.rows if not row.reason}
@@ -77,7 +123,9 @@ def test_what_label_studio_makes_of_its_tasks_is_read_as_data(chosen, pool):
         label = LABELS[number % 3]
         answer = {**prediction["result"][0], "value": {"choices": [label]}}
         task["annotations"] = [{"id": number, "was_cancelled": False, "ground_truth": False, "result": [answer]}]
-        expected[task["data"]["image"].partition("?d=")[2].replace("%20", " ").replace("%26", "&")] = label
+        path = task["data"]["image"].partition("?d=")[2].replace("%20", " ").replace("%26", "&")
+        assert path.startswith(f"{pool.name}/")  # Label Studio's storage is the folder around
+        expected[path.partition("/")[2]] = label
     (pool / "export.json").write_text(json.dumps(tasks))
     try:
         assert labels_of(pool, manifest="export.json") == expected
@@ -117,7 +165,7 @@ def test_images_that_have_a_label_are_not_chosen(exported, pool, tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / "data" / label).mkdir(parents=True)
         (tmp_path / "data" / label / "1.png").write_bytes(exported.files[0])
-    with pytest.raises(UserError, match="all images have a label; give a folder of images without"):
+    with pytest.raises(UserError, match="all images have a label, by their folders or a table; give a folder of images without"):
         label_next(
             load_config(None, str(tmp_path / "data"), ["score.embeddings=true"]),
             Path(exported.path),

@@ -65,5 +65,5 @@ def test_answers_to_other_data_are_refused(place, tmp_path):
         run_on_embeddings(load_config(None, str(tmp_path), []), place / "scores", folds=5)
     with pytest.raises(UserError, match="give 2 or more"):
         run_on_embeddings(load_config(None, str(place / "data"), []), place / "scores", folds=1)
-    with pytest.raises(UserError, match="has a label for 80 images; give fewer --folds"):
+    with pytest.raises(UserError, match="too few classes have labelled images of 81 groups or more; give fewer --folds"):
         run_on_embeddings(load_config(None, str(place / "data"), []), place / "scores", folds=81)

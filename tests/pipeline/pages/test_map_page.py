@@ -83,6 +83,12 @@ def test_a_map_needs_images(tmp_path: Path) -> None:
         write_map(few, tmp_path / "out", most=50)
 
 
+def test_a_folder_that_can_t_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: can't be written \(File exists\); give another --output"):
+        write_map(make_embedded(tmp_path), tmp_path / "file", most=50)
+
+
 @pytest.fixture
 def window(browser: Any, made: tuple[Path, MapResult]) -> Iterator[Any]:
     opened = browser.new_page(viewport={"width": 1280, "height": 900})

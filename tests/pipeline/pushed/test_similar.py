@@ -1,5 +1,7 @@
 """`fpn similar`: the nearest images of an embedded data set."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,38 @@ def test_an_image_of_the_data_set_is_not_its_own_neighbour_and_another_file_find
     (first, *_) = found[str(tmp_path / "copy.png")]
     assert (first.path, first.cosine) == ("2.png", pytest.approx(1, abs=1e-5))
     assert [(failure.image.name, failure.reason) for failure in failures] == [("broken.png", "not an image")]
+
+
+def test_a_file_that_can_t_be_decoded_costs_no_other_its_answer(exported, scored, tmp_path, monkeypatch):
+    (tmp_path / "cut.png").write_bytes(exported.files[0][:-30])
+    (tmp_path / "2.png").write_bytes((scored / "data" / "2.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found, failures = find_similar(read_embedded(scored / "out"), [str(tmp_path / "cut.png"), "./2.png", "3.png"], 2)
+    assert list(found) == ["3.png", "2.png"]
+    assert found["2.png"][0].path == "2.png"  # the file is not the image of the data set that has its name
+    assert [failure.image.name for failure in failures] == ["cut.png"]
+
+
+def test_the_folder_can_be_read_from_anywhere(exported, scored, tmp_path, monkeypatch):
+    monkeypatch.chdir(scored)
+    config = load_config(None, "data", ["score.embeddings=true"])
+    score(config, Path(os.path.relpath(exported.path)), str(tmp_path / "out"), Console(quiet=True))
+    monkeypatch.chdir(tmp_path)
+    embedded = read_embedded(Path("out"))
+    assert (embedded.data, embedded.model) == (str(scored / "data"), Path(exported.path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("summary.json", "{}"), ("job.json", "{}"), ("job.json", None), ("scores/part-00001-of-00003.parquet", None)],
+)
+def test_a_damaged_folder_is_told_with_the_cure(scored, tmp_path, name, content):
+    shutil.copytree(scored / "out", tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    if content:
+        (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(UserError, match="run fpn score|has not finished here; give the folder of its --output"):
+        read_embedded(tmp_path / "out")
 
 
 def test_answers_without_embeddings_are_refused_with_the_cure(exported, scored, tmp_path):
