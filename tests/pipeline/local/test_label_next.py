@@ -165,7 +165,9 @@ def test_images_that_have_a_label_are_not_chosen(exported, pool, tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / "data" / label).mkdir(parents=True)
         (tmp_path / "data" / label / "1.png").write_bytes(exported.files[0])
-    with pytest.raises(UserError, match="all images have a label, by their folders or a table; give a folder of images without"):
+    with pytest.raises(
+        UserError, match="all images have a label, by their folders or a table; give a folder of images without"
+    ):
         label_next(
             load_config(None, str(tmp_path / "data"), ["score.embeddings=true"]),
             Path(exported.path),

@@ -70,7 +70,7 @@ def test_a_damaged_folder_is_told_with_the_cure(scored, tmp_path, name, content)
     (tmp_path / "out" / name).unlink()
     if content:
         (tmp_path / "out" / name).write_text(content)
-    with pytest.raises(UserError, match="run fpn score|has not finished here; give the folder of its --output"):
+    with pytest.raises(UserError, match=r"run fpn score|has not finished here; give the folder of its --output"):
         read_embedded(tmp_path / "out")
 
 
