@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -10,7 +11,7 @@ from tfx.dsl.components.common import resolver
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.earlier_runs.baseline import DIGEST, ERROR, find_base_model, find_baseline
+from components.earlier_runs.baseline import DIGEST, ERROR, Baseline, find_base_model, find_baseline
 from storage.made_files import FILES_PROPERTY, find_change
 
 _RUN = "pipeline_run"  # type of the context that TFX creates for each run
@@ -38,12 +39,7 @@ class ServedBaseline(resolver.ResolverStrategy):
           input_dict: `candidate`, the model of this run; `model`, which is ignored.
         """
         (candidate,) = input_dict["candidate"]
-        try:
-            found = find_baseline(self._folder, path_utils.serving_model_path(candidate.uri))
-            models = [_artifact(store, found.path, {DIGEST: found.digest})] if found else []
-        except Exception as error:
-            logging.exception("the served model can't be found")
-            models = [_artifact(store, self._folder, {ERROR: str(error)})]
+        models = _found(store, self._folder, lambda: find_baseline(self._folder, path_utils.serving_model_path(candidate.uri)))
         return {"model": models, "candidate": input_dict["candidate"]}
 
 
@@ -64,13 +60,17 @@ class BaseModel(resolver.ResolverStrategy):
           input_dict: `model`, which is ignored.
         """
         store.put_artifact_type(standard_artifacts.Model().artifact_type)  # which a new store does not know yet
-        try:
-            found = find_base_model(self._folder)
-            models = [_artifact(store, found.path, {DIGEST: found.digest})] if found else []
-        except Exception as error:  # the Trainer finds no model there, and says so
-            logging.exception("the model to start from can't be found")
-            models = [_artifact(store, self._folder, {ERROR: str(error)})]
-        return {"model": models}
+        return {"model": _found(store, self._folder, lambda: find_base_model(self._folder))}
+
+
+def _found(store: mlmd.MetadataStore, folder: str, find: Callable[[], Baseline | None]) -> list[types.Artifact]:
+    """The artifact of the model that is found, if any; or of the folder, with the error, which the model's user tells."""
+    try:
+        found = find()
+        return [_artifact(store, found.path, {DIGEST: found.digest})] if found else []
+    except Exception as error:
+        logging.exception("%s: the model can't be found", folder)
+        return [_artifact(store, folder, {ERROR: str(error)})]
 
 
 def _artifact(store: mlmd.MetadataStore, uri: str, properties: dict[str, str]) -> types.Artifact:
