@@ -13,6 +13,7 @@ from base.inputs import read_json
 from images.file_settings import FileSettings
 from models.packing import unpack
 from pipeline.pushed.pushed_model import Failure, find_version, read_files
+from pipeline.pushed.scoring import JOB_FILE, SUMMARY_FILE
 
 _BATCH_SIZE: Final = 64
 _AGAIN: Final = "run fpn score --embeddings again"
@@ -52,9 +53,9 @@ def read_embedded(folder: Path) -> Embedded:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if not all((folder / name).is_file() for name in ("summary.json", "job.json")):
+    if not all((folder / name).is_file() for name in (SUMMARY_FILE, JOB_FILE)):
         raise UserError(f"{folder}: fpn score has not finished here; give the folder of its --output")
-    summary, job = read_json(folder / "summary.json", _AGAIN), read_json(folder / "job.json", _AGAIN)
+    summary, job = read_json(folder / SUMMARY_FILE, _AGAIN), read_json(folder / JOB_FILE, _AGAIN)
     files = sorted((folder / "scores").glob("part-*.parquet"))
     try:
         if len(files) != summary["shards"]:

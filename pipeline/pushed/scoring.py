@@ -30,9 +30,9 @@ from pipeline.terminal.progress import waiting
 from storage.stores import check_bucket
 
 SUMMARY_FILE: Final = "summary.json"
-_JOB_FILE: Final = "job.json"  # everything that the shards depend on
+JOB_FILE: Final = "job.json"  # everything that the shards depend on
 _LOCK_FILE: Final = ".lock"
-_WRITTEN: Final = ("scores", "groups.parquet", "rejected.csv", SUMMARY_FILE, _JOB_FILE)
+_WRITTEN: Final = ("scores", "groups.parquet", "rejected.csv", SUMMARY_FILE, JOB_FILE)
 _DIFFERENCES: Final = {"model": "of another model", "data": "of other data", "settings": "under other settings"}
 
 
@@ -170,7 +170,7 @@ def _reserve(output: str, job: dict[str, Any], overwrite: bool) -> Iterator[None
             for name in found:
                 place = _in(output, name)
                 (fileio.rmtree if fileio.isdir(place) else fileio.remove)(place)
-        _write_json(_in(output, _JOB_FILE), job)
+        _write_json(_in(output, JOB_FILE), job)
         yield
 
 
@@ -178,12 +178,12 @@ def _check_job(output: str, job: dict[str, Any]) -> None:
     from tfx.dsl.io import fileio
 
     cure = "give another --output, or --overwrite to delete them and start anew"
-    if not fileio.exists(_in(output, _JOB_FILE)):
+    if not fileio.exists(_in(output, JOB_FILE)):
         raise UserError(f"{output}: holds files that fpn score has not begun; {cure}")
     if not is_remote(output):
-        check_regular(_in(output, _JOB_FILE), "--output")
-    with fileio.open(_in(output, _JOB_FILE)) as file:
-        earlier = parse_json_object(file.read(), _in(output, _JOB_FILE), cure)
+        check_regular(_in(output, JOB_FILE), "--output")
+    with fileio.open(_in(output, JOB_FILE)) as file:
+        earlier = parse_json_object(file.read(), _in(output, JOB_FILE), cure)
     if different := [text for key, text in _DIFFERENCES.items() if earlier.get(key) != job[key]]:
         raise UserError(f"{output}: holds answers {' and '.join(different)}; {cure}")
 
