@@ -44,6 +44,9 @@ LABEL_COUNTS: Final = "label_counts"  # likewise: one line per label: number of 
 # In the SavedModel's folder: the section `image` of the configuration as JSON, for code that makes image files for the model.
 IMAGE_SETTINGS: Final = "assets.extra/image.json"
 
+# In the SavedModel's folder: a sample of the eval split with the model's answers; see models.reference.
+REFERENCE: Final = "assets.extra/reference.parquet"
+
 # In the SavedModel's folder: requests that TensorFlow Serving runs when it loads the model; it looks for this name.
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"
 

@@ -1,12 +1,12 @@
 """How unusual an image is: how far its embedding is from the training images, as a percentile of the eval split's distances.
 
-The distance is that of Mahalanobis to the nearest class. Each class has its mean, and all share one covariance (Lee et al. 2018,
-arXiv:1807.03888, section 2.1). Embeddings have length 1, as `models.embedding` makes them: a distance between directions was the
-better one here, as Sun et al. 2022 found for nearest neighbours (arXiv:2204.06507). Images of multi-label data can have several
-classes or none, so that there all images have one mean.
+The distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888, section 2.1), with one mean for all images instead of one
+for each class, which is as good in most cases (Kamoi and Kobayashi 2020, arXiv:2003.00402) and needs no classes: it is the same
+for multi-label data. Embeddings have length 1, as `models.embedding` makes them, after Sun et al. 2022 (arXiv:2204.06507), who
+found that to matter for the distance to the nearest neighbours.
 
-The covariance is shrunk, by as much as Ledoit and Wolf 2004 ("A well-conditioned estimator for large-dimensional covariance
-matrices") compute. So it has an inverse with fewer images than dimensions as well.
+The covariance is shrunk by as much as Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
+matrices", compute. So it has an inverse with fewer images than dimensions as well.
 """
 
 from dataclasses import dataclass
@@ -20,32 +20,26 @@ Floats = NDArray[np.floating]
 
 UNUSUAL_FILE: Final = "unusual.json"  # file in the Trainer's model_run with the fields of `Percentiles`
 SAMPLE: Final = 4096  # images of the training split that the distance is fitted on, at most
-_LEAST_VARIANCE: Final = 1e-8  # of a direction; what formats and machines compute differs by 1e-4 of the length
+_LEAST_VARIANCE: Final = 1e-8  # of a direction; what machines and formats compute differs by 1e-4 of an embedding's length
 _LEAST_WIDTH: Final = 1e-6  # between two quantiles, so that equal ones make a step
 
 
 @dataclass(frozen=True, eq=False)
 class Distance:
-    """The squared Mahalanobis distance to the nearest class, divided by d: about 1 for a training image.
+    """The squared Mahalanobis distance, divided by d: 1 is the mean over many training images.
 
     Attributes:
-      centre: float64 [d], the mean of all images.
-      whitening: float64 [d, d], by which differences become such that their squared length is the distance.
-      means: float64 [classes, d], of the classes, less `centre` and whitened; classes without an image are left out.
+      centre: float64 [d], the mean of the training images.
+      whitening: float64 [d, d]; what it makes of a difference from the centre has the distance as its squared length.
     """
 
     centre: Floats
     whitening: Floats
-    means: Floats
 
     def __call__(self, embeddings: tf.Tensor) -> tf.Tensor:
         """From embeddings [N, d] to distances [N], of the same type."""
-        centre, whitening, means = (tf.constant(value, embeddings.dtype) for value in (self.centre, self.whitening, self.means))
-        found = (embeddings - centre) @ whitening
-        lengths = tf.reduce_sum(found**2, axis=-1)
-        # |a - b|² = |a|² - 2ab + |b|²: no [N, classes, d] is needed.
-        others = tf.reduce_sum(means**2, axis=-1) - 2 * tf.matmul(found, means, transpose_b=True)
-        return tf.nn.relu(lengths + tf.reduce_min(others, axis=-1))
+        centre, whitening = (tf.constant(value, embeddings.dtype) for value in (self.centre, self.whitening))
+        return tf.reduce_sum(((embeddings - centre) @ whitening) ** 2, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -63,37 +57,25 @@ class Percentiles:
     training_examples: int
 
 
-def fit_distance(embeddings: Floats, labels: Floats, multi_label: bool = False) -> Distance:
-    """Fits the distance on images of the training split; those of unknown class (labels all 0) are left out.
+def fit_distance(embeddings: Floats) -> Distance:
+    """Fits the distance on images of the training split.
 
     Args:
       embeddings: float [N, d], each of length 1.
-      labels: float [N, classes], one-hot, or multi-hot for multi-label models.
-      multi_label: whether an image can have any number of classes.
 
     Raises:
-      ValueError: no image is left, or embeddings are not finite.
+      ValueError: there are none, or they are not finite.
     """
-    from sklearn.covariance import ledoit_wolf
+    from sklearn.covariance import LedoitWolf
 
-    if not multi_label:
-        known = labels.sum(axis=-1) > 0
-        embeddings, labels = embeddings[known], labels[known]
     if not len(embeddings):
-        raise ValueError("no training image has a known class")
+        raise ValueError("there are no training images")
     if not np.isfinite(embeddings).all():
         raise ValueError("the embeddings are not finite")
-    embeddings = embeddings.astype(np.float64)
-    classes = np.zeros(len(embeddings), np.int64) if multi_label else labels.argmax(axis=-1)
-    _, group, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    centre = embeddings.mean(axis=0)
-    means = np.zeros((len(counts), embeddings.shape[1]))
-    np.add.at(means, group, embeddings - centre)
-    means /= counts[:, np.newaxis]
-    covariance, _ = ledoit_wolf(embeddings - centre - means[group], assume_centered=True)
-    size = len(centre)
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance + _LEAST_VARIANCE * np.eye(size))) / np.sqrt(size)
-    return Distance(centre, whitening, means @ whitening)
+    fitted = LedoitWolf(store_precision=False).fit(embeddings.astype(np.float64))
+    variances, directions = np.linalg.eigh(fitted.covariance_)
+    scale = np.sqrt(np.maximum(variances, _LEAST_VARIANCE) * len(variances))
+    return Distance(fitted.location_, directions / scale)
 
 
 def fit_percentiles(distances: Floats, training_examples: int) -> Percentiles:
