@@ -13,6 +13,7 @@ from models import features
 from models.choices import TestTimeAugmentation
 from models.compaction import compact
 from models.embedding import find_pooling, normalize
+from models.fitting import NOTHING, Fitted
 from models.gradcam import explain_maps, explain_tiles, split
 from models.image_settings import ImageSettings
 from models.inference import infer
@@ -29,7 +30,7 @@ def export_model(
     transform_output: tft.TFTransformOutput,
     path: str,
     *,
-    temperature: float = 1.0,
+    fitted: Fitted = NOTHING,
     test_time_augmentation: TestTimeAugmentation = "none",
 ) -> None:
     """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
@@ -61,9 +62,10 @@ def export_model(
         logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
-      temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
+      fitted: what the model says of its answers.
+      test_time_augmentation: as in `models.inference.build_inference_model`.
     """
-    endpoints = _Endpoints(classifier, transform_output, temperature, test_time_augmentation)
+    endpoints = _Endpoints(classifier, transform_output, fitted, test_time_augmentation)
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
     # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the
     # vocabulary's table.
@@ -123,7 +125,7 @@ class _Endpoints:
         self,
         classifier: keras.Model,
         transform_output: tft.TFTransformOutput,
-        temperature: float,
+        fitted: Fitted,
         test_time_augmentation: TestTimeAugmentation,
     ) -> None:
         self.transform = transform_output.transform_features_layer()
@@ -134,7 +136,7 @@ class _Endpoints:
         self._levels, self._trunk, self._head = split(network)
         self._pool = find_pooling(network, self._levels)
         self._image_shape = classifier.input_shape[1:]
-        self._temperature = temperature
+        self._temperature = fitted.temperature
         self._test_time_augmentation = test_time_augmentation
         # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
         files, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec(classifier.input_shape, tf.uint8)

@@ -22,11 +22,11 @@ from tfx.utils import path_constants
 from models import features, new_process, workers
 from models.augmentation import build_augmentation
 from models.budget import Budget, Clock
-from models.calibration import CALIBRATION_FILE, calibrate
 from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
+from models.fitting import NOTHING, ask, fit_answers, write_json
 from models.fpn import build_classifier
 from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged
@@ -131,16 +131,16 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if not workers.is_chief(strategy):
         return
     views = config.test_time_augmentation
-    temperature = 1.0
-    if config.train.calibrate:
-        inference = build_inference_model(model, 1.0, views)
-        temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
+    fitted = NOTHING
+    if config.calibrate.is_asked_for:
+        answers = ask(build_inference_model(model, 1.0, views), evaluation)
+        fitted = fit_answers(answers, config.calibrate, fn_args.model_run_dir, is_multi_label(transform_output))
     path = fn_args.serving_model_dir
-    export_model(model, transform_output, path, temperature=temperature, test_time_augmentation=views)
+    export_model(model, transform_output, path, fitted=fitted, test_time_augmentation=views)
     export_image_settings(config.image, fn_args.serving_model_dir)
     if base:
         start = base.compare(_class_names(transform_output))
-        _write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
+        write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
     remove_checkpoint(checkpoints)
 
 
@@ -199,7 +199,7 @@ def train_model(
       WorkersError: several workers can't train this.
 
     Returns:
-      The trained model, and the batches of the `eval` split.
+      The trained model, and the batches of the `eval` split, as `fitting.ask` takes them.
     """
     started = started or time.monotonic()
     train_config = config.train
@@ -222,8 +222,8 @@ def train_model(
         cache_bytes=int(train_config.cache_gb * 2**30),
         augment=build_augmentation(config.augment, train_config.seed),
     )
-    evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
-    evaluation = evaluation.with_options(UNTUNED)
+    evaluation = read_images(fn_args.eval_files, image_shape, len(counts), with_groups=True).batch(batch_size).cache()
+    evaluation = evaluation.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
     policy = keras.config.dtype_policy()
     try:
@@ -242,7 +242,8 @@ def train_model(
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
         steps = train_examples // batch_size
-        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label, started)
+        measured = without_groups(evaluation)
+        fit(model, strategy, train, measured, steps, train_config, log_dir, class_weights, checkpoints, multi_label, started)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -471,44 +472,21 @@ def build_batches(
     return from_epoch
 
 
-def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: str, multi_label: bool = False) -> float:
-    """Fits the temperature on the eval split, and writes what it does to CALIBRATION_FILE.
-
-    Args:
-      model: from images to logits, as it is exported but for the temperature.
-      evaluation: batches of (uint8 images, float32 labels).
-      folder: of the file.
-      multi_label: as in `models.calibration`.
-
-    Returns:
-      The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known.
-    """
-    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
-    answers = [(answer(images).numpy(), labels.numpy()) for images, labels in evaluation]
-    logits, labels = map(np.concatenate, zip(*answers, strict=True))
-    try:
-        calibration = calibrate(logits, labels, multi_label)
-    except ValueError as error:
-        log.warning("not calibrated: %s", error)
-        return 1.0
-    log.info("calibrated on the eval split: %s", calibration)
-    _write_json(folder, CALIBRATION_FILE, asdict(calibration))
-    return calibration.temperature
+def without_groups(evaluation: tf.data.Dataset) -> tf.data.Dataset:
+    """The eval split's batches as Keras measures them: (images, labels)."""
+    return evaluation.map(lambda images, labels, groups: (images, labels))
 
 
-def _write_json(folder: str, name: str, content: dict[str, Any]) -> None:
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
-        json.dump(content, file, indent=2)
-
-
-def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes: int) -> tf.data.Dataset:
+def read_images(
+    files: list[str], image_shape: tuple[int, int, int], num_classes: int, with_groups: bool = False
+) -> tf.data.Dataset:
     """Reads transformed examples.
 
     Args:
       files: patterns of TFRecord files.
       image_shape: (height, width, channels).
       num_classes: size of the label vocabulary; a label that is not in it is all zeros.
+      with_groups: whether an element has its group as well, int64, -1 where the examples have none.
 
     Returns:
       A data set of (uint8 [*image_shape], float32 [num_classes]), one element an example, decoded in parallel; labels are
@@ -516,12 +494,17 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
     """
 
     @tf.autograph.experimental.do_not_convert
-    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parsed = tf.io.parse_example(
             examples,
-            {features.IMAGE: tf.io.FixedLenFeature([], tf.string), features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64)},
+            {
+                features.IMAGE: tf.io.FixedLenFeature([], tf.string),
+                features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64),
+                features.GROUP_HASH: tf.io.FixedLenFeature([], tf.int64, -1),
+            },
         )
-        return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
+        pair = parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
+        return (*pair, parsed[features.GROUP_HASH]) if with_groups else pair
 
     together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
     return _interleave_records(files).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()

@@ -139,6 +139,7 @@ def exported(tmp_path_factory) -> Exported:
 
     from models import features
     from models.export import export_model
+    from models.fitting import Fitted
     from models.fpn import build_classifier
     from models.image_settings import TransformSettings
     from models.packing import as_dict
@@ -183,7 +184,7 @@ def exported(tmp_path_factory) -> Exported:
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
     transform_output = tft.TFTransformOutput(str(folder / "transform"))
-    export_model(model, transform_output, str(folder / "model"), temperature=1.7, test_time_augmentation="flip")
+    export_model(model, transform_output, str(folder / "model"), fitted=Fitted(temperature=1.7), test_time_augmentation="flip")
     views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
     probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)

@@ -1,0 +1,87 @@
+"""What the exported model says of its own answers, fitted after training in one pass over the eval split."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
+from models.settings import CalibrationSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to N images.
+
+    Attributes:
+      logits: float32 [N, classes], as the exported model has them before the temperature.
+      labels: float32 [N, classes], one-hot, multi-hot for multi-label data, or all 0 where the class is unknown.
+      groups: int64 [N], equal for images of one group.
+    """
+
+    logits: Floats
+    labels: Floats
+    groups: Integers
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `export.export_model` builds into the model.
+
+    Attributes:
+      temperature: divisor of the logits.
+    """
+
+    temperature: float = 1.0
+
+
+NOTHING: Final = Fitted()
+
+
+def ask(model: keras.Model, evaluation: Iterable[Any]) -> Answers:
+    """Asks a model about batches of (uint8 images, float32 labels [N, classes], int64 groups [N], -1 for an image alone)."""
+    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
+    parts = [(answer(images).numpy(), labels.numpy(), groups.numpy()) for images, labels, groups in evaluation]
+    logits, labels, groups = map(np.concatenate, zip(*parts, strict=True))
+    return Answers(logits, labels, np.where(groups < 0, -1 - np.arange(len(groups)), groups))
+
+
+def fit_answers(answers: Answers, settings: CalibrationSettings, folder: str, multi_label: bool = False) -> Fitted:
+    """Fits all that the settings ask for.
+
+    Args:
+      answers: to the eval split, of the model as it is exported but for the temperature.
+      settings: what is fitted.
+      folder: gets a JSON file for each thing that is fitted, such as CALIBRATION_FILE.
+      multi_label: as in `models.calibration`.
+    """
+    temperature = _fit_temperature(answers, folder, multi_label) if settings.temperature else 1.0
+    return Fitted(temperature)
+
+
+def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:
+    """The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known."""
+    try:
+        calibration = calibrate(answers.logits, answers.labels, multi_label)
+    except ValueError as error:
+        log.warning("not calibrated: %s", error)
+        return 1.0
+    log.info("calibrated on the eval split: %s", calibration)
+    write_json(folder, CALIBRATION_FILE, asdict(calibration))
+    return calibration.temperature
+
+
+def write_json(folder: str, name: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file into a folder, which is made if there is none."""
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
+        json.dump(content, file, indent=2)
