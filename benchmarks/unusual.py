@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.unusual --signs /path/to/sign_digits
 
-Small networks are trained as the Trainer does it: on Fashion-MNIST, and on the photos of hands of sign_digits. A method's figure
-is the AUROC of its score, test images of the data against others: the two data sets, scikit-learn's digits, and noise. The
-methods are fitted on the training images, the percentile left out, which changes no order. The cost is that of a small ResNet at
-128 x 128 pixels with the output against without, in CPU time, both in one process and by turns.
+Small networks are trained as the Trainer does it: on Fashion-MNIST, and on the photos of hands of sign_digits. A method's
+figure is the AUROC of its score, test images of the data against others: the other data set, scikit-learn's digits, and noise.
+The methods are fitted on the training images; percentiles are left out, as they change no order. The cost is that of a small
+ResNet at 128 x 128 pixels with the output against without, in CPU time, both in one process and by turns.
 
 docs/unusual.json is written after every network: started again, the benchmark goes on where it stopped. docs/images/unusual.png
 shows the AUROCs. It needs the Debian package `dataset-fashion-mnist`.
@@ -64,7 +64,9 @@ class Result:
 
 def squares(images: Sequence[Image.Image]) -> np.ndarray:
     """uint8 [N, SIDE, SIDE, 1]."""
-    return np.stack([np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in images])[..., None]
+    return np.stack([np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in images])[
+        ..., None
+    ]
 
 
 def read_digits() -> np.ndarray:
@@ -135,7 +137,7 @@ def measure(data: str, seed: int, images: np.ndarray, labels: np.ndarray, others
 
 
 def cost(rounds: int) -> dict[str, dict[str, float]]:
-    """CPU seconds of `serving_default` on one image and on 16, with and without the output: {"1": {"with": s, "without": s}}."""
+    """CPU seconds of `serving_default`, by number of images, with and without the output: {"1": {"with": s, "without": s}}."""
     keras.utils.set_random_seed(0)
     shape = (128, 128, 3)
     model = build_classifier(

@@ -3,19 +3,21 @@
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Final
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
-from models.settings import CalibrationSettings
+from models.reference import REFERENCE_ROWS, Spread
+from models.settings import CalibrationSettings, UnusualSettings
+from models.unusual import UNUSUAL_FILE, Distance, Unusual, fit_distance, fit_percentiles
 
 log = logging.getLogger(__name__)
+
+Look = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from images to logits and embeddings, as `inference.InferenceModel`
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,17 @@ class Answers:
       logits: float32 [N, classes], as the exported model has them before the temperature.
       labels: float32 [N, classes], one-hot, multi-hot for multi-label data, or all 0 where the class is unknown.
       groups: int64 [N], equal for images of one group.
+      distances: float32 [N], of the embeddings, see `models.unusual`; empty where there is no distance.
+      rows: int64 [n], some of the images, evenly spread, at most REFERENCE_ROWS.
+      embeddings: float32 [n, d], theirs.
     """
 
     logits: Floats
     labels: Floats
     groups: Integers
+    distances: Floats
+    rows: Integers
+    embeddings: Floats
 
 
 @dataclass(frozen=True)
@@ -39,23 +47,45 @@ class Fitted:
 
     Attributes:
       temperature: divisor of the logits.
+      unusual: how unusual an image is; None: the model does not say it.
     """
 
     temperature: float = 1.0
+    unusual: Unusual | None = None
 
 
 NOTHING: Final = Fitted()
 
 
-def ask(model: keras.Model, evaluation: Iterable[Any]) -> Answers:
+def find_distance(look: Look, training: Iterable[Any]) -> Distance | None:
+    """Fits the distance that `models.unusual` describes on batches of (uint8 images, labels); None where none can be fitted."""
+    try:
+        return fit_distance(np.concatenate([look(images)[1].numpy() for images, _ in training]))
+    except ValueError as error:  # training has diverged
+        log.warning("the model will not say how unusual images are: %s", error)
+        return None
+
+
+def ask(look: Look, evaluation: Iterable[Any], distance: Distance | None = None) -> Answers:
     """Asks a model about batches of (uint8 images, float32 labels [N, classes], int64 groups [N], -1 for an image alone)."""
-    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
-    parts = [(answer(images).numpy(), labels.numpy(), groups.numpy()) for images, labels, groups in evaluation]
-    logits, labels, groups = map(np.concatenate, zip(*parts, strict=True))
-    return Answers(logits, labels, np.where(groups < 0, -1 - np.arange(len(groups)), groups))
+    measure = tf.function(distance or (lambda embeddings: embeddings[:0, 0]), autograph=False, reduce_retracing=True)
+    spread = Spread(REFERENCE_ROWS)
+    parts = []
+    for images, *known in evaluation:
+        logits, embeddings = look(images)
+        spread.add(embeddings.numpy())
+        parts.append([values.numpy() for values in (logits, *known, measure(embeddings))])
+    logits, labels, groups, distances = map(np.concatenate, zip(*parts, strict=True))
+    return Answers(logits, labels, np.where(groups < 0, -1 - np.arange(len(groups)), groups), distances, *spread.kept())
 
 
-def fit_answers(answers: Answers, settings: CalibrationSettings, folder: str, multi_label: bool = False) -> Fitted:
+def fit_answers(
+    answers: Answers,
+    settings: CalibrationSettings,
+    folder: str,
+    multi_label: bool = False,
+    distance: Distance | None = None,
+) -> Fitted:
     """Fits all that the settings ask for.
 
     Args:
@@ -63,9 +93,11 @@ def fit_answers(answers: Answers, settings: CalibrationSettings, folder: str, mu
       settings: what is fitted.
       folder: gets a JSON file for each thing that is fitted, such as CALIBRATION_FILE.
       multi_label: as in `models.calibration`.
+      distance: what the answers' distances are.
     """
     temperature = _fit_temperature(answers, folder, multi_label) if settings.temperature else 1.0
-    return Fitted(temperature)
+    unusual = _fit_unusual(answers, distance, settings.unusual, folder) if distance and settings.unusual else None
+    return Fitted(temperature, unusual)
 
 
 def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:
@@ -78,6 +110,17 @@ def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:
     log.info("calibrated on the eval split: %s", calibration)
     write_json(folder, CALIBRATION_FILE, asdict(calibration))
     return calibration.temperature
+
+
+def _fit_unusual(answers: Answers, distance: Distance, settings: UnusualSettings, folder: str) -> Unusual | None:
+    """The percentiles; None, and no file, where training has diverged."""
+    try:
+        percentiles = fit_percentiles(answers.distances, distance.examples)
+    except ValueError as error:
+        log.warning("the model will not say how unusual images are: %s", error)
+        return None
+    write_json(folder, UNUSUAL_FILE, {**asdict(percentiles), "cutoff": settings.cutoff})
+    return Unusual(distance, percentiles.quantiles, settings.cutoff)
 
 
 def write_json(folder: str, name: str, content: dict[str, Any]) -> None:

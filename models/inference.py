@@ -1,4 +1,4 @@
-"""The model that is exported: the classifier on several views of an image, which tells an image's embedding beside its logits."""
+"""The model that is exported: the classifier on several views of an image, which gives logits and an embedding."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,8 +21,8 @@ class InferenceModel:
       tiles: the layer by which the classifier sees tiles; None if it sees whole images.
       levels: names of the maps.
       head: from the maps, a list, to logits.
-      see: from images, whole ones or tiles, to the maps: {level: [N, h, w, c]}; a function of its own, so that the signatures of
-        a SavedModel share it.
+      see: from images, whole ones or tiles, to the maps: {level: [N, h, w, c]}; a function of its own, so that the signatures
+        of a SavedModel share it.
     """
 
     def __init__(self, classifier: keras.Model, test_time_augmentation: TestTimeAugmentation = "none") -> None:
@@ -71,8 +71,8 @@ class InferenceModel:
 def average_views(classify: Callable[[Any], Any], images: Any, test_time_augmentation: TestTimeAugmentation = "none") -> Any:
     """The logits of a batch: the mean over the views of each image.
 
-    So the probabilities are the normalised geometric mean of the views' probabilities (for a sigmoid, of its odds). All views of
-    a batch go through the classifier together, as one larger batch.
+    So the probabilities are the normalised geometric mean of the views' probabilities (for a sigmoid, of its odds). All views
+    of a batch go through the classifier together, as one larger batch.
 
     Args:
       classify: from uint8 [N, height, width, channels] to logits float32 [N, classes].

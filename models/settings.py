@@ -3,7 +3,7 @@
 Imports no TensorFlow, so that code that makes these records need not wait for it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from models.choices import (
     Activation,
@@ -180,17 +180,24 @@ class AbstainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnusualSettings:
+    """How unusual an image is, see `models.unusual`.
+
+    Attributes:
+      cutoff: the percentile above which the exported model answers "unknown", 0..100; None: there is none.
+    """
+
+    cutoff: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
     """What is fitted on the eval split after training, for `fitting.fit_answers`; None: it is not."""
 
     temperature: bool
     sets: SetSettings | None
     abstain: AbstainSettings | None
-
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether anything is fitted."""
-        return any(getattr(self, item.name) for item in fields(self))
+    unusual: UnusualSettings | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,11 @@ from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
-from models.fitting import NOTHING, ask, fit_answers, write_json
+from models.fitting import ask, find_distance, fit_answers, write_json
 from models.fpn import build_classifier
 from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged
-from models.inference import build_inference_model
+from models.inference import InferenceModel
 from models.layer_decay import rate_factors
 from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
@@ -39,6 +39,7 @@ from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 from models.tiles import find_tiles, tile_classifier
+from models.unusual import SAMPLE
 from models.warm_start import WARM_START_FILE, BaseModel
 
 log = logging.getLogger(__name__)
@@ -131,17 +132,24 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if not workers.is_chief(strategy):
         return
     views = config.test_time_augmentation
-    fitted = NOTHING
-    if config.calibrate.is_asked_for:
-        answers = ask(build_inference_model(model, 1.0, views), evaluation)
-        fitted = fit_answers(answers, config.calibrate, fn_args.model_run_dir, is_multi_label(transform_output))
+    look = tf.function(InferenceModel(model, views), autograph=False, reduce_retracing=True)  # `predict` needs all workers
+    distance = find_distance(look, _training_sample(fn_args, config, transform_output)) if config.calibrate.unusual else None
+    answers = ask(look, evaluation, distance)
+    fitted = fit_answers(answers, config.calibrate, fn_args.model_run_dir, is_multi_label(transform_output), distance)
     path = fn_args.serving_model_dir
-    export_model(model, transform_output, path, fitted=fitted, test_time_augmentation=views)
+    export_model(model, transform_output, path, fitted=fitted, test_time_augmentation=views, reference=answers)
     export_image_settings(config.image, fn_args.serving_model_dir)
     if base:
         start = base.compare(_class_names(transform_output))
         write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
     remove_checkpoint(checkpoints)
+
+
+def _training_sample(fn_args: FnArgs, config: TrainerSettings, transform_output: tft.TFTransformOutput) -> tf.data.Dataset:
+    """Batches of some images of the training split, of each file equally many, without augmentation."""
+    classes = len(_class_names(transform_output))
+    images = read_images(fn_args.train_files, config.image.shape, classes, most=SAMPLE)
+    return images.batch(config.train.batch_size).with_options(UNTUNED)
 
 
 def _find_base(path: str | None) -> BaseModel | None:
@@ -478,7 +486,11 @@ def without_groups(evaluation: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def read_images(
-    files: list[str], image_shape: tuple[int, int, int], num_classes: int, with_groups: bool = False
+    files: list[str],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    with_groups: bool = False,
+    most: int | None = None,
 ) -> tf.data.Dataset:
     """Reads transformed examples.
 
@@ -487,6 +499,7 @@ def read_images(
       image_shape: (height, width, channels).
       num_classes: size of the label vocabulary; a label that is not in it is all zeros.
       with_groups: whether an element has its group as well, int64, -1 where the examples have none.
+      most: number of examples that are read, the first of each file, in which their order is random; None: all.
 
     Returns:
       A data set of (uint8 [*image_shape], float32 [num_classes]), one element an example, decoded in parallel; labels are
@@ -507,7 +520,7 @@ def read_images(
         return (*pair, parsed[features.GROUP_HASH]) if with_groups else pair
 
     together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
-    return _interleave_records(files).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return _interleave_records(files, most).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
 def read_statistics(files: list[str]) -> dict[str, Any]:
@@ -524,9 +537,11 @@ def read_statistics(files: list[str]) -> dict[str, Any]:
     return {name: value.numpy() for name, value in parsed.items()}
 
 
-def _interleave_records(patterns: list[str]) -> tf.data.Dataset:
+def _interleave_records(patterns: list[str], most: int | None = None) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(patterns, shuffle=False)
-    return files.interleave(lambda file: tf.data.TFRecordDataset(file), num_parallel_calls=tf.data.AUTOTUNE)
+    each = -1 if most is None else -(-most // max(1, len(files)))  # -1: all
+    read = files.interleave(lambda file: tf.data.TFRecordDataset(file).take(each), num_parallel_calls=tf.data.AUTOTUNE)
+    return read if most is None else read.take(most)
 
 
 def read_class_counts(transform_output: tft.TFTransformOutput) -> list[int]:

@@ -1,9 +1,9 @@
 """How unusual an image is: how far its embedding is from the training images, as a percentile of the eval split's distances.
 
-The distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888, section 2.1), with one mean for all images instead of one
-for each class, which is as good in most cases (Kamoi and Kobayashi 2020, arXiv:2003.00402) and needs no classes: it is the same
-for multi-label data. Embeddings have length 1, as `models.embedding` makes them, after Sun et al. 2022 (arXiv:2204.06507), who
-found that to matter for the distance to the nearest neighbours.
+The distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888, section 2.1), with one mean for all images instead of
+one for each class. That is as good in most cases (Kamoi and Kobayashi 2020, arXiv:2003.00402), and needs no classes: it is the
+same for multi-label data. Embeddings have length 1, as `models.embedding` makes them; Sun et al. 2022 (arXiv:2204.06507) found
+that to matter for distances to neighbours.
 
 The covariance is shrunk by as much as Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
 matrices", compute. So it has an inverse with fewer images than dimensions as well.
@@ -31,15 +31,36 @@ class Distance:
     Attributes:
       centre: float64 [d], the mean of the training images.
       whitening: float64 [d, d]; what it makes of a difference from the centre has the distance as its squared length.
+      examples: number of the training images.
     """
 
     centre: Floats
     whitening: Floats
+    examples: int
 
     def __call__(self, embeddings: tf.Tensor) -> tf.Tensor:
         """From embeddings [N, d] to distances [N], of the same type."""
         centre, whitening = (tf.constant(value, embeddings.dtype) for value in (self.centre, self.whitening))
         return tf.reduce_sum(((embeddings - centre) @ whitening) ** 2, axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Unusual:
+    """How unusual images are.
+
+    Attributes:
+      distance: of an embedding from the training images.
+      quantiles: as in `Percentiles`.
+      cutoff: the percentile above which the answer is "unknown"; None: there is none.
+    """
+
+    distance: Distance
+    quantiles: list[float]
+    cutoff: float | None = None
+
+    def __call__(self, embeddings: tf.Tensor) -> tf.Tensor:
+        """From embeddings [N, d] to percentiles [N], 0..100, of the same type."""
+        return percentiles(self.distance(embeddings), self.quantiles)
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ def fit_distance(embeddings: Floats) -> Distance:
     fitted = LedoitWolf(store_precision=False).fit(embeddings.astype(np.float64))
     variances, directions = np.linalg.eigh(fitted.covariance_)
     scale = np.sqrt(np.maximum(variances, _LEAST_VARIANCE) * len(variances))
-    return Distance(fitted.location_, directions / scale)
+    return Distance(fitted.location_, directions / scale, len(embeddings))
 
 
 def fit_percentiles(distances: Floats, training_examples: int) -> Percentiles:

@@ -25,6 +25,14 @@ class AbstainConfig(Section):
     confidence: Inner = Field(0.95, description="probability with which the eval split must show that the risk is kept")
 
 
+class UnusualConfig(Section):
+    """How unusual an image is: the output `unusual` of the exported model."""
+
+    cutoff: Annotated[float, Field(gt=0, lt=100)] | None = Field(
+        None, description="percentile above which the answer is `unknown`; null: no answer is"
+    )
+
+
 class CalibrateConfig(Section):
     """How sure the model is, and what it promises."""
 
@@ -38,4 +46,9 @@ class CalibrateConfig(Section):
         None,
         description="{risk: share, confidence: 0.95}: answer `unknown` where the model is not sure enough to keep this share "
         "of wrong answers; see docs/guarantees.md",
+    )
+    unusual: UnusualConfig | None = Field(
+        UnusualConfig(),
+        description="{cutoff: percentile}: tell how unusual an image is, as the percentile of its distance from the training "
+        "images among the eval split's, and answer `unknown` above the cut-off; null: do not; see docs/unusual.md",
     )
