@@ -35,6 +35,10 @@ def export_model(
 ) -> None:
     """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
 
+    Where `fitted.sets` is given, each signature that gives `probabilities` gives `label_set` bool [N, classes] as well, whether
+    a class is in the image's set, and `set_size` int64 [N], how many are. Where `fitted.abstention` has a threshold, `label` is
+    features.UNKNOWN for images whose largest probability is not above it; `probabilities` stay.
+
     All outputs have one row per image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
 
     Signatures:
@@ -137,6 +141,8 @@ class _Endpoints:
         self._pool = find_pooling(network, self._levels)
         self._image_shape = classifier.input_shape[1:]
         self._temperature = fitted.temperature
+        self._prediction_sets = fitted.sets
+        self._least = fitted.abstention.threshold if fitted.abstention else None
         self._test_time_augmentation = test_time_augmentation
         # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
         files, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec(classifier.input_shape, tf.uint8)
@@ -148,7 +154,8 @@ class _Endpoints:
         return {**self._answer(self._read(image_bytes)), "labels": _on_every_row(self._labels.names, image_bytes)}
 
     def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": self._probabilities(images)}
+        probabilities = self._probabilities(images)
+        return {"probabilities": probabilities, **self._sets(probabilities)}
 
     def decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"images": self._read(image_bytes)}
@@ -245,7 +252,19 @@ class _Endpoints:
         return self._name(self._probabilities(images))
 
     def _name(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": probabilities, "label": self._labels.predicted(probabilities)}
+        return {"probabilities": probabilities, "label": self._label(probabilities), **self._sets(probabilities)}
+
+    def _label(self, probabilities: tf.Tensor) -> tf.Tensor:
+        label = self._labels.predicted(probabilities)
+        if not self._least:
+            return label
+        return tf.where(tf.reduce_max(probabilities, axis=-1) > self._least, label, features.UNKNOWN)
+
+    def _sets(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        if not self._prediction_sets:
+            return {}
+        chosen = self._prediction_sets.select(probabilities)
+        return {"label_set": chosen, "set_size": tf.reduce_sum(tf.cast(chosen, tf.int64), axis=-1)}
 
 
 def _parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
+from models.conformal import SETS_FILE, PredictionSets, fit_sets
 from models.settings import CalibrationSettings
 
 log = logging.getLogger(__name__)
@@ -39,9 +41,13 @@ class Fitted:
 
     Attributes:
       temperature: divisor of the logits.
+      sets: the sets of classes; None: the model gives none.
+      abstention: when the label is features.UNKNOWN; None: never.
     """
 
     temperature: float = 1.0
+    sets: PredictionSets | None = None
+    abstention: Abstention | None = None
 
 
 NOTHING: Final = Fitted()
@@ -65,7 +71,25 @@ def fit_answers(answers: Answers, settings: CalibrationSettings, folder: str, mu
       multi_label: as in `models.calibration`.
     """
     temperature = _fit_temperature(answers, folder, multi_label) if settings.temperature else 1.0
-    return Fitted(temperature)
+    sets = abstention = None
+    if settings.sets or settings.abstain:
+        # As the exported model computes them; without finite numbers, nothing is likely.
+        found = np.nan_to_num(tf.nn.softmax(answers.logits / np.float32(temperature)).numpy())
+        labels = np.where(answers.labels.any(axis=-1), answers.labels.argmax(axis=-1), -1)
+        if settings.sets:
+            sets = fit_sets(found, labels, answers.groups, settings.sets)
+            _report(sets, folder, SETS_FILE, sets.problem)
+        if settings.abstain:
+            abstention = fit_abstention(found, labels, answers.groups, settings.abstain)
+            _report(abstention, folder, ABSTENTION_FILE, abstention.problem)
+    return Fitted(temperature, sets, abstention)
+
+
+def _report(fitted: PredictionSets | Abstention, folder: str, name: str, problem: str) -> None:
+    log.info("fitted on the eval split: %s", fitted)
+    if problem:
+        log.warning("%s", problem)
+    write_json(folder, name, asdict(fitted) | {"problem": problem})
 
 
 def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:

@@ -1,7 +1,8 @@
 """The network of an exported model in other formats, for devices and servers without TensorFlow: LiteRT (TFLite) and ONNX.
 
-They take what the network takes, uint8 pixels [N, height, width, channels], and give probabilities. Image files must be decoded
-and resized outside, exactly as the SavedModel's signature `decode` does it.
+They take what the network takes, uint8 pixels [N, height, width, channels], and give what the SavedModel's signature
+`predict_images` gives: probabilities, and prediction sets where the model has them. Image files must be decoded and resized
+outside, exactly as the signature `decode` does it.
 """
 
 import logging
@@ -48,12 +49,13 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
     """
     loaded = tf.saved_model.load(path)
     frozen = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+    names = sorted(loaded.signatures[SIGNATURE].structured_outputs)  # the order of the outputs
     if kind == "onnx":
-        return _to_onnx(frozen)
+        return _to_onnx(frozen, names)
 
     specification = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
-    module.predict = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[specification])
+    module.predict = tf.function(lambda images: dict(zip(names, frozen(images), strict=True)), input_signature=[specification])
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={SIGNATURE: module.predict})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
@@ -66,21 +68,21 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
         return converter.convert()
 
 
-def _to_onnx(frozen: Any) -> bytes:
+def _to_onnx(frozen: Any, names: list[str]) -> bytes:
     import tf2onnx
 
     definition = frozen.graph.as_graph_def()
     for node in definition.node:  # the names that callers use
         if node.op == "Placeholder":
             source = node.name
-    (result,) = (tensor.op.name for tensor in frozen.outputs)
-    definition.node.add(name="probabilities", op="Identity", input=[result]).attr["T"].type = tf.float32.as_datatype_enum
+    for name, tensor in zip(names, frozen.outputs, strict=True):
+        definition.node.add(name=name, op="Identity", input=[tensor.op.name]).attr["T"].type = tensor.dtype.as_datatype_enum
     _replace_erfc(definition)
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     model, _ = tf2onnx.convert.from_graph_def(
-        definition, input_names=[f"{source}:0"], output_names=["probabilities:0"], opset=_OPSET
+        definition, input_names=[f"{source}:0"], output_names=[f"{name}:0" for name in names], opset=_OPSET
     )
-    _rename(model.graph, {f"{source}:0": "images", "probabilities:0": "probabilities"})
+    _rename(model.graph, {f"{source}:0": "images", **{f"{name}:0": name for name in names}})
     return model.SerializeToString()
 
 
