@@ -18,7 +18,7 @@ from models.image_settings import ImageSettings
 from models.inference import InferenceModel
 from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
-from models.reference import write_reference
+from models.reference import Sample, write_reference
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
 _WARMUP_BYTES: Final = 2**26  # of the pixels of a request of several images
@@ -35,9 +35,11 @@ def export_model(
 ) -> None:
     """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
 
-    Where `fitted` has it, all signatures that give probabilities give `unusual` as well: float [N], 0..100, the percentile of
-    the image's distance from the training images among those of the eval split (see `models.unusual`). Above its cut-off,
-    `label` is "unknown".
+    Where `fitted.sets` is given, each signature that gives `probabilities` gives `label_set` bool [N, classes] as well, whether
+    a class is in the image's set, and `set_size` int64 [N], how many are. Where `fitted.unusual` is given, each gives `unusual`
+    float [N], 0..100: the percentile of the image's distance from the training images among those of the eval split. `label` is
+    features.UNKNOWN for images whose largest probability is not above the threshold of `fitted.abstention`, or that are more
+    unusual than the cut-off; `probabilities` stay.
 
     All outputs have one row per image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
 
@@ -91,8 +93,8 @@ def export_model(
     archive.write_out(path, verbose=False)
     compact(path)
     _write_warmup(classifier.input_shape[1:], path)
-    if reference:
-        endpoints.write_reference(reference, path)
+    if reference and reference.sample:
+        endpoints.write_reference(reference, reference.sample, path)
 
 
 class _Labels:
@@ -209,7 +211,7 @@ class _Endpoints:
     def _to_numbers(self, logits: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = logits / self._fitted.temperature
         probabilities = tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
-        numbers = {"probabilities": probabilities, "embedding": embeddings}
+        numbers = {"probabilities": probabilities, "embedding": embeddings, **self._sets(probabilities)}
         return {**numbers, "unusual": self._fitted.unusual(embeddings)} if self._fitted.unusual else numbers
 
     def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -217,17 +219,29 @@ class _Endpoints:
         return self._name(_without_embedding(self._numbers(images)))
 
     def _name(self, numbers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {**numbers, "label": self._label(numbers)}
+
+    def _label(self, numbers: dict[str, tf.Tensor]) -> tf.Tensor:
         label = self._labels.predicted(numbers["probabilities"])
-        unusual = self._fitted.unusual
+        abstention, unusual = self._fitted.abstention, self._fitted.unusual
+        if abstention and abstention.threshold:
+            is_sure = tf.reduce_max(numbers["probabilities"], axis=-1) > abstention.threshold
+            label = tf.where(is_sure, label, features.UNKNOWN)
         if unusual and unusual.cutoff is not None:
             label = tf.where(numbers["unusual"] > unusual.cutoff, features.UNKNOWN, label)
-        return {**numbers, "label": label}
+        return label
 
-    def write_reference(self, answers: Answers, path: str) -> None:
+    def _sets(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        if not self._fitted.sets:
+            return {}
+        chosen = self._fitted.sets.select(probabilities)
+        return {"label_set": chosen, "set_size": tf.reduce_sum(tf.cast(chosen, tf.int64), axis=-1)}
+
+    def write_reference(self, answers: Answers, sample: Sample, path: str) -> None:
         """Writes what the model says to some images of the eval split into the SavedModel's folder."""
-        found = self._name(self._to_numbers(tf.constant(answers.logits[answers.rows]), tf.constant(answers.embeddings)))
+        found = self._name(self._to_numbers(tf.constant(answers.logits[sample.rows]), tf.constant(sample.embeddings)))
         names = [name.decode() for name in self._labels.names.numpy()]
-        known = [sorted(np.array(names)[row > 0].tolist()) for row in answers.labels[answers.rows]]
+        known = [sorted(np.array(names)[row > 0].tolist()) for row in answers.labels[sample.rows]]
         true = [features.join_labels(some) if some or self._labels.multi_label else None for some in known]
         write_reference(path, {name: value.numpy() for name, value in found.items()}, true, names)
 

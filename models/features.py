@@ -22,7 +22,6 @@ BYTES: Final = "image/bytes"  # int64: size of the original file
 FILENAME: Final = "image/filename"  # bytes: path, relative to the data folder
 LABEL: Final = "image/label"  # bytes: name of the class; for multi-label data, names of all the image's classes
 LABEL_SEPARATOR: Final = "|"  # between names if several are written as one text: in manifests and in predictions
-UNKNOWN: Final = "unknown"  # what a model that can abstain answers instead of a class
 GROUP: Final = "image/group"  # bytes: rows with the same value are in the same split; the path if the data has no groups
 MEAN: Final = "image/mean"  # float: mean grey level, 0..1
 STD: Final = "image/std"  # float: standard deviation of the grey level, 0..0.5

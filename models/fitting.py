@@ -4,14 +4,16 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
+from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
-from models.reference import REFERENCE_ROWS, Spread
+from models.conformal import SETS_FILE, PredictionSets, fit_sets
+from models.reference import REFERENCE_ROWS, Sample, Spread
 from models.settings import CalibrationSettings, UnusualSettings
 from models.unusual import UNUSUAL_FILE, Distance, Unusual, fit_distance, fit_percentiles
 
@@ -29,16 +31,14 @@ class Answers:
       labels: float32 [N, classes], one-hot, multi-hot for multi-label data, or all 0 where the class is unknown.
       groups: int64 [N], equal for images of one group.
       distances: float32 [N], of the embeddings, see `models.unusual`; empty where there is no distance.
-      rows: int64 [n], some of the images, evenly spread, at most REFERENCE_ROWS.
-      embeddings: float32 [n, d], theirs.
+      sample: embeddings of some of the images, at most REFERENCE_ROWS.
     """
 
     logits: Floats
     labels: Floats
     groups: Integers
-    distances: Floats
-    rows: Integers
-    embeddings: Floats
+    distances: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,14 @@ class Fitted:
 
     Attributes:
       temperature: divisor of the logits.
+      sets: the sets of classes; None: the model gives none.
+      abstention: when the label is features.UNKNOWN; None: never.
       unusual: how unusual an image is; None: the model does not say it.
     """
 
     temperature: float = 1.0
+    sets: PredictionSets | None = None
+    abstention: Abstention | None = None
     unusual: Unusual | None = None
 
 
@@ -76,7 +80,7 @@ def ask(look: Look, evaluation: Iterable[Any], distance: Distance | None = None)
         spread.add(embeddings.numpy())
         parts.append([values.numpy() for values in (logits, *known, measure(embeddings))])
     logits, labels, groups, distances = map(np.concatenate, zip(*parts, strict=True))
-    return Answers(logits, labels, np.where(groups < 0, -1 - np.arange(len(groups)), groups), distances, *spread.kept())
+    return Answers(logits, labels, np.where(groups < 0, -1 - np.arange(len(groups)), groups), distances, spread.kept())
 
 
 def fit_answers(
@@ -96,8 +100,26 @@ def fit_answers(
       distance: what the answers' distances are.
     """
     temperature = _fit_temperature(answers, folder, multi_label) if settings.temperature else 1.0
+    sets = abstention = None
+    if settings.sets or settings.abstain:
+        # As the exported model computes them; without finite numbers, nothing is likely.
+        found = np.nan_to_num(tf.nn.softmax(answers.logits / np.float32(temperature)).numpy())
+        labels = np.where(answers.labels.any(axis=-1), answers.labels.argmax(axis=-1), -1)
+        if settings.sets:
+            sets = fit_sets(found, labels, answers.groups, settings.sets)
+            _report(sets, folder, SETS_FILE, sets.problem)
+        if settings.abstain:
+            abstention = fit_abstention(found, labels, answers.groups, settings.abstain)
+            _report(abstention, folder, ABSTENTION_FILE, abstention.problem)
     unusual = _fit_unusual(answers, distance, settings.unusual, folder) if distance and settings.unusual else None
-    return Fitted(temperature, unusual)
+    return Fitted(temperature, sets, abstention, unusual)
+
+
+def _report(fitted: PredictionSets | Abstention, folder: str, name: str, problem: str) -> None:
+    log.info("fitted on the eval split: %s", fitted)
+    if problem:
+        log.warning("%s", problem)
+    write_json(folder, name, asdict(fitted) | {"problem": problem})
 
 
 def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:

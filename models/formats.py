@@ -1,7 +1,8 @@
 """The network of an exported model in other formats, for devices and servers without TensorFlow: LiteRT (TFLite) and ONNX.
 
-They take what the network takes, uint8 pixels [N, height, width, channels], and give the outputs of the SavedModel's signature
-`predict_images`. Image files must be decoded and resized outside, exactly as its signature `decode` does it.
+They take what the network takes, uint8 pixels [N, height, width, channels], and give what the SavedModel's signature
+`predict_images` gives: probabilities and, where the model has them, prediction sets and how unusual an image is. Image files
+must be decoded and resized outside, exactly as the signature `decode` does it.
 """
 
 import logging
@@ -48,8 +49,8 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
       ImportError: the format is onnx, and its packages are not installed.
     """
     loaded = tf.saved_model.load(path)
-    signature = loaded.signatures[SIGNATURE]
-    frozen, names = convert_variables_to_constants_v2(signature), sorted(signature.structured_outputs)  # in the outputs' order
+    frozen = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+    names = sorted(loaded.signatures[SIGNATURE].structured_outputs)  # the order of the outputs
     if kind == "onnx":
         return _to_onnx(frozen, names)
 
@@ -83,12 +84,13 @@ def _to_onnx(frozen: Any, names: list[str]) -> bytes:
         if node.op == "Placeholder":
             source = node.name
     for name, tensor in zip(names, frozen.outputs, strict=True):
-        definition.node.add(name=name, op="Identity", input=[tensor.name]).attr["T"].type = tensor.dtype.as_datatype_enum
+        definition.node.add(name=name, op="Identity", input=[tensor.op.name]).attr["T"].type = tensor.dtype.as_datatype_enum
     _replace_erfc(definition)
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
-    outputs = {f"{name}:0": name for name in names}
-    model, _ = tf2onnx.convert.from_graph_def(definition, input_names=[f"{source}:0"], output_names=list(outputs), opset=_OPSET)
-    _rename(model.graph, {f"{source}:0": "images", **outputs})
+    model, _ = tf2onnx.convert.from_graph_def(
+        definition, input_names=[f"{source}:0"], output_names=[f"{name}:0" for name in names], opset=_OPSET
+    )
+    _rename(model.graph, {f"{source}:0": "images", **{f"{name}:0": name for name in names}})
     return model.SerializeToString()
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,37 +17,51 @@ from models import features
 REFERENCE_ROWS: Final = 2000  # at most
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some images, evenly spread over the eval split.
+
+    Attributes:
+      rows: int64 [n], their numbers, ascending.
+      embeddings: float32 [n, d].
+    """
+
+    rows: np.ndarray
+    embeddings: np.ndarray
+
+
 class Spread:
-    """Keeps some rows of a table of unknown length, evenly spread over it."""
+    """Keeps the embeddings of some images, evenly spread over any number."""
 
     def __init__(self, most: int) -> None:
-        """Makes it; `most` is the number of rows that are kept in the end, up to three times as many meanwhile."""
+        """Makes it; `most` is the number of images that are kept in the end, twice as many and a batch meanwhile."""
         self._most = most
         self._step = 1
         self._length = 0
-        self._rows: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []
+        self._parts: list[Sample] = []
 
-    def add(self, values: np.ndarray) -> None:
-        """Adds the next rows [n, d]."""
-        self._keep(np.arange(self._length, self._length + len(values)), values)
-        self._length += len(values)
-        if sum(map(len, self._rows)) > 2 * self._most:
+    def add(self, embeddings: np.ndarray) -> None:
+        """Adds those of the next images [n, d]."""
+        self._keep(Sample(np.arange(self._length, self._length + len(embeddings)), embeddings))
+        self._length += len(embeddings)
+        if sum(len(part.rows) for part in self._parts) > 2 * self._most:
             self._step *= 2
-            rows, found = np.concatenate(self._rows), np.concatenate(self._values)
-            self._rows, self._values = [], []
-            self._keep(rows, found)
+            whole, self._parts = self._whole(), []
+            self._keep(whole)
 
-    def _keep(self, rows: np.ndarray, values: np.ndarray) -> None:
-        chosen = rows % self._step == 0
-        self._rows.append(rows[chosen])
-        self._values.append(values[chosen])
+    def _keep(self, part: Sample) -> None:
+        chosen = part.rows % self._step == 0
+        self._parts.append(Sample(part.rows[chosen], part.embeddings[chosen]))
 
-    def kept(self) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the kept rows, int64 [n], ascending, and their values [n, d]."""
-        rows, values = np.concatenate(self._rows), np.concatenate(self._values)
-        chosen = np.linspace(0, len(rows) - 1, min(len(rows), self._most)).round().astype(np.int64)
-        return rows[chosen], values[chosen]
+    def _whole(self) -> Sample:
+        rows, embeddings = ([getattr(part, name) for part in self._parts] for name in ("rows", "embeddings"))
+        return Sample(np.concatenate(rows), np.concatenate(embeddings))
+
+    def kept(self) -> Sample:
+        """The images that are kept."""
+        whole = self._whole()
+        chosen = np.linspace(0, len(whole.rows) - 1, min(len(whole.rows), self._most)).round().astype(np.int64)
+        return Sample(whole.rows[chosen], whole.embeddings[chosen])
 
 
 def write_reference(path: str, answers: Mapping[str, np.ndarray], true: list[str | None], classes: list[str]) -> None:

@@ -14,8 +14,10 @@ from models.embedding import normalize
 from models.export import export_model
 from models.fitting import Answers, Fitted
 from models.inference import InferenceModel
+from models.reference import Sample, Spread
 from models.unusual import Unusual, fit_distance, fit_percentiles, percentiles
 from tests.models.test_export import SIGNATURES, inputs, run_in_session
+
 
 @pytest.fixture(scope="module")
 def fitted(exported):
@@ -31,7 +33,7 @@ def fitted(exported):
     labels = np.eye(3, dtype=np.float32)[np.arange(67) % 3]
     labels[3] = 0  # of a class that the model does not know
     rows = np.arange(0, 67, 2)
-    answers = Answers(logits, labels, np.arange(67), distances, rows, embeddings[rows])
+    answers = Answers(logits, labels, np.arange(67), distances, Sample(rows, embeddings[rows]))
     return Fitted(temperature=1.7, unusual=unusual), answers
 
 
@@ -106,8 +108,8 @@ def test_a_sample_of_the_eval_split_lies_beside_the_model(exported, fitted, mode
     assert rows[0]["label"] == first["label"].numpy()[0].decode()
     assert rows[0]["unusual"] == pytest.approx(float(first["unusual"][0]), abs=0.05)
     np.testing.assert_allclose(rows[0]["probabilities"], first["probabilities"][0], atol=1e-6)
-    np.testing.assert_allclose([row["embedding"] for row in rows], normalize(answers.embeddings), atol=1e-3)
-    assert [row["true"] for row in rows] == [["cat", "dog", "owl"][number % 3] for number in answers.rows]
+    np.testing.assert_allclose([row["embedding"] for row in rows], normalize(answers.sample.embeddings), atol=1e-3)
+    assert [row["true"] for row in rows] == [["cat", "dog", "owl"][number % 3] for number in answers.sample.rows]
 
 
 def test_a_model_without_the_score_has_a_reference_as_well(exported, fitted, tmp_path):
@@ -116,3 +118,16 @@ def test_a_model_without_the_score_has_a_reference_as_well(exported, fitted, tmp
     table = pq.read_table(tmp_path / features.REFERENCE)
     assert table["unusual"].null_count == table.num_rows == 34
     assert table.schema.field("unusual").type == "float"
+
+
+@pytest.mark.parametrize(("length", "most"), [(7, 10), (10, 10), (25, 10), (1_000, 10)])
+def test_the_sample_is_evenly_spread_over_any_number_of_images(length, most):
+    spread = Spread(most)
+    values = np.arange(length, dtype=np.float32)[:, np.newaxis]
+    for start in range(0, length, 3):
+        spread.add(values[start : start + 3])
+    kept = spread.kept()
+    assert len(kept.rows) == min(length, most)
+    np.testing.assert_array_equal(kept.embeddings[:, 0], kept.rows)
+    ends = np.concatenate([[0], kept.rows, [length - 1]])
+    assert np.diff(ends).max() <= 2 * length / most + 1
