@@ -11,7 +11,7 @@ import numpy as np
 
 from base.tables import read_table
 from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
-from evaluation.metrics import METRICS
+from evaluation.metrics import DEFINITIONS
 from evaluation.predictions import Predictions
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from evaluation.settings import SHORTCUT
@@ -133,7 +133,7 @@ def write_evaluation_page(
         "default_note": found.default_note,
         "judged_by": "rules" if found.default_note else "thresholds",
         "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
-        "definitions": METRICS,
+        "definitions": DEFINITIONS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
         "slices": _slice_table(found.overall, found.slices[1:]),
         "confusion": _confusion(predictions, gallery),
@@ -206,7 +206,7 @@ def _change(difference: Metric, name: str) -> str:
     """ "better" or "worse" if the interval leaves out zero, else ""."""
     if difference.lower is None or difference.upper is None or difference.lower <= 0 <= difference.upper:
         return ""
-    return "better" if (difference.lower > 0) == METRICS[name].larger_is_better else "worse"
+    return "better" if (difference.lower > 0) == DEFINITIONS[name].larger_is_better else "worse"
 
 
 def _ends(metrics: Iterable[Metric]) -> list[float]:
@@ -217,7 +217,7 @@ def _ends(metrics: Iterable[Metric]) -> list[float]:
 
 def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
     """The metric's possible values; up to 1 or the largest value, if the metric is nearly always far below its bound."""
-    definition = METRICS[name]
+    definition = DEFINITIONS[name]
     most = definition.most if definition.most <= _LARGEST_SCALE else max(1.0, *_ends(metrics))
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
 
@@ -228,9 +228,9 @@ def _scale(verdict: Verdict) -> Axis:
     axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
     if verdict.metric == SHORTCUT:
         return Axis(max(axis.low, 0.0), min(axis.high, 1.0))
-    if verdict.against or verdict.metric not in METRICS:  # judge_answers has verdicts on what is no metric
+    if verdict.against or verdict.metric not in DEFINITIONS:  # judge_answers has verdicts on what is no metric
         return axis
-    definition = METRICS[verdict.metric]
+    definition = DEFINITIONS[verdict.metric]
     return Axis(max(axis.low, definition.least), min(axis.high, definition.most))
 
 
