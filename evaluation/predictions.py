@@ -16,7 +16,7 @@ from models import features
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
 _CANDIDATE, _BASELINE = "probabilities", "baseline_probabilities"
-_SETS, _ANSWERED = "label_set", "answered"
+_SETS, _ANSWERED, _UNUSUAL = "label_set", "answered", "unusual"
 _METADATA: Final = b"fpn"
 
 
@@ -33,6 +33,7 @@ class Predictions:
       baseline: float32 [images, classes], 0..1, of the served model; None if there is none.
       sets: bool [images, classes], which classes are in each image's set; None if the model gives none.
       answered: bool [images], whether the answer is not features.UNKNOWN; None if the model does not tell.
+      unusual: float32 [images], 0..100, how unusual each image is (see `models.unusual`); None if the model does not tell.
       not_finite: number of images whose probabilities were no finite numbers; they are 0 here.
     """
 
@@ -44,6 +45,7 @@ class Predictions:
     not_finite: int = 0
     sets: np.ndarray | None = None
     answered: np.ndarray | None = None
+    unusual: np.ndarray | None = None
 
     @cached_property  # each slice asks for it
     def labels(self) -> np.ndarray:
@@ -85,8 +87,9 @@ class Predictions:
                 table = table.append_column(
                     name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.classes))
                 )
-        if self.answered is not None:
-            table = table.append_column(_ANSWERED, pa.array(self.answered))
+        for name, values in ((_ANSWERED, self.answered), (_UNUSUAL, self.unusual)):
+            if values is not None:
+                table = table.append_column(name, pa.array(values))
         metadata = json.dumps(
             {"classes": self.classes, "multi_label": self.multi_label, "not_finite": self.not_finite}
         ).encode()
@@ -110,9 +113,12 @@ class Predictions:
 
         probabilities = matrix(_CANDIDATE)
         assert probabilities is not None
-        answered = table.column(_ANSWERED).to_numpy() if _ANSWERED in table.column_names else None
-        own = (_CANDIDATE, _BASELINE, _SETS, _ANSWERED)
+        answered, unusual = (
+            table.column(name).to_numpy() if name in table.column_names else None for name in (_ANSWERED, _UNUSUAL)
+        )
+        own = (_CANDIDATE, _BASELINE, _SETS, _ANSWERED, _UNUSUAL)
         rows = table.drop_columns([name for name in own if name in table.column_names]).to_pandas()
         not_finite = metadata.get("not_finite", 0)  # missing in files of earlier releases
         classes, multi_label = metadata["classes"], metadata["multi_label"]
-        return cls(rows, classes, multi_label, probabilities, matrix(_BASELINE), not_finite, matrix(_SETS), answered)
+        told = matrix(_SETS), answered, unusual
+        return cls(rows, classes, multi_label, probabilities, matrix(_BASELINE), not_finite, *told)

@@ -52,6 +52,7 @@ class _PredictFile(beam.DoFn):
         answers: list[list[np.ndarray]] = [[] for _ in self._models]
         sets: list[np.ndarray] = []
         answered: list[np.ndarray] = []
+        unusual: list[np.ndarray] = []
         for batch in read_records(file).batch(self._batch_size).prefetch(1):
             outputs = [model.predict(batch) for model in self._models]
             for found, output in zip(answers, outputs, strict=True):
@@ -60,6 +61,8 @@ class _PredictFile(beam.DoFn):
                 sets.append(outputs[0]["label_set"])
             if "label" in outputs[0]:
                 answered.append(outputs[0]["label"] != features.UNKNOWN.encode())
+            if "unusual" in outputs[0]:
+                unusual.append(outputs[0]["unusual"])
             rows.append(_scalar_features(self._decoder.DecodeBatch(batch.numpy())))
         classes = self._models[0].classes
         if rows:
@@ -72,7 +75,7 @@ class _PredictFile(beam.DoFn):
         candidate, not_finite = _without_gaps(candidate)
         part = _part_folder(self._folder, number)
         fileio.makedirs(part)
-        told = (np.concatenate(found) if found else None for found in (sets, answered))
+        told = (np.concatenate(found) if found else None for found in (sets, answered, unusual))
         Predictions(images, classes, self._multi_label, candidate, baseline, not_finite, *told).write(part)
         yield part
 
@@ -164,6 +167,7 @@ def take_parts(folder: str, files: int) -> Predictions:
         sum(part.not_finite for part in parts),
         joined("sets"),
         joined("answered"),
+        joined("unusual"),
     )
     for number in range(files):
         fileio.rmtree(_part_folder(folder, number))

@@ -36,7 +36,7 @@ def evaluation_settings(
       UserError: a metric is unknown, or a threshold does not fit.
     """
     thresholds = _thresholds(config.thresholds or ())
-    promises = _promises(calibrate) if calibrate else []
+    promises = _promises(calibrate, multi_label) if calibrate else []
     check_thresholds(thresholds, multi_label, promises=promises)
     names = needed_metrics(config.metrics, thresholds, multi_label, promises)
     check_metrics(names, multi_label, more=promises)
@@ -98,11 +98,12 @@ def format_settings(config: Config, splits: Splits) -> FormatSettings:
     )
 
 
-def _promises(calibrate: CalibrateConfig) -> list[str]:
+def _promises(calibrate: CalibrateConfig, multi_label: bool) -> list[str]:
     """The metrics of what a model promises that was calibrated so."""
+    cutoff = calibrate.unusual.cutoff if calibrate.unusual and not multi_label else None
     return [
         *(("set_coverage", "set_size") if calibrate.sets else ()),
-        *(("answered", "selective_risk") if calibrate.abstain else ()),
+        *(("answered", "selective_risk") if calibrate.abstain or cutoff is not None else ()),
     ]
 
 

@@ -22,7 +22,7 @@ from pipeline.config.loading import dump_config
 from pipeline.config.whole import Config
 from pipeline.pages.gallery import Cell, Gallery, choose_by_cell, least_sure, worst_mistakes
 from pipeline.pages.page import write_page
-from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training
+from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training, draw_unusual
 from pipeline.pushed.explanation import format_share
 
 _MOST_MATRIX: Final = 25  # classes in a confusion matrix
@@ -34,6 +34,7 @@ _MOST_CURVES: Final = 10
 _WORST_CURVES: Final = 4  # shown with the mean, if there are more curves than that
 _CARDS: Final = 12  # of mistakes, and as many of the least sure images
 _FLIPS: Final = 12  # pictures, each way
+_UNUSUAL: Final = 12  # pictures of unusual images
 _LABELS: Final = 30  # labels that are probably wrong
 _OUTCOMES: Final = ("right", "wrongly found", "missed", "rightly not found")  # of count_binary
 
@@ -139,6 +140,7 @@ def write_evaluation_page(
         "confusion": _confusion(predictions, gallery),
         "classes": _class_table(predictions, found.slices[0]),
         "reliability": _reliability(predictions),
+        "unusual": _unusual(predictions, gallery, config),
         "curves": _curves(predictions),
         "training": _training_plots(context.training),
         "mistakes": cards[: len(mistakes)],
@@ -472,6 +474,25 @@ def _reliability(predictions: Predictions) -> dict[str, Any]:
         if count
     ]
     return {"svg": draw_reliability(measured, predictions.multi_label), "rows": rows}
+
+
+def _unusual(predictions: Predictions, gallery: Gallery, config: Config) -> dict[str, Any] | None:
+    """How unusual the test images are, and the most unusual ones; None if the model does not tell."""
+    unusual = predictions.unusual
+    if unusual is None or not len(unusual):
+        return None
+    cutoff = config.calibrate.unusual.cutoff if config.calibrate.unusual else None
+    rows = np.argsort(-unusual, kind="stable")[:_UNUSUAL].tolist()
+    pictures = gallery.pictures(rows)
+    truths = predictions.rows[features.LABEL]
+    return {
+        "svg": draw_unusual(unusual),
+        "shares": [(percentile, float((unusual > percentile).mean())) for percentile in (50, 90, 95, 99)],
+        "beyond": float((unusual >= 100).mean()),
+        "cutoff": cutoff,
+        "above": float((unusual > cutoff).mean()) if cutoff is not None else None,
+        "pictures": [(*pictures[row], truths.iloc[row], float(unusual[row])) for row in rows if row in pictures],
+    }
 
 
 def _curves(predictions: Predictions) -> list[dict[str, Any]]:

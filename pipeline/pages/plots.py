@@ -36,6 +36,23 @@ def draw_reliability(reliability: Reliability, multi_label: bool) -> str:
     return draw_svg(plot, "Reliability diagram: the figures are in the table below it", _SQUARE)
 
 
+def draw_unusual(unusual: np.ndarray) -> str:
+    """Draws the share of images, float [N], 0..100, in each twentieth of the percentiles; dotted, what the eval split has."""
+    from matplotlib.ticker import PercentFormatter
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        counts, edges = np.histogram(unusual, 20, (0, 100))
+        axes.stairs(counts / len(unusual), edges, color=SERIES[0], fill=True, alpha=0.35, **mark_curve("unusual"))
+        axes.axhline(1 / len(counts), color=TEXT, linestyle="dotted", linewidth=1, **mark_curve("eval split"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("percentile of the eval split")
+        axes.set_ylabel("test images")
+
+    return draw_svg(plot, "How unusual the test images are: the share of images by percentile")
+
+
 def draw_roc(curves: list[Curve]) -> str:
     """Draws the true positive rate over the false positive rate, one line per curve in the style of `curve_style`."""
 

@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from evaluation.default_rules import judge_by_default
 from evaluation.diagnostics import measure_reliability, trace_curves
 from evaluation.results import Comparison, Metric, Verdict, read_evaluation, write_evaluation
 from images.file_settings import FileSettings
+from pipeline.config.calibration import CalibrateConfig, UnusualConfig
 from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 from pipeline.pages.thumbnails import read_originals
 
@@ -145,6 +147,29 @@ def test_what_changes_the_direction_of_text_is_written_out(made: Made, tmp_path:
     page, html = page_of(made, tmp_path / "page.html", replace(CONTEXT, notes=[note]))
     assert "Leak: cat\\u202egnp.exe and \\x1b[2Jdog\\u2066.png" in page.text
     assert html.translate(dict.fromkeys(map(ord, "\u202e\u2066\x1b"))) == html
+
+
+def test_the_most_unusual_images_are_shown_and_the_shares_are_counted(made: Made, tmp_path: Path) -> None:
+    unusual = made.predictions.unusual
+    assert unusual is not None
+    config = made.config.model_copy(update={"calibrate": CalibrateConfig(unusual=UnusualConfig(cutoff=98.0))})
+    page, html = page_of(replace(made, config=config), tmp_path / "page.html")
+    text = " ".join(page.text.split())
+    assert "0.3 % are more unusual than any image of the eval split. Above the cut-off of 98.0" in text
+    assert f"where the answer is “unknown”, are {100 * (unusual > 98).mean():.1f} %." in text
+    assert page.tables["Test images by percentile"][1:] == [
+        [f"above {percentile}", f"{100 - percentile} %", f"{100 * (unusual > percentile).mean():.1f} %"]
+        for percentile in (50, 90, 95, 99)
+    ]
+    (section,) = re.findall(r'<section aria-labelledby="unusual">.*?</section>', html, re.DOTALL)
+    most = made.predictions.rows["image/filename"].iloc[np.argsort(-unusual)[:12]]
+    shown = [unescape(name) for name in re.findall(r'<img src="data:[^"]*" alt="([^"]*)"', section)]
+    assert shown == most.tolist()
+
+    silent = replace(made, folder=tmp_path, predictions=replace(made.predictions, unusual=None))
+    silent.predictions.write(str(tmp_path))
+    write_evaluation(made.evaluation, str(tmp_path))
+    assert "Unusual images" not in page_of(silent, tmp_path / "silent.html")[0].text
 
 
 def test_formats_that_are_not_shipped_say_why(page: Page) -> None:

@@ -7,6 +7,7 @@ import pytest
 from images.duplicates import describe_duplicates
 from models.calibration import CALIBRATION_FILE
 from models.history import HISTORY_FILE
+from models.unusual import UNUSUAL_FILE
 from models.warm_start import WARM_START_FILE
 from pipeline.records.outputs import read_training
 from pipeline.terminal.tables import render_training
@@ -31,6 +32,8 @@ def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
     write_history(tmp_path, [0.9, 0.1234, 0.4])
     (tmp_path / WARM_START_FILE).write_text(json.dumps(start))
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(CALIBRATION))
+    unusual = {"examples": 90, "training_examples": 900, "cutoff": 99.0}
+    (tmp_path / UNUSUAL_FILE).write_text(json.dumps({"quantiles": [0.0] * 201, **unusual}))
     training = read_training(str(tmp_path))
     assert training == {
         "epochs": 3,
@@ -39,6 +42,7 @@ def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
         "history": str(tmp_path / HISTORY_FILE),
         "calibration": CALIBRATION,
         "warm_start": start,
+        "unusual": unusual,
     }
     assert render_training(training).plain.splitlines() == [
         "Started from /pushed/17, 2 classes kept; added: cow, owl; removed: dog",
