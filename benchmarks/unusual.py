@@ -143,7 +143,7 @@ def cost(rounds: int) -> dict[str, dict[str, float]]:
     model = build_classifier(
         classifier_config(ModelConfig(backbone="small_resnet18", min_level=3, max_level=5, num_filters=128)),
         image_shape=shape,
-        num_classes=10,
+        num_classes=2,
         channel_mean=[127.0] * 3,
         channel_variance=[5000.0] * 3,
     )
