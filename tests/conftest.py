@@ -188,3 +188,46 @@ def exported(tmp_path_factory) -> Exported:
     views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
     probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)
+
+
+@dataclass(frozen=True)
+class Promising:
+    """The classifier of `exported`, which gives sets of classes and abstains from some answers.
+
+    Attributes:
+      path: the SavedModel.
+      sets: bool [7, 3], what it must give for the pictures.
+      labels: likewise, names or "unknown".
+    """
+
+    path: str
+    sets: np.ndarray
+    labels: list[str]
+
+
+@pytest.fixture(scope="session")
+def promising(exported, tmp_path_factory) -> Promising:
+    import tensorflow_transform as tft
+
+    from models.abstention import Abstention
+    from models.conformal import PredictionSets
+    from models.export import export_model
+    from models.fitting import Fitted
+
+    probabilities = exported.probabilities
+    before = np.array([[row[row > own].sum() for own in row] for row in probabilities])  # the score of APS
+    limits = [None, *((np.sort(column)[3] + np.sort(column)[4]) / 2 for column in before.T[1:])]
+    sets = before <= [np.inf if limit is None else limit for limit in limits]
+    sure = np.sort(probabilities.max(axis=1))
+    least = float(sure[2] + sure[3]) / 2
+    fitted = Fitted(
+        1.7,
+        PredictionSets("aps", 0.9, True, tuple(limits), (1, 1, 1), 9),
+        Abstention(0.1, 0.95, least, 7, 4, 0, 0.1),
+    )
+    path = tmp_path_factory.mktemp("promising") / "model"
+    transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
+    export_model(exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip")
+    names = [exported.names[best].decode() for best in probabilities.argmax(axis=1)]
+    labels = [name if row.max() > least else "unknown" for name, row in zip(names, probabilities, strict=True)]
+    return Promising(str(path), sets, labels)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label"}
+REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label", "abstains"}
 EXAMPLES_FILE: Final = "examples.tfrecord"
 PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], the expected answers
 # Each line has one of these: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}.
@@ -162,10 +162,13 @@ class _Checker:
         if "labels" in answers and any([item.decode() for item in row] != classes for row in answers["labels"]):
             self._fail(f"{where}: labels are other ones, or in another order, than the Evaluator's")
             return False
+        if "label_set" in answers and (fault := _fault_of_sets(answers, expected.shape)):
+            self._fail(f"{where}: {fault}")
+            return False
         if "label" in answers:
             answered = [item.decode() for item in answers["label"]]
             for row, label, wanted in zip(rows, answered, self._labels(found), strict=True):
-                if label != wanted:
+                if label not in (wanted, *self._request["abstains"]):
                     self._fail(f"{where}: {names[row]}: label is {label!r}, but the probabilities say {wanted!r}")
                     return False
         return True
@@ -236,6 +239,16 @@ class _Checker:
             self._fail(f"{where}, as TensorFlow Serving loads a model: {_short(error)}")
             return
         self._compare(where, answers, rows)
+
+
+def _fault_of_sets(answers: dict[str, np.ndarray], shape: tuple[int, ...]) -> str:
+    """What is wrong with the sets of classes; "" if nothing is."""
+    sets = answers["label_set"]
+    if sets.dtype != bool or sets.shape != shape:
+        return f"label_set is {sets.dtype} of shape {list(sets.shape)}, must be bool of shape {list(shape)}"
+    if "set_size" not in answers or not np.array_equal(answers["set_size"], sets.sum(axis=-1)):
+        return "set_size is not the number of classes in label_set"
+    return ""
 
 
 def _huge_png() -> bytes:

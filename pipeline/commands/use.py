@@ -138,9 +138,11 @@ def _predict(options: argparse.Namespace) -> int:
 
     with quiet_libraries():
         predictions, failures = predict(options.model, options.images)
-    table = Table("image", "label", "probability")
+    with_sets = any("label_set" in item for item in predictions)
+    table = Table("image", "label", "probability", *(["set"] if with_sets else []))
     for item in predictions:
-        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
+        names = [", ".join(item["label_set"]) or "(none)"] if with_sets else []
+        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"), *names)
     if predictions:
         plain_console().print(table)
     return _tell_failures(failures, {"predictions": predictions} if options.json else None)
