@@ -199,6 +199,11 @@ class CalibrationSettings:
     abstain: AbstainSettings | None
     unusual: UnusualSettings | None
 
+    @property
+    def abstains(self) -> bool:
+        """Whether the exported model may answer "unknown"."""
+        return bool(self.abstain or (self.unusual and self.unusual.cutoff is not None))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:

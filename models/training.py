@@ -108,9 +108,9 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    if config.calibrate.abstain and features.UNKNOWN in _class_names(transform_output):
+    if config.calibrate.abstains and features.UNKNOWN in _class_names(transform_output):
         raise UserError(
-            f"calibrate.abstain: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
+            f"calibrate: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
             "rename the class"
         )
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]

@@ -231,3 +231,48 @@ def promising(exported, tmp_path_factory) -> Promising:
     names = [exported.names[best].decode() for best in probabilities.argmax(axis=1)]
     labels = [name if row.max() > least else "unknown" for name, row in zip(names, probabilities, strict=True)]
     return Promising(str(path), sets, labels)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """The classifier of `exported`, which says how unusual an image is.
+
+    Attributes:
+      path: the SavedModel.
+      fitted: what was built into it; with a cut-off above four of the pictures.
+      answers: to 67 images, the pictures and noise, on which it was fitted.
+    """
+
+    path: str
+    fitted: Any
+    answers: Any
+
+
+@pytest.fixture(scope="session")
+def telling(exported, tmp_path_factory) -> Telling:
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    from models.export import export_model
+    from models.fitting import Answers, Fitted
+    from models.inference import InferenceModel
+    from models.reference import Sample
+    from models.unusual import Unusual, fit_distance, fit_percentiles, percentiles
+
+    noise = np.random.default_rng(4).integers(0, 256, (60, 24, 20, 1), dtype=np.uint8)
+    images = np.concatenate([exported.pictures[..., None], noise])
+    logits, embeddings = (value.numpy() for value in InferenceModel(exported.classifier, "flip")(tf.constant(images)))
+    distance = fit_distance(embeddings)
+    distances = distance(tf.constant(embeddings)).numpy()
+    quantiles = fit_percentiles(distances, len(images)).quantiles
+    cutoff = float(np.median(percentiles(tf.constant(distances[:7]), quantiles))) + 0.1
+    fitted = Fitted(1.7, unusual=Unusual(distance, quantiles, cutoff))
+    rows = np.arange(0, 67, 2)
+    labels = np.eye(3, dtype=np.float32)[np.arange(67) % 3]
+    answers = Answers(logits, labels, np.arange(67), distances, Sample(rows, embeddings[rows]))
+    path = tmp_path_factory.mktemp("telling") / "model"
+    transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
+    export_model(
+        exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip", reference=answers
+    )
+    return Telling(str(path), fitted, answers)

@@ -47,6 +47,7 @@ class Answers:
       rejected: the other images, with the reason.
       embeddings: float32 [images, d], as `models.embedding` describes them; None where they were not asked for.
       sets: bool [images, classes], which classes are in each image's set; None if the model gives none.
+      unusual: float32 [images], 0..100, see `models.unusual`; None if the model does not tell.
     """
 
     images: list[Image]
@@ -55,6 +56,7 @@ class Answers:
     rejected: list[tuple[Image, str]]
     embeddings: np.ndarray | None = None
     sets: np.ndarray | None = None
+    unusual: np.ndarray | None = None
 
 
 def read_classes(folder: str) -> list[str]:
@@ -69,9 +71,9 @@ def is_multi_label(folder: str) -> bool:
     return _outputs(folder, "transform_labels")["label"].dtype == types_pb2.DT_FLOAT
 
 
-def gives_sets(folder: str) -> bool:
-    """Whether the SavedModel gives a set of classes for each image; does not load the model."""
-    return "label_set" in _outputs(folder, "serving_default")
+def gives(folder: str, output: str) -> bool:
+    """Whether the SavedModel answers with an output, such as `label_set` or `unusual`; does not load the model."""
+    return output in _outputs(folder, "serving_default")
 
 
 def _outputs(folder: str, signature: str) -> Mapping[str, Any]:
@@ -111,12 +113,12 @@ class Model:
         if not images:
             none = np.zeros((0, self._width), np.float32) if self._width else None
             empty = np.zeros((0, len(self.classes)), np.float32)
-            return Answers([], [], empty, rejected, none, empty > 0)
+            return Answers([], [], empty, rejected, none, empty > 0, np.zeros(0, np.float32))
         outputs = self._predict(image_bytes=tf.constant([image.encoded for image in images]))
         labels = [label.decode() for label in outputs["label"].numpy()]
         embeddings = outputs["embedding"].numpy() if self._width else None
-        sets = outputs["label_set"].numpy() if "label_set" in outputs else None
-        return Answers(images, labels, outputs["probabilities"].numpy(), rejected, embeddings, sets)
+        told = (outputs[name].numpy() if name in outputs else None for name in ("label_set", "unusual"))
+        return Answers(images, labels, outputs["probabilities"].numpy(), rejected, embeddings, *told)
 
     def _separate_rejected(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
         """The images that can be decoded, and the others with the same reasons as in ingestion."""

@@ -66,6 +66,7 @@ class Tables:
       shards: number of shards.
       embeddings: whether images have a column `embedding`.
       sets: whether images have the columns `label_set`, the names of the classes in the set, and `set_size`.
+      unusual: whether images have a column `unusual`.
     """
 
     folder: str
@@ -74,6 +75,7 @@ class Tables:
     shards: int
     embeddings: bool = False
     sets: bool = False
+    unusual: bool = False
 
     def path(self, shard: int) -> str:
         """Path of the file with a shard's answers."""
@@ -88,6 +90,7 @@ class Tables:
           rejected: rejected files in addition to those of `answers`; read after `answers`, which may add to it.
         """
         more = [("label_set", pa.list_(pa.string())), ("set_size", pa.int64())] if self.sets else []
+        more += [("unusual", pa.float32())] if self.unusual else []
         more += [(EMBEDDING, pa.list_(pa.float32()))] if self.embeddings else []
         schema = self._schema(("path", pa.string()), ("group", pa.string()), more=more)
         path = self.path(shard)
@@ -154,6 +157,7 @@ class Tables:
                 _to_lists(answers.probabilities),
                 [truth or None for truth in truths],
                 *sets,
+                *([answers.unusual] if self.unusual else []),
                 *([] if answers.embeddings is None else [_to_lists(answers.embeddings)]),
             ],
             schema=schema,

@@ -165,6 +165,9 @@ class _Checker:
         if "label_set" in answers and (fault := _fault_of_sets(answers, expected.shape)):
             self._fail(f"{where}: {fault}")
             return False
+        if "unusual" in answers and not _is_percentile(answers["unusual"]):
+            self._fail(f"{where}: unusual is not a number from 0 to 100 for each image")
+            return False
         if "label" in answers:
             answered = [item.decode() for item in answers["label"]]
             for row, label, wanted in zip(rows, answered, self._labels(found), strict=True):
@@ -249,6 +252,10 @@ def _fault_of_sets(answers: dict[str, np.ndarray], shape: tuple[int, ...]) -> st
     if "set_size" not in answers or not np.array_equal(answers["set_size"], sets.sum(axis=-1)):
         return "set_size is not the number of classes in label_set"
     return ""
+
+
+def _is_percentile(unusual: np.ndarray) -> bool:
+    return unusual.ndim == 1 and bool(((unusual >= 0) & (unusual <= 100.001)).all())  # which NaN is not
 
 
 def _huge_png() -> bytes:

@@ -21,7 +21,7 @@ def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list
       {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order; and the
       files that can't be read. For multi-label data, "label" joins all labels whose probability is at least 0.5, such as
       "cat|dog", or is "" without any. A model that abstains has the label "unknown". One that gives sets has "label_set" as
-      well, a list of labels.
+      well, a list of labels; one that tells how unusual an image is has "unusual", 0..100.
 
     Raises:
       UserError: there is no model.
@@ -44,6 +44,8 @@ def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list
         }
         if "label_set" in answer:
             found["label_set"] = [label for label, inside in zip(labels, answer["label_set"], strict=True) if inside]
+        if "unusual" in answer:
+            found["unusual"] = float(answer["unusual"])
         answers.append(found)
     return answers, files.failures
 
