@@ -10,8 +10,16 @@ from typing import Any, Final
 import numpy as np
 
 from base.tables import read_table
-from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
-from evaluation.metrics import DEFINITIONS
+from evaluation.diagnostics import (
+    Curve,
+    average_curve,
+    count_binary,
+    count_confusions,
+    measure_reliability,
+    trace_curves,
+    trace_risk,
+)
+from evaluation.metrics import DEFINITIONS, PROMISES
 from evaluation.predictions import Predictions
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from evaluation.settings import SHORTCUT
@@ -22,7 +30,15 @@ from pipeline.config.loading import dump_config
 from pipeline.config.whole import Config
 from pipeline.pages.gallery import Cell, Gallery, choose_by_cell, least_sure, worst_mistakes
 from pipeline.pages.page import write_page
-from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training, draw_unusual
+from pipeline.pages.plots import (
+    curve_style,
+    draw_precision_recall,
+    draw_reliability,
+    draw_risk,
+    draw_roc,
+    draw_training,
+    draw_unusual,
+)
 from pipeline.pushed.explanation import format_share
 
 _MOST_MATRIX: Final = 25  # classes in a confusion matrix
@@ -141,6 +157,7 @@ def write_evaluation_page(
         "classes": _class_table(predictions, found.slices[0]),
         "reliability": _reliability(predictions),
         "unusual": _unusual(predictions, gallery, config),
+        "promises": _promises(found, predictions, context.summary.get("training") or {}),
         "curves": _curves(predictions),
         "training": _training_plots(context.training),
         "mistakes": cards[: len(mistakes)],
@@ -492,6 +509,29 @@ def _unusual(predictions: Predictions, gallery: Gallery, config: Config) -> dict
         "cutoff": cutoff,
         "above": float((unusual > cutoff).mean()) if cutoff is not None else None,
         "pictures": [(*pictures[row], truths.iloc[row], float(unusual[row])) for row in rows if row in pictures],
+    }
+
+
+def _promises(evaluation: Evaluation, predictions: Predictions, training: dict[str, Any]) -> dict[str, Any] | None:
+    """What the model promises beside what was measured, and the curve of risk; None for multi-label data."""
+    if predictions.multi_label or not len(predictions.rows):
+        return None
+    sets, abstention = (training.get(name) or {} for name in ("sets", "abstention"))
+    promised = {}
+    if sets and not sets["problem"]:
+        promised["set_coverage"] = f"at least {sets['coverage']:g}" + ", of each class" * sets["by_class"]
+    if abstention and not abstention["problem"]:
+        promised["selective_risk"] = f"at most {abstention['risk']:g}, with a confidence of {abstention['confidence']:g}"
+    overall = evaluation.overall
+    curve = trace_risk(predictions.labels, predictions.probabilities)
+    chosen = tuple(overall[name].value for name in ("answered", "selective_risk") if name in overall)
+    return {
+        "rows": [(name, promised.get(name, ""), overall[name]) for name in PROMISES if name in overall],
+        "problems": [found["problem"] for found in (sets, abstention) if found.get("problem")],
+        "sets": sets,
+        "abstention": abstention,
+        "area": curve.score,
+        "svg": draw_risk(curve, (chosen[0], chosen[1]) if len(chosen) == 2 else None),
     }
 
 

@@ -78,6 +78,22 @@ def draw_precision_recall(curves: list[Curve]) -> str:
     return draw_svg(plot, f"Precision and recall: a curve for each of {', '.join(curve.name for curve in curves)}", _SQUARE)
 
 
+def draw_risk(curve: Curve, chosen: tuple[float, float] | None) -> str:
+    """Draws the risk by coverage, and the point of the threshold that was chosen: share answered and risk; None if none was."""
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.plot(curve.x, curve.y, color=SERIES[0], linewidth=1.8, **mark_curve(curve.name))
+        if chosen:
+            axes.plot(*chosen, color=SERIES[1], marker="o", markersize=8, linestyle="none", **mark_curve("chosen"))
+        axes.set_xlim(0, 1.01)
+        axes.set_ylim(0, max(1.1 * curve.y.max(), 0.01))
+        axes.set_xlabel("share of images that are answered")
+        axes.set_ylabel("share of wrong answers")
+
+    return draw_svg(plot, "Risk by coverage: wrong answers among the most confident images", _SQUARE)
+
+
 def curve_style(number: int) -> tuple[int, str]:
     """The number of a curve's colour among the page's series colours, and its line: solid, dashed or dotted."""
     return number % len(SERIES), LINES[number % len(LINES)]
