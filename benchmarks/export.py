@@ -76,6 +76,18 @@ def transform_graph(files: list[bytes], image: ImageSettings, folder: Path) -> t
     return tft.TFTransformOutput(str(folder / "transform"))
 
 
+def encoded_images(kind: str, size: tuple[int, int], channels: int, number: int) -> list[bytes]:
+    """Image files of coarse noise, of a (width, height)."""
+    random = np.random.default_rng(0)
+    files = []
+    for _ in range(number):
+        buffer = io.BytesIO()
+        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(size)
+        small.convert("L" if channels == 1 else "RGB").save(buffer, kind)
+        files.append(buffer.getvalue())
+    return files
+
+
 def median_times(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -101,13 +113,7 @@ def measure(network: dict[str, Any], folder: Path, rounds: int = ROUNDS) -> dict
     """
     height, width, channels = network["image"]
     kind, size = network["file"]
-    random = np.random.default_rng(0)
-    files = []
-    for _ in range(4):
-        buffer = io.BytesIO()
-        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(size)
-        small.convert("L" if channels == 1 else "RGB").save(buffer, kind)
-        files.append(buffer.getvalue())
+    files = encoded_images(kind, size, channels, 4)
     image = image_settings(ImageConfig(height=height, width=width, channels=channels))
     keras.utils.set_random_seed(0)
     model = build_classifier(

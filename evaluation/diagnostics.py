@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from evaluation.promises import selective_risks
 from models.calibration import CALIBRATION_BINS, calibration_bins
 
 _POINTS: Final = 200  # approximate limit of points per curve
@@ -34,7 +35,7 @@ class Curve:
       name: name of the class.
       x: float [points], in ascending order.
       y: float [points].
-      score: area under a ROC curve, or average precision of a precision-recall curve; 0..1.
+      score: area under a ROC curve or one of risk, or average precision of a precision-recall curve; 0..1.
     """
 
     name: str
@@ -114,6 +115,19 @@ def trace_curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[st
         average = float(metrics.average_precision_score(truth, scores))
         precision_recall.append(Curve(name, *_thin_curve(recall[::-1], precision[::-1]), average))
     return roc, precision_recall
+
+
+def trace_risk(labels: np.ndarray, probabilities: np.ndarray) -> Curve:
+    """The share of wrong answers by the share of images that are answered, the most confident first.
+
+    Its score is the area under it, `promises.selective_risks`' mean.
+
+    Args:
+      labels: int [N].
+      probabilities: float [N, classes].
+    """
+    risks = selective_risks(labels, probabilities)
+    return Curve("risk", *_thin_curve(np.arange(1, len(risks) + 1) / len(risks), risks), float(risks.mean()))
 
 
 def average_curve(curves: list[Curve]) -> Curve:

@@ -126,6 +126,29 @@ METRICS: Final[dict[str, Definition]] = _Metrics(
         most=2.0,
     ),
 )
+# Of what a model promises beside its probabilities, see `promises`: only models that give sets, or may abstain, have them.
+PROMISES: Final[dict[str, Definition]] = {
+    "set_coverage": _define(
+        "share of images whose `label_set` holds their class (Vovk et al. 2005)",
+        only="single",
+        is_proportion=True,
+        of_class=True,
+    ),
+    "set_size": _define("mean number of classes in `label_set`", "smaller", most=math.inf, only="single", of_class=True),
+    "answered": _define(
+        "share of images whose `label` is not `unknown` (coverage in El-Yaniv & Wiener 2010)",
+        only="single",
+        is_proportion=True,
+        of_class=True,
+    ),
+    "selective_risk": _define(
+        "share of wrong answers among those that are not `unknown` (El-Yaniv & Wiener 2010)",
+        "smaller",
+        only="single",
+        is_proportion=True,
+    ),
+}
+DEFINITIONS: Final[dict[str, Definition]] = _Metrics({**METRICS, **PROMISES})
 _MEAN_RECALL: Final = "recall"  # with one label per image, the mean recall is the balanced accuracy
 
 
@@ -152,6 +175,9 @@ def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evalu
     for name in names:
         if name in more:
             continue
+        if name in PROMISES:
+            key = "calibrate.sets" if name.startswith("set_") else "calibrate.abstain"
+            raise UserError(f"{section}: {name} is measured where a model promises it; set {key}, or leave {name} out")
         try:
             metric = METRICS[name]
         except KeyError:

@@ -16,6 +16,7 @@ from models import features
 
 PREDICTIONS_FILE: Final = "predictions.parquet"
 _CANDIDATE, _BASELINE = "probabilities", "baseline_probabilities"
+_SETS, _ANSWERED, _UNUSUAL = "label_set", "answered", "unusual"
 _METADATA: Final = b"fpn"
 
 
@@ -30,6 +31,9 @@ class Predictions:
       multi_label: whether an image can have any number of classes.
       probabilities: float32 [images, classes], 0..1.
       baseline: float32 [images, classes], 0..1, of the served model; None if there is none.
+      sets: bool [images, classes], which classes are in each image's set; None if the model gives none.
+      answered: bool [images], whether the answer is not features.UNKNOWN; None if the model does not tell.
+      unusual: float32 [images], 0..100, how unusual each image is (see `models.unusual`); None if the model does not tell.
       not_finite: number of images whose probabilities were no finite numbers; they are 0 here.
     """
 
@@ -39,6 +43,9 @@ class Predictions:
     probabilities: np.ndarray
     baseline: np.ndarray | None = None
     not_finite: int = 0
+    sets: np.ndarray | None = None
+    answered: np.ndarray | None = None
+    unusual: np.ndarray | None = None
 
     @cached_property  # each slice asks for it
     def labels(self) -> np.ndarray:
@@ -75,10 +82,14 @@ class Predictions:
         from storage.files import replace_file  # takes seconds, which `find_shortcuts` does not need
 
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
-        for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline)):
+        for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline), (_SETS, self.sets)):
             if values is not None:
-                flat = pa.array(values.astype(np.float32).ravel())
-                table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, len(self.classes)))
+                table = table.append_column(
+                    name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.classes))
+                )
+        for name, values in ((_ANSWERED, self.answered), (_UNUSUAL, self.unusual)):
+            if values is not None:
+                table = table.append_column(name, pa.array(values))
         metadata = json.dumps(
             {"classes": self.classes, "multi_label": self.multi_label, "not_finite": self.not_finite}
         ).encode()
@@ -97,10 +108,17 @@ class Predictions:
         def matrix(name: str) -> np.ndarray | None:
             if name not in table.column_names:
                 return None
-            return table.column(name).combine_chunks().flatten().to_numpy().reshape(-1, len(metadata["classes"]))
+            values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            return values.reshape(-1, len(metadata["classes"]))
 
         probabilities = matrix(_CANDIDATE)
         assert probabilities is not None
-        rows = table.drop_columns([name for name in (_CANDIDATE, _BASELINE) if name in table.column_names]).to_pandas()
+        answered, unusual = (
+            table.column(name).to_numpy() if name in table.column_names else None for name in (_ANSWERED, _UNUSUAL)
+        )
+        own = (_CANDIDATE, _BASELINE, _SETS, _ANSWERED, _UNUSUAL)
+        rows = table.drop_columns([name for name in own if name in table.column_names]).to_pandas()
         not_finite = metadata.get("not_finite", 0)  # missing in files of earlier releases
-        return cls(rows, metadata["classes"], metadata["multi_label"], probabilities, matrix(_BASELINE), not_finite)
+        classes, multi_label = metadata["classes"], metadata["multi_label"]
+        told = matrix(_SETS), answered, unusual
+        return cls(rows, classes, multi_label, probabilities, matrix(_BASELINE), not_finite, *told)

@@ -7,7 +7,7 @@ from typing import Final
 from base.errors import UserError
 from evaluation import default_rules
 from evaluation.groups import GROUP_METRICS
-from evaluation.metrics import METRICS, check_metrics, default_metrics
+from evaluation.metrics import DEFINITIONS, METRICS, PROMISES, check_metrics, default_metrics
 from evaluation.predictions import Predictions
 from evaluation.results import GroupResult, Metric, Slice, Verdict, slice_name
 from evaluation.settings import SHORTCUT, Threshold
@@ -18,37 +18,48 @@ _CHANCE: Final = 0.5  # score of a property that tells nothing
 _ROUNDING: Final = 1e-9  # tolerance, because 0.9 - 0.92 is slightly less than -0.02
 
 
-def check_thresholds(thresholds: Iterable[Threshold], multi_label: bool, section: str = "evaluate") -> None:
+def check_thresholds(
+    thresholds: Iterable[Threshold], multi_label: bool, section: str = "evaluate", promises: Sequence[str] = ()
+) -> None:
     """Checks the metrics of thresholds.
 
     Args:
       thresholds: the thresholds.
       multi_label: whether an image can have any number of classes.
       section: section of the configuration that has the thresholds, for the error.
+      promises: those metrics of `metrics.PROMISES` that the model has.
 
     Raises:
       UserError: a metric is unknown, does not fit the data, or is not defined for groups in a threshold on groups.
     """
     thresholds = list(thresholds)
-    more = (SHORTCUT,) if section == "evaluate" else ()
+    more = (SHORTCUT, *promises) if section == "evaluate" else ()
     check_metrics([threshold.metric for threshold in thresholds], multi_label, section, more)
     for threshold in thresholds:
+        if threshold.metric in PROMISES and threshold.change is not None:
+            raise UserError(
+                f"{section}.thresholds: {threshold.metric} takes lower and upper alone: the served model may promise nothing"
+            )
         if threshold.of == "groups" and threshold.metric not in GROUP_METRICS:
             fits = "of_multi_label" if multi_label else "of_single_label"
             known = [name for name in GROUP_METRICS if getattr(METRICS[name], fits)]
             raise UserError(f"{section}.thresholds: {threshold.metric} is no metric of groups; those are {', '.join(known)}")
 
 
-def needed_metrics(names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool) -> list[str]:
+def needed_metrics(
+    names: Sequence[str] | None, thresholds: Iterable[Threshold], multi_label: bool, promises: Sequence[str] = ()
+) -> list[str]:
     """Names of the metrics to compute: the given ones, or all that fit the data, and those of the thresholds or of the default.
 
     Args:
       names: `evaluate.metrics`; None or empty for all.
       thresholds: the thresholds.
       multi_label: whether an image can have any number of classes.
+      promises: metrics of `metrics.PROMISES`, which are always measured.
     """
     judged = [threshold.metric for threshold in thresholds] or [default_rules.METRIC]
-    return [name for name in dict.fromkeys([*(names or default_metrics(multi_label)), *judged]) if name != SHORTCUT]
+    wanted = dict.fromkeys([*(names or default_metrics(multi_label)), *promises, *judged])
+    return [name for name in wanted if name != SHORTCUT]
 
 
 def needed_slices(slices: Iterable[Sequence[str]], thresholds: Iterable[Threshold]) -> list[list[str]]:
@@ -97,7 +108,7 @@ def judge(
             assert threshold.upper is not None
             verdicts.append(_judge_shortcuts(predictions, threshold.upper))
             continue
-        larger_is_better = METRICS[threshold.metric].larger_is_better
+        larger_is_better = DEFINITIONS[threshold.metric].larger_is_better
         lower, upper, change = threshold.lower, threshold.upper, threshold.change
         if lower is not None or upper is not None:
             verdicts.append(_verdict(threshold, slices, group, lower, upper, against=""))
@@ -185,7 +196,7 @@ def _worst_metric(name: str, features: Sequence[str], slices: Sequence[Slice], i
     notes = []
     worst: Metric | None = None
     if measured:
-        worst_of = min if METRICS[name].larger_is_better else max
+        worst_of = min if DEFINITIONS[name].larger_is_better else max
         worst, where = worst_of(measured, key=lambda pair: pair[0].value)
         notes.append(f"worst: {where}")
     notes += [

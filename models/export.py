@@ -12,13 +12,13 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from models import features
 from models.choices import TestTimeAugmentation
 from models.compaction import compact
-from models.embedding import find_pooling, normalize
-from models.gradcam import explain_maps, explain_tiles, split
+from models.fitting import NOTHING, Answers, Fitted
+from models.gradcam import explain_maps, explain_tiles
 from models.image_settings import ImageSettings
-from models.inference import infer
+from models.inference import InferenceModel
 from models.packing import pack
 from models.preprocessing import is_multi_label, multi_hot, parse_images
-from models.tiles import find_tiles, in_chunks
+from models.reference import Sample, write_reference
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
 _WARMUP_BYTES: Final = 2**26  # of the pixels of a request of several images
@@ -29,10 +29,17 @@ def export_model(
     transform_output: tft.TFTransformOutput,
     path: str,
     *,
-    temperature: float = 1.0,
+    fitted: Fitted = NOTHING,
     test_time_augmentation: TestTimeAugmentation = "none",
+    reference: Answers | None = None,
 ) -> None:
     """Writes a SavedModel without optimizer state, and without anything else that training alone needs.
+
+    Where `fitted.sets` is given, each signature that gives `probabilities` gives `label_set` bool [N, classes] as well, whether
+    a class is in the image's set, and `set_size` int64 [N], how many are. Where `fitted.unusual` is given, each gives `unusual`
+    float [N], 0..100: the percentile of the image's distance from the training images among those of the eval split. `label` is
+    features.UNKNOWN for images whose largest probability is not above the threshold of `fitted.abstention`, or that are more
+    unusual than the cut-off; `probabilities` stay.
 
     All outputs have one row per image, as TensorFlow Serving's row format (`"instances"`) and TFX's BulkInferrer demand.
 
@@ -61,9 +68,11 @@ def export_model(
         logits.
       transform_output: of the Transform component; its graph becomes part of the SavedModel.
       path: folder to write to.
-      temperature: of the answers, as in `models.inference.build_inference_model`, and so `test_time_augmentation`.
+      fitted: what the model says of its answers.
+      test_time_augmentation: as in `models.inference.average_views`.
+      reference: answers to the eval split, of which a sample goes into the folder, see `models.reference`.
     """
-    endpoints = _Endpoints(classifier, transform_output, temperature, test_time_augmentation)
+    endpoints = _Endpoints(classifier, transform_output, fitted, test_time_augmentation)
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
     # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the
     # vocabulary's table.
@@ -84,6 +93,8 @@ def export_model(
     archive.write_out(path, verbose=False)
     compact(path)
     _write_warmup(classifier.input_shape[1:], path)
+    if reference and reference.sample:
+        endpoints.write_reference(reference, reference.sample, path)
 
 
 class _Labels:
@@ -123,30 +134,25 @@ class _Endpoints:
         self,
         classifier: keras.Model,
         transform_output: tft.TFTransformOutput,
-        temperature: float,
+        fitted: Fitted,
         test_time_augmentation: TestTimeAugmentation,
     ) -> None:
         self.transform = transform_output.transform_features_layer()
         self._raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
         self._labels = _Labels(transform_output)
-        self._tiles = find_tiles(classifier)
-        network = self._tiles.layer if self._tiles else classifier
-        self._levels, self._trunk, self._head = split(network)
-        self._pool = find_pooling(network, self._levels)
         self._image_shape = classifier.input_shape[1:]
-        self._temperature = temperature
-        self._test_time_augmentation = test_time_augmentation
+        self._fitted = fitted
+        self._look = InferenceModel(classifier, test_time_augmentation)
         # Functions of their own, so that the signatures share them in the SavedModel instead of each having a copy.
         files, pixels = tf.TensorSpec([None], tf.string), tf.TensorSpec(classifier.input_shape, tf.uint8)
         self._read = tf.function(self._read_files, input_signature=[files], autograph=False)
-        self._see = tf.function(self._find_maps, input_signature=[pixels], autograph=False)
-        self._probabilities = tf.function(self._find_probabilities, input_signature=[pixels], autograph=False)
+        self._numbers = tf.function(self._find_numbers, input_signature=[pixels], autograph=False)
 
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {**self._answer(self._read(image_bytes)), "labels": _on_every_row(self._labels.names, image_bytes)}
 
     def predict_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": self._probabilities(images)}
+        return _without_embedding(self._numbers(images))
 
     def decode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"images": self._read(image_bytes)}
@@ -159,10 +165,11 @@ class _Endpoints:
         answers = self._answer(images)
         explained = tf.where(tf.equal(label, ""), self._labels.most_probable(answers["probabilities"]), label)
         index = tf.argmax(self._labels.equal(explained), axis=-1)
-        if self._tiles:
-            explanation = explain_tiles(self._tiles, images, index, self._labels.multi_label)
+        look, multi_label = self._look, self._labels.multi_label
+        if look.tiles:
+            explanation = explain_tiles(look.tiles, images, index, multi_label)
         else:
-            explanation = explain_maps(self._see(images), self._levels, self._head, index, self._labels.multi_label)
+            explanation = explain_maps(look.see(images), look.levels, look.head, index, multi_label)
         return {
             **answers,
             "labels": _on_every_row(self._labels.names, images),
@@ -176,18 +183,11 @@ class _Endpoints:
 
     def embed(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = self._read(image_bytes)
-        pooled = []
-
-        def classify(views: tf.Tensor) -> tf.Tensor:
-            logits, features = self._classify_and_pool(views)
-            pooled.append(features[: tf.shape(images)[0]])  # the first view is the image itself
-            return logits
-
-        answers = self._name(self._as_probabilities(infer(classify, images, self._temperature, self._test_time_augmentation)))
+        numbers = self._numbers(images)
         return {
-            **answers,
+            **self._name(_without_embedding(numbers)),
             "labels": _on_every_row(self._labels.names, images),
-            "embedding": normalize(pooled[0]),
+            "embedding": numbers["embedding"],
         }
 
     def transform_labels(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -204,46 +204,50 @@ class _Endpoints:
         serialized = self.transform({name: raw[name] for name in raw if name in self._raw_spec})[features.IMAGE]
         return parse_images(serialized, self._image_shape)
 
-    def _find_maps(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Images to the maps of the pyramid's levels."""
-        return self._trunk(images, training=False)
+    def _find_numbers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images to all that is said of them without any text, which XLA could not take into the step of a training."""
+        return self._to_numbers(*self._look(images))
 
-    def _classify(self, images: tf.Tensor) -> tf.Tensor:
-        """Images to logits."""
-        if self._tiles:
-            return self._tiles(images, training=False)
-        return self._head_logits(self._see(images))
-
-    def _head_logits(self, maps: dict[str, tf.Tensor]) -> tf.Tensor:
-        return self._head([maps[level] for level in self._levels], training=False)
-
-    def _classify_and_pool(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images to logits, and to what the heads see."""
-        if not self._tiles:
-            maps = self._see(images)
-            return self._head_logits(maps), self._pool(maps)
-
-        def look(tiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            maps = self._trunk(tiles, training=False)
-            return self._head_logits(maps), self._pool(maps)
-
-        found = in_chunks(look, (tf.float32, tf.float32), self._tiles.size, self._tiles.cut(images))
-        logits, pooled = (tf.reshape(values, [tf.shape(images)[0], -1, values.shape[-1]]) for values in found)
-        return self._tiles.combine(logits), tf.reduce_mean(pooled, axis=1)
-
-    def _find_probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Images to probabilities, without any text, which XLA could not take into the step of a training."""
-        return self._as_probabilities(infer(self._classify, images, self._temperature, self._test_time_augmentation))
-
-    def _as_probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        return tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
+    def _to_numbers(self, logits: tf.Tensor, embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = logits / self._fitted.temperature
+        probabilities = tf.nn.sigmoid(logits) if self._labels.multi_label else tf.nn.softmax(logits)
+        numbers = {"probabilities": probabilities, "embedding": embeddings, **self._sets(probabilities)}
+        return {**numbers, "unusual": self._fitted.unusual(embeddings)} if self._fitted.unusual else numbers
 
     def _answer(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Images to probabilities and predicted labels."""
-        return self._name(self._probabilities(images))
+        """Images to numbers and predicted labels."""
+        return self._name(_without_embedding(self._numbers(images)))
 
-    def _name(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": probabilities, "label": self._labels.predicted(probabilities)}
+    def _name(self, numbers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {**numbers, "label": self._label(numbers)}
+
+    def _label(self, numbers: dict[str, tf.Tensor]) -> tf.Tensor:
+        label = self._labels.predicted(numbers["probabilities"])
+        abstention, unusual = self._fitted.abstention, self._fitted.unusual
+        if abstention and abstention.threshold:
+            is_sure = tf.reduce_max(numbers["probabilities"], axis=-1) > abstention.threshold
+            label = tf.where(is_sure, label, features.UNKNOWN)
+        if unusual and unusual.cutoff is not None:
+            label = tf.where(numbers["unusual"] > unusual.cutoff, features.UNKNOWN, label)
+        return label
+
+    def _sets(self, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        if not self._fitted.sets:
+            return {}
+        chosen = self._fitted.sets.select(probabilities)
+        return {"label_set": chosen, "set_size": tf.reduce_sum(tf.cast(chosen, tf.int64), axis=-1)}
+
+    def write_reference(self, answers: Answers, sample: Sample, path: str) -> None:
+        """Writes what the model says to some images of the eval split into the SavedModel's folder."""
+        found = self._name(self._to_numbers(tf.constant(answers.logits[sample.rows]), tf.constant(sample.embeddings)))
+        names = [name.decode() for name in self._labels.names.numpy()]
+        known = [sorted(np.array(names)[row > 0].tolist()) for row in answers.labels[sample.rows]]
+        true = [features.join_labels(some) if some or self._labels.multi_label else None for some in known]
+        write_reference(path, {name: value.numpy() for name, value in found.items()}, true, names)
+
+
+def _without_embedding(numbers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {name: value for name, value in numbers.items() if name != "embedding"}
 
 
 def _parse(examples: tf.Tensor, feature: str, kind: tf.io.FixedLenFeature | tf.io.VarLenFeature) -> tf.Tensor:

@@ -34,6 +34,7 @@ RAW: Final = (ENCODED, PIXELS, FORMAT, HEIGHT, WIDTH, CHANNELS, ASPECT, BYTES, F
 # Transformed features.
 IMAGE: Final = "image"  # bytes: uint8 [height, width, channels], row by row
 LABEL_INDEX: Final = "label"  # int64: position of the label in the vocabulary; for multi-label data, of any number of labels
+GROUP_HASH: Final = "group"  # int64: equal for equal groups, at least 0; absent where the examples have no groups
 CHANNEL_MEAN: Final = "channel_mean"  # float32 [channels]: mean of the training split's pixels, 0..255, same in every row
 CHANNEL_VARIANCE: Final = "channel_variance"  # float32 [channels]: variance of these pixels, same in every row
 TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the training split, same in every row
@@ -44,8 +45,13 @@ LABEL_COUNTS: Final = "label_counts"  # likewise: one line per label: number of 
 # In the SavedModel's folder: the section `image` of the configuration as JSON, for code that makes image files for the model.
 IMAGE_SETTINGS: Final = "assets.extra/image.json"
 
+# In the SavedModel's folder: a sample of the eval split with the model's answers; see models.reference.
+REFERENCE: Final = "assets.extra/reference.parquet"
+
 # In the SavedModel's folder: requests that TensorFlow Serving runs when it loads the model; it looks for this name.
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"
+
+UNKNOWN: Final = "unknown"  # the label where a model does not answer
 
 SPLITS: Final = ("train", "eval", "test")  # in a run; a cross-validation has folds instead
 

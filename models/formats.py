@@ -1,7 +1,8 @@
 """The network of an exported model in other formats, for devices and servers without TensorFlow: LiteRT (TFLite) and ONNX.
 
-They take what the network takes, uint8 pixels [N, height, width, channels], and give probabilities. Image files must be decoded
-and resized outside, exactly as the SavedModel's signature `decode` does it.
+They take what the network takes, uint8 pixels [N, height, width, channels], and give what the SavedModel's signature
+`predict_images` gives: probabilities and, where the model has them, prediction sets and how unusual an image is. Image files
+must be decoded and resized outside, exactly as the signature `decode` does it.
 """
 
 import logging
@@ -24,7 +25,8 @@ FILES: Final[dict[Format, str]] = {
 SIGNATURE: Final = "predict_images"
 _OPSET: Final = 18  # of ONNX; ONNX Runtime 1.14 and later read it
 
-Predict = Callable[[np.ndarray], np.ndarray]
+_NOT_IN_8_BITS: Final = "unusual"  # a sum of many small squares, of which 8 bits leave nothing
+Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) -> bytes:
@@ -32,7 +34,7 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
 
     * float16: LiteRT with weights of half precision; the device decides the precision of computations.
     * int8: LiteRT with weights and activations of 8 bits, whose ranges come from `representative`. Operations that have no such
-      form are computed in float32; pixels and probabilities are as in the other formats.
+      form are computed in float32; pixels and probabilities are as in the other formats. The output `unusual` is left out.
     * onnx: ONNX in full precision.
 
     Args:
@@ -48,12 +50,20 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
     """
     loaded = tf.saved_model.load(path)
     frozen = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+    names = sorted(loaded.signatures[SIGNATURE].structured_outputs)  # the order of the outputs
     if kind == "onnx":
-        return _to_onnx(frozen)
+        return _to_onnx(frozen, names)
 
     specification = tf.TensorSpec(frozen.inputs[0].shape, tf.uint8, name="images")
     module = tf.Module()
-    module.predict = tf.function(lambda images: {"probabilities": frozen(images)[0]}, input_signature=[specification])
+    kept = [name for name in names if kind != "int8" or name != _NOT_IN_8_BITS]
+
+    @tf.function(input_signature=[specification])
+    def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = dict(zip(names, frozen(images), strict=True))
+        return {name: found[name] for name in kept}
+
+    module.predict = predict
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={SIGNATURE: module.predict})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
@@ -66,21 +76,21 @@ def convert(path: str, kind: Format, representative: Iterable[np.ndarray] = ()) 
         return converter.convert()
 
 
-def _to_onnx(frozen: Any) -> bytes:
+def _to_onnx(frozen: Any, names: list[str]) -> bytes:
     import tf2onnx
 
     definition = frozen.graph.as_graph_def()
     for node in definition.node:  # the names that callers use
         if node.op == "Placeholder":
             source = node.name
-    (result,) = (tensor.op.name for tensor in frozen.outputs)
-    definition.node.add(name="probabilities", op="Identity", input=[result]).attr["T"].type = tf.float32.as_datatype_enum
+    for name, tensor in zip(names, frozen.outputs, strict=True):
+        definition.node.add(name=name, op="Identity", input=[tensor.op.name]).attr["T"].type = tensor.dtype.as_datatype_enum
     _replace_erfc(definition)
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     model, _ = tf2onnx.convert.from_graph_def(
-        definition, input_names=[f"{source}:0"], output_names=["probabilities:0"], opset=_OPSET
+        definition, input_names=[f"{source}:0"], output_names=[f"{name}:0" for name in names], opset=_OPSET
     )
-    _rename(model.graph, {f"{source}:0": "images", "probabilities:0": "probabilities"})
+    _rename(model.graph, {f"{source}:0": "images", **{f"{name}:0": name for name in names}})
     return model.SerializeToString()
 
 
@@ -107,7 +117,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 
 
 def load(content: bytes, kind: Format, threads: int) -> Predict:
-    """Loads a file that `convert` has made, as a function from uint8 [N, height, width, channels] to float32 [N, classes].
+    """Loads a file that `convert` has made, as a function from uint8 [N, height, width, channels] to the outputs by name.
 
     Args:
       content: content of the file.
@@ -123,9 +133,10 @@ def load(content: bytes, kind: Format, threads: int) -> Predict:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return lambda images: session.run(["probabilities"], {"images": images})[0]
+        names = [output.name for output in session.get_outputs()]
+        return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LiteRT's interpreter is moving to another package; TensorFlow 2.21 still has it
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
     predict = interpreter.get_signature_runner(SIGNATURE)
-    return lambda images: predict(images=images)["probabilities"]
+    return lambda images: predict(images=images)

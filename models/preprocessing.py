@@ -374,7 +374,10 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     def on_every_row(value: tf.Tensor) -> tf.Tensor:
         return tf.broadcast_to(value, tf.concat([rows, tf.shape(value)], axis=0))
 
+    group = inputs.get(features.GROUP)
+    hashed = tf.strings.to_hash_bucket_fast(tf.reshape(group, [-1]), tf.int64.max) if isinstance(group, tf.Tensor) else None
     return {
+        **({} if hashed is None else {features.GROUP_HASH: hashed}),
         features.IMAGE: serialized,
         features.LABEL_INDEX: tft.compute_and_apply_vocabulary(labels, vocab_filename=features.LABEL_VOCABULARY),
         features.CHANNEL_MEAN: on_every_row(mean),

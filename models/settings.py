@@ -20,6 +20,7 @@ from models.choices import (
     Norm,
     Optimizer,
     Pooling,
+    SetMethod,
     TestTimeAugmentation,
 )
 from models.image_settings import ImageSettings
@@ -144,11 +145,64 @@ class TrainSettings:
     monitor: Monitor
     keep: Keep
     early_stopping: int
-    calibrate: bool
     mixed_precision: bool
     xla: bool
     cache_gb: float
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSettings:
+    """The sets of classes that the exported model gives, for `conformal.fit_sets`.
+
+    Attributes:
+      coverage: probability that a set holds the true class, 0..1.
+      method: the score of a class, see `conformal.scores`.
+      by_class: whether the promise is for each class by itself.
+    """
+
+    coverage: float
+    method: SetMethod
+    by_class: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstainSettings:
+    """When the exported model answers "unknown", for `abstention.fit_abstention`.
+
+    Attributes:
+      risk: largest share of wrong answers among those that are given, 0..1.
+      confidence: probability with which the eval split must show that the risk is kept, 0..1.
+    """
+
+    risk: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnusualSettings:
+    """How unusual an image is, see `models.unusual`.
+
+    Attributes:
+      cutoff: the percentile above which the exported model answers "unknown", 0..100; None: there is none.
+    """
+
+    cutoff: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """What is fitted on the eval split after training, for `fitting.fit_answers`; None: it is not."""
+
+    temperature: bool
+    sets: SetSettings | None
+    abstain: AbstainSettings | None
+    unusual: UnusualSettings | None
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the exported model may answer "unknown"."""
+        return bool(self.abstain or (self.unusual and self.unusual.cutoff is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +221,7 @@ class TrainerSettings(TrainingSettings):
     """Settings of `training.run_fn`.
 
     Attributes:
+      calibrate: what is fitted on the eval split.
       test_time_augmentation: the views whose answers the exported model averages, as in `inference.build_inference_model`.
       code: a text whose change must make the component run again, such as a digest of code.
       checkpoints: folder below which interrupted trainings have their checkpoints.
@@ -174,6 +229,7 @@ class TrainerSettings(TrainingSettings):
         that gives it as an input; None if there is none.
     """
 
+    calibrate: CalibrationSettings
     test_time_augmentation: TestTimeAugmentation
     code: str
     checkpoints: str

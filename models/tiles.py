@@ -27,6 +27,9 @@ class Tiles(keras.layers.Wrapper):
     Args:
       layer: a network from uint8 [N, size, size, channels] to logits float32 [N, classes].
       overlap: least number of pixels that neighbours share.
+
+    Attributes:
+      number: of the tiles of an image.
     """
 
     def __init__(self, layer: keras.Model, overlap: int = 0, **kwargs: Any) -> None:
@@ -37,9 +40,9 @@ class Tiles(keras.layers.Wrapper):
     def build(self, input_shape: tuple[Any, ...]) -> None:
         self._sides = input_shape[1:3]
         self._starts = [self._tile_starts(side) for side in self._sides]
-        self._number = math.prod(map(len, self._starts))
+        self.number = math.prod(map(len, self._starts))
         self.pooling = LogSumExpPooling(dtype="float32", name="pooling")
-        self.pooling.build((None, self._number, self.layer.output_shape[-1]))
+        self.pooling.build((None, self.number, self.layer.output_shape[-1]))
         self.built = True
 
     def _tile_starts(self, side: int) -> np.ndarray:
@@ -60,7 +63,7 @@ class Tiles(keras.layers.Wrapper):
             logits = self._train(tiles)
         else:
             logits = in_chunks(lambda part: self.layer(part, training=False), tf.float32, self.size, tiles)
-        return tf.reshape(logits, [-1, self._number, self.layer.output_shape[-1]])
+        return tf.reshape(logits, [-1, self.number, self.layer.output_shape[-1]])
 
     def cut(self, images: tf.Tensor) -> tf.Tensor:
         """The tiles of all images, uint8 [N * tiles, size, size, channels]."""

@@ -19,18 +19,19 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_constants
 
+from base.errors import UserError
 from models import features, new_process, workers
 from models.augmentation import build_augmentation
 from models.budget import Budget, Clock
-from models.calibration import CALIBRATION_FILE, calibrate
 from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
+from models.fitting import ask, find_distance, fit_answers, write_json
 from models.fpn import build_classifier
 from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged
-from models.inference import build_inference_model
+from models.inference import InferenceModel
 from models.layer_decay import rate_factors
 from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
@@ -39,6 +40,7 @@ from models.preprocessing import is_multi_label, multi_hot, parse_images
 from models.records import read_records
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 from models.tiles import find_tiles, tile_classifier
+from models.unusual import SAMPLE
 from models.warm_start import WARM_START_FILE, BaseModel
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ def run_fn(fn_args: FnArgs) -> None:
       WarmStartError: the model to start from does not fit the network.
       WorkersError: the workers can't train together.
       LostWorkerError: a worker has ended.
+      UserError: a class has the name of what a model answers that abstains.
       OutOfMemoryError: not even a step of one image fits into the memory, or one of several devices does not.
     """
     if workers.are_named():
@@ -105,6 +108,11 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    if config.calibrate.abstains and features.UNKNOWN in _class_names(transform_output):
+        raise UserError(
+            f"calibrate: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
+            "rename the class"
+        )
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
     base = _find_base(fn_args.base_model or config.base_model)
     started = time.monotonic()
@@ -131,17 +139,24 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if not workers.is_chief(strategy):
         return
     views = config.test_time_augmentation
-    temperature = 1.0
-    if config.train.calibrate:
-        inference = build_inference_model(model, 1.0, views)
-        temperature = find_temperature(inference, evaluation, fn_args.model_run_dir, is_multi_label(transform_output))
+    look = tf.function(InferenceModel(model, views), autograph=False, reduce_retracing=True)  # `predict` needs all workers
+    distance = find_distance(look, _training_sample(fn_args, config, transform_output)) if config.calibrate.unusual else None
+    answers = ask(look, evaluation, distance)
+    fitted = fit_answers(answers, config.calibrate, fn_args.model_run_dir, is_multi_label(transform_output), distance)
     path = fn_args.serving_model_dir
-    export_model(model, transform_output, path, temperature=temperature, test_time_augmentation=views)
+    export_model(model, transform_output, path, fitted=fitted, test_time_augmentation=views, reference=answers)
     export_image_settings(config.image, fn_args.serving_model_dir)
     if base:
         start = base.compare(_class_names(transform_output))
-        _write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
+        write_json(fn_args.model_run_dir, WARM_START_FILE, asdict(start))
     remove_checkpoint(checkpoints)
+
+
+def _training_sample(fn_args: FnArgs, config: TrainerSettings, transform_output: tft.TFTransformOutput) -> tf.data.Dataset:
+    """Batches of some images of the training split, of each file equally many, without augmentation."""
+    classes = len(_class_names(transform_output))
+    images = read_images(fn_args.train_files, config.image.shape, classes, most=SAMPLE)
+    return images.batch(config.train.batch_size).with_options(UNTUNED)
 
 
 def _find_base(path: str | None) -> BaseModel | None:
@@ -199,7 +214,7 @@ def train_model(
       WorkersError: several workers can't train this.
 
     Returns:
-      The trained model, and the batches of the `eval` split.
+      The trained model, and the batches of the `eval` split, as `fitting.ask` takes them.
     """
     started = started or time.monotonic()
     train_config = config.train
@@ -222,8 +237,8 @@ def train_model(
         cache_bytes=int(train_config.cache_gb * 2**30),
         augment=build_augmentation(config.augment, train_config.seed),
     )
-    evaluation = read_images(fn_args.eval_files, image_shape, len(counts)).batch(batch_size).cache().prefetch(tf.data.AUTOTUNE)
-    evaluation = evaluation.with_options(UNTUNED)
+    evaluation = read_images(fn_args.eval_files, image_shape, len(counts), with_groups=True).batch(batch_size).cache()
+    evaluation = evaluation.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
     policy = keras.config.dtype_policy()
     try:
@@ -242,7 +257,8 @@ def train_model(
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
         steps = train_examples // batch_size
-        fit(model, strategy, train, evaluation, steps, train_config, log_dir, class_weights, checkpoints, multi_label, started)
+        measured = without_groups(evaluation)
+        fit(model, strategy, train, measured, steps, train_config, log_dir, class_weights, checkpoints, multi_label, started)
     finally:
         keras.config.set_dtype_policy(policy)
     return model, evaluation
@@ -471,44 +487,26 @@ def build_batches(
     return from_epoch
 
 
-def find_temperature(model: keras.Model, evaluation: tf.data.Dataset, folder: str, multi_label: bool = False) -> float:
-    """Fits the temperature on the eval split, and writes what it does to CALIBRATION_FILE.
-
-    Args:
-      model: from images to logits, as it is exported but for the temperature.
-      evaluation: batches of (uint8 images, float32 labels).
-      folder: of the file.
-      multi_label: as in `models.calibration`.
-
-    Returns:
-      The temperature; 1, and no file, where none can be fitted: training has diverged, or no label is known.
-    """
-    answer = tf.function(partial(model, training=False), autograph=False, reduce_retracing=True)  # `predict` needs all workers
-    answers = [(answer(images).numpy(), labels.numpy()) for images, labels in evaluation]
-    logits, labels = map(np.concatenate, zip(*answers, strict=True))
-    try:
-        calibration = calibrate(logits, labels, multi_label)
-    except ValueError as error:
-        log.warning("not calibrated: %s", error)
-        return 1.0
-    log.info("calibrated on the eval split: %s", calibration)
-    _write_json(folder, CALIBRATION_FILE, asdict(calibration))
-    return calibration.temperature
+def without_groups(evaluation: tf.data.Dataset) -> tf.data.Dataset:
+    """The eval split's batches as Keras measures them: (images, labels)."""
+    return evaluation.map(lambda images, labels, groups: (images, labels))
 
 
-def _write_json(folder: str, name: str, content: dict[str, Any]) -> None:
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
-        json.dump(content, file, indent=2)
-
-
-def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes: int) -> tf.data.Dataset:
+def read_images(
+    files: list[str],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    with_groups: bool = False,
+    most: int | None = None,
+) -> tf.data.Dataset:
     """Reads transformed examples.
 
     Args:
       files: patterns of TFRecord files.
       image_shape: (height, width, channels).
       num_classes: size of the label vocabulary; a label that is not in it is all zeros.
+      with_groups: whether an element has its group as well, int64, -1 where the examples have none.
+      most: number of examples that are read, the first of each file, in which their order is random; None: all.
 
     Returns:
       A data set of (uint8 [*image_shape], float32 [num_classes]), one element an example, decoded in parallel; labels are
@@ -516,15 +514,20 @@ def read_images(files: list[str], image_shape: tuple[int, int, int], num_classes
     """
 
     @tf.autograph.experimental.do_not_convert
-    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parsed = tf.io.parse_example(
             examples,
-            {features.IMAGE: tf.io.FixedLenFeature([], tf.string), features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64)},
+            {
+                features.IMAGE: tf.io.FixedLenFeature([], tf.string),
+                features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64),
+                features.GROUP_HASH: tf.io.FixedLenFeature([], tf.int64, -1),
+            },
         )
-        return parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
+        pair = parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
+        return (*pair, parsed[features.GROUP_HASH]) if with_groups else pair
 
     together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
-    return _interleave_records(files).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return _interleave_records(files, most).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
 def read_statistics(files: list[str]) -> dict[str, Any]:
@@ -541,9 +544,11 @@ def read_statistics(files: list[str]) -> dict[str, Any]:
     return {name: value.numpy() for name, value in parsed.items()}
 
 
-def _interleave_records(patterns: list[str]) -> tf.data.Dataset:
+def _interleave_records(patterns: list[str], most: int | None = None) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(patterns, shuffle=False)
-    return files.interleave(lambda file: tf.data.TFRecordDataset(file), num_parallel_calls=tf.data.AUTOTUNE)
+    each = -1 if most is None else -(-most // max(1, len(files)))  # -1: all
+    read = files.interleave(lambda file: tf.data.TFRecordDataset(file).take(each), num_parallel_calls=tf.data.AUTOTUNE)
+    return read if most is None else read.take(most)
 
 
 def read_class_counts(transform_output: tft.TFTransformOutput) -> list[int]:

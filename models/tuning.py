@@ -18,7 +18,7 @@ from models.distillation import TeacherError
 from models.packing import unpack
 from models.settings import NumberRange, SearchSpace, TunerSettings
 from models.training import log as training_log
-from models.training import train_model, with_hyperparameters
+from models.training import train_model, with_hyperparameters, without_groups
 
 # INFO has one line per trial, which carries `progress` as the records of `models.training` do.
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Search(BaseTuner):
         try:
             log_dir = os.path.join(self.get_trial_dir(trial.trial_id), "logs")
             model, evaluation = train_model(self._fn_args, config, log_dir)
-            score = model.evaluate(evaluation, return_dict=True, verbose=0)[objective]
+            score = model.evaluate(without_groups(evaluation), return_dict=True, verbose=0)[objective]
         except (BudgetError, TeacherError) as error:  # which the other trials would have as well
             raise keras_tuner.errors.FatalError(str(error)) from error
         finally:

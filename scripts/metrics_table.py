@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import DEFINITIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 _BEGIN, _END = "<!-- made by scripts/metrics_table.py -->\n", "<!-- end of the table -->\n"
@@ -11,7 +11,7 @@ _BEGIN, _END = "<!-- made by scripts/metrics_table.py -->\n", "<!-- end of the t
 def table() -> str:
     """A row a metric: name, what it is, its range with the better end, and which data it is for."""
     lines = ["| metric | what it is | range | for |", "| --- | --- | --- | --- |"]
-    for name, metric in METRICS.items():
+    for name, metric in DEFINITIONS.items():
         least, most = f"{metric.least:g}", "∞" if metric.most == float("inf") else f"{metric.most:g}"
         ends = f"{least} to **{most}**" if metric.larger_is_better else f"**{least}** to {most}"
         data = (

@@ -139,6 +139,7 @@ def exported(tmp_path_factory) -> Exported:
 
     from models import features
     from models.export import export_model
+    from models.fitting import Fitted
     from models.fpn import build_classifier
     from models.image_settings import TransformSettings
     from models.packing import as_dict
@@ -183,7 +184,95 @@ def exported(tmp_path_factory) -> Exported:
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
     transform_output = tft.TFTransformOutput(str(folder / "transform"))
-    export_model(model, transform_output, str(folder / "model"), temperature=1.7, test_time_augmentation="flip")
+    export_model(model, transform_output, str(folder / "model"), fitted=Fitted(temperature=1.7), test_time_augmentation="flip")
     views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
     probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)
+
+
+@dataclass(frozen=True)
+class Promising:
+    """The classifier of `exported`, which gives sets of classes and abstains from some answers.
+
+    Attributes:
+      path: the SavedModel.
+      sets: bool [7, 3], what it must give for the pictures.
+      labels: likewise, names or "unknown".
+    """
+
+    path: str
+    sets: np.ndarray
+    labels: list[str]
+
+
+@pytest.fixture(scope="session")
+def promising(exported, tmp_path_factory) -> Promising:
+    import tensorflow_transform as tft
+
+    from models.abstention import Abstention
+    from models.conformal import PredictionSets
+    from models.export import export_model
+    from models.fitting import Fitted
+
+    probabilities = exported.probabilities
+    before = np.array([[row[row > own].sum() for own in row] for row in probabilities])  # the score of APS
+    limits = [None, *((np.sort(column)[3] + np.sort(column)[4]) / 2 for column in before.T[1:])]
+    sets = before <= [np.inf if limit is None else limit for limit in limits]
+    sure = np.sort(probabilities.max(axis=1))
+    least = float(sure[2] + sure[3]) / 2
+    fitted = Fitted(
+        1.7,
+        PredictionSets("aps", 0.9, True, tuple(limits), (1, 1, 1), 9),
+        Abstention(0.1, 0.95, least, 7, 4, 0, 0.1),
+    )
+    path = tmp_path_factory.mktemp("promising") / "model"
+    transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
+    export_model(exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip")
+    names = [exported.names[best].decode() for best in probabilities.argmax(axis=1)]
+    labels = [name if row.max() > least else "unknown" for name, row in zip(names, probabilities, strict=True)]
+    return Promising(str(path), sets, labels)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """The classifier of `exported`, which says how unusual an image is.
+
+    Attributes:
+      path: the SavedModel.
+      fitted: what was built into it; with a cut-off above four of the pictures.
+      answers: to 67 images, the pictures and noise, on which it was fitted.
+    """
+
+    path: str
+    fitted: Any
+    answers: Any
+
+
+@pytest.fixture(scope="session")
+def telling(exported, tmp_path_factory) -> Telling:
+    import tensorflow as tf
+    import tensorflow_transform as tft
+
+    from models.export import export_model
+    from models.fitting import Answers, Fitted
+    from models.inference import InferenceModel
+    from models.reference import Sample
+    from models.unusual import Unusual, fit_distance, fit_percentiles, percentiles
+
+    noise = np.random.default_rng(4).integers(0, 256, (60, 24, 20, 1), dtype=np.uint8)
+    images = np.concatenate([exported.pictures[..., None], noise])
+    logits, embeddings = (value.numpy() for value in InferenceModel(exported.classifier, "flip")(tf.constant(images)))
+    distance = fit_distance(embeddings)
+    distances = distance(tf.constant(embeddings)).numpy()
+    quantiles = fit_percentiles(distances, len(images)).quantiles
+    cutoff = float(np.median(percentiles(tf.constant(distances[:7]), quantiles))) + 0.1
+    fitted = Fitted(1.7, unusual=Unusual(distance, quantiles, cutoff))
+    rows = np.arange(0, 67, 2)
+    labels = np.eye(3, dtype=np.float32)[np.arange(67) % 3]
+    answers = Answers(logits, labels, np.arange(67), distances, Sample(rows, embeddings[rows]))
+    path = tmp_path_factory.mktemp("telling") / "model"
+    transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
+    export_model(
+        exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip", reference=answers
+    )
+    return Telling(str(path), fitted, answers)

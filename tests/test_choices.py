@@ -148,6 +148,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "RuleName": lambda: told_apart("rule", "evaluation/groups.py", otherwise="vote"),
     "Runner": lambda: told_apart("runner", "pipeline/dag/beam.py", otherwise="portable"),
     "SampleName": lambda: set(SAMPLES),
+    "SetMethod": lambda: told_apart("method", "models/conformal.py", otherwise="aps"),
     "TaintEffect": lambda: {"", *of_toleration("effect")},
     "Target": lambda: told_apart("target", "pipeline/kubeflow/compiler.py"),
     "TestTimeAugmentation": views,

@@ -12,7 +12,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
-from components.bulk_inferrer.model import Model, is_multi_label, read_classes
+from components.bulk_inferrer.model import Model, gives, is_multi_label, read_classes
 from components.bulk_inferrer.reading import read_images
 from components.bulk_inferrer.scores import Tables
 from components.bulk_inferrer.settings import InferrerSettings
@@ -56,7 +56,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[standard_component_specs.MODEL_KEY]))
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         files = split_files(examples)
-        tables = Tables(folder, read_classes(model), is_multi_label(model), len(files), settings.embeddings)
+        told = (gives(model, output) for output in ("label_set", "unusual"))
+        tables = Tables(folder, read_classes(model), is_multi_label(model), len(files), settings.embeddings, *told)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline

@@ -1,9 +1,9 @@
 """Answers image files with an exported model, in batches; files that can't be decoded are set aside."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
@@ -41,11 +41,13 @@ class Answers:
 
     Attributes:
       images: the images that could be decoded.
-      labels: for each image the most probable class; for multi-label models all classes with a probability of at least 0.5, as
-        "cat|dog", or "".
+      labels: for each image the most probable class, or features.UNKNOWN; for multi-label models all classes with a
+        probability of at least 0.5, as "cat|dog", or "".
       probabilities: float32 [images, classes], 0..1.
       rejected: the other images, with the reason.
       embeddings: float32 [images, d], as `models.embedding` describes them; None where they were not asked for.
+      sets: bool [images, classes], which classes are in each image's set; None if the model gives none.
+      unusual: float32 [images], 0..100, see `models.unusual`; None if the model does not tell.
     """
 
     images: list[Image]
@@ -53,6 +55,8 @@ class Answers:
     probabilities: np.ndarray
     rejected: list[tuple[Image, str]]
     embeddings: np.ndarray | None = None
+    sets: np.ndarray | None = None
+    unusual: np.ndarray | None = None
 
 
 def read_classes(folder: str) -> list[str]:
@@ -63,11 +67,19 @@ def read_classes(folder: str) -> list[str]:
 
 def is_multi_label(folder: str) -> bool:
     """Whether an image can have any number of the SavedModel's classes; does not load the model."""
+    # A label is one float per class if the model is multi-label, else an integer position.
+    return _outputs(folder, "transform_labels")["label"].dtype == types_pb2.DT_FLOAT
+
+
+def gives(folder: str, output: str) -> bool:
+    """Whether the SavedModel answers with an output, such as `label_set` or `unusual`; does not load the model."""
+    return output in _outputs(folder, "serving_default")
+
+
+def _outputs(folder: str, signature: str) -> Mapping[str, Any]:
     with fileio.open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         saved = saved_model_pb2.SavedModel.FromString(file.read())
-    signatures = saved.meta_graphs[0].signature_def
-    # A label is one float per class if the model is multi-label, else an integer position.
-    return signatures["transform_labels"].outputs["label"].dtype == types_pb2.DT_FLOAT
+    return saved.meta_graphs[0].signature_def[signature].outputs
 
 
 class Model:
@@ -100,11 +112,13 @@ class Model:
     def _answer(self, images: list[Image], rejected: list[tuple[Image, str]]) -> Answers:
         if not images:
             none = np.zeros((0, self._width), np.float32) if self._width else None
-            return Answers([], [], np.zeros((0, len(self.classes)), np.float32), rejected, none)
+            empty = np.zeros((0, len(self.classes)), np.float32)
+            return Answers([], [], empty, rejected, none, empty > 0, np.zeros(0, np.float32))
         outputs = self._predict(image_bytes=tf.constant([image.encoded for image in images]))
         labels = [label.decode() for label in outputs["label"].numpy()]
         embeddings = outputs["embedding"].numpy() if self._width else None
-        return Answers(images, labels, outputs["probabilities"].numpy(), rejected, embeddings)
+        told = (outputs[name].numpy() if name in outputs else None for name in ("label_set", "unusual"))
+        return Answers(images, labels, outputs["probabilities"].numpy(), rejected, embeddings, *told)
 
     def _separate_rejected(self, images: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
         """The images that can be decoded, and the others with the same reasons as in ingestion."""

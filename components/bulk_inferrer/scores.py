@@ -65,6 +65,8 @@ class Tables:
       multi_label: whether an image can have any number of classes.
       shards: number of shards.
       embeddings: whether images have a column `embedding`.
+      sets: whether images have the columns `label_set`, the names of the classes in the set, and `set_size`.
+      unusual: whether images have a column `unusual`.
     """
 
     folder: str
@@ -72,6 +74,8 @@ class Tables:
     multi_label: bool
     shards: int
     embeddings: bool = False
+    sets: bool = False
+    unusual: bool = False
 
     def path(self, shard: int) -> str:
         """Path of the file with a shard's answers."""
@@ -85,7 +89,9 @@ class Tables:
           answers: read one by one, so that only about a thousand images are in memory.
           rejected: rejected files in addition to those of `answers`; read after `answers`, which may add to it.
         """
-        more = [(EMBEDDING, pa.list_(pa.float32()))] if self.embeddings else []
+        more = [("label_set", pa.list_(pa.string())), ("set_size", pa.int64())] if self.sets else []
+        more += [("unusual", pa.float32())] if self.unusual else []
+        more += [(EMBEDDING, pa.list_(pa.float32()))] if self.embeddings else []
         schema = self._schema(("path", pa.string()), ("group", pa.string()), more=more)
         path = self.path(shard)
         undecodable: list[Rejected] = []
@@ -137,6 +143,10 @@ class Tables:
         return pa.schema([*columns, *common, ("true_label", pa.string()), *more], metadata={_METADATA: metadata})
 
     def _to_table(self, answers: Answers, schema: pa.Schema) -> pa.Table:
+        sets: list[Any] = []
+        if self.sets and answers.sets is not None:
+            names = [[name for name, inside in zip(self.classes, row, strict=True) if inside] for row in answers.sets]
+            sets = [names, answers.sets.sum(axis=1)]
         truths = (features.join_labels(label for label in image.labels if label in self.classes) for image in answers.images)
         return pa.table(
             [
@@ -146,6 +156,8 @@ class Tables:
                 answers.probabilities.max(axis=1, initial=0),
                 _to_lists(answers.probabilities),
                 [truth or None for truth in truths],
+                *sets,
+                *([answers.unusual] if self.unusual else []),
                 *([] if answers.embeddings is None else [_to_lists(answers.embeddings)]),
             ],
             schema=schema,
@@ -166,7 +178,7 @@ class Tables:
 
     def _by_class(self, labels: Counter[str]) -> dict[str, int]:
         if not self.multi_label:
-            return {name: labels[name] for name in self.classes if labels[name]}
+            return {name: labels[name] for name in (*self.classes, features.UNKNOWN) if labels[name]}
         counts: Counter[str] = Counter()
         for label, count in labels.items():
             counts.update(dict.fromkeys(features.split_labels(label, self.multi_label), count))

@@ -30,6 +30,7 @@ from evaluation.default_rules import judge_by_default
 from evaluation.flips import flips
 from evaluation.groups import evaluate_groups
 from evaluation.predictions import Predictions
+from evaluation.promises import estimate_promises, estimate_promises_by_class
 from evaluation.results import (
     Comparison,
     Evaluation,
@@ -191,7 +192,7 @@ def _measure(
     sizes = len(images), len(np.unique(groups))
     if key and len(images) < settings.min_slice_size:
         return Slice(key, *sizes, metrics={}, too_small=True)
-    method, names = settings.confidence_intervals, settings.metrics
+    method, names = settings.confidence_intervals, [name for name in settings.metrics if name not in metrics.PROMISES]
     labels, probabilities = predictions.labels[images], predictions.probabilities[images]
     found = intervals.estimate(names, labels, probabilities, groups, method)
     comparisons: dict[str, Comparison] = {}
@@ -199,17 +200,19 @@ def _measure(
         baseline = predictions.baseline[images]
         compared = intervals.estimate_difference(names, labels, probabilities, baseline, groups, method)
         comparisons = {name: replace(item, baseline=values[key, BASELINE, name]) for name, item in compared.items()}
-    by_class = (
-        intervals.estimate_by_class(
-            [name for name, metric in metrics.METRICS.items() if metric.of_class], labels, probabilities, groups, method
-        )
-        if not key
-        else []
-    )
+    by_class: list[dict[str, Metric]] = []
+    if not key:
+        of_class = [name for name, metric in metrics.METRICS.items() if metric.of_class]
+        measured = intervals.estimate_by_class(of_class, labels, probabilities, groups, method)
+        promised = estimate_promises_by_class(settings.metrics, predictions, method)
+        by_class = [one | other for one, other in zip(measured, promised, strict=True)]
     return Slice(
         key,
         *sizes,
-        metrics={name: Metric(values[key, CANDIDATE, name], item.lower, item.upper) for name, item in found.items()},
+        metrics={
+            **{name: Metric(values[key, CANDIDATE, name], item.lower, item.upper) for name, item in found.items()},
+            **estimate_promises(settings.metrics, predictions, images, method),
+        },
         by_class=dict(zip(predictions.classes, by_class, strict=False)),
         comparisons=comparisons,
     )

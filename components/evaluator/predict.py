@@ -27,9 +27,10 @@ class _Model:
         with fileio.open(os.path.join(folder, "assets", features.LABEL_VOCABULARY)) as file:
             self.classes = file.read().splitlines()
 
-    def predict(self, examples: tf.Tensor) -> np.ndarray:
-        """Probabilities, float32 [N, classes], for serialised raw examples, string [N]."""
-        return self._loaded.signatures["predict_examples"](examples=examples)["probabilities"].numpy()
+    def predict(self, examples: tf.Tensor) -> dict[str, np.ndarray]:
+        """The outputs by name, such as `probabilities`, for serialised raw examples, string [N]."""
+        outputs = self._loaded.signatures["predict_examples"](examples=examples)
+        return {name: values.numpy() for name, values in outputs.items()}
 
 
 class _PredictFile(beam.DoFn):
@@ -49,9 +50,19 @@ class _PredictFile(beam.DoFn):
         number, file = element
         rows: list[pd.DataFrame] = []
         answers: list[list[np.ndarray]] = [[] for _ in self._models]
+        sets: list[np.ndarray] = []
+        answered: list[np.ndarray] = []
+        unusual: list[np.ndarray] = []
         for batch in read_records(file).batch(self._batch_size).prefetch(1):
-            for model, found in zip(self._models, answers, strict=True):
-                found.append(model.predict(batch))
+            outputs = [model.predict(batch) for model in self._models]
+            for found, output in zip(answers, outputs, strict=True):
+                found.append(output["probabilities"])
+            if "label_set" in outputs[0]:
+                sets.append(outputs[0]["label_set"])
+            if "label" in outputs[0]:
+                answered.append(outputs[0]["label"] != features.UNKNOWN.encode())
+            if "unusual" in outputs[0]:
+                unusual.append(outputs[0]["unusual"])
             rows.append(_scalar_features(self._decoder.DecodeBatch(batch.numpy())))
         classes = self._models[0].classes
         if rows:
@@ -64,7 +75,8 @@ class _PredictFile(beam.DoFn):
         candidate, not_finite = _without_gaps(candidate)
         part = _part_folder(self._folder, number)
         fileio.makedirs(part)
-        Predictions(images, classes, self._multi_label, candidate, baseline, not_finite).write(part)
+        told = (np.concatenate(found) if found else None for found in (sets, answered, unusual))
+        Predictions(images, classes, self._multi_label, candidate, baseline, not_finite, *told).write(part)
         yield part
 
 
@@ -141,14 +153,21 @@ def predict(
 def take_parts(folder: str, files: int) -> Predictions:
     """Reads all parts as one, in the order of the files, and deletes them; `files` is the number of files."""
     parts = [Predictions.read(_part_folder(folder, number)) for number in range(files)]
-    baselines = [part.baseline for part in parts if part.baseline is not None]
+
+    def joined(name: str) -> np.ndarray | None:
+        found = [values for part in parts if (values := getattr(part, name)) is not None]
+        return np.concatenate(found) if found else None
+
     predictions = Predictions(
         pd.concat([part.rows for part in parts], ignore_index=True),
         parts[0].classes,
         parts[0].multi_label,
         np.concatenate([part.probabilities for part in parts]),
-        np.concatenate(baselines) if baselines else None,
+        joined("baseline"),
         sum(part.not_finite for part in parts),
+        joined("sets"),
+        joined("answered"),
+        joined("unusual"),
     )
     for number in range(files):
         fileio.rmtree(_part_folder(folder, number))

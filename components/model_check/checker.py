@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label"}
+REQUEST_FILE: Final = "request.json"  # {"model", "encoded", "separator", "names", "classes", "multi_label", "abstains"}
 EXAMPLES_FILE: Final = "examples.tfrecord"
 PROBABILITIES_FILE: Final = "probabilities.npy"  # float32 [images, classes], the expected answers
 # Each line has one of these: {"step"}, {"failure"}, {"measured"}, {"difference"}, {"bad"}, {"done"}.
@@ -162,10 +162,16 @@ class _Checker:
         if "labels" in answers and any([item.decode() for item in row] != classes for row in answers["labels"]):
             self._fail(f"{where}: labels are other ones, or in another order, than the Evaluator's")
             return False
+        if "label_set" in answers and (fault := _fault_of_sets(answers, expected.shape)):
+            self._fail(f"{where}: {fault}")
+            return False
+        if "unusual" in answers and not _is_percentile(answers["unusual"]):
+            self._fail(f"{where}: unusual is not a number from 0 to 100 for each image")
+            return False
         if "label" in answers:
             answered = [item.decode() for item in answers["label"]]
             for row, label, wanted in zip(rows, answered, self._labels(found), strict=True):
-                if label != wanted:
+                if label not in (wanted, *self._request["abstains"]):
                     self._fail(f"{where}: {names[row]}: label is {label!r}, but the probabilities say {wanted!r}")
                     return False
         return True
@@ -236,6 +242,20 @@ class _Checker:
             self._fail(f"{where}, as TensorFlow Serving loads a model: {_short(error)}")
             return
         self._compare(where, answers, rows)
+
+
+def _fault_of_sets(answers: dict[str, np.ndarray], shape: tuple[int, ...]) -> str:
+    """What is wrong with the sets of classes; "" if nothing is."""
+    sets = answers["label_set"]
+    if sets.dtype != bool or sets.shape != shape:
+        return f"label_set is {sets.dtype} of shape {list(sets.shape)}, must be bool of shape {list(shape)}"
+    if "set_size" not in answers or not np.array_equal(answers["set_size"], sets.sum(axis=-1)):
+        return "set_size is not the number of classes in label_set"
+    return ""
+
+
+def _is_percentile(unusual: np.ndarray) -> bool:
+    return unusual.ndim == 1 and bool(((unusual >= 0) & (unusual <= 100.001)).all())  # which NaN is not
 
 
 def _huge_png() -> bytes:

@@ -76,6 +76,7 @@ def check_model(model: str, files: list[str], predictions: Predictions, settings
         "names": names,
         "classes": predictions.classes,
         "multi_label": predictions.multi_label,
+        "abstains": [features.UNKNOWN] if predictions.answered is not None and not predictions.answered.all() else [],
     }
     with process.take() as checking:
         place = checking.folder

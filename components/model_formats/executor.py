@@ -121,7 +121,9 @@ def _predict_functions(signatures: Any, contents: dict[formats.Format, bytes]) -
     threads = os.cpu_count() or 1
     loaded: dict[str, formats.Predict] = {kind: formats.load(content, kind, threads) for kind, content in contents.items()}
     return {
-        _SAVED_MODEL: lambda images: signatures[formats.SIGNATURE](images=tf.constant(images))["probabilities"].numpy(),
+        _SAVED_MODEL: lambda images: {
+            name: value.numpy() for name, value in signatures[formats.SIGNATURE](images=tf.constant(images)).items()
+        },
         **loaded,
     }
 
@@ -133,7 +135,7 @@ def _answers(
     found: dict[formats.Format, list[np.ndarray]] = {kind: [] for kind in kinds}
     for images in batches:
         for kind, rows in found.items():
-            rows.append(predict[kind](images))
+            rows.append(predict[kind](images)["probabilities"])
     return {kind: np.concatenate(rows) for kind, rows in found.items()}
 
 

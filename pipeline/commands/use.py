@@ -138,9 +138,13 @@ def _predict(options: argparse.Namespace) -> int:
 
     with quiet_libraries():
         predictions, failures = predict(options.model, options.images)
-    table = Table("image", "label", "probability")
+    with_sets = any("label_set" in item for item in predictions)
+    with_unusual = any("unusual" in item for item in predictions)
+    table = Table("image", "label", "probability", *(["set"] if with_sets else []), *(["unusual"] if with_unusual else []))
     for item in predictions:
-        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
+        names = [", ".join(item["label_set"]) or "(none)"] if with_sets else []
+        unusual = [f"{item['unusual']:.1f}"] if with_unusual else []
+        table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"), *names, *unusual)
     if predictions:
         plain_console().print(table)
     return _tell_failures(failures, {"predictions": predictions} if options.json else None)

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from base.errors import shorten
 
+_MOVED: typing.Final = {"train.calibrate": "calibrate.temperature"}
+
 
 def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     """One line that says what is wrong with a key, and how to correct it.
@@ -22,6 +24,8 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     keys = [str(key) for key in detail["loc"]]
     shown = [within, *keys] if within else keys
     name = ".".join(shown)
+    if name in _MOVED:
+        return f"{name}: is now {_MOVED[name]}"
     if detail["type"] == "extra_forbidden":
         known = [field.alias or key for key, field in _section_at(keys[:-1], section).model_fields.items()]
         near = difflib.get_close_matches(keys[-1], known, n=1)

@@ -192,7 +192,6 @@ class TrainConfig(Section):
     monitor: Monitor = Field("loss", description="metric of the eval split that picks epochs; f1: macro")
     keep: Keep = Field("last", description="the epoch whose weights are exported; best by `monitor`")
     early_stopping: WholeNumber = Field(0, description="epochs without a better `monitor`; 0: never; keeps the best")
-    calibrate: bool = Field(True, description="fit a temperature on the eval split, exported with the model")
     mixed_precision: bool = Field(False, description="float16 on GPUs, bfloat16 on CPUs")
     xla: bool = Field(False, description="compile the training step with XLA")
     cache_gb: NotNegative = Field(2.0, description="largest decoded training set to keep in memory")

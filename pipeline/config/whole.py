@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from pipeline.config.beam import BeamConfig
+from pipeline.config.calibration import CalibrateConfig
 from pipeline.config.data import DataConfig, ImageConfig
 from pipeline.config.delivery import PushConfig, ScoreConfig
 from pipeline.config.evaluation import CardConfig, CheckConfig, EvaluateConfig, LabelsConfig
@@ -46,6 +47,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
     tune: TuneConfig = TuneConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -134,6 +136,15 @@ class Config(Section):
     def _formats_fit_tiles(self) -> "Config":
         if self.image.tiles and self.export.formats:
             raise ValueError("export.formats: other formats can't hold the loop over image.tiles; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _promises_fit_labels(self) -> "Config":
+        for key in ("sets", "abstain"):
+            if getattr(self.calibrate, key) and self.data.multi_label:
+                raise ValueError(
+                    f"calibrate.{key}: is for images of one class each, and data.multi_label is true; leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -115,7 +115,8 @@ def trainer_settings(config: Config, checkpoints: str, base_model: str | None = 
     training = _training(config)
     if config.tune.enabled and config.train.budget:
         training["train"]["budget"] /= 2
-    return unpack(TrainerSettings, {**training, **config.export.model_dump(), **own})
+    calibrate = {"calibrate": config.calibrate.model_dump()}
+    return unpack(TrainerSettings, {**training, **config.export.model_dump(), **calibrate, **own})
 
 
 def _training_code(config: Config, module: str) -> str:

@@ -10,16 +10,19 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from base.errors import UserError
 from components.model_formats.settings import FormatSettings
-from evaluation.metrics import check_metrics
+from evaluation.metrics import PROMISES, check_metrics
 from evaluation.settings import EvaluatorSettings, Threshold
 from evaluation.verdicts import check_thresholds, needed_metrics, needed_slices
 from models.packing import unpack
+from pipeline.config.calibration import CalibrateConfig
 from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
 from pipeline.config.whole import Config
 from pipeline.dag.splits import Splits
 
 
-def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Sequence[str], *, judged: bool) -> EvaluatorSettings:
+def evaluation_settings(
+    config: EvaluateConfig, multi_label: bool, splits: Sequence[str], *, judged: bool, calibrate: CalibrateConfig | None = None
+) -> EvaluatorSettings:
     """The Evaluator's settings from the section `evaluate`, with complete lists of metrics and slices.
 
     Args:
@@ -27,14 +30,16 @@ def evaluation_settings(config: EvaluateConfig, multi_label: bool, splits: Seque
       multi_label: whether an image can have any number of classes.
       splits: the splits to measure on.
       judged: whether the thresholds apply.
+      calibrate: the section `calibrate`; None if the model promises nothing.
 
     Raises:
       UserError: a metric is unknown, or a threshold does not fit.
     """
     thresholds = _thresholds(config.thresholds or ())
-    check_thresholds(thresholds, multi_label)
-    names = needed_metrics(config.metrics, thresholds, multi_label)
-    check_metrics(names, multi_label)
+    promises = _promises(calibrate, multi_label) if calibrate else []
+    check_thresholds(thresholds, multi_label, promises=promises)
+    names = needed_metrics(config.metrics, thresholds, multi_label, promises)
+    check_metrics(names, multi_label, more=promises)
     return unpack(
         EvaluatorSettings,
         {
@@ -65,7 +70,7 @@ def with_thresholds(settings: EvaluatorSettings, thresholds: Any) -> EvaluatorSe
         detail = error.errors()[0]
         raise UserError(f"thresholds: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
     changed = _thresholds(checked)
-    check_thresholds(changed, settings.multi_label)
+    check_thresholds(changed, settings.multi_label, promises=[name for name in settings.metrics if name in PROMISES])
     slices = needed_slices(settings.slices, changed)
     return replace(
         settings,
@@ -93,6 +98,15 @@ def format_settings(config: Config, splits: Splits) -> FormatSettings:
     )
 
 
+def _promises(calibrate: CalibrateConfig, multi_label: bool) -> list[str]:
+    """The metrics of what a model promises that was calibrated so."""
+    cutoff = calibrate.unusual.cutoff if calibrate.unusual and not multi_label else None
+    return [
+        *(("set_coverage", "set_size") if calibrate.sets else ()),
+        *(("answered", "selective_risk") if calibrate.abstain or cutoff is not None else ()),
+    ]
+
+
 def _thresholds(given: Iterable[ThresholdConfig]) -> tuple[Threshold, ...]:
     return tuple(unpack(Threshold, threshold.model_dump()) for threshold in given)
 
@@ -103,7 +117,8 @@ def build_eval_config(settings: EvaluatorSettings) -> config_pb2.EvalConfig:
     The thresholds are judged outside of TFMA. It knows none on slices by two features, on the worst of some slices, or on
     groups, and with a least slice size all of its thresholds fail as soon as any slice is too small.
     """
-    settings_of_metrics = {"names": settings.metrics, "multi_label": settings.multi_label, "name": "classification"}
+    names = [name for name in settings.metrics if name not in PROMISES]  # TFMA gets labels and probabilities alone
+    settings_of_metrics = {"names": names, "multi_label": settings.multi_label, "name": "classification"}
     metric = config_pb2.MetricConfig(
         class_name="Classification",
         module="components.evaluator.tfma_metrics",

@@ -254,7 +254,10 @@ def _evaluator(
     baseline: Resolver | None,
     push_folder: str | None,
 ) -> ImageEvaluator:
-    settings = evaluation_settings(config.evaluate, config.data.multi_label, splits.test, judged=push_folder is not None)
+    judged = push_folder is not None
+    settings = evaluation_settings(
+        config.evaluate, config.data.multi_label, splits.test, judged=judged, calibrate=config.calibrate
+    )
     return ImageEvaluator(
         examples=examples,
         model=model,

@@ -82,6 +82,8 @@ def label_next(
     chosen = unlabelled[choose_next(some, embedded.vectors[unlabelled], number, embedded.multi_label)]
     unsure = uncertainty(embedded.probabilities[chosen], embedded.multi_label)
     rows = embedded.rows.iloc[chosen]
+    likely = np.array(embedded.classes)[embedded.probabilities[chosen].argmax(axis=1)]
+    rows = rows.assign(label=rows["label"].where(rows["label"] != features.UNKNOWN, likely))
     cells = zip(rows["path"], rows["label"], rows["probability"], unsure, strict=True)
     table = [(path, "", label, f"{share:.4f}", f"{doubt:.4f}") for path, label, share, doubt in cells]
     files = {"list": output, "page": output.with_suffix(".html")}

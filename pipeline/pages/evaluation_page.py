@@ -10,8 +10,16 @@ from typing import Any, Final
 import numpy as np
 
 from base.tables import read_table
-from evaluation.diagnostics import Curve, average_curve, count_binary, count_confusions, measure_reliability, trace_curves
-from evaluation.metrics import METRICS
+from evaluation.diagnostics import (
+    Curve,
+    average_curve,
+    count_binary,
+    count_confusions,
+    measure_reliability,
+    trace_curves,
+    trace_risk,
+)
+from evaluation.metrics import DEFINITIONS, PROMISES
 from evaluation.predictions import Predictions
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, slice_order
 from evaluation.settings import SHORTCUT
@@ -22,7 +30,15 @@ from pipeline.config.loading import dump_config
 from pipeline.config.whole import Config
 from pipeline.pages.gallery import Cell, Gallery, choose_by_cell, least_sure, worst_mistakes
 from pipeline.pages.page import write_page
-from pipeline.pages.plots import curve_style, draw_precision_recall, draw_reliability, draw_roc, draw_training
+from pipeline.pages.plots import (
+    curve_style,
+    draw_precision_recall,
+    draw_reliability,
+    draw_risk,
+    draw_roc,
+    draw_training,
+    draw_unusual,
+)
 from pipeline.pushed.explanation import format_share
 
 _MOST_MATRIX: Final = 25  # classes in a confusion matrix
@@ -34,6 +50,7 @@ _MOST_CURVES: Final = 10
 _WORST_CURVES: Final = 4  # shown with the mean, if there are more curves than that
 _CARDS: Final = 12  # of mistakes, and as many of the least sure images
 _FLIPS: Final = 12  # pictures, each way
+_UNUSUAL: Final = 12  # pictures of unusual images
 _LABELS: Final = 30  # labels that are probably wrong
 _OUTCOMES: Final = ("right", "wrongly found", "missed", "rightly not found")  # of count_binary
 
@@ -133,12 +150,14 @@ def write_evaluation_page(
         "default_note": found.default_note,
         "judged_by": "rules" if found.default_note else "thresholds",
         "verdicts": [(verdict, _scale(verdict)) for verdict in found.verdicts],
-        "definitions": METRICS,
+        "definitions": DEFINITIONS,
         "metric_axes": {name: _axis(name, [metric]) for name, metric in found.overall.items()},
         "slices": _slice_table(found.overall, found.slices[1:]),
         "confusion": _confusion(predictions, gallery),
         "classes": _class_table(predictions, found.slices[0]),
         "reliability": _reliability(predictions),
+        "unusual": _unusual(predictions, gallery, config),
+        "promises": _promises(found, predictions, context.summary.get("training") or {}),
         "curves": _curves(predictions),
         "training": _training_plots(context.training),
         "mistakes": cards[: len(mistakes)],
@@ -206,7 +225,7 @@ def _change(difference: Metric, name: str) -> str:
     """ "better" or "worse" if the interval leaves out zero, else ""."""
     if difference.lower is None or difference.upper is None or difference.lower <= 0 <= difference.upper:
         return ""
-    return "better" if (difference.lower > 0) == METRICS[name].larger_is_better else "worse"
+    return "better" if (difference.lower > 0) == DEFINITIONS[name].larger_is_better else "worse"
 
 
 def _ends(metrics: Iterable[Metric]) -> list[float]:
@@ -217,7 +236,7 @@ def _ends(metrics: Iterable[Metric]) -> list[float]:
 
 def _axis(name: str, metrics: Iterable[Metric]) -> Axis:
     """The metric's possible values; up to 1 or the largest value, if the metric is nearly always far below its bound."""
-    definition = METRICS[name]
+    definition = DEFINITIONS[name]
     most = definition.most if definition.most <= _LARGEST_SCALE else max(1.0, *_ends(metrics))
     return Axis(definition.least, most, 0 if definition.least < 0 else None)
 
@@ -228,9 +247,9 @@ def _scale(verdict: Verdict) -> Axis:
     axis = _around(bounds + (_ends([verdict.measured]) if verdict.measured else []), 0.25)
     if verdict.metric == SHORTCUT:
         return Axis(max(axis.low, 0.0), min(axis.high, 1.0))
-    if verdict.against or verdict.metric not in METRICS:  # judge_answers has verdicts on what is no metric
+    if verdict.against or verdict.metric not in DEFINITIONS:  # judge_answers has verdicts on what is no metric
         return axis
-    definition = METRICS[verdict.metric]
+    definition = DEFINITIONS[verdict.metric]
     return Axis(max(axis.low, definition.least), min(axis.high, definition.most))
 
 
@@ -472,6 +491,48 @@ def _reliability(predictions: Predictions) -> dict[str, Any]:
         if count
     ]
     return {"svg": draw_reliability(measured, predictions.multi_label), "rows": rows}
+
+
+def _unusual(predictions: Predictions, gallery: Gallery, config: Config) -> dict[str, Any] | None:
+    """How unusual the test images are, and the most unusual ones; None if the model does not tell."""
+    unusual = predictions.unusual
+    if unusual is None or not len(unusual):
+        return None
+    cutoff = config.calibrate.unusual.cutoff if config.calibrate.unusual else None
+    rows = np.argsort(-unusual, kind="stable")[:_UNUSUAL].tolist()
+    pictures = gallery.pictures(rows)
+    truths = predictions.rows[features.LABEL]
+    return {
+        "svg": draw_unusual(unusual),
+        "shares": [(percentile, float((unusual > percentile).mean())) for percentile in (50, 90, 95, 99)],
+        "beyond": float((unusual >= 100).mean()),
+        "cutoff": cutoff,
+        "above": float((unusual > cutoff).mean()) if cutoff is not None else None,
+        "pictures": [(*pictures[row], truths.iloc[row], float(unusual[row])) for row in rows if row in pictures],
+    }
+
+
+def _promises(evaluation: Evaluation, predictions: Predictions, training: dict[str, Any]) -> dict[str, Any] | None:
+    """What the model promises beside what was measured, and the curve of risk; None for multi-label data."""
+    if predictions.multi_label or not len(predictions.rows):
+        return None
+    sets, abstention = (training.get(name) or {} for name in ("sets", "abstention"))
+    promised = {}
+    if sets and not sets["problem"]:
+        promised["set_coverage"] = f"at least {sets['coverage']:g}" + ", of each class" * sets["by_class"]
+    if abstention and not abstention["problem"]:
+        promised["selective_risk"] = f"at most {abstention['risk']:g}, with a confidence of {abstention['confidence']:g}"
+    overall = evaluation.overall
+    curve = trace_risk(predictions.labels, predictions.probabilities)
+    chosen = tuple(overall[name].value for name in ("answered", "selective_risk") if name in overall)
+    return {
+        "rows": [(name, promised.get(name, ""), overall[name]) for name in PROMISES if name in overall],
+        "problems": [found["problem"] for found in (sets, abstention) if found.get("problem")],
+        "sets": sets,
+        "abstention": abstention,
+        "area": curve.score,
+        "svg": draw_risk(curve, (chosen[0], chosen[1]) if len(chosen) == 2 else None),
+    }
 
 
 def _curves(predictions: Predictions) -> list[dict[str, Any]]:

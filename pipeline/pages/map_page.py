@@ -11,6 +11,7 @@ from PIL import Image
 
 from evaluation.neighbours import find_nearest
 from images.dataset import source
+from models import features
 from pipeline.pages.page import write_page
 from pipeline.pages.thumbnails import data_uri, read_originals, shrink, thumbnail
 from pipeline.pushed.embeddings import Embedded
@@ -93,9 +94,9 @@ def _colours(embedded: Embedded, shown: np.ndarray, splits: pd.Series | None) ->
     rows = embedded.rows.iloc[shown]
     found = {"class": rows["true_label"], "answer": rows["label"]}
     known = rows["true_label"].notna()
-    found["right or wrong"] = pd.Series(np.where(rows["true_label"] == rows["label"], "right", "wrong"), rows.index).where(
-        known
-    )
+    right = np.where(rows["true_label"] == rows["label"], "right", "wrong")
+    right = np.where(rows["label"] == features.UNKNOWN, "not answered", right)
+    found["right or wrong"] = pd.Series(right, rows.index).where(known)
     if splits is not None:
         found["split"] = splits.iloc[shown]
     if not known.any():

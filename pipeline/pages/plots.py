@@ -36,6 +36,23 @@ def draw_reliability(reliability: Reliability, multi_label: bool) -> str:
     return draw_svg(plot, "Reliability diagram: the figures are in the table below it", _SQUARE)
 
 
+def draw_unusual(unusual: np.ndarray) -> str:
+    """Draws the share of images, float [N], 0..100, in each twentieth of the percentiles; dotted, what the eval split has."""
+    from matplotlib.ticker import PercentFormatter
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        counts, edges = np.histogram(unusual, 20, (0, 100))
+        axes.stairs(counts / len(unusual), edges, color=SERIES[0], fill=True, alpha=0.35, **mark_curve("unusual"))
+        axes.axhline(1 / len(counts), color=TEXT, linestyle="dotted", linewidth=1, **mark_curve("eval split"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("percentile of the eval split")
+        axes.set_ylabel("test images")
+
+    return draw_svg(plot, "How unusual the test images are: the share of images by percentile")
+
+
 def draw_roc(curves: list[Curve]) -> str:
     """Draws the true positive rate over the false positive rate, one line per curve in the style of `curve_style`."""
 
@@ -59,6 +76,22 @@ def draw_precision_recall(curves: list[Curve]) -> str:
         axes.set_ylabel("precision")
 
     return draw_svg(plot, f"Precision and recall: a curve for each of {', '.join(curve.name for curve in curves)}", _SQUARE)
+
+
+def draw_risk(curve: Curve, chosen: tuple[float, float] | None) -> str:
+    """Draws the risk by coverage, and the point of the threshold that was chosen: share answered and risk; None if none was."""
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.plot(curve.x, curve.y, color=SERIES[0], linewidth=1.8, **mark_curve(curve.name))
+        if chosen:
+            axes.plot(*chosen, color=SERIES[1], marker="o", markersize=8, linestyle="none", **mark_curve("chosen"))
+        axes.set_xlim(0, 1.01)
+        axes.set_ylim(0, max(1.1 * curve.y.max(), 0.01))
+        axes.set_xlabel("share of images that are answered")
+        axes.set_ylabel("share of wrong answers")
+
+    return draw_svg(plot, "Risk by coverage: wrong answers among the most confident images", _SQUARE)
 
 
 def curve_style(number: int) -> tuple[int, str]:

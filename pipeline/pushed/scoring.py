@@ -79,16 +79,18 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
         from apache_beam.options.pipeline_options import PipelineOptions
         from tfx.dsl.io import fileio
 
-        from components.bulk_inferrer.model import is_multi_label, read_classes
+        from components.bulk_inferrer.model import gives, is_multi_label, read_classes
         from components.bulk_inferrer.scores import Tables
         from components.bulk_inferrer.shards import score_shards
         from evaluation.groups import describe, position_of
         from images.shards import make_shards
-    classes, rule = read_classes(str(version)), group_rule(config.evaluate.groups)
+    folder = str(version)
+    classes, rule = read_classes(folder), group_rule(config.evaluate.groups)
     if rule.rule == "share":
         position_of(classes, rule.positive)
     shards = make_shards(rows, config.score.shard_images)
-    tables = Tables(output, classes, is_multi_label(str(version)), len(shards), config.score.embeddings)
+    told = (gives(folder, name) for name in ("label_set", "unusual"))
+    tables = Tables(output, classes, is_multi_label(folder), len(shards), config.score.embeddings, *told)
     with _reserve(output, job, overwrite):
         missing = [number for number in range(len(shards)) if not fileio.exists(tables.path(number))]
         with waiting(console, f"answering {sum(len(shards[number]) for number in missing)} images"):

@@ -8,6 +8,7 @@ import pandas as pd
 from base.paths import short_path
 from evaluation import intervals
 from evaluation.flips import flips
+from evaluation.metrics import PROMISES
 from evaluation.predictions import PREDICTIONS_FILE, Predictions
 from evaluation.results import Comparison, Evaluation, Flips, Metric, Slice, SliceKey, read_evaluation
 from evaluation.slicing import slice_images
@@ -59,7 +60,7 @@ def compare(first: FoundEvaluation, second: FoundEvaluation) -> ComparedEvaluati
     left_out = {name for item in evaluations[0].slices if item.key not in found for name, _ in item.key}
     if left_out:
         notes.append(f"Left out: slices by {', '.join(sorted(left_out))}, whose buckets are not known without the run")
-    metrics = [name for name in evaluations[0].overall if name in evaluations[1].overall]
+    metrics = [name for name in evaluations[0].overall if name in evaluations[1].overall and name not in PROMISES]
     slices = [
         _compare_slice(item, paired, np.flatnonzero(np.isin(images, found[item.key])), metrics, settings)
         for item in evaluations[0].slices

@@ -25,8 +25,11 @@ from images.dataset.losses import Losses
 from images.duplicates import DUPLICATES_FILE, describe_duplicates
 from images.index import REJECTED_FILE, SUMMARY_FILE
 from images.layout import has_layout
+from models.abstention import ABSTENTION_FILE
 from models.calibration import CALIBRATION_FILE
+from models.conformal import SETS_FILE
 from models.history import HISTORY_FILE, is_diverged
+from models.unusual import UNUSUAL_FILE
 from models.warm_start import WARM_START_FILE
 from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LabelsNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
@@ -109,13 +112,16 @@ def read_training(folder: str) -> dict[str, Any]:
     Returns:
       {"epochs": number of epochs trained, "best_epoch": the epoch (from 1) with the least loss on the eval split, None if all
       have diverged, "best_loss": that loss, "history": the file with one line per epoch, None if there is none,
-      "calibration": the fields of `models.calibration.Calibration`, None if not calibrated, "warm_start": those of
-      `models.warm_start.WarmStart`, None if training began anew}.
+      "calibration": the fields of `models.calibration.Calibration`, None if not calibrated, "sets": those of
+      `models.conformal.PredictionSets`, "abstention": those of `models.abstention.Abstention`, both with "problem" and None if
+      not fitted, "unusual": {"examples", "training_examples", "cutoff"} as in `models.unusual`, None if the model does not say
+      how unusual images are, "warm_start": those of `models.warm_start.WarmStart`, None if training began anew}.
     """
     path = os.path.join(folder, HISTORY_FILE)
     history = _read_history(folder)
     losses = {int(row["epoch"]): float(row["val_loss"]) for row in history}
     finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)}
+    unusual = _read_json(folder, UNUSUAL_FILE)
     best, loss = min(finite.items(), key=lambda item: item[1], default=(None, None))
     return {
         "epochs": len(losses),
@@ -123,6 +129,9 @@ def read_training(folder: str) -> dict[str, Any]:
         "best_loss": loss,
         "history": path if losses else None,
         "calibration": _read_json(folder, CALIBRATION_FILE),
+        "sets": _read_json(folder, SETS_FILE),
+        "abstention": _read_json(folder, ABSTENTION_FILE),
+        "unusual": unusual and {name: value for name, value in unusual.items() if name != "quantiles"},
         "warm_start": _read_json(folder, WARM_START_FILE),
     }
 

@@ -18,9 +18,9 @@ def explained_rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]
       columns: outputs of the signature `explain`; see `models.export`.
 
     Returns:
-      For each image `label`, `explained`, `probabilities` and `labels` as the signature has them, `shares` by level, and
-      `pictures`, PNG files in base64 by name: what the network saw ("input"), where all levels together saw evidence
-      ("combined"), and where each level saw it (by the level's name).
+      For each image `label`, `explained`, `probabilities`, `labels`, `label_set` and `unusual` as the signature has them,
+      `shares` by level, and `pictures`, PNG files in base64 by name: what the network saw ("input"), where all levels together
+      saw evidence ("combined"), and where each level saw it (by the level's name).
     """
     for row, pixels in enumerate(columns["images"]):
         labels, levels = _texts(columns["labels"][row]), _texts(columns["levels"][row])
@@ -31,6 +31,7 @@ def explained_rows(columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]
             "explained": columns["explained"][row].decode(errors="replace"),
             "probabilities": columns["probabilities"][row].tolist(),
             "labels": labels,
+            **{name: columns[name][row].tolist() for name in ("label_set", "unusual") if name in columns},
             "shares": dict(zip(levels, columns["shares"][row].tolist(), strict=True)),
             "pictures": {"input": _png(image)} | {name: _png(overlay(image, heat)) for name, heat in heats.items()},
         }

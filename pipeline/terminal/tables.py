@@ -186,6 +186,15 @@ def render_training(training: dict[str, Any]) -> Text:
             f"Calibration on the eval split: temperature {calibration['temperature']:.2f}, expected calibration error "
             f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         )
+    if sets := training.get("sets"):
+        each = " for each class" if sets["by_class"] else ""
+        lines.append(sets["problem"] or f"Sets of classes: hold the true one with a probability of {sets['coverage']:g}{each}")
+    if abstention := training.get("abstention"):
+        lines.append(
+            abstention["problem"]
+            or f"Answers above a confidence of {abstention['threshold']:.3f} alone: at most {abstention['risk']:.1%} are "
+            f"wrong, with a confidence of {abstention['confidence']:g}"
+        )
     return Text("\n".join(lines), end="\n" if lines else "")
 
 

@@ -21,6 +21,7 @@ from components.evaluator.component import ImageEvaluator
 from evaluation.predictions import Predictions
 from evaluation.results import read_evaluation
 from models import features
+from pipeline.config.calibration import CalibrateConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.dag.eval_config import build_eval_config, evaluation_settings
 
@@ -29,21 +30,25 @@ IMAGES = 240
 
 
 class Told(tf.Module):
-    """Answers with the probabilities that stand in the example itself."""
+    """Answers with the probabilities that stand in the example itself; with sets, also what a model that promises gives."""
 
-    def __init__(self, feature: str, classes: int) -> None:
+    def __init__(self, feature: str, classes: int, sets: bool = False) -> None:
         super().__init__()
         spec = {feature: tf.io.FixedLenFeature([classes], tf.float32)}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def predict_examples(examples):
-            return {"probabilities": tf.io.parse_example(examples, spec)[feature]}
+            probabilities = tf.io.parse_example(examples, spec)[feature]
+            if not sets:
+                return {"probabilities": probabilities}
+            label = tf.where(tf.reduce_max(probabilities, axis=-1) > 0.6, tf.constant("cat"), features.UNKNOWN)
+            return {"probabilities": probabilities, "label": label, "label_set": probabilities >= 0.2}
 
         self.predict_examples = predict_examples
 
 
-def save_model(folder: Path, feature: str, classes: list[str]) -> None:
-    model = Told(feature, len(classes))
+def save_model(folder: Path, feature: str, classes: list[str], sets: bool = False) -> None:
+    model = Told(feature, len(classes), sets)
     tf.saved_model.save(model, str(folder / "Format-Serving"), signatures={"predict_examples": model.predict_examples})
     (folder / "Format-Serving" / "assets" / "labels").write_text("\n".join(classes) + "\n")
 
@@ -82,7 +87,9 @@ def write_examples(rows: pd.DataFrame, split: Path) -> None:
                 writer.write(example.SerializeToString())
 
 
-def run_evaluator(place: Path, with_baseline: bool = True, push_folder: Path | None = None, rows=None, **section):
+def run_evaluator(
+    place: Path, with_baseline: bool = True, push_folder: Path | None = None, rows=None, calibrate=None, **section
+):
     """Runs the executor on rows as `draw` makes them; the evaluation's folder and the blessing."""
     rows = draw() if rows is None else rows
     examples = make_artifact(standard_artifacts.Examples, place, "ImageExampleGen", "examples", 1)
@@ -94,10 +101,10 @@ def run_evaluator(place: Path, with_baseline: bool = True, push_folder: Path | N
     ):
         models[key] = make_artifact(standard_artifacts.Model, place, "Trainer", key, number)
         models[key].id = number
-        save_model(Path(models[key].uri), feature, classes)
+        save_model(Path(models[key].uri), feature, classes, sets=calibrate is not None and key == "model")
     if not with_baseline:
         del models["baseline_model"]
-    settings = evaluation_settings(EvaluateConfig.model_validate(section), False, ["test"], judged=True)
+    settings = evaluation_settings(EvaluateConfig.model_validate(section), False, ["test"], judged=True, calibrate=calibrate)
     component = ImageEvaluator(
         examples=channel_utils.as_channel([examples]),
         model=channel_utils.as_channel([models["model"]]),
@@ -323,3 +330,41 @@ def test_without_a_metadata_store_the_baseline_is_the_served_model(tmp_path):
     right = np.stack(rows["baseline"]).argmax(axis=1) == rows["label"].map(CLASSES.index)
     assert accuracy.baseline == pytest.approx(right.mean())
     assert blessing.get_string_custom_property("baseline_model") == str(pushed)
+
+
+def test_what_a_model_promises_is_measured_by_its_own_sets_and_answers(tmp_path):
+    calibrate = CalibrateConfig.model_validate({"sets": {}, "abstain": {"risk": 0.1}})
+    thresholds = [
+        {"metric": "set_coverage", "lower": 0.99},
+        {"metric": "selective_risk", "upper": 0.5, "slice": {"meta/site": "a"}},
+        {"metric": "answered", "lower": 0.3, "worst_of": ["meta/site"]},
+    ]
+    folder, _ = run_evaluator(tmp_path, calibrate=calibrate, slices=[["meta/site"]], thresholds=thresholds)
+    predictions, found = Predictions.read(folder), read_evaluation(folder)
+    probabilities, labels = predictions.probabilities, predictions.labels
+    assert predictions.sets.tolist() == (probabilities >= 0.2).tolist()
+    assert predictions.answered.tolist() == (probabilities.max(axis=1) > 0.6).tolist()
+    covered = predictions.sets[np.arange(IMAGES), labels]
+    wrong = probabilities.argmax(axis=1) != labels
+    for item in found.slices:
+        inside = np.full(IMAGES, True) if not item.key else (predictions.rows["meta/site"] == item.key[0][1]).to_numpy()
+        if item.too_small:
+            continue
+        answered = inside & predictions.answered
+        expected = {
+            "set_coverage": covered[inside].mean(),
+            "set_size": predictions.sets[inside].sum(axis=1).mean(),
+            "answered": answered.sum() / inside.sum(),
+            "selective_risk": wrong[answered].mean(),
+        }
+        assert {name: item.metrics[name].value for name in expected} == pytest.approx(expected)
+        assert all(item.metrics[name].lower <= value <= item.metrics[name].upper for name, value in expected.items())
+        assert "set_coverage" not in item.comparisons
+    of_owl = found.slices[0].by_class["owl"]
+    assert of_owl["set_coverage"].value == pytest.approx(covered[labels == 2].mean())
+    assert of_owl["set_size"].value == pytest.approx(predictions.sets[labels == 2].sum(axis=1).mean())
+    assert "selective_risk" not in of_owl
+    assert [verdict.passed for verdict in found.verdicts if verdict.metric in thresholds[0]["metric"]] == [
+        covered.mean() >= 0.99
+    ]
+    assert len(found.verdicts) == 3

@@ -79,7 +79,8 @@ def make_evaluation(
             "meta/site": [("north", "south", "<west & east>")[number // 3 % 3] for number in range(images - 1)] + ["moon"],
         }
     )
-    predictions = Predictions(rows, classes, multi_label, answer(3.5), answer(2.5))
+    unusual = (np.random.default_rng(seed).permutation(images) * (100 / (images - 1))).astype(np.float32)
+    predictions = Predictions(rows, classes, multi_label, answer(3.5), answer(2.5), unusual=unusual)
     if with_images:
         _write_images(place / "data", names, random)
     evaluation = _evaluate(predictions)

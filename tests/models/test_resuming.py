@@ -112,8 +112,8 @@ def test_a_step_that_does_not_fit_into_the_memory_is_trained_in_halves(transform
 def test_a_student_answers_as_its_teacher_and_is_exported_without_it(transformed, tmp_path):
     def trained(name, **train):
         sections = CONFIG.model_dump(exclude_unset=True)
-        given = sections["train"] | {"class_weights": "none", "ema": 0.0, "calibrate": False} | train
-        config = Config.model_validate({**sections, "train": given})
+        given = sections["train"] | {"class_weights": "none", "ema": 0.0} | train
+        config = Config.model_validate({**sections, "train": given, "calibrate": {"temperature": False}})
         run_fn(FnArgs(**arguments(transformed, tmp_path / name, tmp_path / "checkpoints", config)))
         return str(tmp_path / name / "model")
 

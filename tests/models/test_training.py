@@ -15,8 +15,10 @@ import tensorflow as tf
 
 from models import callbacks, features, training
 from models.calibration import CALIBRATION_FILE, calibrate
+from models.fitting import NOTHING, ask, fit_answers
 from models.history import is_diverged
 from models.preprocessing import serialize_images
+from models.settings import CalibrationSettings
 from pipeline.config.network import TrainConfig
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import train_settings, trainer_settings
@@ -29,7 +31,11 @@ IMAGES = RANDOM.integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
 LABELS = RANDOM.integers(0, 2, 32)
 ONE_HOT = np.eye(2, dtype=np.float32)[LABELS]
 DATA = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT))
+GROUPED = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT, np.arange(32) // 4))
 EVALUATION = DATA.batch(8).with_options(training.UNTUNED)
+
+
+TEMPERATURE = CalibrationSettings(temperature=True, sets=None, abstain=None, unusual=None)
 
 
 def tiny_model():
@@ -221,18 +227,30 @@ def test_a_training_that_was_cut_short_goes_on_as_if_it_had_not_been(length, tmp
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
+def looked_at(model):
+    """Logits, and the mean grey level as embedding."""
+    return lambda images: (model(images), tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2)))
+
+
 def test_the_temperature_is_fitted_on_the_models_answers_and_kept_with_the_run(tmp_path):
     model = tiny_model()
-    temperature = training.find_temperature(model, DATA.batch(5), str(tmp_path))
+    answers = ask(looked_at(model), GROUPED.batch(5))
+    temperature = fit_answers(answers, TEMPERATURE, str(tmp_path)).temperature
     expected = calibrate(model(IMAGES).numpy(), ONE_HOT)
     assert temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert json.loads((tmp_path / CALIBRATION_FILE).read_text()) == pytest.approx(asdict(expected), rel=1e-3)
 
 
+def test_images_without_a_group_are_groups_of_their_own():
+    ungrouped = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT, np.where(np.arange(32) < 8, 3, -1)))
+    assert ask(looked_at(tiny_model()), GROUPED.batch(5)).groups.tolist() == (np.arange(32) // 4).tolist()
+    assert len(set(ask(looked_at(tiny_model()), ungrouped.batch(5)).groups.tolist())) == 1 + 24
+
+
 def test_a_diverged_model_is_not_calibrated(tmp_path):
     model = tiny_model()
     model.get_layer("head").set_weights([np.full((4, 2), np.nan), np.zeros(2)])
-    assert training.find_temperature(model, EVALUATION, str(tmp_path)) == 1.0
+    assert fit_answers(ask(looked_at(model), GROUPED.batch(8)), TEMPERATURE, str(tmp_path)) == NOTHING
     assert not (tmp_path / CALIBRATION_FILE).exists()
 
 

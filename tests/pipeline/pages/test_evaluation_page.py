@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ from components.label_check.tables import CORRECTIONS, TABLE
 from components.model_formats.results import FormatResult
 from evaluation.default_rules import judge_by_default
 from evaluation.diagnostics import measure_reliability, trace_curves
+from evaluation.metrics import PROMISES
+from evaluation.promises import estimate_promises, selective_risks
 from evaluation.results import Comparison, Metric, Verdict, read_evaluation, write_evaluation
 from images.file_settings import FileSettings
+from models.abstention import Abstention
+from models.conformal import PredictionSets
+from pipeline.config.calibration import CalibrateConfig, UnusualConfig
 from pipeline.pages.evaluation_page import RunContext, write_evaluation_page
 from pipeline.pages.thumbnails import read_originals
 
@@ -147,6 +153,29 @@ def test_what_changes_the_direction_of_text_is_written_out(made: Made, tmp_path:
     assert html.translate(dict.fromkeys(map(ord, "\u202e\u2066\x1b"))) == html
 
 
+def test_the_most_unusual_images_are_shown_and_the_shares_are_counted(made: Made, tmp_path: Path) -> None:
+    unusual = made.predictions.unusual
+    assert unusual is not None
+    config = made.config.model_copy(update={"calibrate": CalibrateConfig(unusual=UnusualConfig(cutoff=98.0))})
+    page, html = page_of(replace(made, config=config), tmp_path / "page.html")
+    text = " ".join(page.text.split())
+    assert "0.3 % are more unusual than any image of the eval split. Above the cut-off of 98.0" in text
+    assert f"where the answer is “unknown”, are {100 * (unusual > 98).mean():.1f} %." in text
+    assert page.tables["Test images by percentile"][1:] == [
+        [f"above {percentile}", f"{100 - percentile} %", f"{100 * (unusual > percentile).mean():.1f} %"]
+        for percentile in (50, 90, 95, 99)
+    ]
+    (section,) = re.findall(r'<section aria-labelledby="unusual">.*?</section>', html, re.DOTALL)
+    most = made.predictions.rows["image/filename"].iloc[np.argsort(-unusual)[:12]]
+    shown = [unescape(name) for name in re.findall(r'<img src="data:[^"]*" alt="([^"]*)"', section)]
+    assert shown == most.tolist()
+
+    silent = replace(made, folder=tmp_path, predictions=replace(made.predictions, unusual=None))
+    silent.predictions.write(str(tmp_path))
+    write_evaluation(made.evaluation, str(tmp_path))
+    assert "Unusual images" not in page_of(silent, tmp_path / "silent.html")[0].text
+
+
 def test_formats_that_are_not_shipped_say_why(page: Page) -> None:
     text = " ".join(page.text.split())
     assert "no: accuracy on all examples must be at least -0.01 against the SavedModel, is -0.2000" in text
@@ -267,6 +296,54 @@ def test_the_reliability_diagram_has_the_bins_of_the_calibration_error(page: Pag
     corners = curve(html, "Reliability", "diagonal")
     drawn = (curve(html, "Reliability", "reliability") - corners[0]) / (corners[1] - corners[0])
     np.testing.assert_allclose(drawn, np.stack([sure, share], axis=1), atol=1e-4)
+
+
+def test_what_is_promised_stands_beside_what_was_measured(made: Made, tmp_path: Path) -> None:
+    probabilities, labels = made.predictions.probabilities, made.predictions.labels
+    answered = probabilities.max(axis=1) > 0.7
+    predictions = replace(made.predictions, sets=probabilities > 0.1, answered=answered)
+    measured = estimate_promises(PROMISES, predictions, np.arange(300), "jackknife")
+    overall = made.evaluation.slices[0]
+    slices = [replace(overall, metrics=overall.metrics | measured), *made.evaluation.slices[1:]]
+    predictions.write(str(tmp_path))
+    write_evaluation(replace(made.evaluation, slices=slices), str(tmp_path))
+    training = {
+        "sets": asdict(PredictionSets("aps", 0.95, False, (0.3,) * 5, (90,) * 5, 19)) | {"problem": ""},
+        "abstention": asdict(Abstention(0.02, 0.95, 0.7, 90, 70, 0, 0.01)) | {"problem": ""},
+    }
+    promising = replace(made, folder=tmp_path)
+    page, html = page_of(promising, tmp_path / "page.html", replace(CONTEXT, summary={"training": training}))
+    rows = {row[0]: row[1:] for row in page.tables["Promised and kept"][1:]}
+    assert list(rows) == ["set coverage", "set size", "answered", "selective risk"]
+    for name, metric in measured.items():
+        assert float(rows[name.replace("_", " ")][1]) == pytest.approx(metric.value, abs=6e-5)
+    assert rows["set coverage"][0] == "at least 0.95"
+    assert rows["selective risk"][0] == "at most 0.02, with a confidence of 0.95"
+    text = " ".join(page.text.split())
+    assert "above a confidence of 0.7000; other images get unknown" in text
+    assert "Not promised" not in text
+    risks = selective_risks(labels, probabilities)
+    assert f"The area under the curve is {risks.mean():.4f}" in text
+    assert float(rows["selective risk"][1]) == pytest.approx(risks[answered.sum() - 1], abs=6e-5)
+    drawn = curve(html, "Risk by coverage", "risk")
+    heights = np.interp(np.linspace(*drawn[[0, -1], 0], 300), *drawn.T)
+    assert np.corrcoef(heights, risks)[0, 1] < -0.999
+    assert 'data-curve="chosen"' in html
+
+
+def test_what_can_not_be_promised_is_told(made: Made, tmp_path: Path) -> None:
+    few = PredictionSets("lac", 0.95, False, (None,) * 5, (9,) * 5, 19)
+    none = Abstention(0.02, 0.95, None, 9, 0, 0, 1.0)
+    training = {"sets": asdict(few) | {"problem": few.problem}, "abstention": asdict(none) | {"problem": none.problem}}
+    page, html = page_of(made, tmp_path / "page.html", replace(CONTEXT, summary={"training": training}))
+    text = " ".join(page.text.split())
+    assert "Not promised: calibrate.sets: a coverage of 0.95 is not promised for any class: it needs 19" in text
+    assert "Not promised: calibrate.abstain: a risk of 0.02 can't be promised" in text
+    assert 'data-curve="chosen"' not in html
+
+
+def test_a_page_of_several_labels_an_image_has_no_promises(several: tuple[Made, Page, str]) -> None:
+    assert "Risk by coverage" not in several[2]
 
 
 def test_curves_are_those_of_scikit_learn(page: Page, written: Path, made: Made) -> None:

@@ -1,12 +1,16 @@
 """What the Trainer leaves beside the model, and the lines that tell it."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from images.duplicates import describe_duplicates
+from models.abstention import ABSTENTION_FILE, Abstention
 from models.calibration import CALIBRATION_FILE
+from models.conformal import SETS_FILE
 from models.history import HISTORY_FILE
+from models.unusual import UNUSUAL_FILE
 from models.warm_start import WARM_START_FILE
 from pipeline.records.outputs import read_training
 from pipeline.terminal.tables import render_training
@@ -20,6 +24,10 @@ CALIBRATION = {
     "examples": 230,
 }
 
+SETS = {"method": "lac", "coverage": 0.95, "by_class": True, "thresholds": [0.5], "groups": [90], "needed": 19, "problem": ""}
+UNSHOWN = Abstention(0.02, 0.95, None, 40, 0, 0, 1.0)
+ABSTENTION = asdict(UNSHOWN) | {"problem": UNSHOWN.problem}
+
 
 def write_history(folder, losses):
     lines = ["epoch,loss,val_loss", *(f"{epoch},0.5,{loss}" for epoch, loss in enumerate(losses, start=1))]
@@ -31,6 +39,10 @@ def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
     write_history(tmp_path, [0.9, 0.1234, 0.4])
     (tmp_path / WARM_START_FILE).write_text(json.dumps(start))
     (tmp_path / CALIBRATION_FILE).write_text(json.dumps(CALIBRATION))
+    (tmp_path / SETS_FILE).write_text(json.dumps(SETS))
+    (tmp_path / ABSTENTION_FILE).write_text(json.dumps(ABSTENTION))
+    unusual = {"examples": 90, "training_examples": 900, "cutoff": 99.0}
+    (tmp_path / UNUSUAL_FILE).write_text(json.dumps({"quantiles": [0.0] * 201, **unusual}))
     training = read_training(str(tmp_path))
     assert training == {
         "epochs": 3,
@@ -38,13 +50,23 @@ def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
         "best_loss": 0.1234,
         "history": str(tmp_path / HISTORY_FILE),
         "calibration": CALIBRATION,
+        "sets": SETS,
+        "abstention": ABSTENTION,
+        "unusual": unusual,
         "warm_start": start,
     }
     assert render_training(training).plain.splitlines() == [
         "Started from /pushed/17, 2 classes kept; added: cow, owl; removed: dog",
         "Trained 3 epochs; best eval loss 0.123 in epoch 2",
         "Calibration on the eval split: temperature 1.31, expected calibration error 0.042 -> 0.011",
+        "Sets of classes: hold the true one with a probability of 0.95 for each class",
+        "calibrate.abstain: a risk of 0.02 can't be promised: 40 images of the eval split, one a group, show it at no "
+        "threshold; all images are answered. More eval images, a better model or a higher risk help",
     ]
+    shown = {"abstention": asdict(Abstention(0.02, 0.95, 0.7123, 900, 800, 3, 0.017)) | {"problem": ""}}
+    assert render_training(shown).plain == (
+        "Answers above a confidence of 0.712 alone: at most 2.0% are wrong, with a confidence of 0.95"
+    )
 
 
 def test_without_calibration_nothing_is_said_of_it(tmp_path):
