@@ -19,6 +19,7 @@ from evaluation.results import Metric
 LEVEL: Final = 0.01  # largest probability that any check fails though nothing has changed
 FEWEST: Final = 100  # rows on either side of a comparison
 _TAIL: Final = 0.05
+_Z: Final = float(stats.norm.ppf(0.975))
 _PERMUTATIONS: Final = 4999
 _PAIRS_OF_MEDIAN: Final = 500  # rows whose distances give the kernel's width
 
@@ -167,13 +168,13 @@ def compare_metrics(newer: Metric, reference: Metric) -> tuple[Metric, float]:
       reference: likewise.
 
     Returns:
-      The difference, negative if `newer` is smaller, with its 95 % interval; and the one-sided p-value of a smaller `newer`, from
-      the end of the interval on zero's side.
+      The difference, negative if `newer` is smaller, with its 95 % interval; and the one-sided p-value of a smaller `newer`, for
+      which the end of the interval towards zero counts.
     """
-    assert None not in (newer.lower, newer.upper, reference.lower, reference.upper)
+    assert newer.lower is not None and newer.upper is not None
+    assert reference.lower is not None and reference.upper is not None
     difference = newer.value - reference.value
-    below = np.hypot(newer.value - newer.lower, reference.upper - reference.value)
-    above = np.hypot(newer.upper - newer.value, reference.value - reference.lower)
-    reach = above if difference < 0 else below
-    p = float(stats.norm.cdf(stats.norm.ppf(0.975) * difference / reach)) if reach else float(difference >= 0)
-    return Metric(difference, difference - float(below), difference + float(above)), p
+    below = float(np.hypot(newer.value - newer.lower, reference.upper - reference.value))
+    above = float(np.hypot(newer.upper - newer.value, reference.value - reference.lower))
+    reach = max(above if difference < 0 else below, 1e-12)
+    return Metric(difference, difference - below, difference + above), float(stats.norm.cdf(_Z * difference / reach))

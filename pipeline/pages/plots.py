@@ -114,7 +114,7 @@ def draw_series(
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-    days = date2num(times)
+    days = np.array([date2num(time) for time in times])
 
     def plot(figure: "Figure") -> None:
         axes = figure.subplots()
