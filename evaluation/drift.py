@@ -168,13 +168,11 @@ def compare_metrics(newer: Metric, reference: Metric) -> tuple[Metric, float]:
       reference: likewise.
 
     Returns:
-      The difference, negative if `newer` is smaller, with its 95 % interval; and the one-sided p-value of a smaller `newer`, for
-      which the end of the interval towards zero counts.
+      The difference, negative if `newer` is smaller, with its 95 % interval; and the one-sided p-value of a smaller `newer`, by
+      the end of the interval towards zero.
     """
-    assert newer.lower is not None and newer.upper is not None
-    assert reference.lower is not None and reference.upper is not None
+    ends, others = (np.array([item.lower, item.upper], float) - item.value for item in (newer, reference))
     difference = newer.value - reference.value
-    below = float(np.hypot(newer.value - newer.lower, reference.upper - reference.value))
-    above = float(np.hypot(newer.upper - newer.value, reference.value - reference.lower))
+    below, above = float(np.hypot(ends[0], others[1])), float(np.hypot(ends[1], others[0]))
     reach = max(above if difference < 0 else below, 1e-12)
     return Metric(difference, difference - below, difference + above), float(stats.norm.cdf(_Z * difference / reach))

@@ -39,7 +39,7 @@ def write_monitor_page(
     by_hour = hours.index[-1] - hours.index[0] <= _HOURS_UP_TO
     starts = hours.index.floor("h" if by_hour else "D")
     sums = hours.groupby(starts).sum()
-    series = [_series("Requests", sums["rows"], "{:,.0f}"), *_means(sums, known)]
+    series = [_series("Images", sums["rows"], "{:,.0f}"), *_means(sums, known)]
     if metrics:
         series.insert(1, _accuracy(sums.index, by_hour, traffic, known))
     content = {

@@ -120,7 +120,7 @@ def draw_series(
         axes = figure.subplots()
         if band is not None:
             axes.fill_between(
-                times, band[0], band[1], color=SERIES[8], alpha=0.25, step="mid", linewidth=0, **mark_curve("band")
+                days, band[0], band[1], color=SERIES[8], alpha=0.25, step="mid", linewidth=0, **mark_curve("band")
             )
         axes.plot(days, values, color=SERIES[0], marker="o", markersize=3, linewidth=1.6, **mark_curve("values"))
         if ranges is not None:

@@ -38,30 +38,30 @@ def compare(images: pd.DataFrame, answers: Answers, reference: Reference) -> lis
         ("embeddings: distribution", _MMD, compare_embeddings, lambda item: item.embeddings[:_EMBEDDED]),
         ("embeddings: far from all", _TAIL, compare_outliers, lambda item: item.embeddings),
     ]
-    known, lacking = reference.answers, reference.missing.get("answers", "")
-    return [
-        *_compare_images(images, reference.images, reference.missing.get("images", "")),
-        *(_check(name, measure, test, of(answers), of(known) if known else (), lacking) for name, measure, test, of in tests),
-    ]
+    checks = [Check(name, "", note=reason) for name, reason in reference.missing.items()]
+    if reference.images is not None:
+        checks += _compare_images(images, reference.images)
+    if known := reference.answers:
+        checks += [_check(name, measure, test, of(answers), of(known)) for name, measure, test, of in tests]
+    return checks
 
 
-def _compare_images(images: pd.DataFrame, known: pd.DataFrame | None, lacking: str) -> list[Check]:
+def _compare_images(images: pd.DataFrame, known: pd.DataFrame) -> list[Check]:
     """Compares the summaries of images; the values are TFDV's distances, the p-values those of two-sample tests.
 
     Args:
       images: with the columns `SUMMARIES`.
       known: those of training images.
-      lacking: why there are none, else "".
     """
     checks = []
-    distances = {} if known is None or min(len(images), len(known)) < FEWEST else _distances(images, known)
+    distances = _distances(images, known) if min(len(images), len(known)) >= FEWEST else {}
     for name, feature in SUMMARIES.items():
-        newer, older = (() if table is None else table[name].dropna() for table in (images, known))
+        newer, older = (table[name].dropna() for table in (images, known))
         measure, value = distances.get(feature, (_CDF, None))
         if name in _CATEGORIES:
-            found = _check(f"images: {name_of(name)}", _SHARE, compare_shares, [*map(str, newer)], [*map(str, older)], lacking)
+            found = _check(f"images: {name_of(name)}", _SHARE, compare_shares, newer.astype(str), older.astype(str))
         else:
-            found = _check(f"images: {name_of(name)}", measure, compare_numbers, newer, older, lacking)
+            found = _check(f"images: {name_of(name)}", measure, compare_numbers, newer, older)
         checks.append(found if found.p is None or value is None else replace(found, measure=measure, value=value))
     return checks
 
@@ -71,17 +71,15 @@ def name_of(column: str) -> str:
     return _NAMES.get(column, column)
 
 
-def _check(name: str, measure: str, test: Test, newer: Any, known: Any, lacking: str) -> Check:
+def _check(name: str, measure: str, test: Test, newer: Any, known: Any) -> Check:
     """Makes a check of two columns; if it can't be made, a note says why."""
-    if not lacking and not (np.size(newer) and np.size(known)):
-        lacking = "the model gives none"
-    if not lacking and min(len(newer), len(known)) < FEWEST:
-        lacking = f"too few: {len(newer):,} and {len(known):,} images; each must be {FEWEST} or more"
-    values = set() if lacking else {*np.unique(newer).tolist(), *np.unique(known).tolist()}
+    if not (np.size(newer) and np.size(known)):
+        return Check(name, measure, note="the model gives none")
+    if min(len(newer), len(known)) < FEWEST:
+        return Check(name, measure, note=f"too few: {len(newer):,} and {len(known):,} images; each must be {FEWEST} or more")
+    values = {*np.unique(newer).tolist(), *np.unique(known).tolist()}
     if len(values) == 1:  # it can't fail, so the others need not be corrected for it
-        lacking = f"always {values.pop()}"
-    if lacking:
-        return Check(name, measure, note=lacking)
+        return Check(name, measure, note=f"always {values.pop()}")
     value, p = test(newer, known)
     return Check(name, measure, value, p)
 
