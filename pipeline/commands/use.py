@@ -149,18 +149,23 @@ def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     monitor.add_argument("--since", default="7d", metavar="TIME", help="such as 7d, 12h, 2026-11-30T07:00, or all (7d)")
     monitor.add_argument(
         "--reference",
-        type=Path,
+        type=_path_or_none,
         metavar="RUN",
-        help="folder of the run that made the model, or of its examples (found if here)",
+        help="folder of the run that made the model, or of its examples (found if it is here)",
     )
     monitor.add_argument(
-        "--labels", type=Path, metavar="FILE", help="CSV of true labels: label, and content_hash or request and row"
+        "--labels", type=_path_or_none, metavar="FILE", help="CSV of true labels: label, and content_hash or request and row"
     )
     monitor.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for monitor.html and monitor.json (that of --captured)"
+        "--output", type=_path_or_none, metavar="DIR", help="folder for monitor.html and monitor.json (that of --captured)"
     )
     monitor.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     monitor.set_defaults(call=_monitor)
+
+
+def _path_or_none(text: str) -> Path | None:
+    """None for the empty text, which a parameter of Kubeflow has if it is not given."""
+    return Path(text) if text else None
 
 
 def _predict(options: argparse.Namespace) -> int:
