@@ -20,7 +20,7 @@ LEVEL: Final = 0.01  # largest probability that any check fails though nothing h
 FEWEST: Final = 100  # rows on either side of a comparison
 _TAIL: Final = 0.05
 _Z: Final = float(stats.norm.ppf(0.975))
-_PERMUTATIONS: Final = 4999
+_PERMUTATIONS: Final = 1999
 _PAIRS_OF_MEDIAN: Final = 500  # rows whose distances give the kernel's width
 
 
@@ -103,7 +103,7 @@ def compare_embeddings(newer: Floats, reference: Floats, seed: int = 0) -> tuple
     """The kernel two-sample test: the maximum mean discrepancy (Gretton et al. 2012, jmlr.org/papers/v13/gretton12a.html).
 
     The kernel is Gaussian; its width is the median distance (section 8 there). The p-value is that of a permutation test, exact
-    and at least 1 / 5000 (Phipson & Smyth 2010, arXiv:1603.05766).
+    and at least 1 / 2000 (Phipson & Smyth 2010, arXiv:1603.05766).
 
     Args:
       newer: float [N, d].

@@ -145,7 +145,13 @@ def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     monitor.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
-    monitor.add_argument("--captured", type=Path, required=True, metavar="DIR", help="the folder of fpn serve --capture")
+    monitor.add_argument(
+        "--captured",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of fpn serve --capture, or TensorFlow Serving's request log",
+    )
     monitor.add_argument("--since", default="7d", metavar="TIME", help="such as 7d, 12h, 2026-11-30T07:00, or all (7d)")
     monitor.add_argument(
         "--reference",
@@ -392,7 +398,7 @@ def _monitor(options: argparse.Namespace) -> int:
             options.since,
             options.reference,
             options.labels,
-            options.output or options.captured,
+            options.output,
         )
     print_checks(result.checks, result.rows, plain_console(soft_wrap=True))
     print(result.page)

@@ -51,20 +51,24 @@ class Monitored:
     page: str
 
 
-def monitor(model: Path, captured: Path, since: str, reference: Path | None, labels: Path | None, output: Path) -> Monitored:
+def monitor(
+    model: Path, captured: Path, since: str, reference: Path | None, labels: Path | None, output: Path | None
+) -> Monitored:
     """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
-      captured: folder of the captured requests.
+      captured: as `traffic.read_traffic`.
       since: earlier requests are passed over; see `parse_since`.
       reference: as `reference.read_reference`.
       labels: as `traffic.read_traffic`.
-      output: folder to write to.
+      output: folder to write to; where the requests are if None.
 
     Raises:
       UserError: the model, the requests, the reference or the labels can't be used, or nothing can be compared.
     """
+    beside = captured if captured.is_dir() else captured.parent
+    output = output or beside
     now = datetime.now(UTC)
     first = parse_since(since, now)
     version = find_version(model)
@@ -92,7 +96,7 @@ def monitor(model: Path, captured: Path, since: str, reference: Path | None, lab
     )
     with user_errors_of_writing(output, "--output"):
         write_monitor_page(captured, known, traffic, checks, metrics, output / PAGE)
-        for folder in dict.fromkeys([output.resolve(), captured.resolve()]):
+        for folder in dict.fromkeys([output.resolve(), beside.resolve()]):
             write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + "\n")
     return result
 

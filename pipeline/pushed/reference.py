@@ -80,19 +80,27 @@ def read_reference(version: Path, place: Path | None) -> Reference:
     """
     from evaluation.results import Metric
 
-    record = _read_record(version)
+    file, answers_file = version / RECORD_FILE, version / ANSWERS_FILE
+    record = parse_record(file.read_bytes()) if file.is_file() else Record()
     classes = record.classes or read_labels(str(version))
     if not classes:
         raise UserError(f"{version}: names no classes; give a model that a run has pushed")
-    missing: dict[str, str] = {}
-    images = _read_images(place or Path(record.run_folder), record.run_folder, missing, needed=place is not None)
-    answers = None
-    if (version / ANSWERS_FILE).is_file():
-        answers = _read_answers(version / ANSWERS_FILE, classes)
-    else:
+    index = _find_index(place or Path(record.run_folder)) if place or record.run_folder else None
+    if place and not index:
+        raise UserError(f"--reference {place}: no {INDEX_FILE} there; give the folder of a run, or of its examples")
+    missing = {}
+    if not index:
+        missing["images"] = "the run that made the model is not here; give --reference with its folder, or that of its examples"
+    if not answers_file.is_file():
         missing["answers"] = f"the model has no {ANSWERS_FILE}; train it again with this release"
-    metrics = {name: Metric(**metric) for name, metric in record.metrics.items() if metric["lower"] is not None}
-    return Reference(version, classes, images, answers, metrics, missing)
+    return Reference(
+        version,
+        classes,
+        _read_images(index) if index else None,
+        _read_answers(answers_file, classes) if "answers" not in missing else None,
+        {name: Metric(**metric) for name, metric in record.metrics.items() if metric["lower"] is not None},
+        missing,
+    )
 
 
 def as_answers(table: "pa.Table") -> Answers:
@@ -109,33 +117,18 @@ def as_matrix(column: "pa.ChunkedArray") -> np.ndarray:
     return np.concatenate([np.zeros((0 if size else len(column), size), np.float32), *parts]).astype(np.float32)
 
 
-def _read_record(version: Path) -> Record:
-    file = version / RECORD_FILE
-    return parse_record(file.read_bytes()) if file.is_file() else Record()
+def _find_index(place: Path) -> Path | None:
+    """The index in a folder of examples, or in that of a run's."""
+    if not (place / INDEX_FILE).is_file():
+        from pipeline.records.outputs import find_examples
+
+        place = find_examples(place) or place
+    return place / INDEX_FILE if (place / INDEX_FILE).is_file() else None
 
 
-def _read_images(place: Path, run_folder: str, missing: dict[str, str], needed: bool) -> pd.DataFrame | None:
-    folder = _examples(place) if needed or run_folder else None
-    if folder is None:
-        reason = (
-            f"the index of the training images is gone from {place}" if needed or run_folder else "the version names no run"
-        )
-        missing["images"] = f"{reason}; give --reference with the folder of its run, or of its examples with {INDEX_FILE}"
-        if needed:
-            raise UserError(f"--reference {place}: no {INDEX_FILE} there; give the folder of a run, or of its examples")
-        return None
-    index = pd.read_parquet(folder / INDEX_FILE, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
-    return index.sample(min(len(index), _MOST), random_state=0)[list(SUMMARIES)].reset_index(drop=True)
-
-
-def _examples(place: Path) -> Path | None:
-    """The folder with the index."""
-    if (place / INDEX_FILE).is_file():
-        return place
-    from pipeline.records.outputs import find_examples
-
-    folder = find_examples(place)
-    return folder if folder and (folder / INDEX_FILE).is_file() else None
+def _read_images(index: Path) -> pd.DataFrame:
+    images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+    return images.sample(min(len(images), _MOST), random_state=0)[list(SUMMARIES)].reset_index(drop=True)
 
 
 def _read_answers(file: Path, classes: list[str]) -> Answers:

@@ -1,7 +1,7 @@
 """What a version of a model was asked and has answered, as far as it was captured: a sample of the rows, and sums by hour."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from evaluation.predictions import Predictions
 from evaluation.results import Metric
 from models import features
 from pipeline.captured.shards import read_captured
+from pipeline.pushed.pushed_model import MAX_PIXELS, file_settings
 from pipeline.pushed.reference import SUMMARIES, as_matrix
 
 SAMPLE: Final = 2000  # rows; more would only find what is too small to matter
@@ -64,11 +65,11 @@ class Traffic:
         return estimate(names, labels, self.labelled.probabilities[chosen], groups, "jackknife")
 
 
-def read_traffic(folder: Path, since: datetime | None, version: Path, classes: list[str], labels: Path | None) -> Traffic:
+def read_traffic(place: Path, since: datetime | None, version: Path, classes: list[str], labels: Path | None) -> Traffic:
     """Reads captured rows, a shard at a time.
 
     Args:
-      folder: of the shards.
+      place: the folder of the shards, or TensorFlow Serving's request log, a file.
       since: earlier rows are passed over; None for all.
       version: the model's folder; if its name is a number, rows of other versions are passed over.
       classes: of the model; shards of a model of others are passed over.
@@ -83,7 +84,7 @@ def read_traffic(folder: Path, since: datetime | None, version: Path, classes: l
     hours, labelled, probabilities = pd.DataFrame(), [], []
     rows = others = 0
     multi_label = False
-    for table in read_captured(folder, since, _COLUMNS):
+    for table in read_captured(place, since, _COLUMNS) if place.is_dir() else _read_log(place, since, version):
         mine = table.slice(0, 0) if json.loads(table.schema.metadata[b"classes"]) != classes else table
         if version.name.isdecimal():
             mine = mine.filter(pc.field("version") == int(version.name))
@@ -94,6 +95,7 @@ def read_traffic(folder: Path, since: datetime | None, version: Path, classes: l
         multi_label = json.loads(table.schema.metadata[b"multi_label"])
         answers = as_matrix(mine["probabilities"])
         frame = mine.drop_columns(["embedding", "probabilities"]).to_pandas().assign(confidence=answers.max(axis=1), rows=1)
+        frame["time"] = frame["time"].fillna(pd.Timestamp.now("UTC"))  # a log need not tell it
         hours = hours.add(_sum_up(frame), fill_value=0)
         if truth is not None:
             found = frame[["time", "content_hash", "request", "row"]].merge(truth, on=list(truth.columns[:-1]), how="left")
@@ -105,7 +107,7 @@ def read_traffic(folder: Path, since: datetime | None, version: Path, classes: l
         sample = keyed.take(pc.select_k_unstable(keyed, SAMPLE, [("key", "ascending")]))
     if sample is None:
         what = f"{others:,} answers of other models or versions" if others else "no complete shard with answers"
-        raise UserError(f"{folder}: {what}, none of {version} since {since or 'the beginning'}; give another folder or --since")
+        raise UserError(f"{place}: {what}, none of {version} since {since or 'the beginning'}; give another folder or --since")
     if labels and not any(map(len, labelled)):
         raise UserError(f"--labels {labels}: labels none of these {rows:,} answers; give a table of the same requests")
     found = pd.concat(labelled) if labelled else pd.DataFrame(columns=["time", "content_hash", "true"])
@@ -113,6 +115,15 @@ def read_traffic(folder: Path, since: datetime | None, version: Path, classes: l
     of_labelled = np.concatenate([np.zeros((0, len(classes)), np.float32), *probabilities])
     predictions = Predictions(named, classes, multi_label, of_labelled)
     return Traffic(rows, others, sample, hours, found["time"].reset_index(drop=True), predictions)
+
+
+def _read_log(file: Path, since: datetime | None, version: Path) -> Iterator[pa.Table]:
+    from components.bulk_inferrer.model import is_multi_label
+    from pipeline.captured.prediction_logs import read_prediction_logs
+
+    settings = file_settings(version, MAX_PIXELS, "first")
+    for table in read_prediction_logs(file, settings, since, multi_label=is_multi_label(str(version))):
+        yield table.select(_COLUMNS)
 
 
 def _sum_up(frame: pd.DataFrame) -> pd.DataFrame:

@@ -222,9 +222,7 @@ def test_without_the_run_the_images_are_not_compared(pushed, version, tmp_path):
     Requests(300, 20).capture(tmp_path, version)
     result = run(pushed, tmp_path)
     (note,) = (check.note for check in result.checks if check.name.startswith("images"))
-    assert (
-        note == "the version names no run; give --reference with the folder of its run, or of its examples with images.parquet"
-    )
+    assert note == "the run that made the model is not here; give --reference with its folder, or that of its examples"
     assert not result.failed
 
 
