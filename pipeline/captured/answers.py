@@ -1,29 +1,52 @@
-"""What the columns of captured requests tell of image files, computed as ingestion computes it."""
+"""Makes rows of captured requests from image files and a model's answers. What they tell of files is what ingestion tells."""
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
 from images.file_settings import FileSettings
 from images.files.decoding import RejectedImage, normalise
 from models.decoding import with_pixels
 from models.summaries import summarize
-from pipeline.captured.columns import OF_IMAGE
+from pipeline.captured.columns import OF_IMAGE, make_batch, make_schema
 
 
-def describe_images(files: Sequence[bytes], settings: FileSettings) -> dict[str, list[Any]]:
-    """The columns `OF_IMAGE` by name; null where a file can't be read.
+def describe_answers(
+    files: Sequence[bytes],
+    answers: Mapping[str, np.ndarray],
+    settings: FileSettings,
+    model: str,
+    multi_label: bool,
+    columns: Mapping[str, Any],
+) -> pa.RecordBatch:
+    """Makes rows of captured requests.
 
     Args:
-      files: N image files in any format that ingestion takes; of several pages, the first counts.
-      settings: how they are read.
+      files: N image files in any format that ingestion takes; of several pages, the first counts. What can't be told of a file
+        that can't be read is null.
+      answers: outputs of a signature, N rows each: `probabilities`, `label`, `labels`, and perhaps `embedding` and `unusual`.
+      settings: how the files are read.
+      model: name of the model.
+      multi_label: whether an image can have any number of classes.
+      columns: N values for each of the other columns that are known.
     """
+    classes = [name.decode() for name in answers["labels"][0]]
+    embedding = answers.get("embedding")
     described = [_describe(file, settings) for file in files]
-    return {name: [each.get(name) for each in described] for name in OF_IMAGE}
+    of_images = {name: [each.get(name) for each in described] for name in OF_IMAGE}
+    of_answers = {
+        "embedding": embedding,
+        "probabilities": answers["probabilities"],
+        "label": [label.decode() for label in answers["label"]],
+        "unusual": answers.get("unusual"),
+    }
+    schema = make_schema(classes, 0 if embedding is None else embedding.shape[-1], model, multi_label)
+    return make_batch({**columns, **of_images, **of_answers}, schema)
 
 
 def _describe(file: bytes, settings: FileSettings) -> dict[str, Any]:
