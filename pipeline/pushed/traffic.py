@@ -123,7 +123,8 @@ def _read_log(file: Path, since: datetime | None, version: Path) -> Iterator[pa.
 
     settings = file_settings(version, MAX_PIXELS, "first")
     for table in read_prediction_logs(file, settings, since, multi_label=is_multi_label(str(version))):
-        yield table.select(_COLUMNS)
+        nothing = pa.nulls(len(table), pa.list_(pa.float16(), 1))  # only some clients ask for embeddings
+        yield table.select(_COLUMNS).set_column(_COLUMNS.index("embedding"), "embedding", nothing)
 
 
 def _sum_up(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pages import Page
+from PIL import Image
 from pyarrow import parquet
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from base.errors import UserError
 from components.pusher.record import Record
@@ -74,11 +78,13 @@ class Requests:
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory) -> Path:
-    """A folder of versions, with one version; nothing in it is loaded."""
+    """A folder of versions, with one version, whose graph is empty: it is never loaded."""
     folder = tmp_path_factory.mktemp("pushed")
     model, seen = folder / "model", Requests(1500, 1)
     (model / "assets").mkdir(parents=True)
-    (model / "saved_model.pb").write_bytes(b"never read")
+    saved = saved_model_pb2.SavedModel()
+    saved.meta_graphs.add().signature_def["transform_labels"].outputs["label"].dtype = types_pb2.DT_INT64
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
     (model / "assets" / "labels").write_text("\n".join(CLASSES))
     table = {
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(seen.embedding.astype(np.float16).ravel()), 8),
@@ -112,7 +118,7 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(pushed, captured, examples=None, since="7d", labels=None, output=None):
-    return monitor(pushed, captured, since, examples, labels, output or captured)
+    return monitor(pushed, captured, since, examples, labels, output)
 
 
 def failed(result):
@@ -275,6 +281,43 @@ def test_what_a_person_can_mend_is_said(pushed, version, tmp_path, spoil, messag
     with pytest.raises(UserError, match=message):
         run(pushed, captured, **spoil(captured, tmp_path))
     assert not (captured / PAGE).exists()
+
+
+def test_a_request_log_of_tensorflow_serving_is_read(pushed, version, tmp_path):
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    generator = np.random.default_rng(22)
+    with tf.io.TFRecordWriter(str(tmp_path / "requests.log")) as log:
+        for request in range(60):
+            entry = PredictionLog()
+            entry.predict_log.response.model_spec.version.value = version
+            files = [pictures_file(generator.integers(0, 120, (24, 20), dtype=np.uint8)) for _ in range(2)]
+            answers = {
+                "probabilities": generator.dirichlet((1, 1, 1), 2).astype(np.float32),
+                "label": ["cat", "dog"],
+                "labels": [["cat", "dog", "owl"]] * 2,
+            }
+            entry.predict_log.request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(files))
+            for name, values in answers.items():
+                entry.predict_log.response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+            if request:  # a log need not tell the time
+                entry.log_metadata.timestamp_secs = int(NOW.timestamp()) - request
+            log.write(entry.SerializeToString())
+    known = Requests(500, 23, brightness=-0.265)
+    rows = [{**known.summaries, "split": ["train"] * 500}.get(field.name, [None] * 500) for field in INDEX]
+    (tmp_path / "examples").mkdir()
+    parquet.write_table(pa.table(rows, schema=INDEX), tmp_path / "examples" / INDEX_FILE)
+    result = run(pushed, tmp_path / "requests.log", tmp_path / "examples")
+    assert result.rows == 120
+    assert {check.name for check in result.checks if check.p is not None} >= {"images: brightness", "images: format"}
+    assert (tmp_path / RESULT).is_file()
+
+
+def pictures_file(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_since_is_an_age_or_a_time():
