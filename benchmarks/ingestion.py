@@ -130,7 +130,8 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
     import tensorflow as tf
 
     from models import features
-    from models.preprocessing import to_network_size, with_pixels
+    from models.decoding import with_pixels
+    from models.preprocessing import to_network_size
     from pipeline.config.data import ImageConfig
     from pipeline.dag.component_settings import image_settings
 

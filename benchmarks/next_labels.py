@@ -63,11 +63,11 @@ def config_of(seed: int) -> Config:
     )
 
 
-def batches(images: np.ndarray, labels: np.ndarray) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices((images, np.eye(CLASSES, dtype=np.float32)[labels]))
+def batches(images: np.ndarray, labels: np.ndarray, classes: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((images, np.eye(classes, dtype=np.float32)[labels]))
 
 
-def train(images: np.ndarray, labels: np.ndarray, seed: int) -> keras.Model:
+def train(images: np.ndarray, labels: np.ndarray, seed: int, classes: int = CLASSES) -> keras.Model:
     """A new network, trained on these images as the Trainer does it; a tenth of them watches."""
     config = config_of(seed)
     settings = train_settings(config.train)
@@ -75,20 +75,20 @@ def train(images: np.ndarray, labels: np.ndarray, seed: int) -> keras.Model:
     model = build_classifier(
         classifier_config(config.model),
         image_shape=(28, 28, 1),
-        num_classes=CLASSES,
+        num_classes=classes,
         channel_mean=[float(images.mean())],
         channel_variance=[float(images.var(dtype=np.float64))],
     )
     watched = len(images) // 10
     read = training.build_batches(
-        batches(images[watched:], labels[watched:]),
+        batches(images[watched:], labels[watched:], classes),
         examples=len(images) - watched,
         batch_size=settings.batch_size,
         seed=seed,
         cache_bytes=2**30,
         augment=build_augmentation(augment_settings(config.augment), seed),
     )
-    evaluation = batches(images[:watched], labels[:watched]).batch(settings.batch_size)
+    evaluation = batches(images[:watched], labels[:watched], classes).batch(settings.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         steps = (len(images) - watched) // settings.batch_size
         training.fit(model, tf.distribute.get_strategy(), read, evaluation, steps, settings, folder)

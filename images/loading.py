@@ -21,8 +21,9 @@ from images.index import IndexRow
 from images.reason import Reason, kind_of
 from images.settings import IngestionSettings
 from models import features
+from models.decoding import with_pixels
 from models.image_settings import ImageSettings
-from models.preprocessing import to_network_size, with_pixels
+from models.preprocessing import to_network_size
 from models.summaries import summarize
 
 os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each session gets threads of its own; read when TensorFlow starts

@@ -12,7 +12,7 @@ from base.errors import UserError
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.commands.options import add_config_arguments
-from pipeline.config.choices import Target
+from pipeline.config.choices import PipelineName, Target
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import Backend
@@ -30,6 +30,12 @@ def _add_compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_config_arguments(compile_)
     compile_.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml")
     compile_.add_argument("--target", choices=get_args(Target), default="kubeflow", help="where it will run (kubeflow)")
+    compile_.add_argument(
+        "--pipeline",
+        choices=get_args(PipelineName),
+        default="training",
+        help="or monitor, which checks what is pushed (training)",
+    )
     compile_.set_defaults(call=_compile)
 
 
@@ -79,19 +85,21 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace) -> int:
-    _write_pipeline(options, options.output, options.target)
+    _write_pipeline(options, options.output, options.target, options.pipeline)
     print(options.output)
     return 0
 
 
-def _write_pipeline(options: argparse.Namespace, output: Path, target: Target = "kubeflow") -> None:
+def _write_pipeline(
+    options: argparse.Namespace, output: Path, target: Target = "kubeflow", pipeline: PipelineName = "training"
+) -> None:
     """Compiles the configuration that the options name, and prints what the user should know of it."""
     from pipeline.config.loading import load_config
     from pipeline.kubeflow.compiler import compile_pipeline
 
     config = load_config(options.config, options.data, options.overrides)
     with quiet_libraries():
-        notes = compile_pipeline(config, output, target)
+        notes = compile_pipeline(config, output, target, pipeline)
     for note in notes:
         print_error(note)
 

@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds predict, score, similar, map, label-next, explain, push, serve."""
-    for add in (_add_predict, _add_score, _add_similar, _add_map, _add_label_next, _add_explain, _add_push, _add_serve):
+    """Adds predict, score, similar, map, label-next, explain, push, serve, monitor."""
+    for add in (
+        _add_predict,
+        _add_score,
+        _add_similar,
+        _add_map,
+        _add_label_next,
+        _add_explain,
+        _add_push,
+        _add_serve,
+        _add_monitor,
+    ):
         add(commands)
 
 
@@ -128,6 +138,40 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve = commands.add_parser("serve", help="serve a pushed model over HTTP, with a page to try it")
     add_serving_arguments(serve)
     serve.set_defaults(call=_serve)
+
+
+def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    monitor = commands.add_parser("monitor", help="check whether what a served model is asked, and answers, has changed")
+    monitor.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+    )
+    monitor.add_argument(
+        "--captured",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of fpn serve --capture, or TensorFlow Serving's request log",
+    )
+    monitor.add_argument("--since", default="7d", metavar="TIME", help="such as 7d, 12h, 2026-11-30T07:00, or all (7d)")
+    monitor.add_argument(
+        "--reference",
+        type=_path_or_none,
+        metavar="RUN",
+        help="folder of the run that made the model, or of its examples (found if it is here)",
+    )
+    monitor.add_argument(
+        "--labels", type=_path_or_none, metavar="FILE", help="CSV of true labels: label, and content_hash or request and row"
+    )
+    monitor.add_argument(
+        "--output", type=_path_or_none, metavar="DIR", help="folder for monitor.html and monitor.json (that of --captured)"
+    )
+    monitor.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
+    monitor.set_defaults(call=_monitor)
+
+
+def _path_or_none(text: str) -> Path | None:
+    """None for the empty text, which a parameter of Kubeflow has if it is not given."""
+    return Path(text) if text else None
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -340,3 +384,28 @@ def _serve(options: argparse.Namespace) -> int:
 
     serve(options)
     return 0
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipeline.terminal.console import plain_console
+    from pipeline.terminal.progress import waiting
+    from pipeline.terminal.tables import print_checks
+
+    with quiet_libraries() as screen, waiting(plain_console(screen), "comparing"):
+        from pipeline.local.monitor import monitor
+
+        result = monitor(
+            options.model,
+            options.captured,
+            options.since,
+            options.reference,
+            options.labels,
+            options.output,
+        )
+    print_checks(result.checks, result.rows, plain_console(soft_wrap=True))
+    print(result.page)
+    if options.json:
+        print(json.dumps(asdict(result)))
+    return 3 if result.failed else 0

@@ -5,6 +5,7 @@ from typing import Literal
 SampleName = Literal["digits", "fashion_mnist"]
 TrackerName = Literal["mlflow", "wandb"]
 Target = Literal["kubeflow", "vertex"]  # what a compiled pipeline is for
+PipelineName = Literal["training", "monitor"]
 ComponentName = Literal[
     "Lookup",
     "ImageExampleGen",

@@ -19,7 +19,7 @@ import yaml
 from base.errors import UserError
 from base.local_files import write_text
 from images.dataset.source import root_of
-from pipeline.config.choices import ComponentName, Target
+from pipeline.config.choices import ComponentName, PipelineName, Target
 from pipeline.config.kubeflow import KubeflowConfig, PodConfig, quantity
 from pipeline.config.network import BLESSED
 from pipeline.config.pods import SHARED_MEMORY, environment, escaped, has_proxy
@@ -27,6 +27,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.beam import check_engine_of_containers
 from pipeline.dag.component_settings import base_model_folder
 from pipeline.dag.workers import check_workers
+from pipeline.kubeflow.monitor import MONITOR, build_spec
 
 COMMAND: Final = ["python", "-m", "pipeline.kubeflow.entrypoint"]
 LOOKUP: Final[ComponentName] = "Lookup"
@@ -50,17 +51,21 @@ _BASE_MODEL: Final[dict[str, tuple[ComponentName, str]]] = {"base_model": ("Trai
 _READERS: Final[tuple[ComponentName, ...]] = ("ExampleValidator", "Evaluator")
 _TRAINING: Final[tuple[ComponentName, ...]] = ("Tuner", "Trainer")
 _SCORE_INGESTION: Final[ComponentName] = "ScoreExampleGen"
+_PLACEHOLDER: Final = "{{$"
 _INVOCATION: Final = "{{$}}"  # the launcher puts the ExecutorInput in its place
 
 
-def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") -> list[str]:
-    """Writes the compiled pipeline. Needs no cluster and no credentials, and opens no data.
+def compile_pipeline(
+    config: Config, output: Path, target: Target = "kubeflow", pipeline: PipelineName = "training"
+) -> list[str]:
+    """Writes a compiled pipeline. Needs no cluster and no credentials, and opens no data.
 
     Args:
       config: the whole configuration.
       output: file to write: for Kubeflow, YAML with two documents; for Vertex AI, one YAML document, or a whole PipelineJob if
         the name ends with .json.
       target: where it will run.
+      pipeline: which one.
 
     Returns:
       What the user should know about the compiled pipeline, as sentences.
@@ -71,7 +76,7 @@ def compile_pipeline(config: Config, output: Path, target: Target = "kubeflow") 
     suffixes = (".yaml", ".yml", ".json") if target == "vertex" else (".yaml", ".yml")
     if output.suffix not in suffixes:
         raise UserError(f"{output}: give --output a name that ends in {' or '.join(suffixes)}")
-    job = build_job(config, target)
+    job = build_job(config, target) if pipeline == "training" else build_monitor(config, target)
     if output.suffix == ".json":
         text = json.dumps(job, indent=2) + "\n"
     else:
@@ -150,17 +155,36 @@ def build_job(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
         _finish_driver(container, target)
         if name == "Trainer" and config.kubeflow.trainer_workers > 1:
             container["args"] += ["--trainer_pods", config.kubeflow.model_dump_json()]
-        pod = config.kubeflow.task_pod_of(name)
-        container["image"] = config.kubeflow.gpu_image if pod.gpus else config.kubeflow.image
-        container["resources"] = _resources(pod, target)
-        variables = environment(pod.env, config.kubeflow.secret_variables) if target == "kubeflow" else pod.env
-        if variables:
-            container["env"] = [{"name": key, "value": value} for key, value in variables.items()]
+        _equip(container, config.kubeflow.task_pod_of(name), config.kubeflow, target)
     if target == "kubeflow":
         _escape_values(spec)
     values = {name: item["defaultValue"] for name, item in spec["root"]["inputDefinitions"]["parameters"].items()}
     job["runtimeConfig"] = {"gcsOutputDirectory": config.kubeflow.root, "parameterValues": values}
     return job
+
+
+def build_monitor(config: Config, target: Target = "kubeflow") -> dict[str, Any]:
+    """The compiled pipeline that monitors what `config` pushes, as `build_job` gives it."""
+    if target != "kubeflow":
+        raise UserError("--pipeline monitor: runs on Kubeflow Pipelines alone, for Vertex AI has no volumes")
+    state = state_folder(config)
+    from components.earlier_runs.state_folder import pushed_folder
+
+    name = f"{config.name}-monitor"
+    spec = build_spec(name, config.kubeflow.root, config.push.path or pushed_folder(state), f"{state}/captured")
+    for executor in spec["deploymentSpec"]["executors"].values():
+        _equip(executor["container"], config.kubeflow.pod_of(MONITOR), config.kubeflow, target)
+    _escape_values(spec)
+    return {"pipelineSpec": spec}
+
+
+def _equip(container: dict[str, Any], pod: PodConfig, settings: KubeflowConfig, target: Target) -> None:
+    """Gives a container its image, resources and environment."""
+    container["image"] = settings.gpu_image if pod.gpus else settings.image
+    container["resources"] = _resources(pod, target)
+    variables = environment(pod.env, settings.secret_variables) if target == "kubeflow" else pod.env
+    if variables:
+        container["env"] = [{"name": key, "value": value} for key, value in variables.items()]
 
 
 def state_folder(config: Config) -> str:
@@ -347,7 +371,7 @@ def _escape_values(spec: dict[str, Any]) -> None:
             parameter["defaultValue"] = escaped(parameter["defaultValue"])
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
-        container["args"] = [text if text == _INVOCATION else escaped(text) for text in container["args"]]
+        container["args"] = [text if text.startswith(_PLACEHOLDER) else escaped(text) for text in container["args"]]
 
 
 def _resources(pod: PodConfig, target: Target) -> dict[str, Any]:

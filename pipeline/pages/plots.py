@@ -1,5 +1,7 @@
-"""The evaluation page's plots."""
+"""The plots of the pages about evaluation and monitoring."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,3 +131,35 @@ def _draw_lines(axes: "Axes", curves: list[Curve]) -> None:
         axes.plot(curve.x, curve.y, color=SERIES[series], linestyle=line, linewidth=1.8, **mark_curve(curve.name))
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.02)
+
+
+def draw_series(
+    name: str, times: Sequence[datetime], values: np.ndarray, ranges: np.ndarray | None, band: np.ndarray | None
+) -> str:
+    """Draws a value over time.
+
+    Args:
+      name: of the value, for screen readers.
+      times: N times.
+      values: float [N]; NaN where there is none.
+      ranges: float [2, N], ends of each value's interval; None if they have none.
+      band: float [2, N], ends of what was to be expected; None if that is not known.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    days = np.array([date2num(time) for time in times])
+
+    def plot(figure: "Figure") -> None:
+        axes = figure.subplots()
+        if band is not None:
+            axes.fill_between(
+                days, band[0], band[1], color=SERIES[8], alpha=0.25, step="mid", linewidth=0, **mark_curve("band")
+            )
+        axes.plot(days, values, color=SERIES[0], marker="o", markersize=3, linewidth=1.6, **mark_curve("values"))
+        if ranges is not None:
+            axes.vlines(days, ranges[0], ranges[1], color=SERIES[0], linewidth=1)
+        locator = AutoDateLocator(maxticks=5)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+    return draw_svg(plot, f"{name} over time: the figures are in the table", (4.4, 2.1))

@@ -14,7 +14,7 @@ from images.files.decoding import RejectedImage, normalise
 from images.files.regular_file import read_regular_file
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; importing that would load TensorFlow
-_MAX_PIXELS: Final = 100_000_000
+MAX_PIXELS: Final = 100_000_000
 
 
 def find_version(model: Path) -> Path:
@@ -101,7 +101,7 @@ class Files:
 
 def read_files(images: Iterable[Path], folder: Path) -> Files:
     """Reads image files in any format that ingestion takes, for the SavedModel in a folder; sets aside what can't be read."""
-    settings = file_settings(folder, _MAX_PIXELS, "first")
+    settings = file_settings(folder, MAX_PIXELS, "first")
     files = Files()
     for image in images:
         try:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
@@ -33,7 +34,7 @@ from models.unusual import UNUSUAL_FILE
 from models.warm_start import WARM_START_FILE
 from pipeline.records.notes import AnomalyNote, DivergedNote, DuplicatesNote, LabelsNote, LostNote, Note, OtherExamplesNote
 from pipeline.records.results import RunOutputs, Trial
-from pipeline.records.runs import is_score_ingestion
+from pipeline.records.runs import is_score_ingestion, pipeline_runs, store_of_run
 from pipeline.records.store import Store
 
 _EXPORTED = "exported_model"  # key of ModelFormats' output
@@ -42,7 +43,7 @@ _TRIALS_FILE = "tuner_results.json"  # as TFX's Tuner names it
 
 def read_outputs(store: Store) -> RunOutputs:
     """Reads the outputs of the latest run, both new ones and those from the cache."""
-    artifacts = _artifacts_of_latest_run(store)
+    artifacts = _artifacts_of_run(store)
     examples: dict[str, int] = {}
     classes: dict[str, dict[str, int]] = {}
     notes: list[Note] = []
@@ -99,8 +100,19 @@ def read_outputs(store: Store) -> RunOutputs:
 
 def read_classes(store: Store) -> list[str]:
     """The classes that the latest run's model has or will have; empty if the run has not got that far."""
-    graph = _artifacts_of_latest_run(store).get("transform_graph")
+    graph = _artifacts_of_run(store).get("transform_graph")
     return (read_labels(os.path.join(graph.uri, TFTransformOutput.TRANSFORM_FN_DIR)) or []) if graph else []
+
+
+def find_examples(run: Path) -> Path | None:
+    """The folder of the examples that a run has made or taken from the cache; None if the run or the folder is gone.
+
+    Args:
+      run: the run's folder.
+    """
+    store = store_of_run(run) if run.is_dir() else None
+    examples = _artifacts_of_run(store, run.name).get("examples") if store else None
+    return Path(examples.uri) if examples and Path(examples.uri).is_dir() else None
 
 
 def read_training(folder: str) -> dict[str, Any]:
@@ -157,17 +169,16 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _artifacts_of_latest_run(place: Store) -> dict[str, metadata_store_pb2.Artifact]:
-    """Output key -> artifact, over all successful executions of the output folder's latest run."""
+def _artifacts_of_run(place: Store, run_id: str | None = None) -> dict[str, metadata_store_pb2.Artifact]:
+    """Output key -> artifact, over all successful executions of a run; of the output folder's latest one if no id is given."""
     store = place.open()
-    runs = [context for context in store.get_contexts_by_type("pipeline_run") if place.owns(context.name)]
-    run = max(runs, key=lambda context: context.id, default=None)
-    if run is None:
+    runs = [context for began, context in pipeline_runs(place, store) if run_id is None or began >= run_id]
+    if not runs:
         return {}
     succeeded = {metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED}
     executions = [
         item.id
-        for item in store.get_executions_by_context(run.id)
+        for item in store.get_executions_by_context(runs[-1 if run_id is None else 0])
         if item.last_known_state in succeeded and not is_score_ingestion(item)
     ]
     events = [

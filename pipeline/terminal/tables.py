@@ -1,6 +1,6 @@
 """Evaluations and the results of a run as text in a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +13,7 @@ from pipeline.records.results import trial_rows
 
 if TYPE_CHECKING:
     from components.model_formats.results import FormatResult
+    from evaluation.drift import Check
     from evaluation.results import Evaluation, Flips, GroupResult, Metric, Slice
     from pipeline.records.comparison import ComparedEvaluations
     from pipeline.records.notes import Note
@@ -318,3 +319,21 @@ def print_scores(summary: dict[str, Any], console: Console) -> None:
         console.print(Losses(**summary["lost"]).describe())
     kept = f", {summary['shards_kept']} of {summary['shards']} files were there already" if summary["shards_kept"] else ""
     console.print(f"{summary['images']} images in {summary['seconds']:.1f} s{kept}; tables in {summary['output']}")
+
+
+def print_checks(checks: "Sequence[Check]", rows: int, console: Console) -> None:
+    """Prints the checks of `fpn monitor`, and a line for those that were not made.
+
+    Args:
+      checks: all of them, judged.
+      rows: number of answers that they are about.
+      console: where to.
+    """
+    table = Table("check", "value", "p", "", title=f"{rows:,} answers")
+    for check in checks:
+        if check.p is not None:
+            table.add_row(check.name, f"{check.value:.4f}", f"{check.p:.2g}", _PASSED[not check.failed])
+    console.print(table)
+    for check in checks:
+        if check.p is None:
+            console.print(f"{check.name}: not made: {check.note}")

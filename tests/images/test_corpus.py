@@ -11,7 +11,7 @@ import tensorflow as tf
 from corpus import CASES, GREY, Case, image_of, levels, settings_of
 
 from images.files.decoding import ImageFile, RejectedImage, normalise
-from models.preprocessing import decode_image
+from models.decoding import decode_image
 
 LONGEST = 10.0  # seconds of processor time a file; all take milliseconds
 LARGEST = 40e6  # bytes that one of these small files may take in Python, buffers of NumPy and Pillow's encoder included

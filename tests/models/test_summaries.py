@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from models.preprocessing import with_pixels
+from models.decoding import with_pixels
 from models.summaries import summarize
 
 LUMA = [0.2989, 0.587, 0.114]

@@ -17,7 +17,7 @@ from images.file_settings import FileSettings
 from images.files.decoding import normalise
 from images.loading import Decoder
 from models import features
-from models.preprocessing import decode_image
+from models.decoding import decode_image
 from pipeline.cli import main
 from pipeline.config.data import ImageConfig
 from pipeline.dag.component_settings import image_settings
