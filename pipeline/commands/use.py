@@ -9,6 +9,7 @@ from base.errors import UserError
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
+from pipeline.serving.options import add_signature_argument
 
 if TYPE_CHECKING:
     from pipeline.config.whole import Config
@@ -23,9 +24,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
-    predict.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
-    )
+    _add_model_arguments(predict)
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
@@ -41,10 +40,15 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     score.set_defaults(call=_score)
 
 
-def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
+def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
+    add_signature_argument(command)
+
+
+def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
+    _add_model_arguments(command)
     command.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
     command.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
     command.add_argument(
@@ -100,9 +104,7 @@ def _add_scores(command: argparse.ArgumentParser) -> None:
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
-    explain.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
-    )
+    _add_model_arguments(explain)
     explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     explain.add_argument(
         "--output", type=Path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
@@ -113,11 +115,12 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, or register one with MLflow")
+    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, sign one, or tell MLflow")
     push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
     what = push.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="list the versions")
     what.add_argument("--register", action="store_true", help="register the newest version, or --version, with MLflow")
+    what.add_argument("--sign", type=Path, metavar="FILE", help="sign the newest version, or --version, with this private key")
     push.add_argument("--version", type=int, metavar="V", help="serve this version again: a copy of it becomes the newest")
     push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
     push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
@@ -137,7 +140,7 @@ def _predict(options: argparse.Namespace) -> int:
     from pipeline.terminal.console import plain_console
 
     with quiet_libraries():
-        predictions, failures = predict(options.model, options.images)
+        predictions, failures = predict(options.model, options.images, options.require_signature)
     table = Table("image", "label", "probability")
     for item in predictions:
         table.add_row(item["image"], *format_answer(item["label"], item["probabilities"], ".4f"))
@@ -166,7 +169,14 @@ def _score(options: argparse.Namespace) -> int:
 
     config = _pool_config(options, *(["score.embeddings=true"] if options.embeddings else []))
     with quiet_libraries() as screen:
-        summary = score(config, options.model, options.output, plain_console(screen), overwrite=options.overwrite)
+        summary = score(
+            config,
+            options.model,
+            options.output,
+            plain_console(screen),
+            overwrite=options.overwrite,
+            public_key=options.require_signature,
+        )
     print_scores(summary, plain_console(soft_wrap=True))
     if options.json:
         print(json.dumps(summary))
@@ -187,8 +197,15 @@ def _label_next(options: argparse.Namespace) -> int:
     with quiet_libraries() as screen:
         from pipeline.local.label_next import label_next
 
-        console = plain_console(screen)
-        result = label_next(config, options.model, options.number, options.output, console, overwrite=options.overwrite)
+        result = label_next(
+            config,
+            options.model,
+            options.number,
+            options.output,
+            plain_console(screen),
+            overwrite=options.overwrite,
+            public_key=options.require_signature,
+        )
     print(f"{result.chosen:,} of {result.unlabelled:,} images without a label")
     for path in result.files.values():
         print(short_path(Path(path)))
@@ -254,7 +271,7 @@ def _explain(options: argparse.Namespace) -> int:
     from pipeline.pushed.explanation import as_json, explain, write_overlay
 
     with quiet_libraries():
-        found, failures = explain(options.model, options.images, options.label)
+        found, failures = explain(options.model, options.images, options.label, options.require_signature)
         explanations = [as_json(item, write_overlay(item, options.output)) for item in found]
     if explanations:
         _print_explanations(explanations, options.output)
@@ -292,18 +309,22 @@ def _tell_failures(failures: "list[Failure]", result: dict[str, Any] | None) -> 
 def _push(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from components.pusher.versions import list_versions, roll_back
+    from components.pusher.versions import list_versions, roll_back, sign
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.runs import render_versions
 
-    if not options.register and options.list == (options.version is not None):
-        raise UserError("push: give --list, --version V or --register")
+    if not options.register and not options.sign and options.list == (options.version is not None):
+        raise UserError("push: give --list, --version V, --sign FILE or --register")
     if options.register:
         return _register(options)
     if options.list:
         versions = list_versions(options.to)
         plain_console().print(render_versions(versions, options.to))
         result: dict[str, Any] = {"versions": [asdict(version) for version in versions]}
+    elif options.sign:
+        signed = sign(options.to, options.version, options.sign)
+        print(f"{signed.path}: signed with {options.sign}")
+        result = {"version": asdict(signed)}
     else:
         made = roll_back(options.to, options.version)
         print(f"{made.path}: a copy of {options.version}, is served from now on")

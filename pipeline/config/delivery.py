@@ -22,6 +22,11 @@ class PushConfig(Section):
     )
     keep: Count | None = Field(5, description="versions to keep, the newest; null: all")
     replace: bool = Field(False, description="push over a model with other classes; without it, that is an error")
+    sign: HomePath | None = Field(
+        None,
+        description="PEM file with a private key: pushed versions are signed with it, see [trust.md](trust.md); on Kubeflow "
+        "in the pods",
+    )
     registry: RegistryConfig | None = Field(
         None,
         description="MLflow registry in which each pushed version is registered: `uri`, and `model`, its name there; "

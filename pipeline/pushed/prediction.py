@@ -9,12 +9,13 @@ _BATCH_SIZE = 64
 _LABEL_SEPARATOR = "|"  # joins the labels of a multi-label answer
 
 
-def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list[Failure]]:
+def predict(model: Path, images: list[Path], public_key: Path | None = None) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Classifies files.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
       images: files in any format that ingestion takes.
+      public_key: PEM file; the model must then be signed by this key.
 
     Returns:
       {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order; and the
@@ -22,9 +23,9 @@ def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list
       "cat|dog", or is "" without any.
 
     Raises:
-      UserError: there is no model.
+      UserError: there is no model, or none that is intact and signed.
     """
-    folder = find_version(model)
+    folder = find_version(model, public_key)
     files = read_files(images, folder)
     if not files.images:
         return [], files.failures

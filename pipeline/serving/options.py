@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a pushed model, or the folder of its versions, which is watched",
     )
+    add_signature_argument(parser)
     parser.add_argument("--port", type=int, required=True, metavar="N", help="TCP port; 0 for any that is free")
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument(
@@ -75,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--poll", type=seconds, default=1.0, metavar="S", help="seconds between two looks for a new version (1)"
+    )
+
+
+def add_signature_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--require-signature", type=Path, metavar="FILE", help="public key (PEM): use only versions that are signed by it"
     )
 
 
