@@ -275,10 +275,12 @@ def _read_record(version: str) -> Record | None:
     Raises:
       ValueError: it can't be read; the text says why.
     """
-    there = [name for name in (RECORD_FILE, CHECKSUM_FILE, OLD_RECORD_FILE) if exists(f"{version}/{name}")]
-    if not there:
+    pair = [name for name in (RECORD_FILE, CHECKSUM_FILE) if exists(f"{version}/{name}")]
+    if len(pair) == 1:
+        raise ValueError(f"{RECORD_FILE if pair == [CHECKSUM_FILE] else CHECKSUM_FILE} is missing")
+    name = RECORD_FILE if pair else OLD_RECORD_FILE
+    if not pair and not exists(f"{version}/{name}"):
         return None
-    name = RECORD_FILE if there != [OLD_RECORD_FILE] else OLD_RECORD_FILE
     try:
         content = read_file(f"{version}/{name}", _LARGEST_RECORD)
         if name == RECORD_FILE and read_file(f"{version}/{CHECKSUM_FILE}", _CHUNK) != checksum_line(content):
