@@ -25,15 +25,6 @@ def check_private_key(private_key: Path) -> None:
     _signing(private_key)
 
 
-def check_public_key(public_key: Path) -> None:
-    """Checks that a key can verify signatures.
-
-    Raises:
-      UserError: it can't be read or used, or model-signing is not installed.
-    """
-    _verifying(public_key)
-
-
 def sign_folder(version: str, private_key: Path) -> bytes:
     """The signature of all files in a local folder, without the signature that lies there.
 

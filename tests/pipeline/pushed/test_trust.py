@@ -291,4 +291,4 @@ def test_no_file_that_is_left_has_the_private_key(tmp_path: Path, keys: tuple[Pa
 def test_the_package_that_is_missing_is_named(tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "model_signing", None)
     with pytest.raises(UserError, match=r"need the package model-signing: .*'\.\[signing\]'"):
-        signing.check_public_key(keys[1])
+        signing.check_private_key(keys[0])

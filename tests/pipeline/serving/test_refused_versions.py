@@ -87,5 +87,5 @@ def test_a_running_server_goes_on_with_the_version_that_it_has(exported, pushed:
 def test_a_server_does_not_start_without_a_version_to_trust(pushed: Path, tmp_path: Path, capsys):
     _, public = make_keys(tmp_path, "ours")
     assert main(["serve", "--model", str(pushed.parent), "--port", "0", "--require-signature", str(public)]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error == f"fpn: {pushed}: can't be loaded: it has no signature ({SIGNATURE_FILE}); push the model again"
+    error = f"fpn: {pushed}: is not trusted (it has no signature ({SIGNATURE_FILE})); push a signed one\n"
+    assert capsys.readouterr().err == error
