@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from base.errors import UserError
+from base.inputs import check_regular
 
 SIGNATURE_FILE: Final = "model.sig"
 _CURVES: Final = "an elliptic curve (P-256, P-384 or P-521) in PEM"
@@ -59,21 +60,22 @@ def signature_problem(version: str, public_key: Path) -> str:
 
 
 def _signing(private_key: Path) -> Any:
-    with _key_errors(private_key, f"no private key without a password, of {_CURVES}"):
+    with _key_errors(private_key, "private key", f"no key without a password, of {_CURVES}"):
         from model_signing import signing
 
         return signing.Config().use_elliptic_key_signer(private_key=private_key).set_hashing_config(_hashing())
 
 
 def _verifying(public_key: Path) -> Any:
-    with _key_errors(public_key, f"no public key of {_CURVES}"):
+    with _key_errors(public_key, "public key", f"no key of {_CURVES}"):
         from model_signing import verifying
 
         return verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(_hashing())
 
 
 @contextlib.contextmanager
-def _key_errors(key: Path, wrong: str) -> Iterator[None]:
+def _key_errors(key: Path, what: str, wrong: str) -> Iterator[None]:
+    check_regular(key, what)
     try:
         yield
     except ImportError as error:
@@ -81,10 +83,8 @@ def _key_errors(key: Path, wrong: str) -> Iterator[None]:
             "signatures need the package model-signing: .venv/bin/uv pip install --python .venv/bin/python --constraints "
             "requirements.lock -e '.[signing]'"
         ) from error
-    except OSError as error:
-        raise UserError(f"{key}: can't be read ({error.strerror or error}); give a PEM file") from error
     except Exception as error:  # whatever the package cryptography raises for a file that is no such key
-        raise UserError(f"{key}: {wrong}; docs/trust.md shows how to make a key pair") from error
+        raise UserError(f"{what}: {key}: {wrong}; docs/trust.md shows how to make a key pair") from error
 
 
 def _hashing() -> Any:

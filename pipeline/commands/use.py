@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os.path
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import UserError
+from base.paths import home_path
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
@@ -25,7 +27,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
     _add_model_arguments(predict)
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("images", type=home_path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
 
@@ -33,7 +35,13 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
     _add_pool_arguments(score)
-    score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
+    score.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        required=True,
+        metavar="DIR",
+        help="folder for the tables; goes on with what is there",
+    )
     score.add_argument("--embeddings", action="store_true", help="write the images' embeddings, too (score.embeddings)")
     score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
     score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
@@ -42,7 +50,7 @@ def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+        "--model", type=home_path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
     add_signature_argument(command)
 
@@ -52,7 +60,7 @@ def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
     command.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
     command.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
+        "--config", type=home_path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
@@ -65,7 +73,7 @@ def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     label_next.add_argument("--number", type=int, default=200, metavar="N", help="images to choose (200)")
     label_next.add_argument(
         "--output",
-        type=Path,
+        type=home_path,
         required=True,
         metavar="FILE.csv",
         help="the list; a page and files for labelling tools are beside it",
@@ -80,7 +88,9 @@ def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     similar = commands.add_parser("similar", help="find the images of a data set that are most like others")
     _add_scores(similar)
-    similar.add_argument("images", nargs="+", metavar="IMAGE", help="its path in the data set, or any other image file")
+    similar.add_argument(
+        "images", type=os.path.expanduser, nargs="+", metavar="IMAGE", help="its path in the data set, or any other image file"
+    )
     similar.add_argument("--number", type=int, default=10, metavar="N", help="images to find for each (10)")
     similar.add_argument("--json", action="store_true", help="print them as one JSON object on the last line")
     similar.set_defaults(call=_similar)
@@ -89,9 +99,11 @@ def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     dataset_map = commands.add_parser("map", help="draw a data set as a map, and find its outliers and near duplicates")
     _add_scores(dataset_map)
-    dataset_map.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the page and the tables")
     dataset_map.add_argument(
-        "--run", type=Path, metavar="DIR", help="output folder of a run of the same data: shows its splits"
+        "--output", type=home_path, required=True, metavar="DIR", help="folder for the page and the tables"
+    )
+    dataset_map.add_argument(
+        "--run", type=home_path, metavar="DIR", help="output folder of a run of the same data: shows its splits"
     )
     dataset_map.add_argument("--points", type=int, default=10_000, metavar="N", help="images on the map (10000)")
     dataset_map.add_argument("--json", action="store_true", help="print the numbers as one JSON object on the last line")
@@ -99,15 +111,17 @@ def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_scores(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scores", type=Path, required=True, metavar="DIR", help="what fpn score --embeddings has written")
+    command.add_argument(
+        "--scores", type=home_path, required=True, metavar="DIR", help="what fpn score --embeddings has written"
+    )
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
     _add_model_arguments(explain)
-    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    explain.add_argument("images", type=home_path, nargs="+", metavar="IMAGE")
     explain.add_argument(
-        "--output", type=Path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
+        "--output", type=home_path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
     )
     explain.add_argument("--label", metavar="NAME", help="explain this class instead of the most probable")
     explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
@@ -116,13 +130,17 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, sign one, or tell MLflow")
-    push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
+    push.add_argument(
+        "--to", type=os.path.expanduser, required=True, metavar="DIR", help="the folder of the versions, or its URI"
+    )
     what = push.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="list the versions")
     what.add_argument("--register", action="store_true", help="register the newest version, or --version, with MLflow")
-    what.add_argument("--sign", type=Path, metavar="FILE", help="sign the newest version, or --version, with this private key")
+    what.add_argument(
+        "--sign", type=home_path, metavar="FILE", help="sign the newest version, or --version, with this private key"
+    )
     push.add_argument("--version", type=int, metavar="V", help="serve this version again: a copy of it becomes the newest")
-    push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
+    push.add_argument("--config", type=home_path, metavar="FILE", help="that has push.registry; the version's own if not given")
     push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     push.set_defaults(call=_push)
 

@@ -10,7 +10,7 @@ class RegistryConfig(Section):
 
     uri: str = Field(description="of the tracking server, such as http://mlflow:5000, or of a local store, as MLflow takes it")
     model: str | None = Field(None, description="name of the registered model; the pipeline's if not given")
-    python: str | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
+    python: HomePath | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
 
 
 class PushConfig(Section):

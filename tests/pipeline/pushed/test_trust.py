@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -267,16 +268,20 @@ def test_a_key_that_can_not_be_used_is_told_and_never_shown(
     push_model(tmp_path, "a")
     other = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "rsa.key").write_bytes(other)
+    os.mkfifo(tmp_path / "pipe")
     for file, reason in (
-        (tmp_path / "nowhere", "can't be read (No such file or directory); give a PEM file"),
-        (public, "no private key without a password, of an elliptic curve"),
-        (tmp_path / "rsa.key", "no private key without a password, of an elliptic curve"),
+        (tmp_path / "nowhere", "No such file or directory; give a file"),
+        (tmp_path / "pipe", "not a regular file, but a pipe; give a file"),
+        (public, "no key without a password, of an elliptic curve"),
+        (tmp_path / "rsa.key", "no key without a password, of an elliptic curve"),
     ):
         line = told(capsys, "push", "--to", tmp_path / "pushed", "--sign", file)
-        assert line.startswith(f"fpn: {file}: {reason}")
-        assert not set(file.read_text().splitlines()[1:-1] if file.exists() else ()) & set(line.split())
+        assert line.startswith(f"fpn: private key: {file}: {reason}")
+        assert not set(file.read_text().splitlines()[1:-1] if file.is_file() else ()) & set(line.split())
     line = told(capsys, "serve", "--model", tmp_path / "pushed", "--port", "0", "--require-signature", private)
-    assert line.startswith(f"fpn: {private}: no public key of an elliptic curve (P-256, P-384 or P-521) in PEM; docs/trust.md")
+    assert line.startswith(
+        f"fpn: public key: {private}: no key of an elliptic curve (P-256, P-384 or P-521) in PEM; docs/trust.md"
+    )
     assert not list((tmp_path / "pushed").rglob(SIGNATURE_FILE))
 
 
