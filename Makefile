@@ -1,4 +1,4 @@
-.PHONY: run test test-extra lint bench bench-full lock setup mlflow clean
+.PHONY: run test test-extra lint bench bench-full sbom lock setup mlflow clean
 
 run: setup  ## the whole pipeline on the embedded digits
 	.venv/bin/fpn run --config configs/digits.yaml
@@ -27,6 +27,9 @@ bench: setup  ## what the pipeline costs beside plain scripts, quick: minutes; w
 
 bench-full: setup  ## the same at full size: hours
 	.venv/bin/python -m benchmarks --full
+
+sbom: setup  ## what is in the environment, as CycloneDX; docs/trust.md has the same for an image
+	.venv/bin/python -m scripts.sbom output/sbom.json
 
 lock: setup  ## requirements.lock and mlflow.lock anew from pyproject.toml
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group bootstrap \

@@ -1,7 +1,10 @@
-"""The one exception whose text is meant for the user of the pipeline."""
+"""The one exception whose text is meant for the user of the pipeline, and the exit status after Ctrl-C."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Final
+
+INTERRUPTED: Final = 130  # exit status after Ctrl-C, as shells give it: 128 + SIGINT
 
 
 class UserError(Exception):

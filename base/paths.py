@@ -1,8 +1,14 @@
-"""Paths: short ones for messages, and those that TensorFlow can't use."""
+"""Paths: as options give them, short ones for messages, and those that TensorFlow can't use."""
 
+import os.path
 from pathlib import Path
 
 from base.errors import UserError
+
+
+def home_path(text: str) -> Path:
+    """The path of an option; ~ at its beginning stands for the home folder, also in `--output=~/x`, which shells leave."""
+    return Path(os.path.expanduser(text))
 
 
 def short_path(path: str | Path) -> str:

@@ -7,19 +7,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from base.errors import UserError
+from base.errors import INTERRUPTED, UserError
 from base.full_disk import full_disk
 from base.visible import print_error, visible
 from pipeline.commands import cluster, look, train, use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 3 not blessed, 2 bad usage or input, 1 anything else."""
+    """Runs one command; returns the exit status: 0 done, 3 not blessed, 2 bad usage or input, 130 Ctrl-C, 1 anything else."""
     options = _parser().parse_args(arguments)
     # With Python's thresholds, collecting the many objects of TensorFlow and TFX takes a tenth of the start-up.
     gc.set_threshold(50_000, 20, 20)
     try:
         return options.call(options)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return INTERRUPTED
     except Exception as error:
         told = full_disk(error, os.getcwd())
         if not told and not isinstance(error, UserError):

@@ -8,10 +8,9 @@ from typing import Final
 from base.errors import UserError
 from components.pusher.classes import known_classes, read_labels
 from components.pusher.versions import (
-    Version,
+    digest_of,
     exists,
     find_problem,
-    model_digest,
     newest_first,
     read_file,
     served_version,
@@ -52,7 +51,7 @@ def find_baseline(folder: str, candidate: str) -> Baseline | None:
             classes = known_classes(version)
             if classes is None or set(classes) != set(read_labels(candidate) or []):
                 return None
-            return _of(version)
+            return Baseline(version.path, digest_of(version.path))
     return None
 
 
@@ -70,17 +69,13 @@ def find_base_model(folder: str) -> Baseline | None:
     """
     folder = folder if "://" in folder else os.path.abspath(folder)
     if version := served_version(folder):
-        return _of(version)
+        return Baseline(version.path, digest_of(version.path))
     with user_errors(folder, "read"):
         if not exists(f"{folder}/saved_model.pb"):
             return None
         if problem := find_problem(folder):
             raise UserError(f"{folder}: is damaged ({problem}); give another version")
-        return Baseline(folder, model_digest(folder))
-
-
-def _of(version: Version) -> Baseline:
-    return Baseline(version.path, version.record.digest if version.record else model_digest(version.path))
+        return Baseline(folder, digest_of(folder))
 
 
 def _identity(model: str) -> str:

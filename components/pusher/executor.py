@@ -6,6 +6,8 @@
 
 import os
 from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Final
 
 from tfx.components.pusher import executor as stock_executor
@@ -24,6 +26,7 @@ from models.packing import unpack
 FOLDER_KEY: Final = "folder"
 SETTINGS_KEY: Final = "settings"
 ALREADY_SERVED: Final = "already_served"
+_PACKAGES: Final = ("fpn-pipeline", "tensorflow")  # whose versions are in the record
 _FINGERPRINT: Final = "input_fingerprint"  # property that the driver of the ingestion sets on the examples
 
 
@@ -44,7 +47,8 @@ class Executor(stock_executor.Executor):
           exec_properties: folder, and the packed settings.
 
         Raises:
-          UserError: the folder can't be written, its model has other classes, or the evaluation says that the model is bad.
+          UserError: the folder can't be written, its model has other classes, the key can't be used, or the evaluation says
+            that the model is bad.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
@@ -64,10 +68,13 @@ class Executor(stock_executor.Executor):
             run=os.path.basename(run_folder) or (self._context and self._context.pipeline_run_id) or "",
             run_folder=run_folder,
             data=_fingerprint(input_dict),
+            code=settings.code,
+            configuration=settings.configuration,
+            versions={name: metadata.version(name) for name in _PACKAGES},
             classes=classes,
             metrics={name: asdict(metric) for name, metric in evaluation.overall.items()} if evaluation else {},
         )
-        version = push(model, folder, record, settings.keep)
+        version = push(model, folder, record, settings.keep, Path(settings.sign) if settings.sign else None)
         self._MarkPushed(pushed, pushed_destination=version.path, pushed_version=str(version.number))
         if version.record and (version.record.run, version.record.run_folder) != (record.run, record.run_folder):
             pushed.set_int_custom_property(ALREADY_SERVED, 1)

@@ -1,7 +1,7 @@
 """A folder of numbered versions of a model, in the layout of TensorFlow Serving, which serves the largest number.
 
     pushed/
-      1767225600/           a SavedModel; assets.extra/push.json is its `Record`
+      1767225600/           a SavedModel; manifest.json in it is its `Record`, model.sig its signature, if it has one
       1767312000/
       latest                text file: the number of the version that was pushed last
       .push-1767312000-x/   a temporary folder of an unfinished push; servers ignore it, as the name is not a number
@@ -11,13 +11,13 @@ A killed push leaves its temporary folder, which the next push deletes. Object s
 There the files are uploaded to a temporary folder, then moved inside the store to the folder with the number. `saved_model.pb`
 is moved last; a version is complete if that file exists.
 
-Servers use the largest number, whatever `latest` says. So a rollback makes a copy: `roll_back` gives an earlier version a new,
-larger number, and its record names the version that was copied. All readers then use it. Undoing a rollback is another
-rollback.
+Servers use the largest number, whatever `latest` says. So a rollback makes a copy: `roll_back` gives an earlier version, with
+its record and signature, a new, larger number. All readers then use it. Undoing a rollback is another rollback.
 
-A version is intact if its record can be read and has the digest of its files. The newest intact version is the one that is
+A version is intact if its record can be read and has the digests of its files. The newest intact version is the one that is
 served: `fpn serve` and `fpn predict` pass over damaged ones. Without a record, as other programs leave it, a version counts as
-intact. Digests are computed when somebody goes by them, from the files as they are then.
+intact. Digests are computed when somebody goes by them, from the files as they are then. A reader that is given a public key
+also passes over all versions that are not signed by it.
 """
 
 import contextlib
@@ -28,21 +28,36 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 from base.errors import UserError
 from base.inputs import open_regular
-from components.pusher.record import RECORD_FILE, Record, format_record, parse_record
+from components.pusher.record import (
+    CHECKSUM_FILE,
+    OLD_RECORD_FILE,
+    RECORD_FILE,
+    Record,
+    checksum_line,
+    format_record,
+    parse_record,
+)
+from components.pusher.signing import SIGNATURE_FILE, sign_folder, signature_problem
 
 __all__ = [
+    "CHECKSUM_FILE",
+    "OLD_RECORD_FILE",
     "RECORD_FILE",
+    "SIGNATURE_FILE",
     "Record",
     "Version",
+    "digest_of",
     "exists",
     "fetch",
     "find_problem",
@@ -53,6 +68,7 @@ __all__ = [
     "read_file",
     "roll_back",
     "served_version",
+    "sign",
     "user_errors",
     "version_folders",
 ]
@@ -64,6 +80,7 @@ _LOCK: Final = ".lock"
 _DAY: Final = 86_400  # seconds; without locks, an unfinished push that is older was killed
 _CHUNK: Final = 1 << 20
 _LARGEST_RECORD: Final = 1 << 24  # bytes
+_ABOUT_THE_FILES: Final = (RECORD_FILE, CHECKSUM_FILE, SIGNATURE_FILE)  # which the record does not list
 _LONGEST_NUMBER: Final = 12  # digits of a time in seconds
 _MOST_DIGITS: Final = 18  # of a version's number
 
@@ -102,7 +119,7 @@ class Version:
     problem: str = ""
 
 
-def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
+def push(model: str, folder: str, record: Record, keep: int | None, private_key: Path | None = None) -> Version:
     """Makes a SavedModel the newest version. If the newest version has the same files already, nothing is copied.
 
     A newest version that was damaged is no reason not to push its model again, and does not count among those to keep.
@@ -110,20 +127,23 @@ def push(model: str, folder: str, record: Record, keep: int | None) -> Version:
     Args:
       model: folder of the SavedModel, local or a URI.
       folder: folder of the versions, local or a URI such as gs://bucket/models or s3://bucket/models; created if missing.
-      record: origin of the model; time and digest are filled in here.
+      record: origin of the model; time, digest and files are filled in here.
       keep: number of newest versions to keep; None for all. The version that `latest` names is never deleted.
+      private_key: PEM file; the version is signed with it. None for no signature.
 
     Raises:
-      UserError: the folder can't be written. The version that was served before is unchanged.
+      UserError: the folder can't be written, or the key can't be used. The version that was served before is unchanged.
     """
     with user_errors(folder), _open(folder) as place:
-        digest, numbers = model_digest(model), place.numbers()
+        files, numbers = _list_files(model), place.numbers()
         newest = place.version(numbers[-1], verify=True) if numbers else None
-        if newest and not newest.problem and newest.record and newest.record.digest == digest:
+        if newest and not newest.problem and newest.record and newest.record.digest == _digest(files):
             number = newest.number
+            if private_key:
+                place.sign(newest.path, private_key)
         else:
-            filled = replace(record, time=_now(), digest=digest)
-            number = place.add(lambda temporary: _write_version(temporary, model, filled, _copy))
+            filled = replace(record, time=_now(), digest=_digest(files), files=files)
+            number = place.add(lambda temporary: place.fill(temporary, model, filled, private_key))
         place.mark(number)
         counted = [old for old in place.numbers() if not (newest and newest.problem and old == newest.number)]
         for old in counted[:-keep] if keep else []:
@@ -143,21 +163,35 @@ def roll_back(folder: str, number: int) -> Version:
       UserError: there is no such version, it is damaged, its model is served already, or the folder can't be written.
     """
     with user_errors(folder), _open(folder, make=False) as place:
-        numbers = place.listed_numbers()
-        if number not in numbers:
-            raise UserError(f"{folder}: no version {number}; there are {', '.join(map(str, numbers)) or 'none'}")
-        found, newest = (place.version(item, verify=True) for item in (number, numbers[-1]))
+        found, newest = place.find(number), place.version(place.listed_numbers()[-1], verify=True)
         if found.problem:
             raise UserError(f"{folder}: {number} is damaged ({found.problem}); go back to another version, see fpn push --list")
-        old = found.record or Record(digest=model_digest(found.path))
-        if not newest.problem and old.digest == (newest.record.digest if newest.record else model_digest(newest.path)):
+        if not newest.problem and digest_of(found.path) == digest_of(newest.path):
             raise UserError(
                 f"{folder}: {newest.number}, which is served, has the model of {number} already; see fpn push --list"
             )
-        record = replace(old, time=_now(), copy_of=number if old.copy_of is None else old.copy_of)
-        made = place.add(lambda temporary: _write_version(temporary, found.path, record, place.copy_within))
+        made = place.add(lambda temporary: _copy_files(found.path, temporary, _walk(found.path), place.copy_within))
         place.mark(made)
-        return place.version(made)
+        return next(version for version in place.versions() if version.number == made)
+
+
+def sign(folder: str, number: int | None, private_key: Path) -> Version:
+    """Signs a version, in place of the signature that it has.
+
+    Args:
+      folder: folder of the versions.
+      number: number of the version; None for the newest.
+      private_key: PEM file.
+
+    Raises:
+      UserError: there is no such version, it is damaged, the key can't be used, or the folder can't be written.
+    """
+    with user_errors(folder), _open(folder, make=False) as place:
+        found = place.find(number)
+        if found.problem:
+            raise UserError(f"{folder}: {found.number} is damaged ({found.problem}); sign another version, see fpn push --list")
+        place.sign(found.path, private_key)
+        return found
 
 
 def list_versions(folder: str) -> list[Version]:
@@ -169,8 +203,7 @@ def list_versions(folder: str) -> list[Version]:
     with user_errors(folder, "read"):
         if not _files(folder).isdir(folder):
             raise UserError(f"{folder}: no such folder; give the one that a run has pushed to, such as output/digits/pushed")
-        place = _Bucket(folder) if "://" in folder else _Folder(folder)
-        return [place.version(number, verify=True) for number in place.listed_numbers()]
+        return (_Bucket(folder) if "://" in folder else _Folder(folder)).versions(verify=True)
 
 
 def newest_first(folder: str) -> Iterator[Version]:
@@ -183,39 +216,57 @@ def newest_first(folder: str) -> Iterator[Version]:
     return (place.version(number) for number in reversed(version_folders(folder)))
 
 
-def served_version(folder: str) -> Version | None:
-    """The newest intact version; None if there is none.
+def served_version(folder: str, public_key: Path | None = None) -> Version | None:
+    """The newest version that `find_problem` finds nothing wrong with; None if there is none.
 
     Args:
       folder: folder of the versions, local or a URI.
+      public_key: as for `find_problem`.
 
     Raises:
       UserError: the folder can't be read.
     """
     with user_errors(folder, "read"):
-        return next((version for version in newest_first(folder) if not (version.problem or find_problem(version.path))), None)
+        return next(
+            (version for version in newest_first(folder) if not (version.problem or find_problem(version.path, public_key))),
+            None,
+        )
 
 
-def find_problem(version: str) -> str:
+def find_problem(version: str, public_key: Path | None = None) -> str:
     """Compares the files of a version with its record.
 
     Args:
       version: folder of a SavedModel, local or a URI.
+      public_key: PEM file; the version must then also be signed by this key, record or not, and be local.
 
     Returns:
-      What is wrong, such as "its files are not those that were pushed"; "" if nothing is, or if there is no record.
+      What is wrong, such as "its files are not those that were pushed: saved_model.pb has changed"; "" if nothing is, or if
+      there is no record.
     """
     try:
         record = _read_record(version)
-        if record is None:
-            return ""
-        if not _files(version).exists(f"{version}/{_GRAPH}"):
-            return f"{_GRAPH} is missing"
-        return "" if model_digest(version) == record.digest else "its files are not those that were pushed"
+        problem = _difference(version, record) if record else ""
     except ValueError as error:
         return str(error)
     except OSError as error:
         return f"its files can't be read ({error.strerror or error})"
+    return problem or (signature_problem(version, public_key) if public_key else "")
+
+
+def _difference(version: str, record: Record) -> str:
+    """How the files of a version differ from those in its record; "" if they do not."""
+    if not _files(version).exists(f"{version}/{_GRAPH}"):
+        return f"{_GRAPH} is missing"
+    files = _list_files(version)
+    if not record.files:
+        return "" if _digest(files) == record.digest else "its files are not those that were pushed"
+    wrong = [path for path in sorted(record.files.keys() | files) if files.get(path) != record.files.get(path)]
+    if not wrong:
+        return ""
+    what = "is missing" if wrong[0] not in files else "has changed" if wrong[0] in record.files else "was added"
+    more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
+    return f"its files are not those that were pushed: {wrong[0]} {what}{more}"
 
 
 def _read_record(version: str) -> Record | None:
@@ -224,15 +275,34 @@ def _read_record(version: str) -> Record | None:
     Raises:
       ValueError: it can't be read; the text says why.
     """
-    path = f"{version}/{RECORD_FILE}"
-    if not _files(version).exists(path):
+    pair = [name for name in (RECORD_FILE, CHECKSUM_FILE) if exists(f"{version}/{name}")]
+    if len(pair) == 1:
+        raise ValueError(f"{RECORD_FILE if pair == [CHECKSUM_FILE] else CHECKSUM_FILE} is missing")
+    name = RECORD_FILE if pair else OLD_RECORD_FILE
+    if not pair and not exists(f"{version}/{name}"):
         return None
     try:
-        return parse_record(read_file(path, _LARGEST_RECORD))
+        content = read_file(f"{version}/{name}", _LARGEST_RECORD)
+        if name == RECORD_FILE and read_file(f"{version}/{CHECKSUM_FILE}", _CHUNK) != checksum_line(content):
+            raise ValueError(f"its SHA-256 is not the one in {CHECKSUM_FILE}")
+        return parse_record(content)
     except ValueError as error:
-        raise ValueError(f"{RECORD_FILE} can't be read: {error}") from error
+        raise ValueError(f"{name} can't be read: {error}") from error
     except OSError as error:
-        raise ValueError(f"{RECORD_FILE} can't be read: {error.strerror or error}") from error
+        raise ValueError(f"{name} can't be read: {error.strerror or error}") from error
+
+
+def digest_of(model: str) -> str:
+    """The digest in a SavedModel's record; without a record that of its files, see `model_digest`.
+
+    Args:
+      model: folder of the SavedModel, local or a URI.
+
+    Raises:
+      ValueError: the record can't be read.
+    """
+    record = _read_record(model)
+    return record.digest if record else model_digest(model)
 
 
 def exists(path: str) -> bool:
@@ -302,6 +372,46 @@ class _Place:
             record, problem = None, str(error)
         return Version(number, path, record, problem or (find_problem(path) if verify else ""))
 
+    def versions(self, *, verify: bool = False) -> list[Version]:
+        """The versions to list, the oldest first."""
+        first: dict[bytes, int] = {}
+        found = []
+        for version in (self.version(number, verify=verify) for number in self.listed_numbers()):
+            origin = first.setdefault(format_record(version.record), version.number) if version.record else version.number
+            if version.record and version.record.copy_of is None and origin != version.number:
+                version = replace(version, record=replace(version.record, copy_of=origin))
+            found.append(version)
+        return found
+
+    def find(self, number: int | None) -> Version:
+        """The version of this number, or the newest, with what is wrong with it; a UserError if there is none."""
+        numbers = self.listed_numbers()
+        if not numbers or number not in (None, *numbers):
+            which = "yet" if number is None else number
+            raise UserError(f"{self.path}: no version {which}; there are {', '.join(map(str, numbers)) or 'none'}")
+        return self.version(numbers[-1] if number is None else number, verify=True)
+
+    def fill(self, temporary: str, model: str, record: Record, private_key: Path | None) -> None:
+        """Copies a model's files to the folder `temporary`, and writes its record and signature."""
+        _copy_files(model, temporary, record.files, _copy)
+        content = format_record(record)
+        self.write(f"{temporary}/{RECORD_FILE}", content)
+        self.write(f"{temporary}/{CHECKSUM_FILE}", checksum_line(content))
+        if private_key:
+            self.sign(temporary, private_key)
+
+    def sign(self, version: str, private_key: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="fpn-sign-") as folder:
+            self.write(f"{version}/{SIGNATURE_FILE}", sign_folder(fetch(version, folder), private_key))
+
+    def mark(self, number: int) -> None:
+        self.write(f"{self.path}/{LATEST_FILE}", f"{number}\n".encode())
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a file whole, also in the place of another."""
+        with self.files.open(path, "wb") as file:
+            file.write(content)
+
     def next_number(self) -> int:
         """The time in seconds, as in TFX, or more if needed to exceed all numbers that there are and the last one pushed.
 
@@ -329,7 +439,7 @@ class _Folder(_Place):
     def listed_numbers(self) -> list[int]:
         """Here a version appears as a whole, so one with a record and without a graph was damaged later."""
         folders = (name for name in self.names() if _is_number(name) and name == str(int(name)))
-        files = (_GRAPH, RECORD_FILE)
+        files = (_GRAPH, RECORD_FILE, OLD_RECORD_FILE)
         return sorted(int(name) for name in folders if any(os.path.exists(f"{self.path}/{name}/{file}") for file in files))
 
     @contextlib.contextmanager
@@ -373,14 +483,14 @@ class _Folder(_Place):
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # without locks, another push may have taken it
                     raise
 
-    def mark(self, number: int) -> None:
-        temporary = f"{self.path}/.{LATEST_FILE}"
-        with open(temporary, "w") as file:
-            file.write(f"{number}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, f"{self.path}/{LATEST_FILE}")
-        _sync_folder(self.path)
+    def write(self, path: str, content: bytes) -> None:
+        folder, name = os.path.split(path)
+        temporary = f"{folder}/.{name}"
+        with open(temporary, "wb") as file:
+            file.write(content)
+            _sync(file)
+        os.replace(temporary, path)
+        _sync_folder(folder)
 
     def delete(self, number: int) -> None:
         temporary = self.new_temporary
@@ -444,10 +554,6 @@ class _Bucket(_Place):
     def _claims(self, folder: str) -> list[str]:
         return [name for name in self.files.listdir(folder) if name.startswith(_TEMPORARY_PREFIX)]
 
-    def mark(self, number: int) -> None:
-        with self.files.open(f"{self.path}/{LATEST_FILE}", "w") as file:
-            file.write(f"{number}\n")
-
     def delete(self, number: int) -> None:
         self.files.remove(f"{self.path}/{number}/{_GRAPH}")  # without this file it is not a version any more
         self.files.rmtree(f"{self.path}/{number}")
@@ -494,29 +600,34 @@ def model_digest(model: str) -> str:
     Args:
       model: folder of the SavedModel, local or a URI.
     """
-    digest, files = hashlib.sha256(), _files(model)
+    return _digest(_list_files(model))
+
+
+def _digest(files: dict[str, dict[str, Any]]) -> str:
+    listed = "".join(f"{path}\0{file['sha256']}\0" for path, file in sorted(files.items()) if path != OLD_RECORD_FILE)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _list_files(model: str) -> dict[str, dict[str, Any]]:
+    """SHA-256 and size of a SavedModel's files, as in `Record.files`. Reads them piece by piece."""
+    files, found = _files(model), {}
     for path in _walk(model):
-        if path == RECORD_FILE:
+        if path in _ABOUT_THE_FILES:
             continue
-        content = hashlib.sha256()
+        content, size = hashlib.sha256(), 0
         with files.open(f"{model}/{path}", "rb") as file:
             while chunk := file.read(_CHUNK):
                 content.update(chunk)
-        digest.update(f"{path}\0{content.hexdigest()}\0".encode())
-    return digest.hexdigest()
+                size += len(chunk)
+        found[path] = {"sha256": content.hexdigest(), "size": size}
+    return found
 
 
-def _write_version(temporary: str, model: str, record: Record, copy: Callable[[str, str], None]) -> None:
-    """Copies the files of a model to the folder `temporary`, the graph after all others, and then writes the record."""
-    files = _files(temporary)
-    paths = [path for path in _walk(model) if path not in (_GRAPH, RECORD_FILE)]
-    for path in [*paths, _GRAPH]:
-        files.makedirs(os.path.dirname(f"{temporary}/{path}"))
-        copy(f"{model}/{path}", f"{temporary}/{path}")
-    files.makedirs(os.path.dirname(f"{temporary}/{RECORD_FILE}"))
-    with files.open(f"{temporary}/{RECORD_FILE}", "w") as file:
-        file.write(format_record(record))
-        _sync(file)
+def _copy_files(source: str, target: str, paths: Iterable[str], copy: Callable[[str, str], None]) -> None:
+    """Copies files from a folder into another, the graph after all others."""
+    for path in sorted(paths, key=lambda path: path == _GRAPH):
+        _files(target).makedirs(os.path.dirname(f"{target}/{path}"))
+        copy(f"{source}/{path}", f"{target}/{path}")
 
 
 def _copy(source: str, target: str) -> None:

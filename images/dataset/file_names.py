@@ -52,6 +52,8 @@ class FileNames:
     def find(self, written: str) -> str:
         """The path of a file, relative to the data folder; that as written if no such file is listed.
 
+        Spaces around it belong to it only if there is such a file.
+
         Raises:
           UserError: it is a path on a Windows drive, or several files may be meant.
         """
@@ -60,6 +62,8 @@ class FileNames:
         path = self._normalise(written)
         if path in self._paths:
             return path
+        if written != written.strip():
+            return self.find(written.strip().removeprefix("./"))
         if self._anywhere:
             return self._find_by_name(written.replace("\\", "/")) or path
         if _DRIVE.match(written):

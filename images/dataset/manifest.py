@@ -95,8 +95,8 @@ def read_manifest(
     rows: dict[str, Row] = {}
     numbers = array("q")  # of the lines of `rows`
     for number, values in lines:
-        written = _text(values[where["path"]]).removeprefix("./")
-        if not written or "\0" in written:
+        written = _path_text(values[where["path"]])
+        if not written.strip() or "\0" in written:
             raise UserError(f"{table.name}: {table.unit} {number} has no {columns.path}; mend or remove it")
         path = names.find(written)
         if path in rows:
@@ -196,7 +196,7 @@ def files_elsewhere(
         return {}
     where = table.columns.index(columns.path)
     names = file_names(folder, table, name, files, split)
-    paths = {names.find(_text(values[where])) for _, values in table.lines}
+    paths = {names.find(_path_text(values[where])) for _, values in table.lines}
     return listing.look_up(folder, sorted(paths - files.keys()), settings.allow_links)
 
 
@@ -266,6 +266,10 @@ def _meta(values: list[Any], number: int, converters: list[tuple[str, int, Calla
         if value is not None:
             meta[name] = value
     return meta
+
+
+def _path_text(value: Any) -> str:
+    return value.removeprefix("./") if isinstance(value, str) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -117,7 +117,7 @@ def _is_usable(folder: str, name: str, files: dict[str, File], settings: SourceS
     where = table.columns.index(columns.path)
     names = manifest.file_names(folder, table, name, files, split)
     tried = (values for number, (_, values) in enumerate(table.lines) if number < _TRIED or number % 100 == 0)
-    found = (names.find(str(values[where]).strip()) for values in tried)
+    found = (names.find(str(values[where])) for values in tried)
     return any(path in files or (table.kind and listing.is_remote(path)) for path in found)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from base.errors import UserError
+from base.errors import INTERRUPTED, UserError
+from base.paths import home_path
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.commands.options import add_config_arguments
@@ -28,7 +29,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     compile_ = commands.add_parser("compile", help="compile the pipeline for Kubeflow Pipelines or Vertex AI")
     add_config_arguments(compile_)
-    compile_.add_argument("--output", type=Path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml")
+    compile_.add_argument(
+        "--output", type=home_path, required=True, metavar="FILE", help="file to write, such as pipeline.yaml"
+    )
     compile_.add_argument("--target", choices=get_args(Target), default="kubeflow", help="where it will run (kubeflow)")
     compile_.add_argument(
         "--pipeline",
@@ -59,14 +62,16 @@ def _add_schedule(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _add_lint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     lint = commands.add_parser("lint", help="check a compiled pipeline against the rules of Kubeflow Pipelines")
-    lint.add_argument("pipeline", type=Path, metavar="FILE.yaml", help="as fpn compile writes it")
+    lint.add_argument("pipeline", type=home_path, metavar="FILE.yaml", help="as fpn compile writes it")
     lint.set_defaults(call=_lint)
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     pipeline = parser.add_mutually_exclusive_group(required=True)
-    pipeline.add_argument("--config", type=Path, metavar="FILE", help="YAML file, such as configs/digits.yaml; compiled first")
-    pipeline.add_argument("--pipeline", type=Path, metavar="FILE.yaml", help="compiled already, by fpn compile")
+    pipeline.add_argument(
+        "--config", type=home_path, metavar="FILE", help="YAML file, such as configs/digits.yaml; compiled first"
+    )
+    pipeline.add_argument("--pipeline", type=home_path, metavar="FILE.yaml", help="compiled already, by fpn compile")
     parser.add_argument("--data", metavar="PATH", help="URI of the images, instead of data.path in the file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
@@ -78,9 +83,9 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--namespace", metavar="NS", help="a user's, where the server has several")
     parser.add_argument("--experiment", metavar="NAME", help="group of runs; made if not there (the pipeline's name)")
     credentials = parser.add_mutually_exclusive_group()
-    credentials.add_argument("--token-file", type=Path, metavar="FILE", help="file with a bearer token")
+    credentials.add_argument("--token-file", type=home_path, metavar="FILE", help="file with a bearer token")
     credentials.add_argument("--in-cluster", action="store_true", help="use the address and the token that a pod has")
-    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the public ones")
+    parser.add_argument("--ca-file", type=home_path, metavar="FILE", help="certificates to trust instead of the public ones")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
 
 
@@ -123,7 +128,7 @@ def _deploy(options: argparse.Namespace) -> int:
                 progress = backend.follow(run, file.tasks, console)
             except KeyboardInterrupt:
                 print_error(f"no longer waiting; the run goes on: {run.url}")
-                return 1
+                return INTERRUPTED
             status = 0 if progress.state == SUCCEEDED else 1
             result |= asdict(progress)
     if options.json:

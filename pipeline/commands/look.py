@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from base.errors import UserError
+from base.paths import home_path
 from base.redirection import quiet_libraries
 from base.visible import print_error
 
@@ -17,7 +18,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     runs = commands.add_parser("runs", help="list the runs so far")
-    runs.add_argument("--output", type=Path, metavar="DIR", help="as for run; all below output/ if not given")
+    runs.add_argument("--output", type=home_path, metavar="DIR", help="as for run; all below output/ if not given")
     runs.add_argument("--json", action="store_true", help="print all of it as one JSON object on the last line")
     runs.set_defaults(call=_runs)
 
@@ -25,12 +26,18 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     report = commands.add_parser("report", help="show a run's evaluation")
     report.add_argument(
-        "folder", type=Path, metavar="DIR", help="an output folder (its latest run), a run in it, or a folder of TFMA results"
+        "folder",
+        type=home_path,
+        metavar="DIR",
+        help="an output folder (its latest run), a run in it, or a folder of TFMA results",
     )
     report.add_argument(
-        "--compare", type=Path, metavar="DIR", help="another one: the differences to it, on the test images that both have seen"
+        "--compare",
+        type=home_path,
+        metavar="DIR",
+        help="another one: the differences to it, on the test images that both have seen",
     )
-    report.add_argument("--output", type=Path, metavar="FILE.html", help="write the page that each run leaves, anew, here")
+    report.add_argument("--output", type=home_path, metavar="FILE.html", help="write the page that each run leaves, anew, here")
     report.set_defaults(call=_report)
 
 

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os.path
 import shlex
 from pathlib import Path
 from typing import get_args
 
-from base.paths import short_path
+from base.paths import home_path, short_path
 from base.redirection import quiet_libraries
 from base.visible import print_error, visible
 from pipeline.commands.options import add_config_arguments
@@ -21,10 +22,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     init = commands.add_parser("init", help="look at a folder of images, and write a configuration for it")
-    init.add_argument("data", metavar="DATA", help="folder of images, or a URI")
-    init.add_argument("--output", type=Path, metavar="FILE", help="YAML file to write (configs/NAME.yaml, NAME as the folder)")
+    init.add_argument("data", type=os.path.expanduser, metavar="DATA", help="folder of images, or a URI")
     init.add_argument(
-        "--weights", metavar="FILE", help="of a backbone, named as its file; or imagenet, installed or downloaded by Keras"
+        "--output", type=home_path, metavar="FILE", help="YAML file to write (configs/NAME.yaml, NAME as the folder)"
+    )
+    init.add_argument(
+        "--weights",
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="of a backbone, named as its file; or imagenet, installed or downloaded by Keras",
     )
     init.add_argument(
         "--recipe", choices=get_args(RecipeName), help="how the network learns; chosen by the data and the machine if not given"
@@ -38,7 +44,7 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="run the pipeline on this machine")
     add_config_arguments(run)
-    run.add_argument("--output", type=Path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
+    run.add_argument("--output", type=home_path, metavar="DIR", help="folder for everything that the run writes (output/NAME)")
     run.add_argument("--budget", metavar="TIME", help="time for training, such as 90s, 20m or 1h30m, instead of epochs")
     run.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     run.set_defaults(call=_run)
@@ -47,8 +53,8 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = commands.add_parser("data", help="check the data, and write a page about it")
     add_config_arguments(data)
-    data.add_argument("--output", type=Path, metavar="DIR", help="as for run, which finds the data checked (output/NAME)")
-    data.add_argument("--html", type=Path, metavar="FILE", help="page to write (data.html in the output folder)")
+    data.add_argument("--output", type=home_path, metavar="DIR", help="as for run, which finds the data checked (output/NAME)")
+    data.add_argument("--html", type=home_path, metavar="FILE", help="page to write (data.html in the output folder)")
     data.set_defaults(call=_data)
 
 
@@ -56,7 +62,7 @@ def _add_preview(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     preview = commands.add_parser("preview", help="draw augmented training images as the network sees them")
     add_config_arguments(preview)
     preview.add_argument(
-        "--output", type=Path, default=Path("preview.png"), metavar="FILE", help="PNG file to write (preview.png)"
+        "--output", type=home_path, default=Path("preview.png"), metavar="FILE", help="PNG file to write (preview.png)"
     )
     preview.add_argument("--examples", type=int, default=8, metavar="N", help="training images to show, a row each (8)")
     preview.set_defaults(call=_preview)
@@ -73,7 +79,7 @@ def _add_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_fold_arguments(labels)
     labels.add_argument(
         "--scores",
-        type=Path,
+        type=home_path,
         metavar="DIR",
         help="what fpn score --embeddings has written of the data: trains linear models on it",
     )
@@ -82,7 +88,7 @@ def _add_labels(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_fold_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="as for run; all is written below DIR/crossval")
+    parser.add_argument("--output", type=home_path, metavar="DIR", help="as for run; all is written below DIR/crossval")
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="parts of the data, 3 or more (5)")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object on the last line")
 

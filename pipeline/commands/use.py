@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import os.path
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import UserError
+from base.paths import home_path
 from base.redirection import quiet_libraries
 from base.visible import print_error
 from pipeline.serving.options import add_arguments as add_serving_arguments
+from pipeline.serving.options import add_signature_argument
 
 if TYPE_CHECKING:
     from pipeline.config.whole import Config
@@ -33,10 +36,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     predict = commands.add_parser("predict", help="classify image files with a pushed model")
-    predict.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
-    )
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    _add_model_arguments(predict)
+    predict.add_argument("images", type=home_path, nargs="+", metavar="IMAGE")
     predict.add_argument("--json", action="store_true", help="print all probabilities as one JSON object on the last line")
     predict.set_defaults(call=_predict)
 
@@ -44,21 +45,32 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     score = commands.add_parser("score", help="classify a whole data set with a pushed model, into tables")
     _add_pool_arguments(score)
-    score.add_argument("--output", required=True, metavar="DIR", help="folder for the tables; goes on with what is there")
+    score.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        required=True,
+        metavar="DIR",
+        help="folder for the tables; goes on with what is there",
+    )
     score.add_argument("--embeddings", action="store_true", help="write the images' embeddings, too (score.embeddings)")
     score.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds something else")
     score.add_argument("--json", action="store_true", help="print the summary as one JSON object on the last line")
     score.set_defaults(call=_score)
 
 
-def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
+def _add_model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+        "--model", type=home_path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
+    add_signature_argument(command)
+
+
+def _add_pool_arguments(command: argparse.ArgumentParser) -> None:
+    _add_model_arguments(command)
     command.add_argument("--data", required=True, metavar="PATH", help="folder of images, labelled or not, or a manifest")
     command.add_argument("--batch-size", type=int, metavar="N", help="images per step (score.batch_size)")
     command.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
+        "--config", type=home_path, metavar="FILE", help="YAML file: its data columns, evaluate.groups, score and beam count"
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="change a value of the file"
@@ -71,7 +83,7 @@ def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     label_next.add_argument("--number", type=int, default=200, metavar="N", help="images to choose (200)")
     label_next.add_argument(
         "--output",
-        type=Path,
+        type=home_path,
         required=True,
         metavar="FILE.csv",
         help="the list; a page and files for labelling tools are beside it",
@@ -86,7 +98,9 @@ def _add_label_next(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     similar = commands.add_parser("similar", help="find the images of a data set that are most like others")
     _add_scores(similar)
-    similar.add_argument("images", nargs="+", metavar="IMAGE", help="its path in the data set, or any other image file")
+    similar.add_argument(
+        "images", type=os.path.expanduser, nargs="+", metavar="IMAGE", help="its path in the data set, or any other image file"
+    )
     similar.add_argument("--number", type=int, default=10, metavar="N", help="images to find for each (10)")
     similar.add_argument("--json", action="store_true", help="print them as one JSON object on the last line")
     similar.set_defaults(call=_similar)
@@ -95,9 +109,11 @@ def _add_similar(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     dataset_map = commands.add_parser("map", help="draw a data set as a map, and find its outliers and near duplicates")
     _add_scores(dataset_map)
-    dataset_map.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the page and the tables")
     dataset_map.add_argument(
-        "--run", type=Path, metavar="DIR", help="output folder of a run of the same data: shows its splits"
+        "--output", type=home_path, required=True, metavar="DIR", help="folder for the page and the tables"
+    )
+    dataset_map.add_argument(
+        "--run", type=home_path, metavar="DIR", help="output folder of a run of the same data: shows its splits"
     )
     dataset_map.add_argument("--points", type=int, default=10_000, metavar="N", help="images on the map (10000)")
     dataset_map.add_argument("--json", action="store_true", help="print the numbers as one JSON object on the last line")
@@ -105,17 +121,17 @@ def _add_map(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_scores(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--scores", type=Path, required=True, metavar="DIR", help="what fpn score --embeddings has written")
+    command.add_argument(
+        "--scores", type=home_path, required=True, metavar="DIR", help="what fpn score --embeddings has written"
+    )
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     explain = commands.add_parser("explain", help="draw where a pushed model sees the evidence for its answers (Grad-CAM)")
+    _add_model_arguments(explain)
+    explain.add_argument("images", type=home_path, nargs="+", metavar="IMAGE")
     explain.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
-    )
-    explain.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    explain.add_argument(
-        "--output", type=Path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
+        "--output", type=home_path, default=Path("explanations"), metavar="DIR", help="folder for the overlays (explanations)"
     )
     explain.add_argument("--label", metavar="NAME", help="explain this class instead of the most probable")
     explain.add_argument("--json", action="store_true", help="print all figures as one JSON object on the last line")
@@ -123,13 +139,18 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, or register one with MLflow")
-    push.add_argument("--to", required=True, metavar="DIR", help="the folder of the versions, or its URI")
+    push = commands.add_parser("push", help="list pushed versions, go back to an earlier one, sign one, or tell MLflow")
+    push.add_argument(
+        "--to", type=os.path.expanduser, required=True, metavar="DIR", help="the folder of the versions, or its URI"
+    )
     what = push.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="list the versions")
     what.add_argument("--register", action="store_true", help="register the newest version, or --version, with MLflow")
+    what.add_argument(
+        "--sign", type=home_path, metavar="FILE", help="sign the newest version, or --version, with this private key"
+    )
     push.add_argument("--version", type=int, metavar="V", help="serve this version again: a copy of it becomes the newest")
-    push.add_argument("--config", type=Path, metavar="FILE", help="that has push.registry; the version's own if not given")
+    push.add_argument("--config", type=home_path, metavar="FILE", help="that has push.registry; the version's own if not given")
     push.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     push.set_defaults(call=_push)
 
@@ -181,7 +202,7 @@ def _predict(options: argparse.Namespace) -> int:
     from pipeline.terminal.console import plain_console
 
     with quiet_libraries():
-        predictions, failures = predict(options.model, options.images)
+        predictions, failures = predict(options.model, options.images, options.require_signature)
     with_sets = any("label_set" in item for item in predictions)
     with_unusual = any("unusual" in item for item in predictions)
     table = Table("image", "label", "probability", *(["set"] if with_sets else []), *(["unusual"] if with_unusual else []))
@@ -214,7 +235,14 @@ def _score(options: argparse.Namespace) -> int:
 
     config = _pool_config(options, *(["score.embeddings=true"] if options.embeddings else []))
     with quiet_libraries() as screen:
-        summary = score(config, options.model, options.output, plain_console(screen), overwrite=options.overwrite)
+        summary = score(
+            config,
+            options.model,
+            options.output,
+            plain_console(screen),
+            overwrite=options.overwrite,
+            public_key=options.require_signature,
+        )
     print_scores(summary, plain_console(soft_wrap=True))
     if options.json:
         print(json.dumps(summary))
@@ -235,8 +263,15 @@ def _label_next(options: argparse.Namespace) -> int:
     with quiet_libraries() as screen:
         from pipeline.local.label_next import label_next
 
-        console = plain_console(screen)
-        result = label_next(config, options.model, options.number, options.output, console, overwrite=options.overwrite)
+        result = label_next(
+            config,
+            options.model,
+            options.number,
+            options.output,
+            plain_console(screen),
+            overwrite=options.overwrite,
+            public_key=options.require_signature,
+        )
     print(f"{result.chosen:,} of {result.unlabelled:,} images without a label")
     for path in result.files.values():
         print(short_path(Path(path)))
@@ -302,7 +337,7 @@ def _explain(options: argparse.Namespace) -> int:
     from pipeline.pushed.explanation import as_json, explain, write_overlay
 
     with quiet_libraries():
-        found, failures = explain(options.model, options.images, options.label)
+        found, failures = explain(options.model, options.images, options.label, options.require_signature)
         explanations = [as_json(item, write_overlay(item, options.output)) for item in found]
     if explanations:
         _print_explanations(explanations, options.output)
@@ -340,18 +375,22 @@ def _tell_failures(failures: "list[Failure]", result: dict[str, Any] | None) -> 
 def _push(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from components.pusher.versions import list_versions, roll_back
+    from components.pusher.versions import list_versions, roll_back, sign
     from pipeline.terminal.console import plain_console
     from pipeline.terminal.runs import render_versions
 
-    if not options.register and options.list == (options.version is not None):
-        raise UserError("push: give --list, --version V or --register")
+    if not options.register and not options.sign and options.list == (options.version is not None):
+        raise UserError("push: give --list, --version V, --sign FILE or --register")
     if options.register:
         return _register(options)
     if options.list:
         versions = list_versions(options.to)
         plain_console().print(render_versions(versions, options.to))
         result: dict[str, Any] = {"versions": [asdict(version) for version in versions]}
+    elif options.sign:
+        signed = sign(options.to, options.version, options.sign)
+        print(f"{signed.path}: signed with {options.sign}")
+        result = {"version": asdict(signed)}
     else:
         made = roll_back(options.to, options.version)
         print(f"{made.path}: a copy of {options.version}, is served from now on")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Count, Section
+from pipeline.config.section import Count, HomePath, Section
 
 Runner = Literal["local", "flink", "spark", "dataflow", "portable"]
 FlinkVersion = Literal["1.19", "1.20", "2.0", "2.1", "2.2"]
@@ -51,7 +51,7 @@ class BeamConfig(Section):
     spark_master: Annotated[str, Field(pattern=r"^(local(\[.+\])?|spark://.+|yarn|k8s://.+)$")] | None = Field(
         None, description="URL of the Spark cluster, such as spark://HOST:7077; Spark in a process of this machine if not given"
     )
-    job_server_jar: str | None = Field(
+    job_server_jar: HomePath | None = Field(
         None, description="Beam's job server for Flink or Spark; Beam fetches the one of its own version if not given"
     )
     environment: Environment | None = Field(
@@ -67,7 +67,7 @@ class BeamConfig(Section):
         None, description="folder for what Dataflow's workers are sent (gs://); in `temp_location` if not given"
     )
     sdk_container_image: str | None = Field(None, description="image with this project and its packages, for the workers")
-    setup_file: str | None = Field(
+    setup_file: HomePath | None = Field(
         None, description="the project's pyproject.toml: workers get the project built from it, and must have its packages"
     )
     shared_folders: list[str] = Field(

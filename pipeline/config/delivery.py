@@ -10,7 +10,7 @@ class RegistryConfig(Section):
 
     uri: str = Field(description="of the tracking server, such as http://mlflow:5000, or of a local store, as MLflow takes it")
     model: str | None = Field(None, description="name of the registered model; the pipeline's if not given")
-    python: str | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
+    python: HomePath | None = Field(None, description="interpreter that has MLflow; that of `make mlflow` if not given")
 
 
 class PushConfig(Section):
@@ -22,6 +22,11 @@ class PushConfig(Section):
     )
     keep: Count | None = Field(5, description="versions to keep, the newest; null: all")
     replace: bool = Field(False, description="push over a model with other classes; without it, that is an error")
+    sign: HomePath | None = Field(
+        None,
+        description="PEM file with a private key: pushed versions are signed with it, see [trust.md](trust.md); on Kubeflow "
+        "in the pods",
+    )
     registry: RegistryConfig | None = Field(
         None,
         description="MLflow registry in which each pushed version is registered: `uri`, and `model`, its name there; "

@@ -1,5 +1,6 @@
 """Reads configurations from YAML files and the command line, and writes them."""
 
+import hashlib
 import typing
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
 def dump_config(config: Config) -> str:
     """The whole configuration with all defaults, as YAML text; `load_config` reads it as the same configuration."""
     return yaml.safe_dump(config.content(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of a configuration with all defaults, hexadecimal."""
+    return hashlib.sha256(dump_config(config).encode()).hexdigest()
 
 
 def _apply(override: str, content: dict[str, Any]) -> None:

@@ -16,9 +16,10 @@ from models.packing import unpack
 from models.settings import AugmentSettings, ClassifierConfig, TrainerSettings, TrainSettings, TunerSettings
 from pipeline.config.data import DataConfig, ImageConfig
 from pipeline.config.evaluation import GroupsConfig
+from pipeline.config.loading import config_digest
 from pipeline.config.network import BLESSED, AugmentConfig, ModelConfig, TrainConfig
 from pipeline.config.whole import Config
-from pipeline.dag.code_digest import code_digest
+from pipeline.dag.code_digest import code_digest, project_digest
 from pipeline.dag.splits import Splits
 from storage.made_files import file_digest
 
@@ -155,7 +156,14 @@ def label_check_settings(config: Config) -> LabelCheckSettings:
 
 def pusher_settings(config: Config) -> PusherSettings:
     """Settings of the Pusher."""
-    return PusherSettings(pipeline=config.name, keep=config.push.keep, replace=config.push.replace)
+    return PusherSettings(
+        pipeline=config.name,
+        keep=config.push.keep,
+        replace=config.push.replace,
+        sign=config.push.sign,
+        code=project_digest(),
+        configuration=config_digest(config),
+    )
 
 
 def inferrer_settings(config: Config) -> InferrerSettings:

@@ -49,7 +49,14 @@ class NextResult:
 
 
 def label_next(
-    config: Config, model: Path, number: int, output: Path, console: Console, *, overwrite: bool = False
+    config: Config,
+    model: Path,
+    number: int,
+    output: Path,
+    console: Console,
+    *,
+    overwrite: bool = False,
+    public_key: Path | None = None,
 ) -> NextResult:
     """Answers the images of `config.data.path` as `fpn score` does, and chooses some of those that have no label.
 
@@ -62,6 +69,7 @@ def label_next(
       output: the list, a table with the columns `_COLUMNS`; `label` is empty, to be filled in.
       console: for progress.
       overwrite: whether labels that were filled in, and answers of other data, may be lost.
+      public_key: as for `scoring.score`.
 
     Raises:
       UserError: as `scoring.score`; no image lacks a label; the list is there and has labels; or a file can't be written.
@@ -69,7 +77,7 @@ def label_next(
     if not overwrite:
         _check_list(output)
     scores = output.with_suffix(".scores")
-    summary = score(config, model, str(scores), console, overwrite=overwrite)
+    summary = score(config, model, str(scores), console, overwrite=overwrite, public_key=public_key)
     embedded = read_embedded(scores)
     from evaluation.selection import choose_next, uncertainty
 

@@ -13,6 +13,7 @@ from base.full_disk import full_disk
 from base.local_files import new_file, write_text
 from base.paths import short_path
 from base.tables import write_table
+from components.pusher.signing import check_private_key
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.whole import Config
 from pipeline.dag.readings import Readings
@@ -48,6 +49,8 @@ def run(config: Config, output: Path) -> RunResult:
     place: Workplace | None = None
     try:
         check_trackers(config)
+        if config.push.sign:
+            check_private_key(Path(config.push.sign))
         config = find_teacher(config, output)
         notes, readings = _look(config)
         with started("run", config, output, notes) as place:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from base.errors import UserError, user_error
+from base.errors import INTERRUPTED, UserError, user_error
 from base.full_disk import full_disk
 from base.paths import check_for_tensorflow, short_path
 from base.redirection import output_to
@@ -227,7 +227,7 @@ def execute(pipeline: "Pipeline", place: Workplace, before: Mapping[str, Callabl
 def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[int, str]:
     """Exit status and message; a UserError anywhere in the chain of causes gives its own text as the message."""
     if isinstance(failure, KeyboardInterrupt):
-        return 1, f"interrupted in {component}; start again to go on from the last finished component"
+        return INTERRUPTED, f"interrupted in {component}; start again to go on from the last finished component"
     if told := full_disk(failure, place.output):
         return 1, told
     from models.budget import BudgetError

@@ -48,21 +48,24 @@ class Explanation:
     combined: np.ndarray
 
 
-def explain(model: Path, images: list[Path], label: str | None = None) -> tuple[Iterator[Explanation], list[Failure]]:
+def explain(
+    model: Path, images: list[Path], label: str | None = None, public_key: Path | None = None
+) -> tuple[Iterator[Explanation], list[Failure]]:
     """Explains a model's answers to image files, in their order.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
       images: files in any format that ingestion takes; all are read before the first answer.
       label: the class to explain; if not given, the most probable class of each image.
+      public_key: PEM file; the model must then be signed by this key.
 
     Returns:
       The explanations; and the files that can't be read, complete after the last explanation.
 
     Raises:
-      UserError: there is no model, it has no explanations or no such class.
+      UserError: there is no model, none that is intact and signed, it has no explanations or no such class.
     """
-    folder = find_version(model)
+    folder = find_version(model, public_key)
     files = read_files(images, folder)
     return explain_files(folder, files, [label or ""] * len(files.images)), files.failures
 

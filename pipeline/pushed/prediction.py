@@ -10,12 +10,13 @@ _LABEL_SEPARATOR = "|"  # joins the labels of a multi-label answer
 _UNKNOWN = "unknown"  # the label where the model does not answer
 
 
-def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list[Failure]]:
+def predict(model: Path, images: list[Path], public_key: Path | None = None) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Classifies files.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
       images: files in any format that ingestion takes.
+      public_key: PEM file; the model must then be signed by this key.
 
     Returns:
       {"image": path, "label": the most probable label, "probabilities": {label: probability}} for each image, in order; and the
@@ -24,9 +25,9 @@ def predict(model: Path, images: list[Path]) -> tuple[list[dict[str, Any]], list
       well, a list of labels; one that tells how unusual an image is has "unusual", 0..100.
 
     Raises:
-      UserError: there is no model.
+      UserError: there is no model, or none that is intact and signed.
     """
-    folder = find_version(model)
+    folder = find_version(model, public_key)
     files = read_files(images, folder)
     if not files.images:
         return [], files.failures

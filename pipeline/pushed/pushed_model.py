@@ -17,22 +17,28 @@ _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; 
 MAX_PIXELS: Final = 100_000_000
 
 
-def find_version(model: Path) -> Path:
+def find_version(model: Path, public_key: Path | None = None) -> Path:
     """The SavedModel's folder: `model` itself, or the served one of the numbered versions in it.
 
+    Args:
+      model: a SavedModel, or a folder of numbered versions.
+      public_key: PEM file; the SavedModel must then be signed by this key.
+
     Raises:
-      UserError: there is no SavedModel, none that is intact, or TensorFlow can't use its path.
+      UserError: there is no SavedModel, none that is intact and signed, TensorFlow can't use its path, or the key is
+        none.
     """
     check_for_tensorflow(model, "--model")
     versions = version_folders(str(model))
-    served = served_version(str(model)) if versions else None
+    served = served_version(str(model), public_key) if versions else None
     if served:
         return Path(served.path)
     folder = versions[max(versions)] if versions else str(model)
     if not Path(folder, "saved_model.pb").is_file():
         raise UserError(f"{model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed")
-    if problem := find_problem(folder):
-        raise UserError(f"{folder}: is damaged ({problem}); push the model again")
+    if problem := find_problem(folder, public_key):
+        what, cure = ("is not trusted", "push a signed one") if public_key else ("is damaged", "push the model again")
+        raise UserError(f"{folder}: {what} ({problem}); {cure}")
     return Path(folder)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from base.errors import UserError, user_error
 from base.inputs import check_regular, parse_json_object
-from components.pusher.versions import model_digest
+from components.pusher.versions import digest_of
 from images.dataset import source
 from images.dataset.listing import is_remote
 from images.settings import SourceSettings
@@ -36,7 +36,9 @@ _WRITTEN: Final = ("scores", "groups.parquet", "rejected.csv", SUMMARY_FILE, JOB
 _DIFFERENCES: Final = {"model": "of another model", "data": "of other data", "settings": "under other settings"}
 
 
-def score(config: Config, model: Path, output: str, console: Console, *, overwrite: bool = False) -> dict[str, Any]:
+def score(
+    config: Config, model: Path, output: str, console: Console, *, overwrite: bool = False, public_key: Path | None = None
+) -> dict[str, Any]:
     """Classifies the images of `config.data.path`.
 
     Writes below `output`: `scores/` with one Parquet file per shard, `rejected.csv`, `groups.parquet` if groups have several
@@ -49,6 +51,7 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
       output: folder, local or on one of Beam's file systems.
       console: for progress.
       overwrite: whether to delete what an earlier run has written into the folder, and to start again.
+      public_key: PEM file; the model must then be signed by this key.
 
     Returns:
       The content of `summary.json`.
@@ -57,14 +60,14 @@ def score(config: Config, model: Path, output: str, console: Console, *, overwri
       UserError: the model, the data or the folder can't be used.
     """
     began = time.monotonic()
-    version, data = find_version(model), config.data.path
+    version, data = find_version(model, public_key), config.data.path
     settings = source_settings(config.data, labelled=False)
     files = file_settings(version, config.data.max_pixels, config.data.pages)
     check_engine(config.beam, {"--data": source.root_of(data), "--model": str(version), "--output": output})
     found = source.find_rows(data, settings)
     rows, lost = found.rows, found.losses
     job = {
-        "model": model_digest(str(version)),
+        "model": digest_of(str(version)),
         "data": source.fingerprint(data, settings),
         "settings": {
             **_image_settings(settings),

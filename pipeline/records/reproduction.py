@@ -1,6 +1,5 @@
 """What is needed to repeat a run: its command, the versions of the packages, digests of configuration and code."""
 
-import hashlib
 import json
 import platform
 import shlex
@@ -14,7 +13,7 @@ from base.errors import UserError
 from base.inputs import read_json
 from base.local_files import write_text
 from base.paths import short_path
-from pipeline.config.loading import dump_config
+from pipeline.config.loading import config_digest, dump_config
 from pipeline.config.whole import Config
 from pipeline.dag.code_digest import project_digest
 
@@ -64,15 +63,14 @@ def write_reproduction(config: Config, folder: Path, what: str, arguments: list[
       what: as `Reproduction.what`.
       arguments: the command's arguments besides the configuration, such as ["crossval", "--folds", "5"].
     """
-    text = dump_config(config)
-    write_text(folder / CONFIG_FILE, text)
+    write_text(folder / CONFIG_FILE, dump_config(config))
     command, *rest = arguments
     reproduction = Reproduction(
         what=what,
         command=shlex.join(["fpn", command, "--config", short_path(folder / CONFIG_FILE), *rest]),
         folder=str(Path.cwd()),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
-        digest={"configuration": hashlib.sha256(text.encode()).hexdigest(), "code": project_digest()},
+        digest={"configuration": config_digest(config), "code": project_digest()},
         commit=_commit(),
     )
     write_text(folder / REPRODUCTION_FILE, json.dumps(asdict(reproduction), indent=2) + "\n")

@@ -5,8 +5,7 @@ import os
 import socket
 
 from base.errors import UserError
-from base.paths import check_for_tensorflow
-from pipeline.serving.folders import is_version, numbered_versions
+from pipeline.pushed.pushed_model import find_version
 from pipeline.serving.security import read_security
 
 
@@ -17,14 +16,9 @@ def serve(options: argparse.Namespace) -> None:
       options: the options of `fpn serve`.
 
     Raises:
-      UserError: there is no model, TensorFlow can't use its path, the server can't listen on the address, or its token or
-        certificate can't be used.
+      UserError: see `find_version`; or the server can't listen on the address, or its token or certificate can't be used.
     """
-    check_for_tensorflow(options.model, "--model")
-    if not is_version(options.model) and not numbered_versions(options.model):
-        raise UserError(
-            f"{options.model}: no SavedModel here; give the folder that a run has pushed to, such as output/digits/pushed"
-        )
+    find_version(options.model, options.require_signature)
     security = read_security(options)
     listening = _listen(options.host, options.port)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -4,7 +4,8 @@ import argparse
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from base.paths import home_path
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `fpn serve`."""
     parser.add_argument(
         "--model",
-        type=Path,
+        type=home_path,
         required=True,
         metavar="DIR",
         help="a pushed model, or the folder of its versions, which is watched",
     )
+    add_signature_argument(parser)
     parser.add_argument("--port", type=int, required=True, metavar="N", help="TCP port; 0 for any that is free")
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     parser.add_argument(
@@ -68,13 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="name by which clients or pages may address the server, beside localhost and addresses; such as *.example.com",
     )
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token that clients must send")
-    parser.add_argument("--certificate", type=Path, metavar="FILE", help="PEM file: serve HTTPS")
+    parser.add_argument("--token-file", type=home_path, metavar="FILE", help="file with the token that clients must send")
+    parser.add_argument("--certificate", type=home_path, metavar="FILE", help="PEM file: serve HTTPS")
     parser.add_argument(
-        "--key", type=Path, metavar="FILE", help="PEM file of the certificate's key, if that is not in its file"
+        "--key", type=home_path, metavar="FILE", help="PEM file of the certificate's key, if that is not in its file"
     )
     parser.add_argument(
         "--poll", type=seconds, default=1.0, metavar="S", help="seconds between two looks for a new version (1)"
+    )
+
+
+def add_signature_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--require-signature", type=home_path, metavar="FILE", help="public key (PEM): use only versions that are signed by it"
     )
 
 

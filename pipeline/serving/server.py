@@ -88,7 +88,7 @@ def _application(chosen: argparse.Namespace, address: str) -> Starlette:
     """Loads the model, and makes the application, which looks for new versions while it runs."""
     limits = options.limits(chosen)
     Model.max_pixels = limits.pixels
-    versions = Versions(chosen.model)
+    versions = Versions(chosen.model, chosen.require_signature)
     delay, cores = chosen.max_delay / 1000, os.cpu_count() or 1
     quick = Batcher(chosen.max_batch, delay, _BATCH_PIXELS, limits.waiting)
     patient = Batcher(chosen.max_batch, delay, _BATCH_PIXELS // 4, _PATIENT_WAITING, threads=max(1, cores // 2))

@@ -1,6 +1,6 @@
 """The version of a model that is served: finds the newest, loads it beside the current one, and then replaces this one.
 
-A version whose files are not those that its record names is not loaded.
+A version whose files are not those that its record names, or that is not signed by the key that is asked for, is not loaded.
 """
 
 import asyncio
@@ -28,16 +28,18 @@ class Versions:
 
     current: Model
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, public_key: Path | None = None) -> None:
         """Loads the newest version that can be loaded.
 
         Args:
           folder: a SavedModel, which is then the only version, or a folder of numbered versions.
+          public_key: PEM file; versions must then be signed by this key.
 
         Raises:
           UserError: there is no version that can be loaded.
         """
         self._folder = folder
+        self._public_key = public_key
         self._is_single = is_version(folder)
         self._broken: dict[int, Snapshot] = {}
         self._seen: tuple[int, Snapshot] | None = None
@@ -45,7 +47,7 @@ class Versions:
         reason = f"{folder}: no SavedModel here"
         for path in candidates:
             try:
-                self.current = _load_intact(path, int(path.name) if path.name.isdigit() else 1)
+                self.current = self._load_intact(path, int(path.name) if path.name.isdigit() else 1)
                 return
             except Exception as error:
                 logger.warning("%s can't be loaded: %s", path, error)
@@ -85,23 +87,22 @@ class Versions:
 
     def _load(self, version: int, path: Path, snapshot: Snapshot) -> Model | None:
         try:
-            model = _load_intact(path, version)
+            model = self._load_intact(path, version)
         except Exception as error:
             logger.warning("version %d can't be loaded, going on with %d: %s", version, self.current.version, error)
             self._broken[version] = snapshot
             return None
         return model if _snapshot(path) == snapshot else None  # else it was still being written: look again
 
+    def _load_intact(self, path: Path, version: int) -> Model:
+        """Loads a version.
 
-def _load_intact(path: Path, version: int) -> Model:
-    """Loads a version.
-
-    Raises:
-      Exception: its files are not those that its record names, or what `Model` raises.
-    """
-    if problem := find_problem(str(path)):
-        raise ValueError(problem)
-    return Model(path, version)
+        Raises:
+          Exception: it is damaged or not signed, or what `Model` raises.
+        """
+        if problem := find_problem(str(path), self._public_key):
+            raise ValueError(problem)
+        return Model(path, version)
 
 
 def _snapshot(folder: Path) -> Snapshot:

@@ -11,7 +11,8 @@ from saved_models import save_model
 from base.errors import UserError
 from components.earlier_runs.baseline import find_baseline
 from components.pusher.classes import check_classes
-from components.pusher.versions import RECORD_FILE, Record, push
+from components.pusher.record import parse_record
+from components.pusher.versions import CHECKSUM_FILE, OLD_RECORD_FILE, RECORD_FILE, Record, push
 
 
 @pytest.fixture
@@ -119,8 +120,10 @@ def test_what_damage_leaves_of_a_version_still_tells_its_classes(tmp_path: Path,
 
 def test_a_record_of_an_earlier_release_names_no_classes(tmp_path: Path, folder: str, candidate: str) -> None:
     version = put(tmp_path, "old", record=Record(classes=["cat", "dog"]))
-    record = json.loads((version / RECORD_FILE).read_text())
-    del record["classes"]
-    (version / RECORD_FILE).write_text(json.dumps(record))
+    record = parse_record((version / RECORD_FILE).read_bytes())
+    for name in (RECORD_FILE, CHECKSUM_FILE):
+        (version / name).unlink()
+    (version / "assets.extra").mkdir(exist_ok=True)
+    (version / OLD_RECORD_FILE).write_text(json.dumps({"time": record.time, "digest": record.digest}))
     assert found(folder, candidate) == version
     assert check_classes(folder, ["cat", "dog"], replace=False) == ""

@@ -18,7 +18,7 @@ from tfx.dsl.io import fileio
 
 from base.errors import UserError
 from components.pusher import versions
-from components.pusher.versions import RECORD_FILE, Record, fetch, list_versions, push, roll_back
+from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, fetch, list_versions, push, roll_back
 from images.dataset import source
 from images.loading import read_checked
 from storage.files import remove_markers, replace_file
@@ -133,7 +133,7 @@ def objects(store: Store, bucket: str) -> list[str]:
 
 
 def whole(numbers: list[int]) -> list[str]:
-    return sorted(["latest", *(f"{number}/{name}" for number in numbers for name in (*FILES, RECORD_FILE))])
+    return sorted(["latest", *(f"{number}/{name}" for number in numbers for name in (*FILES, RECORD_FILE, CHECKSUM_FILE))])
 
 
 def test_a_bucket_takes_versions_keeps_the_newest_and_goes_back(store: Store, bucket: str, tmp_path: Path) -> None:

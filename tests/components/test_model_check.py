@@ -78,7 +78,7 @@ def push(place: Path, model, blessing) -> list[str]:
     target = place / "pushed"
     target.mkdir()
     pushed = make_artifact(standard_artifacts.PushedModel, place, "Pusher", "pushed_model", 1)
-    settings = PusherSettings(pipeline="trial", keep=None, replace=False)
+    settings = PusherSettings(pipeline="trial", keep=None, replace=False, sign=None, code="", configuration="")
     component = VersionPusher(
         model=channel_utils.as_channel([model]),
         folder=str(target),

@@ -21,8 +21,9 @@ from tfx.types import standard_artifacts
 from base.errors import UserError
 from components.pusher import versions
 from components.pusher.executor import Executor
+from components.pusher.record import checksum_line
 from components.pusher.run_folder import tell_run_folder
-from components.pusher.versions import RECORD_FILE, Record, list_versions, push, roll_back
+from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, list_versions, push, roll_back
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, write_evaluation
 from pipeline.pushed.pushed_model import find_version
 
@@ -159,7 +160,7 @@ def test_a_reader_sees_whole_versions_only(tmp_path: Path, pushed: Path) -> None
                         for folder, _, names in os.walk(path)
                         for name in names
                     }
-                    assert found == {*FILES, RECORD_FILE} or not path.exists()  # deleted while it was listed
+                    assert found == {*FILES, RECORD_FILE, CHECKSUM_FILE} or not path.exists()  # deleted while it was listed
                     reads += 1
         return reads
 
@@ -244,10 +245,11 @@ def test_on_an_object_store_the_graph_comes_last(tmp_path: Path, ram: str, monke
     monkeypatch.setattr(tf.io.gfile, "rename", note)
     version = push(save_model(tmp_path / "a", "a"), ram, Record(run="1"), None)
     assert moved[-1] == f"{version.path}/saved_model.pb"
-    assert {path.removeprefix(f"{version.path}/") for path in moved} == {*FILES, RECORD_FILE}
+    assert {path.removeprefix(f"{version.path}/") for path in moved} == {*FILES, RECORD_FILE, CHECKSUM_FILE}
     assert read(f"{ram}/latest") == f"{version.number}\n"
     assert sorted(name.rstrip("/") for name in tf.io.gfile.listdir(version.path)) == [
-        "assets.extra",
+        RECORD_FILE,
+        CHECKSUM_FILE,
         "saved_model.pb",
         "variables",
     ]
@@ -332,7 +334,9 @@ def artifacts(tmp_path: Path) -> tuple[dict, dict]:
     return {key: [artifact] for key, artifact in inputs.items()}, {"pushed_model": [pushed_model]}
 
 
-SETTINGS = '{"pipeline": "few-digits", "keep": 5, "replace": false}'
+SETTINGS = json.dumps(
+    {"pipeline": "few-digits", "keep": 5, "replace": False, "sign": None, "code": "c0de", "configuration": "c0f1"}
+)
 
 
 def context_of_run(folder: str | None) -> BaseExecutor.Context:
@@ -371,6 +375,7 @@ def test_the_component_pushes_with_tfxs_properties_and_a_record(
     assert record is not None
     assert record.run_folder == "/output/runs/2026-01-01T00-00-00"
     assert (record.pipeline, record.run, record.data) == ("few-digits", "2026-01-01T00-00-00", "split:test")
+    assert (record.code, record.configuration, record.versions["tensorflow"]) == ("c0de", "c0f1", tf.__version__)
     assert record.metrics == {"accuracy": {"value": 0.75, "lower": 0.5, "upper": 1.0}}
 
 
@@ -423,7 +428,7 @@ def test_a_damaged_record_breaks_nothing_and_is_told_beside_what_is_right(
     (pushed / str(second) / RECORD_FILE).write_bytes(content)
     listed = list_versions(str(pushed))
     assert [bool(version.problem) for version in listed] == [False, True]
-    assert listed[1].problem.startswith("assets.extra/push.json can't be read: ")
+    assert listed[1].problem == "manifest.json can't be read: its SHA-256 is not the one in manifest.json.sha256"
     assert find_version(pushed) == pushed / str(first)
     (third,) = push_all(tmp_path, "b", keep=2)
     assert third > second
@@ -443,7 +448,7 @@ def test_hidden_files_long_numbers_and_strange_leftovers_do_no_harm(tmp_path: Pa
     assert not (pushed / ".push-file").exists()
 
 
-@pytest.mark.parametrize("name", ["assets.extra/push.json", "variables/variables.index", "saved_model.pb"])
+@pytest.mark.parametrize("name", [RECORD_FILE, CHECKSUM_FILE, "variables/variables.index", "saved_model.pb"])
 def test_a_pipe_in_the_place_of_a_file_is_damage_and_is_not_waited_for(tmp_path: Path, pushed: Path, name: str) -> None:
     first, second = push_all(tmp_path, "ab")
     (pushed / str(second) / name).unlink(missing_ok=True)
@@ -465,11 +470,12 @@ def test_a_pipe_in_the_place_of_a_file_is_damage_and_is_not_waited_for(tmp_path:
 )
 def test_a_record_with_values_that_nobody_writes_is_damaged(tmp_path: Path, pushed: Path, change: dict, fpn) -> None:
     _, second = push_all(tmp_path, "ab")
-    path = pushed / str(second) / versions.RECORD_FILE
+    path = pushed / str(second) / RECORD_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.with_name(CHECKSUM_FILE).write_bytes(checksum_line(path.read_bytes()))
     ended = fpn("push", "--to", pushed, "--list")
     (line,) = ended.stderr.splitlines()
-    assert "the newest version is damaged (assets.extra/push.json can't be read: " in line
+    assert "the newest version is damaged (manifest.json can't be read: " in line
     assert ended.status == 1
 
 
@@ -482,13 +488,16 @@ def test_the_list_names_what_is_damaged_and_going_back_repairs_it(tmp_path: Path
         weights = pushed / str(number) / "variables" / "variables.data-00000-of-00001"
         weights.write_bytes(weights.read_bytes()[:-1])
 
-    listed = fpn("push", "--to", pushed, "--list", "--json", columns=200)
+    listed = fpn("push", "--to", pushed, "--list", "--json", columns=250)
 
     assert listed.status == 1
-    assert f"{third}: the newest version is damaged (its files are not those that were pushed)" in listed.stderr
+    assert f"{third}: the newest version is damaged (its files are not those that were pushed: variables/" in listed.stderr
     lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.strip()[:1].isdigit()}
     assert "served" in lines[str(first)]
-    assert "damaged: its files are not those that were pushed" in lines[str(second)]
+    assert (
+        "damaged: its files are not those that were pushed: variables/variables.data-00000-of-00001 has changed"
+        in lines[str(second)]
+    )
     assert "served" not in lines[str(third)]
     refused = fpn("push", "--to", pushed, "--version", second)
     assert (refused.status, f"{second} is damaged" in refused.stderr) == (2, True)

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from base.errors import UserError
 from components.pusher import versions
-from components.pusher.versions import RECORD_FILE, Record, list_versions, push, roll_back, served_version
+from components.pusher.record import checksum_line
+from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, list_versions, push, roll_back, served_version
 from pipeline.pushed.pushed_model import find_version
 from pipeline.serving import versions as serving
 
@@ -96,7 +97,7 @@ class PushedFolder(RuleBasedStateMachine):
         files = {str(path.relative_to(version)): path.read_bytes() for path in version.rglob("*") if path.is_file()}
         expected = {name: (self.place / self.contents[number] / name).read_bytes() for name in FILES}
         if record is not None:
-            expected[RECORD_FILE] = record
+            expected |= {RECORD_FILE: record, CHECKSUM_FILE: checksum_line(record)}
         return files == expected
 
     def newest_intact(self) -> int | None:
@@ -209,7 +210,8 @@ class PushedFolder(RuleBasedStateMachine):
 
     def _note(self, number: int, content: str) -> None:
         self.contents[number], self.last = content, number
-        record = (self.folder / str(number) / RECORD_FILE).read_bytes()
+        path = self.folder / str(number) / RECORD_FILE
+        record = path.read_bytes() if path.exists() else None  # a copy of another program's version
         assert self.records.setdefault(number, record) == record
         assert (self.newest_intact(), max(self.there())) == (number, number)  # what was said is served
 

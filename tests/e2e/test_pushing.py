@@ -115,7 +115,7 @@ def test_a_fresh_output_is_compared_with_what_is_served_and_does_not_replace_it_
     assert ended.json["pushed_model"] is None
     assert served(place) == before
     evaluation = read_evaluation(ended.json["evaluation"])
-    expected = json.loads((before / "assets.extra" / "push.json").read_text())["metrics"]["accuracy"]["value"]
+    expected = json.loads((before / "manifest.json").read_text())["metrics"]["accuracy"]["value"]
     assert evaluation.slices[0].comparisons["accuracy"].baseline == pytest.approx(expected)  # the test splits are the same
     assert evaluation.overall["accuracy"].value < expected
     assert "No served model" not in ended.stdout
@@ -137,7 +137,7 @@ def test_other_classes_are_refused_before_training_unless_they_are_to_be_replace
     assert replaced.status == 0, replaced.stderr
     assert replaced.json["pushed_model"] == str(served(place))
     assert "Not compared with the served model in" in replaced.stdout
-    record = json.loads((served(place) / "assets.extra" / "push.json").read_text())
+    record = json.loads((served(place) / "manifest.json").read_text())
     assert sorted(record["classes"]) == list("abcdefghij")
     assert run(*OTHER).status == 2  # and now these are the others
 

@@ -31,7 +31,7 @@ def test_images_in_a_bucket_become_a_model_in_the_bucket(store: Store, bucket: s
     assert ended.status == 0, ended.stderr
     assert ended.json["examples"]["rejected"] == 0
     version = ended.json["pushed_model"].removeprefix(f"{root}/")
-    assert {f"{version}/saved_model.pb", f"{version}/assets.extra/push.json"} <= set(store.list(bucket, version))
+    assert {f"{version}/saved_model.pb", f"{version}/manifest.json"} <= set(store.list(bucket, version))
 
     ended = fpn("run", *arguments, "--data", f"{root}-of-nobody/images", "--output", tmp_path / "other")
     assert ended.status == 2

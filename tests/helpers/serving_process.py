@@ -25,6 +25,7 @@ class Server:
 
     process: "subprocess.Popen[bytes]"
     port: int
+    log: Path
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> tuple[int, Any]:
         """Status, and what the JSON says; other content as text."""
@@ -63,7 +64,7 @@ def serving(model: Path, *arguments: str, program: Sequence[str] = ("-m", "pipel
             while not (found := re.search(r"serving version \d+ of \S+ at https?://[^:]+:(\d+)", Path(log.name).read_text())):
                 assert process.poll() is None, Path(log.name).read_text()
                 time.sleep(0.05)
-            yield Server(process, int(found[1]))
+            yield Server(process, int(found[1]), Path(log.name))
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

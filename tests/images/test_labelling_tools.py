@@ -13,6 +13,7 @@ from mutations import mutate
 
 from base.errors import UserError
 from images.dataset import source
+from pipeline.pushed.labelling_tools import Suggestion, label_studio_tasks
 
 NAMES = [f"{label}_{number:02d}.jpg" for label in ("cat", "dog") for number in range(20)]
 SPLITS = ["train"] * 12 + ["validation"] * 4 + ["test"] * 4
@@ -231,6 +232,18 @@ def test_label_studio(form: str, written: str, place: str, tmp_path: Path) -> No
     assert found.unlisted == 0
     assert Counter((row.split, row.label) for row in found.rows) == CLASSES
     assert all(row.label in row.path for row in found.rows)
+
+
+def test_label_studio_with_spaces_around_names_and_choices(tmp_path: Path) -> None:
+    names = [" cat_00.jpg", "cat_01.jpg", " dog_00.jpg ", "dog_01.jpg"]
+    touch(tmp_path, *names)
+    tasks = json.loads(label_studio_tasks([Suggestion(name, [], 0.5, 8, 8) for name in names], ".", "a model"))
+    for task, name in zip(tasks, names, strict=True):
+        choice = {"type": "choices", "value": {"choices": [f" {label_of(name.strip())}"]}}
+        task["annotations"] = [{"result": [choice]}]
+    write(tmp_path / "export.json", tasks)
+    found = find(tmp_path)
+    assert {row.path: row.label for row in found.rows} == {name: label_of(name.strip()) for name in names}
 
 
 def test_label_studio_with_several_choices(tmp_path: Path) -> None:

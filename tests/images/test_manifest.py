@@ -255,6 +255,16 @@ def test_paths_are_relative_to_the_folder_of_the_manifest(tmp_path: Path) -> Non
     assert sorted(rows_by_path(tmp_path, manifest="lists/manifest.csv")) == image_paths()
 
 
+@pytest.mark.parametrize("manifest", ["manifest.csv", "lists/manifest.csv"])
+def test_spaces_around_a_path_belong_to_it_if_there_is_such_a_file(manifest: str, tmp_path: Path) -> None:
+    odd = [" cat.png", "cat.png ", "cat.png", " cat/00.png"]
+    touch(tmp_path, *image_paths(), *odd)
+    up = "../" * manifest.count("/")
+    lines = [f'"{up}{path}",cat' for path in odd] + [f" {up}{path} ,{path[:3]}" for path in image_paths()]
+    make_manifest((tmp_path / manifest).parent, "path,label", lines)
+    assert sorted(rows_by_path(tmp_path, manifest=manifest)) == sorted([*odd, *image_paths()])
+
+
 def test_a_hidden_file_is_taken_if_it_is_named(tmp_path: Path) -> None:
     touch(tmp_path, *image_paths(), ".store/a.png")
     lines = [f"{path},{path[:3]}" for path in image_paths()]

@@ -49,7 +49,10 @@ def test_a_version_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     assert find_version(tmp_path / "pushed") == newest
     (newest / "saved_model.pb").write_text("grap")
     assert find_version(tmp_path / "pushed") == Path(versions[0].path)
-    with pytest.raises(UserError, match=rf"{newest}: is damaged \(its files are not those that were pushed\); push the model"):
+    with pytest.raises(
+        UserError,
+        match=rf"{newest}: is damaged \(its files are not those that were pushed: saved_model.pb has changed\); push the model",
+    ):
         find_version(newest)
 
 

@@ -84,7 +84,9 @@ def test_a_failure_names_the_version_and_the_reason(tmp_path: Path, pushed: Vers
 def test_a_damaged_version_is_not_registered(tmp_path: Path, pushed: Version) -> None:
     (Path(pushed.path) / "saved_model.pb").write_bytes(b"")
     for number in (None, pushed.number):
-        with pytest.raises(UserError, match=rf"{pushed.number}: is damaged \(its files are not those that were pushed\)"):
+        with pytest.raises(
+            UserError, match=rf"{pushed.number}: is damaged \(its files are not those that were pushed: [\w/.-]+ has changed\)"
+        ):
             register_version(str(tmp_path / "pushed"), number, None)
 
 
@@ -102,7 +104,7 @@ def test_fpn_push_lists_rolls_back_and_says_what_it_needs(tmp_path: Path, pushed
     assert ended.json["version"] == versions[-1]
     assert f"copy of {pushed.number}, served" in listed.stdout
     for arguments, text in (
-        (["--to", folder], "push: give --list, --version V or --register"),
+        (["--to", folder], "push: give --list, --version V, --sign FILE or --register"),
         (["--to", folder, "--version", 7], f"no version 7; there are {pushed.number}"),
         (["--to", tmp_path / "nowhere", "--list"], "nowhere: no such folder"),
         (["--to", folder, "--register", "--version", 7], "no version 7 to register"),
