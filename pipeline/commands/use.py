@@ -164,11 +164,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     monitor = commands.add_parser("monitor", help="check whether what a served model is asked, and answers, has changed")
     monitor.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
+        "--model", type=home_path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
     monitor.add_argument(
         "--captured",
-        type=Path,
+        type=home_path,
         required=True,
         metavar="DIR",
         help="the folder of fpn serve --capture, or TensorFlow Serving's request log",
@@ -192,7 +192,7 @@ def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _path_or_none(text: str) -> Path | None:
     """None for the empty text, which a parameter of Kubeflow has if it is not given."""
-    return Path(text) if text else None
+    return home_path(text) if text else None
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import os
 import socket
 
 from base.errors import UserError
+from pipeline.captured.shards import ShardWriter
 from pipeline.pushed.pushed_model import find_version
 from pipeline.serving.security import read_security
 
@@ -16,16 +17,18 @@ def serve(options: argparse.Namespace) -> None:
       options: the options of `fpn serve`.
 
     Raises:
-      UserError: see `find_version`; or the server can't listen on the address, or its token or certificate can't be used.
+      UserError: see `find_version`; or the server can't listen on the address, its token or certificate can't be used, or the
+        folder for what is captured can't be written.
     """
     find_version(options.model, options.require_signature)
     security = read_security(options)
+    shards = ShardWriter(options.capture, int(options.capture_gb * 1e9)) if options.capture else None
     listening = _listen(options.host, options.port)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     from pipeline.serving.server import run
 
-    run(options, security, listening)
+    run(options, security, listening, shards)
 
 
 def _listen(host: str, port: int) -> socket.socket:
