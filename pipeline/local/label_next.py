@@ -137,7 +137,7 @@ def _write_page(embedded: Embedded, chosen: np.ndarray, unsure: np.ndarray, page
     shown = dict.fromkeys(rows["path"].head(_MOST_PICTURES))
     pictures, sizes = {}, {}
     for name, encoded in read_originals(source.root_of(embedded.data), rows["path"], embedded.settings):
-        if Path(source.root_of(embedded.data), name).is_file() and pages[name] == 1:
+        if Path(source.root_of(embedded.data), name).is_file() and pages.get(name, 1) == 1:
             with Image.open(io.BytesIO(encoded)) as image:
                 sizes[name] = image.size
         if name in shown:

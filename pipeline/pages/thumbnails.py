@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from images.dataset import listing
 from images.dataset.row import Row, split_page
 from images.file_settings import FileSettings
 from images.files.decoding import RejectedImage, normalise
@@ -111,7 +113,8 @@ def read_originals(folder: str, names: Iterable[str], settings: FileSettings) ->
     """
     wanted = []
     for name in names:
-        wanted.append((name, *split_page(name)))
+        is_file = os.path.isfile(listing.join(folder, name))  # also one whose own name ends as that of a page
+        wanted.append((name, name, 0) if is_file else (name, *split_page(name)))
     records = []
     for (name, stem, number), content in zip(wanted, read_files(folder, (_row(stem) for _, stem, _ in wanted)), strict=True):
         if isinstance(content, bytes):
