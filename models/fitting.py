@@ -12,12 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models import features
 from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
 from models.conformal import SETS_FILE, PredictionSets, fit_sets
 from models.settings import CalibrationSettings
 
 log = logging.getLogger(__name__)
+
+
+class ClassNameError(ValueError):
+    """A class has the name that stands for no answer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,19 @@ class Fitted:
 
 
 NOTHING: Final = Fitted()
+
+
+def check_names(settings: CalibrationSettings, classes: list[str]) -> None:
+    """Checks that an answer can be told from none.
+
+    Raises:
+      ClassNameError: it can't.
+    """
+    if settings.abstain and features.UNKNOWN in classes:
+        raise ClassNameError(
+            f"calibrate.abstain: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
+            "rename the class"
+        )
 
 
 def ask(model: keras.Model, evaluation: Iterable[Any]) -> Answers:

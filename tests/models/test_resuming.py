@@ -15,9 +15,9 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tiny_training import CONFIG, EXAMPLES, LABELS, PICTURES, arguments, write_transformed
 from worker_processes import PROJECT, environment, free_addresses
 
-from base.errors import UserError
 from models import training
 from models.checkpoints import load_checkpoint
+from models.fitting import ClassNameError
 from models.training import run_fn, train_model
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import trainer_settings
@@ -148,7 +148,7 @@ def test_what_is_promised_is_fitted_by_groups_and_exported(transformed, tmp_path
 def test_a_class_that_is_named_as_no_answer_is_refused(transformed, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_class_names", lambda output: ["bright", "unknown"])
     config = Config.model_validate({**CONFIG.model_dump(exclude_unset=True), "calibrate": {"abstain": {"risk": 0.1}}})
-    with pytest.raises(UserError, match=r"calibrate\.abstain: the data has a class named unknown.*; rename the class"):
+    with pytest.raises(ClassNameError, match=r"calibrate\.abstain: the data has a class named unknown.*; rename the class"):
         run_fn(FnArgs(**arguments(transformed, tmp_path, tmp_path / "checkpoints", config)))
 
 
