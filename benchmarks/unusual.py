@@ -193,22 +193,25 @@ def page(results: Sequence[Result], costs: dict[str, dict[str, float]]) -> str:
 
 def draw(results: Sequence[Result], path: Path) -> None:
     data = list(dict.fromkeys(item.data for item in results))
-    figure, axes = plt.subplots(1, len(data), figsize=(9, 3.2), layout="constrained", sharey=True, squeeze=False)
+    shown = list(dict.fromkeys(other for item in reversed(results) for other in item.aurocs["one mean"]))
+    figure, axes = plt.subplots(1, len(data), figsize=(9.5, 3.2), layout="constrained", sharey=True, squeeze=False)
     for axis, name in zip(axes[0], data, strict=True):
         of_data = [item for item in results if item.data == name]
         names = list(of_data[0].aurocs)
-        others = list(of_data[0].aurocs[names[0]])
-        for place, other in enumerate(others):
-            values = [statistics.mean(item.aurocs[method][other] for item in of_data) for method in names]
-            axis.plot(values, np.arange(len(names)) + (place - 2) * 0.12, "o", markersize=5, label=f"against {other}")
+        for place, other in enumerate(shown):
+            if other == name:
+                continue
+            values = [min(item.aurocs[method][other] for item in of_data) for method in names]
+            places = np.arange(len(names)) + (place - len(shown) // 2) * 0.12
+            axis.plot(values, places, "o", markersize=5, color=f"C{place}", label=other)
         axis.axvline(0.95, color="#5d6470", linewidth=0.8, linestyle=":")
         axis.set_yticks(range(len(names)), names)
-        axis.set_xlim(0.45, 1.01)
+        axis.set_xlim(0.1, 1.02)
         axis.set_title(f"trained on {name}", fontsize=10)
         axis.set_xlabel("AUROC")
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=7, loc="lower left")
     axes[0][0].invert_yaxis()
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from models import features
 from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
 from models.conformal import SETS_FILE, PredictionSets, fit_sets
@@ -20,6 +21,10 @@ from models.unusual import UNUSUAL_FILE, Distance, Unusual, fit_distance, fit_pe
 log = logging.getLogger(__name__)
 
 Look = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from images to logits and embeddings, as `inference.InferenceModel`
+
+
+class ClassNameError(ValueError):
+    """A class has the name that stands for no answer."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,20 @@ class Fitted:
 
 
 NOTHING: Final = Fitted()
+
+
+def check_names(settings: CalibrationSettings, classes: list[str]) -> None:
+    """Checks that an answer can be told from none.
+
+    Raises:
+      ClassNameError: it can't.
+    """
+    if settings.abstains and features.UNKNOWN in classes:
+        key = "calibrate.abstain" if settings.abstain else "calibrate.unusual.cutoff"
+        raise ClassNameError(
+            f"{key}: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
+            "rename the class"
+        )
 
 
 def find_distance(look: Look, training: Iterable[Any]) -> Distance | None:

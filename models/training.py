@@ -19,7 +19,6 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_constants
 
-from base.errors import UserError
 from models import features, new_process, workers
 from models.augmentation import build_augmentation
 from models.budget import Budget, Clock
@@ -27,7 +26,7 @@ from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
-from models.fitting import ask, find_distance, fit_answers, write_json
+from models.fitting import ask, check_names, find_distance, fit_answers, write_json
 from models.fpn import build_classifier
 from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged
@@ -69,7 +68,7 @@ def run_fn(fn_args: FnArgs) -> None:
       WarmStartError: the model to start from does not fit the network.
       WorkersError: the workers can't train together.
       LostWorkerError: a worker has ended.
-      UserError: a class has the name of what a model answers that abstains.
+      ClassNameError: a class has the name of what a model answers that abstains.
       OutOfMemoryError: not even a step of one image fits into the memory, or one of several devices does not.
     """
     if workers.are_named():
@@ -108,11 +107,7 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
     if fn_args.hyperparameters:
         config = with_hyperparameters(config, fn_args.hyperparameters["values"])
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
-    if config.calibrate.abstains and features.UNKNOWN in _class_names(transform_output):
-        raise UserError(
-            f"calibrate: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
-            "rename the class"
-        )
+    check_names(config.calibrate, _class_names(transform_output))
     data = [fn_args.train_files, fn_args.eval_files, fn_args.transform_graph_path]
     base = _find_base(fn_args.base_model or config.base_model)
     started = time.monotonic()

@@ -232,11 +232,12 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
         return 1, told
     from models.budget import BudgetError
     from models.distillation import TeacherError
+    from models.fitting import ClassNameError
     from models.memory import OutOfMemoryError
     from models.warm_start import WarmStartError
     from models.workers import WorkersError
 
-    if cause := user_error(failure, BudgetError, OutOfMemoryError, TeacherError, WarmStartError, WorkersError):
+    if cause := user_error(failure, BudgetError, ClassNameError, OutOfMemoryError, TeacherError, WarmStartError, WorkersError):
         return 2, str(cause)
     lines = str(failure).strip().splitlines() or [""]
     text = f"{component} failed: {type(failure).__name__}: {lines[0][:300]}"

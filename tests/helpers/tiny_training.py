@@ -42,7 +42,8 @@ PICTURES = [RANDOM.integers(0, 128, (16, 16, 1)) + 40 * (label == b"bright") for
 def write_transformed(folder: Path) -> None:
     """Writes a transform graph, and the examples that it makes."""
     files = [tf.io.encode_png(tf.constant(picture, tf.uint8)).numpy() for picture in PICTURES]
-    raw = {features.ENCODED: files, features.PIXELS: [b""] * EXAMPLES, features.LABEL: LABELS}
+    groups = [b"pair %d" % (index // 2) for index in range(EXAMPLES)]
+    raw = {features.ENCODED: files, features.PIXELS: [b""] * EXAMPLES, features.LABEL: LABELS, features.GROUP: groups}
     rows = [{name: [values[index]] for name, values in raw.items()} for index in range(EXAMPLES)]
     spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in raw}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))

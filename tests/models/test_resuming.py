@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tiny_training import CONFIG, EXAMPLES, PICTURES, arguments, write_transformed
+from tiny_training import CONFIG, EXAMPLES, LABELS, PICTURES, arguments, write_transformed
 from worker_processes import PROJECT, environment, free_addresses
 
 from models import training
 from models.checkpoints import load_checkpoint
+from models.fitting import ClassNameError
 from models.training import run_fn, train_model
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import trainer_settings
@@ -126,6 +127,29 @@ def test_a_student_answers_as_its_teacher_and_is_exported_without_it(transformed
     assert near < 0.5 * far
     weights = [sum(np.prod(shape) for _, shape in tf.train.list_variables(f"{path}/variables/variables")) for path in models]
     assert weights[1] == weights[2]
+
+
+def test_what_is_promised_is_fitted_by_groups_and_exported(transformed, tmp_path):
+    promises = {"sets": {"coverage": 0.9, "method": "aps"}, "abstain": {"risk": 0.2}}
+    sections = CONFIG.model_dump(exclude_unset=True)
+    config = Config.model_validate({**sections, "train": sections["train"] | {"epochs": 1}, "calibrate": promises})
+    run_fn(FnArgs(**arguments(transformed, tmp_path, tmp_path / "checkpoints", config)))
+    sets, abstention = (json.loads((tmp_path / "log" / f"{name}.json").read_text()) for name in ("sets", "abstention"))
+    assert sets["groups"] == [EXAMPLES / 2] * 2
+    assert sets["problem"] == ""
+    assert abstention["images"] == EXAMPLES / 2
+    model = tf.saved_model.load(str(tmp_path / "model"))
+    answers = model.signatures["predict_images"](images=tf.constant(np.stack(PICTURES), tf.uint8))
+    names = (tmp_path / "model" / "assets" / "labels").read_text().splitlines()
+    truths = [names.index(label.decode()) for label in LABELS]
+    assert answers["label_set"].numpy()[np.arange(EXAMPLES), truths].mean() > 0.89  # on these it was fitted
+
+
+def test_a_class_that_is_named_as_no_answer_is_refused(transformed, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_class_names", lambda output: ["bright", "unknown"])
+    config = Config.model_validate({**CONFIG.model_dump(exclude_unset=True), "calibrate": {"abstain": {"risk": 0.1}}})
+    with pytest.raises(ClassNameError, match=r"calibrate\.abstain: the data has a class named unknown.*; rename the class"):
+        run_fn(FnArgs(**arguments(transformed, tmp_path, tmp_path / "checkpoints", config)))
 
 
 TRAINER = """

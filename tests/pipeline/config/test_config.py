@@ -322,6 +322,10 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
         ("image.height=tall", "image.height: input should be a valid integer"),
         ("train={teacher: a, loss: focal}", "train: loss must be cross_entropy with a teacher, because focal does not lead"),
         ("train={teacher: a, label_smoothing: 0.1}", "train: label_smoothing must be 0 with a teacher, whose answers are soft"),
+        ("train.calibrate=false", "train.calibrate: is now calibrate.temperature"),
+        ("calibrate.sets.coverage=1", "calibrate.sets.coverage: input should be less than 1"),
+        ("calibrate.sets.method=mean", "calibrate.sets.method: input should be 'lac', 'aps' or 'raps'"),
+        ("calibrate.abstain={}", "calibrate.abstain.risk: is missing"),
         ("train.teacher_temperature=0", "train.teacher_temperature: input should be greater than 0"),
         ("data.spans={newest: 1}", "data: spans: are told apart by {SPAN} in path, which is images; give a path with it"),
         ("train.warm_start=s3://bucket/pushed", "train.warm_start: TensorFlow does not read s3://bucket/pushed; name a copy"),
@@ -349,6 +353,13 @@ def test_what_a_start_from_an_earlier_model_does_not_go_with_is_told(sections: d
 def test_weights_of_many_classes_do_not_go_with_a_teacher(write: Any) -> None:
     path = write(data={"path": "images", "multi_label": True}, train={"class_weights": "balanced"})
     assert "train.class_weights: must be none with a teacher of multi" in user_error(path, overrides=("train.teacher=a",))
+
+
+@pytest.mark.parametrize("promise", ["sets={}", "abstain={risk: 0.1}"])
+def test_nothing_is_promised_of_images_with_several_labels(promise: str, write: Any) -> None:
+    path = write(data={"path": "images", "multi_label": True})
+    key = promise.partition("=")[0]
+    assert f"calibrate.{key}: is for images of one class each" in user_error(path, overrides=(f"calibrate.{promise}",))
 
 
 # Data
