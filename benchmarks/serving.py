@@ -5,6 +5,8 @@
 The clients share the machine with the server: one process, a coroutine for each. Each sends its next request when it has its
 answer. Bare calls are those of `serving_default` on batches of as many images as the server puts together, in a process
 of their own, one after the other. Beside the figures, the answers to 200 images are compared with those of bare calls.
+
+With `--capture`, it measures what capturing costs instead: two servers, of which one captures, take turns.
 """
 
 import argparse
@@ -15,15 +17,20 @@ import json
 import os
 import platform
 import re
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipeline.captured.shards import read_captured
 
 _BATCH = 32  # images; as the server's --max-batch
 _COMPARED = 200  # images
@@ -40,6 +47,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="that the two take, for each size of requests (3)")
     parser.add_argument("--clients", type=int, default=32, help="(32)")
     parser.add_argument("--per-request", type=int, nargs="+", default=[1, 8], metavar="N", help="images of a request (1 8)")
+    parser.add_argument(
+        "--capture", type=float, metavar="SHARE", help="measure a server that captures against one that does not"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file to write the figures to")
     parser.add_argument("--bare", type=float, metavar="S", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,8 +57,12 @@ def main() -> None:
     if options.bare is not None:
         call_bare(options.model, files)
         return
-    result = measure(options, files)
-    print(table([result]))
+    if options.capture is not None:
+        result = measure_capture(options, files)
+        print(json.dumps(result, indent=1))
+    else:
+        result = measure(options, files)
+        print(table([result]))
     if options.output:
         options.output.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -129,14 +143,55 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+# --- what capturing costs
+
+
+def measure_capture(options: argparse.Namespace, files: list[bytes]) -> dict[str, Any]:
+    """Requests a second and latencies of a server that captures, by those of one that does not, in pairs of turns.
+
+    Which one is first changes from pair to pair. Of each ratio: the median of all pairs, with its quartiles.
+    """
+    folder = Path(tempfile.mkdtemp())
+    capturing = ["--capture", str(folder / "captured"), "--share", str(options.capture)]
+    loads = []
+    with server(options.model) as plain, server(options.model, *capturing) as captured:
+        for per_request in options.per_request:
+            pairs: list[dict[int, dict[str, float]]] = []
+            for number in range(-1, options.turns):  # the first pair is a warm-up
+                turns = {}
+                for port in (plain, captured) if number % 2 else (captured, plain):
+                    load, seconds = asyncio.run(
+                        drive(port, files, per_request, options.clients, seconds=options.seconds / options.turns / 2)
+                    )
+                    if load.errors:
+                        raise SystemExit(f"{load.errors} requests failed")
+                    p50, p99 = np.percentile(load.latencies, [50, 99])
+                    turns[port] = {"p50": p50, "p99": p99, "images_per_second": len(load.latencies) * per_request / seconds}
+                pairs += [turns] * (number >= 0)
+            figures: dict[str, Any] = {"images_per_request": per_request, "clients": options.clients, "pairs": len(pairs)}
+            for name in pairs[0][plain]:
+                ratios = [turns[captured][name] / turns[plain][name] for turns in pairs]
+                figures[name] = {
+                    "plain": round(statistics.median(turns[plain][name] for turns in pairs), 4),
+                    "capturing": round(statistics.median(turns[captured][name] for turns in pairs), 4),
+                    "ratio": [round(float(ratio), 3) for ratio in np.percentile(ratios, [25, 50, 75])],
+                }
+            loads.append(figures)
+        with urllib.request.urlopen(f"http://127.0.0.1:{captured}/metrics") as response:
+            dropped = re.findall(r"^fpn_capture_dropped_images_total{(\S+)} (\S+)", response.read().decode(), re.M)
+    rows = sum(table.num_rows for table in read_captured(folder / "captured"))
+    shutil.rmtree(folder)
+    return {"model": str(options.model), "share": options.capture, "loads": loads, "rows": rows, "dropped": dict(dropped)}
+
+
 # --- the server
 
 
 @contextlib.contextmanager
-def server(model: Path) -> Iterator[int]:
+def server(model: Path, *arguments: str) -> Iterator[int]:
     """Starts `fpn serve`; gives its port."""
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", str(model), "--port", "0", "--name", _NAME]
-    command += ["--max-batch", str(_BATCH)]
+    command += ["--max-batch", str(_BATCH), *arguments]
     with tempfile.NamedTemporaryFile("w+") as log, subprocess.Popen(command, stderr=log) as process:
         try:
             while not (found := re.search(r"serving version \d+ of \S+ at http://[^:]+:(\d+)", Path(log.name).read_text())):

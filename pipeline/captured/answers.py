@@ -20,6 +20,7 @@ def describe_answers(
     files: Sequence[bytes],
     answers: Mapping[str, np.ndarray],
     settings: FileSettings,
+    classes: Sequence[str],
     model: str,
     multi_label: bool,
     columns: Mapping[str, Any],
@@ -29,24 +30,29 @@ def describe_answers(
     Args:
       files: N image files in any format that ingestion takes; of several pages, the first counts. What can't be told of a file
         that can't be read is null.
-      answers: outputs of a signature, N rows each: `probabilities`, `label`, `labels`, and perhaps `embedding` and `unusual`.
+      answers: outputs of a signature, N rows each: `probabilities`, `label`, and perhaps `embedding` and `unusual`.
       settings: how the files are read.
+      classes: their names, in the order of the probabilities.
       model: name of the model.
       multi_label: whether an image can have any number of classes.
       columns: N values for each of the other columns that are known.
     """
-    classes = [name.decode() for name in answers["labels"][0]]
     embedding = answers.get("embedding")
     described = [_describe(file, settings) for file in files]
     of_images = {name: [each.get(name) for each in described] for name in OF_IMAGE}
     of_answers = {
         "embedding": embedding,
         "probabilities": answers["probabilities"],
-        "label": [label.decode() for label in answers["label"]],
+        "label": [label.decode() for label in answers["label"].tolist()],
         "unusual": answers.get("unusual"),
     }
     schema = make_schema(classes, 0 if embedding is None else embedding.shape[-1], model, multi_label)
     return make_batch({**columns, **of_images, **of_answers}, schema)
+
+
+def warm_up() -> None:
+    """Does what takes a second once, so that no later call does."""
+    _summarizer()(tf.io.encode_png(tf.zeros([8, 8, 1], tf.uint8)).numpy())
 
 
 def _describe(file: bytes, settings: FileSettings) -> dict[str, Any]:

@@ -77,10 +77,11 @@ def _read_logs(paths: list[Path]) -> Iterator[PredictionLog]:
 def _as_batch(log: PredictionLog, settings: FileSettings, multi_label: bool) -> pa.RecordBatch:
     files = tf.make_ndarray(log.predict_log.request.inputs[_IMAGES]).tolist()
     answers = {name: tf.make_ndarray(tensor) for name, tensor in log.predict_log.response.outputs.items()}
+    classes = [name.decode() for name in answers["labels"][0]]
     spec, seconds = log.predict_log.response.model_spec, log.log_metadata.timestamp_secs
     columns = {
         "time": [datetime.fromtimestamp(seconds, UTC) if seconds else None] * len(files),
         "version": [spec.version.value] * len(files),
         "row": range(len(files)),
     }
-    return describe_answers(files, answers, settings, spec.name, multi_label, columns)
+    return describe_answers(files, answers, settings, classes, spec.name, multi_label, columns)

@@ -88,9 +88,10 @@ class ShardWriter:
         """
         if not self._batches:
             return
-        sink = pa.BufferOutputStream()
-        parquet.write_table(pa.Table.from_batches(self._batches), sink, compression="zstd")
+        table = pa.Table.from_batches(self._batches)
         self._batches, self.rows, self._bytes = [], 0, 0
+        sink = pa.BufferOutputStream()
+        parquet.write_table(table, sink, compression="zstd")
         content = sink.getvalue()
         with self._locked():
             self._make_room(content.size)

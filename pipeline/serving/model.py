@@ -35,6 +35,7 @@ _REFUSAL: Final = re.compile(r"could not correctly convert string: (.*)")  # see
 Columns = Mapping[str, Sequence[bytes]]  # input name -> its values
 Answers = dict[str, np.ndarray]  # output name -> [N, ...]
 
+EMBED: Final = "embed"  # name of a signature
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"  # TFRecord of tensorflow.serving.PredictionLog
 
 
@@ -60,6 +61,9 @@ class Model:
       inputs: names of the inputs of each signature that takes only strings [N].
       outputs: type and shape, [-1, ...], of each output of the default signature.
       labels: the names of the classes; none if the model does not tell them.
+      multi_label: whether an image can have any number of classes.
+      embeds: whether the signature `embed` gives all that the default one does, with embeddings.
+      files: how image files are read.
       max_pixels: what an image may have; the same for all models.
     """
 
@@ -73,7 +77,7 @@ class Model:
         """
         self.folder = folder
         self.version = version
-        self._files = file_settings(folder, self.max_pixels, "first")
+        self.files = file_settings(folder, self.max_pixels, "first")
         self._metadata: bytes | None = None
         self._loaded = tf.saved_model.load(str(folder))
         self.inputs: dict[str, list[str]] = {}
@@ -86,7 +90,13 @@ class Model:
             raise ValueError(f"no signature {DEFAULT_SIGNATURE} that takes image files")
         specs = self._loaded.signatures[DEFAULT_SIGNATURE].structured_outputs
         self.outputs = {name: (np.dtype(spec.dtype.as_numpy_dtype), _shape(spec)) for name, spec in sorted(specs.items())}
+        self.multi_label = "label" in (found := self._outputs_of("transform_labels")) and found["label"].dtype == tf.float32
+        self.embeds = self._outputs_of(EMBED).keys() >= {*self.outputs, "embedding"}
         self._warm_up()
+
+    def _outputs_of(self, signature: str) -> Mapping[str, tf.TensorSpec]:
+        signatures = self._loaded.signatures
+        return signatures[signature].structured_outputs if signature in signatures else {}
 
     def run(self, signature: str, columns: Columns) -> Answered:
         """Answers a batch. Image files of any format that ingestion takes are read as it reads them.
@@ -99,7 +109,7 @@ class Model:
         files: dict[int, bytes] = {}
         for row, file in enumerate(columns.get(IMAGES, ())):
             try:
-                files[row] = normalise(file, "", self._files)[0].encoded
+                files[row] = normalise(file, "", self.files)[0].encoded
             except RejectedImage as reason:
                 failures[row] = str(reason)
         good = [row for row in range(len(next(iter(columns.values())))) if row not in failures]

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=whole_number, default=25, metavar="M", help="million pixels of an image (25)")
     parser.add_argument(
         "--timeout",
-        type=seconds,
+        type=positive,
         default=20.0,
         metavar="S",
         help="seconds that a client has to send a request and to take its answer, or may send nothing (20)",
@@ -74,7 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--key", type=Path, metavar="FILE", help="PEM file of the certificate's key, if that is not in its file"
     )
     parser.add_argument(
-        "--poll", type=seconds, default=1.0, metavar="S", help="seconds between two looks for a new version (1)"
+        "--poll", type=positive, default=1.0, metavar="S", help="seconds between two looks for a new version (1)"
+    )
+    parser.add_argument(
+        "--capture", type=Path, metavar="DIR", help="write what the model is asked and answers into tables, for fpn monitor"
+    )
+    parser.add_argument("--share", type=share, default=0.1, metavar="S", help="of the images that is captured (0.1)")
+    parser.add_argument(
+        "--capture-images", action="store_true", help="capture the image files, too, not only what they are like"
+    )
+    parser.add_argument(
+        "--capture-gb", type=positive, default=1.0, metavar="GB", help="of tables that are kept; the oldest are deleted (1)"
     )
 
 
@@ -93,9 +103,15 @@ def whole_number(text: str) -> int:
     return value
 
 
-def seconds(text: str) -> float:
+def positive(text: str) -> float:
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def share(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0, and 1 or less")
     return value
 
 

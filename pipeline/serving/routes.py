@@ -88,7 +88,7 @@ class Routes:
     async def _predict(self, request: Request) -> Response:
         model = self._version(request)
         async with self._body(request) as body:
-            return _json(await self._model.predict(model, body))
+            return _json(await self._model.predict(model, body, _identifier(request)))
 
     async def _explain(self, request: Request) -> Response:
         model = self._version(request)
@@ -101,7 +101,7 @@ class Routes:
         if size is not None and not (size.isascii() and size.isdigit() and len(size) < 19):
             raise Refusal(400, f"{JSON_SIZE}: must be a number of bytes")
         async with self._body(request) as body:
-            answer, json_size = await self._model.infer(model, body, None if size is None else int(size))
+            answer, json_size = await self._model.infer(model, body, _identifier(request), None if size is None else int(size))
         if json_size is None:
             return _json(answer)
         return Response(answer, headers={JSON_SIZE: str(json_size)}, media_type="application/octet-stream")
@@ -196,6 +196,10 @@ class _Endpoint:
         REQUESTS.labels(self._name, str(response.status_code)).inc()
         SECONDS.labels(self._name).observe(time.perf_counter() - started)
         await response(scope, receive, send)
+
+
+def _identifier(request: Request) -> str:
+    return request.headers.get("x-request-id", "")
 
 
 def _route(method: str, path: str, name: str, answer: Answer) -> Route:

@@ -10,8 +10,9 @@ import numpy as np
 import orjson
 
 from pipeline.serving.batching import Batcher
-from pipeline.serving.images import Cost, cost_of
-from pipeline.serving.model import Answered, Columns, Model
+from pipeline.serving.capture import Capture
+from pipeline.serving.images import IMAGES, Cost, cost_of
+from pipeline.serving.model import EMBED, Answered, Columns, Model
 from pipeline.serving.open_inference import InferRequest, read_request, write_response
 from pipeline.serving.options import Limits
 from pipeline.serving.pictures import explained_rows
@@ -35,13 +36,25 @@ class ServedModel:
       versions: the model's versions.
     """
 
-    def __init__(self, name: str, versions: Versions, quick: Batcher, patient: Batcher, limits: Limits) -> None:
-        """Makes the model; `patient` answers the requests whose images take long to decode, so that others need not wait."""
+    def __init__(
+        self, name: str, versions: Versions, quick: Batcher, patient: Batcher, limits: Limits, capture: Capture | None
+    ) -> None:
+        """Makes the model.
+
+        Args:
+          name: the model's name in the addresses.
+          versions: the model's versions.
+          quick: answers most requests.
+          patient: answers the requests whose images take long to decode, so that others need not wait.
+          limits: the limits of a request.
+          capture: takes a share of the answered images; None if nothing is captured.
+        """
         self.name = name
         self.versions = versions
         self._quick = quick
         self._patient = patient
         self._limits = limits
+        self._capture = capture
         # Bodies are read outside of the event loop. A thread each for small and large ones, as C code holds the interpreter.
         self._small = ThreadPoolExecutor(1, "small")
         self._large = ThreadPoolExecutor(1, "large")
@@ -65,12 +78,13 @@ class ServedModel:
             )
         return current
 
-    async def predict(self, model: Model, body: bytes) -> bytes:
+    async def predict(self, model: Model, body: bytes, identifier: str) -> bytes:
         """Answers in TensorFlow Serving's protocol.
 
         Args:
           model: the version that answers.
           body: body of the request.
+          identifier: of the request, for what is captured; "" if the client has sent none.
 
         Returns:
           The answer in JSON.
@@ -85,7 +99,7 @@ class ServedModel:
             return query, cost_of(query.columns, self._limits)
 
         query, cost = await self._outside(read, len(body))
-        found = await self._answer(model, query.signature, query.columns, cost)
+        found = await self._answer_and_capture(model, query.signature, query.columns, cost, identifier)
         if found.failures:
             raise _refusal(found.failures, (lambda: written_rows(found.answers)) if query.in_rows else None)
         return await self._write(partial(write_answer, query, found.answers), found.answers)
@@ -109,12 +123,13 @@ class ServedModel:
             )
         return await asyncio.to_thread(_draw, found.answers)
 
-    async def infer(self, model: Model, body: bytes, json_size: int | None) -> tuple[bytes, int | None]:
+    async def infer(self, model: Model, body: bytes, identifier: str, json_size: int | None) -> tuple[bytes, int | None]:
         """Answers in the Open Inference Protocol.
 
         Args:
           model: the version that answers.
           body: body of the request.
+          identifier: as for `predict`.
           json_size: number of bytes of the JSON at its beginning, if binary tensors follow it.
 
         Returns:
@@ -130,10 +145,21 @@ class ServedModel:
             return request, cost_of(request.columns, self._limits)
 
         request, cost = await self._outside(read, len(body))
-        found = await self._answer(model, DEFAULT_SIGNATURE, request.columns, cost)
+        found = await self._answer_and_capture(model, DEFAULT_SIGNATURE, request.columns, cost, identifier)
         if found.failures:
             raise _refusal(found.failures, None)
         return await self._write(partial(write_response, request, self.name, model.version, found.answers), found.answers)
+
+    async def _answer_and_capture(
+        self, model: Model, signature: str, columns: Columns, cost: Cost, identifier: str
+    ) -> Answered:
+        """Answers the default signature by `embed`, if it is captured: the network runs once, and tells the embedding, too."""
+        if not self._capture or signature != DEFAULT_SIGNATURE or IMAGES not in columns:
+            return await self._answer(model, signature, columns, cost)
+        found = await self._answer(model, EMBED if model.embeds else signature, columns, cost)
+        if not found.failures:
+            self._capture.take(model, identifier, columns[IMAGES], found.answers)
+        return Answered({name: values for name, values in found.answers.items() if name in model.outputs}, found.failures)
 
     async def _answer(self, model: Model, signature: str, columns: Columns, cost: Cost) -> Answered:
         if not cost.pixels:

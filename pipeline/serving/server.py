@@ -17,13 +17,16 @@ from typing import Any, Final
 
 import jinja2
 import uvicorn
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
+from pipeline.captured.shards import ShardWriter
 from pipeline.serving import options
 from pipeline.serving.batching import Batcher
+from pipeline.serving.capture import Capture
 from pipeline.serving.gate import Gate
 from pipeline.serving.http import Protocol, limit_connections
-from pipeline.serving.metrics import RELOADS, VERSION
+from pipeline.serving.metrics import RELOADS, VERSION, Verdict
 from pipeline.serving.model import Model
 from pipeline.serving.routes import Routes
 from pipeline.serving.security import Security
@@ -38,13 +41,14 @@ _TEMPLATES: Final = [Path(__file__).parent / "templates", Path(__file__).parents
 logger = logging.getLogger("fpn")
 
 
-def run(chosen: argparse.Namespace, security: Security, listening: socket.socket) -> None:
+def run(chosen: argparse.Namespace, security: Security, listening: socket.socket, shards: ShardWriter | None) -> None:
     """Serves until SIGTERM or SIGINT; requests that have arrived are still answered.
 
     Args:
       chosen: the options of `fpn serve`.
       security: who may ask.
       listening: the socket that accepts connections.
+      shards: for what is captured; None if nothing is.
 
     Raises:
       UserError: the model can't be loaded.
@@ -57,7 +61,7 @@ def run(chosen: argparse.Namespace, security: Security, listening: socket.socket
     gc.freeze()  # the loaded packages stay: later collections need not look at them
 
     scheme = "https" if security.tls else "http"
-    application = _application(chosen, f"{scheme}://{chosen.host}:{listening.getsockname()[1]}")
+    application = _application(chosen, shards, f"{scheme}://{chosen.host}:{listening.getsockname()[1]}")
     Protocol.max_seconds = chosen.timeout
     Protocol.max_connections = limit_connections()
     config = uvicorn.Config(
@@ -84,7 +88,7 @@ def _context_of(security: Security) -> Callable[..., ssl.SSLContext]:
     return context
 
 
-def _application(chosen: argparse.Namespace, address: str) -> Starlette:
+def _application(chosen: argparse.Namespace, shards: ShardWriter | None, address: str) -> Starlette:
     """Loads the model, and makes the application, which looks for new versions while it runs."""
     limits = options.limits(chosen)
     Model.max_pixels = limits.pixels
@@ -92,6 +96,9 @@ def _application(chosen: argparse.Namespace, address: str) -> Starlette:
     delay, cores = chosen.max_delay / 1000, os.cpu_count() or 1
     quick = Batcher(chosen.max_batch, delay, _BATCH_PIXELS, limits.waiting)
     patient = Batcher(chosen.max_batch, delay, _BATCH_PIXELS // 4, _PATIENT_WAITING, threads=max(1, cores // 2))
+    capture = Capture(chosen.name, shards, chosen.share, images=chosen.capture_images) if shards else None
+    if capture:
+        REGISTRY.register(Verdict(chosen.capture))
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
     page = templates.get_template("serving.html").render(name=chosen.name, limits=limits)
 
@@ -106,5 +113,8 @@ def _application(chosen: argparse.Namespace, address: str) -> Starlette:
         logger.info("serving version %d of %s at %s", versions.current.version, chosen.name, address)
         yield
         watching.cancel()
+        if capture:
+            await asyncio.to_thread(capture.close)
 
-    return Routes(ServedModel(chosen.name, versions, quick, patient, limits), limits, page).application(lifespan)
+    model = ServedModel(chosen.name, versions, quick, patient, limits, capture)
+    return Routes(model, limits, page).application(lifespan)

@@ -31,12 +31,8 @@ NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 def describe(files: list[bytes]) -> list[dict]:
     rows = len(files)
-    answers = {
-        "probabilities": np.full([rows, 2], 0.5),
-        "label": np.array([b"cat"] * rows, object),
-        "labels": np.array([[b"cat", b"dog"]] * rows, object),
-    }
-    return describe_answers(files, answers, SETTINGS.files, "pets", False, {}).to_pylist()
+    answers = {"probabilities": np.full([rows, 2], 0.5), "label": np.array([b"cat"] * rows, object)}
+    return describe_answers(files, answers, SETTINGS.files, ["cat", "dog"], "pets", False, {}).to_pylist()
 
 
 def test_images_are_described_as_in_the_index_of_a_data_set(tmp_path: Path) -> None:
