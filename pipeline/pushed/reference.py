@@ -53,7 +53,7 @@ class Reference:
       version: its folder.
       classes: names of its classes, in the order of the probabilities.
       images: summaries of training images, with the columns `SUMMARIES`; None if they are not known.
-      answers: to images of the eval split; None if they are not known.
+      answers: to images of the eval split, in random order; None if they are not known.
       metrics: of the test split, by name, those with an interval.
       missing: why `images` or `answers` is None, by name, with the cure.
     """
@@ -132,6 +132,6 @@ def _read_answers(file: Path, classes: list[str]) -> Answers:
         table = parquet.read_table(file)
         if json.loads(table.schema.metadata[b"classes"]) != classes:
             raise UserError(f"{file}: is of a model of other classes; push the model again")
-        return as_answers(table)
+        return as_answers(table.take(np.random.default_rng(0).permutation(len(table))))
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error!r}); push the model again") from error
