@@ -166,6 +166,7 @@ def _add_monitor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     monitor.add_argument(
         "--model", type=home_path, required=True, metavar="DIR", help="a pushed model, or the folder of its versions"
     )
+    add_signature_argument(monitor)
     monitor.add_argument(
         "--captured",
         type=home_path,
@@ -442,6 +443,7 @@ def _monitor(options: argparse.Namespace) -> int:
             options.reference,
             options.labels,
             options.output,
+            options.require_signature,
         )
     print_checks(result.checks, result.rows, plain_console(soft_wrap=True))
     print(result.page)

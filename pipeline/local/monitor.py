@@ -52,7 +52,13 @@ class Monitored:
 
 
 def monitor(
-    model: Path, captured: Path, since: str, reference: Path | None, labels: Path | None, output: Path | None
+    model: Path,
+    captured: Path,
+    since: str,
+    reference: Path | None,
+    labels: Path | None,
+    output: Path | None,
+    public_key: Path | None = None,
 ) -> Monitored:
     """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too.
 
@@ -63,6 +69,7 @@ def monitor(
       reference: as `reference.read_reference`.
       labels: as `traffic.read_traffic`.
       output: folder to write to; where the requests are if None.
+      public_key: as in `find_version`.
 
     Raises:
       UserError: the model, the requests, the reference or the labels can't be used, or nothing can be compared.
@@ -71,7 +78,7 @@ def monitor(
     output = output or beside
     now = datetime.now(UTC)
     first = parse_since(since, now)
-    version = find_version(model)
+    version = find_version(model, public_key)
     known = read_reference(version, reference)
     traffic = read_traffic(captured, first, version, known.classes, labels)
     checks = compare(traffic.sample.to_pandas(), as_answers(traffic.sample), known)

@@ -3,21 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from base.errors import UserError
 from components.pusher.classes import read_labels
 from components.pusher.record import RECORD_FILE, Record, parse_record
+from evaluation.results import Metric
 from images.index import INDEX_FILE
 from models import features
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from evaluation.results import Metric
 
 ANSWERS_FILE: Final = "assets.extra/reference.parquet"
 # Columns of the index and of captured requests, and the features whose names statistics and schemas use for them.
@@ -55,7 +53,7 @@ class Reference:
       version: its folder.
       classes: names of its classes, in the order of the probabilities.
       images: summaries of training images, with the columns `SUMMARIES`; None if they are not known.
-      answers: to images of the eval split; None if they are not known.
+      answers: to images of the eval split, in random order; None if they are not known.
       metrics: of the test split, by name, those with an interval.
       missing: why `images` or `answers` is None, by name, with the cure.
     """
@@ -64,7 +62,7 @@ class Reference:
     classes: list[str]
     images: pd.DataFrame | None
     answers: Answers | None
-    metrics: "dict[str, Metric]"
+    metrics: dict[str, Metric]
     missing: dict[str, str]
 
 
@@ -78,8 +76,6 @@ def read_reference(version: Path, place: Path | None) -> Reference:
     Raises:
       UserError: `place` has no index of images, or a file is damaged.
     """
-    from evaluation.results import Metric
-
     file, answers_file = version / RECORD_FILE, version / ANSWERS_FILE
     record = parse_record(file.read_bytes()) if file.is_file() else Record()
     classes = record.classes or read_labels(str(version))
@@ -103,14 +99,14 @@ def read_reference(version: Path, place: Path | None) -> Reference:
     )
 
 
-def as_answers(table: "pa.Table") -> Answers:
+def as_answers(table: pa.Table) -> Answers:
     """The answers in a table with the columns `label`, `unusual`, `probabilities` and `embedding`, each may have nulls."""
     rows = table.select(["label", "unusual"]).to_pandas()
     rows["unusual"] = rows["unusual"].astype(float)
     return Answers(rows, as_matrix(table["probabilities"]), as_matrix(table["embedding"]))
 
 
-def as_matrix(column: "pa.ChunkedArray") -> np.ndarray:
+def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of N lists of equal length as float32 [N, d]; d is 0 if there is a null."""
     size = 0 if column.null_count else column.type.list_size
     parts = [part.flatten().to_numpy(zero_copy_only=False).reshape(len(part), size) for part in column.chunks if size]
@@ -132,13 +128,10 @@ def _read_images(index: Path) -> pd.DataFrame:
 
 
 def _read_answers(file: Path, classes: list[str]) -> Answers:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
         table = parquet.read_table(file)
         if json.loads(table.schema.metadata[b"classes"]) != classes:
             raise UserError(f"{file}: is of a model of other classes; push the model again")
-        return as_answers(table)
+        return as_answers(table.take(np.random.default_rng(0).permutation(len(table))))
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error!r}); push the model again") from error

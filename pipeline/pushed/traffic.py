@@ -59,7 +59,7 @@ class Traffic:
     times: pd.Series
     labelled: Predictions
 
-    def measure(self, names: Sequence[str], chosen: "np.ndarray | slice" = slice(None)) -> dict[str, Metric]:
+    def measure(self, names: Sequence[str], chosen: np.ndarray | slice = slice(None)) -> dict[str, Metric]:
         """Metrics of the labelled rows, or of those that are chosen, with their intervals."""
         labels, groups = self.labelled.labels[chosen], self.labelled.groups[chosen]
         return estimate(names, labels, self.labelled.probabilities[chosen], groups, "jackknife")

@@ -26,13 +26,14 @@ time.sleep(100)
 
 
 class Store:
-    def __init__(self, path, pipeline="digits"):
+    def __init__(self, path, pipeline="digits", artifacts=""):
         self.connection = metadata_store_pb2.ConnectionConfig()
         self.connection.sqlite.filename_uri = str(path)
         self.connection.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         self.store = store.Store(self.connection)
         self._store = mlmd.MetadataStore(self.connection)
         self._pipeline = pipeline
+        self._artifacts = artifacts
         self._contexts = {}
 
     def run(self, component, began, state=Execution.COMPLETE, outputs=(), inputs=(), internal=(), properties=(), **of_outputs):
@@ -58,7 +59,9 @@ class Store:
             for key, artifact in dict(artifacts).items():
                 if isinstance(artifact, str):
                     type_id = self._store.put_artifact_type(metadata_store_pb2.ArtifactType(name=artifact))
-                    item = Artifact(type_id=type_id, uri=f"/{component}/{key}", custom_properties=_values(of_outputs))
+                    item = Artifact(
+                        type_id=type_id, uri=f"{self._artifacts}/{component}/{key}", custom_properties=_values(of_outputs)
+                    )
                 else:
                     (item,) = self._store.get_artifacts_by_id([artifact])
                 steps = [Event.Path.Step(key=key), Event.Path.Step(index=0)]

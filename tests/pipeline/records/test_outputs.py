@@ -1,9 +1,11 @@
 """What the Trainer leaves beside the model, and the lines that tell it."""
 
+import datetime
 import json
 from dataclasses import asdict
 
 import pytest
+from metadata_records import Store
 
 from images.duplicates import describe_duplicates
 from models.abstention import ABSTENTION_FILE, Abstention
@@ -12,7 +14,7 @@ from models.conformal import SETS_FILE
 from models.history import HISTORY_FILE
 from models.unusual import UNUSUAL_FILE
 from models.warm_start import WARM_START_FILE
-from pipeline.records.outputs import read_training
+from pipeline.records.outputs import find_examples, read_training
 from pipeline.terminal.tables import render_training
 
 CALIBRATION = {
@@ -122,3 +124,20 @@ def test_duplicates_that_do_no_harm_are_not_told():
 )
 def test_leaks_and_contradictions_are_told_with_the_table_of_all(counts, lines):
     assert describe_duplicates(DUPLICATES | counts, "d.csv") == lines
+
+
+def test_the_examples_are_those_of_the_run(tmp_path):
+    begun = [datetime.datetime(2026, 3, 1, hour, 0, 1) for hour in (12, 13, 14)]
+    runs = [tmp_path / "runs" / began.strftime("%Y-%m-%dT%H-%M-00") for began in begun]
+    for folder in (*runs, tmp_path / "First" / "examples", tmp_path / "Second" / "examples"):
+        folder.mkdir(parents=True)
+    assert find_examples(runs[0]) is None
+    store = Store(tmp_path / "metadata.sqlite", artifacts=tmp_path)
+    made = store.run("First", begun[0], outputs={"examples": "Examples"})
+    store.run("First", begun[1], outputs=made)  # from the cache
+    store.run("Second", begun[2], outputs={"examples": "Examples"})
+    found = [find_examples(run) for run in runs]
+    assert found == [tmp_path / "First" / "examples"] * 2 + [tmp_path / "Second" / "examples"]
+    assert find_examples(tmp_path / "runs" / "none") is None
+    (tmp_path / "Second" / "examples").rmdir()
+    assert find_examples(runs[2]) is None
