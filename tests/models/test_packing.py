@@ -15,8 +15,9 @@ from models.settings import (
     ClassifierConfig,
     SetSettings,
     TrainSettings,
+    UnusualSettings,
 )
-from pipeline.config.calibration import AbstainConfig, CalibrateConfig, SetsConfig
+from pipeline.config.calibration import AbstainConfig, CalibrateConfig, SetsConfig, UnusualConfig
 from pipeline.config.data import ImageConfig
 from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
 from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
@@ -86,6 +87,7 @@ def test_what_does_not_fit_a_record_is_an_error(change, told):
         (CalibrateConfig, CalibrationSettings),
         (SetsConfig, SetSettings),
         (AbstainConfig, AbstainSettings),
+        (UnusualConfig, UnusualSettings),
     ],
 )
 def test_no_key_of_the_configuration_is_lost_on_the_way(section, record):
