@@ -83,7 +83,10 @@ class Predictions:
         for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline), (_SETS, self.sets)):
             if values is not None:
                 table = table.append_column(
-                    name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.classes))
+                    name,
+                    pa.FixedSizeListArray.from_arrays(
+                        pa.array(values.astype(bool if name == _SETS else np.float32).ravel()), len(self.classes)
+                    ),
                 )
         if self.answered is not None:
             table = table.append_column(_ANSWERED, pa.array(self.answered))
