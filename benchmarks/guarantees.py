@@ -89,7 +89,7 @@ def held_out(images: np.ndarray, labels: np.ndarray, trained: int, epochs: int) 
         training.fit(model, strategy, batches, data[1].take(100).batch(50), trained // 50, train, folder)
     alone = tf.data.Dataset.from_tensors(tf.constant(-1, tf.int64)).repeat()
     batches_alone = tf.data.Dataset.zip(data[1], alone).batch(250)
-    answers = ask(model, (((*pair, group)) for pair, group in batches_alone))
+    answers = ask(model, ((*pair, group) for pair, group in batches_alone))
     return answers.logits, answers.labels.argmax(axis=-1)
 
 
@@ -175,13 +175,12 @@ def tables(results: dict[str, Any]) -> str:
         ]
         for name, found in results.items()
     ]
-    return "\n".join(
-        [
-            table(["data", "fitted on", "measured on", "binomial band", "beta-binomial band"], bands),
-            table(header, rows),
-            table(["data", "accuracy", "answered", "risk", "largest risk"], risks),
-        ]
+    parts = (
+        table(["data", "fitted on", "measured on", "binomial band", "beta-binomial band"], bands),
+        table(header, rows),
+        table(["data", "accuracy", "answered", "risk", "largest risk"], risks),
     )
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
@@ -203,10 +202,8 @@ def main() -> None:
         print(name, json.dumps(results[name]["sets"]["lac"]), flush=True)
     (DOCS / "guarantees.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = DOCS / "guarantees.md"
-    if page.exists():
-        before, rest = page.read_text(encoding="utf-8").split(_BEGIN)
-        page.write_text(before + _BEGIN + tables(results) + _END + rest.split(_END)[1], encoding="utf-8")
-    print(tables(results))
+    before, rest = page.read_text(encoding="utf-8").split(_BEGIN)
+    page.write_text(before + _BEGIN + "\n" + tables(results) + "\n" + _END + rest.split(_END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,9 +84,8 @@ class Predictions:
         table = pa.Table.from_pandas(self.rows, preserve_index=False)
         for name, values in ((_CANDIDATE, self.probabilities), (_BASELINE, self.baseline), (_SETS, self.sets)):
             if values is not None:
-                table = table.append_column(
-                    name, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(self.classes))
-                )
+                flat = pa.array(values.astype(bool if name == _SETS else np.float32).ravel())
+                table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, len(self.classes)))
         for name, values in ((_ANSWERED, self.answered), (_UNUSUAL, self.unusual)):
             if values is not None:
                 table = table.append_column(name, pa.array(values))

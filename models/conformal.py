@@ -28,7 +28,6 @@ SETS_FILE: Final = "sets.json"  # file in the Trainer's model_run with the field
 # Of RAPS: lambda and k_reg. The promise holds for any values that are fixed beforehand, and these suit any number of classes.
 PENALTY: Final = 0.01
 FREE_RANKS: Final = 1
-_ROWS: Final = 2**12  # images whose scores are computed at a time
 _ROUNDING: Final = 1e-9
 
 
@@ -113,20 +112,17 @@ def fit_sets(probabilities: Floats, labels: Integers, groups: Integers, settings
       settings: what is promised.
     """
     number = probabilities.shape[-1]
-    known = labels >= 0
-    found = np.full(len(labels), np.inf)
-    for start in range(0, len(labels), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(labels)))
-        found[rows] = np.take_along_axis(scores(probabilities[rows], settings.method).numpy(), labels[rows, None], axis=1)[:, 0]
-    found[~known] = np.inf
-    parts = [labels == position for position in range(number)] if settings.by_class else [np.full(len(labels), True)] * number
+    of_truth = scores(probabilities, settings.method).numpy()[np.arange(len(labels)), labels]
+    found = np.where(labels >= 0, of_truth, np.inf)
+    parts = [labels == position for position in range(number)] if settings.by_class else [np.full(len(labels), True)]
     limits = [quantile(found[part], groups[part], settings.coverage) for part in parts]
+    copies = number // len(parts)
     return PredictionSets(
         settings.method,
         settings.coverage,
         settings.by_class,
-        tuple(limit if math.isfinite(limit) else None for limit in limits),
-        tuple(len(np.unique(groups[part])) for part in parts),
+        tuple(limit if math.isfinite(limit) else None for limit in limits) * copies,
+        tuple(len(np.unique(groups[part])) for part in parts) * copies,
         math.ceil(settings.coverage / (1 - settings.coverage) - _ROUNDING),
     )
 

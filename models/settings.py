@@ -222,7 +222,7 @@ class TrainerSettings(TrainingSettings):
 
     Attributes:
       calibrate: what is fitted on the eval split.
-      test_time_augmentation: the views whose answers the exported model averages, as in `inference.build_inference_model`.
+      test_time_augmentation: the views whose answers the exported model averages, as in `inference.average_views`.
       code: a text whose change must make the component run again, such as a digest of code.
       checkpoints: folder below which interrupted trainings have their checkpoints.
       base_model: folder of the model to start from, or of versions of it (see `train.warm_start`), where runs have no store

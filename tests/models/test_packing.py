@@ -8,7 +8,16 @@ import pytest
 from evaluation.settings import EvaluatorSettings
 from models.image_settings import ImageSettings
 from models.packing import as_dict, pack, unpack
-from models.settings import AugmentSettings, ClassifierConfig, TrainSettings
+from models.settings import (
+    AbstainSettings,
+    AugmentSettings,
+    CalibrationSettings,
+    ClassifierConfig,
+    SetSettings,
+    TrainSettings,
+    UnusualSettings,
+)
+from pipeline.config.calibration import AbstainConfig, CalibrateConfig, SetsConfig, UnusualConfig
 from pipeline.config.data import ImageConfig
 from pipeline.config.evaluation import EvaluateConfig, ThresholdConfig
 from pipeline.config.network import AugmentConfig, ModelConfig, TrainConfig
@@ -75,6 +84,10 @@ def test_what_does_not_fit_a_record_is_an_error(change, told):
         (AugmentConfig, AugmentSettings),
         (ModelConfig, ClassifierConfig),
         (TrainConfig, TrainSettings),
+        (CalibrateConfig, CalibrationSettings),
+        (SetsConfig, SetSettings),
+        (AbstainConfig, AbstainSettings),
+        (UnusualConfig, UnusualSettings),
     ],
 )
 def test_no_key_of_the_configuration_is_lost_on_the_way(section, record):
