@@ -149,6 +149,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Runner": lambda: told_apart("runner", "pipeline/dag/beam.py", otherwise="portable"),
     "SampleName": lambda: set(SAMPLES),
     "TaintEffect": lambda: {"", *of_toleration("effect")},
+    "PipelineName": lambda: told_apart("pipeline", "pipeline/kubeflow/compiler.py", otherwise="monitor"),
     "Target": lambda: told_apart("target", "pipeline/kubeflow/compiler.py"),
     "TestTimeAugmentation": views,
     "TolerationOperator": lambda: of_toleration("operator"),
