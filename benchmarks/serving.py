@@ -147,7 +147,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def measure_capture(options: argparse.Namespace, files: list[bytes]) -> dict[str, Any]:
-    """Requests a second and latencies of a server that captures, by those of one that does not, in pairs of turns.
+    """Latencies and processor time of a server that captures, by those of one that does not, in pairs of turns.
 
     Which one is first changes from pair to pair. Of each ratio: the median of all pairs, with its quartiles.
     """
@@ -160,13 +160,21 @@ def measure_capture(options: argparse.Namespace, files: list[bytes]) -> dict[str
             for number in range(-1, options.turns):  # the first pair is a warm-up
                 turns = {}
                 for port in (plain, captured) if number % 2 else (captured, plain):
+                    cpu = read_metrics(port)["process_cpu_seconds_total"]
                     load, seconds = asyncio.run(
                         drive(port, files, per_request, options.clients, seconds=options.seconds / options.turns / 2)
                     )
                     if load.errors:
                         raise SystemExit(f"{load.errors} requests failed")
-                    p50, p99 = np.percentile(load.latencies, [50, 99])
-                    turns[port] = {"p50": p50, "p99": p99, "images_per_second": len(load.latencies) * per_request / seconds}
+                    cpu = read_metrics(port)["process_cpu_seconds_total"] - cpu
+                    images = len(load.latencies) * per_request
+                    p50, p99 = 1000 * np.percentile(load.latencies, [50, 99])
+                    turns[port] = {
+                        "p50_ms": p50,
+                        "p99_ms": p99,
+                        "images_per_second": images / seconds,
+                        "cpu_ms_per_image": 1000 * cpu / images,
+                    }
                 pairs += [turns] * (number >= 0)
             figures: dict[str, Any] = {"images_per_request": per_request, "clients": options.clients, "pairs": len(pairs)}
             for name in pairs[0][plain]:
@@ -177,11 +185,16 @@ def measure_capture(options: argparse.Namespace, files: list[bytes]) -> dict[str
                     "ratio": [round(float(ratio), 3) for ratio in np.percentile(ratios, [25, 50, 75])],
                 }
             loads.append(figures)
-        with urllib.request.urlopen(f"http://127.0.0.1:{captured}/metrics") as response:
-            dropped = re.findall(r"^fpn_capture_dropped_images_total{(\S+)} (\S+)", response.read().decode(), re.M)
+        dropped = {name: value for name, value in read_metrics(captured).items() if name.startswith("fpn_capture_dropped")}
     rows = sum(table.num_rows for table in read_captured(folder / "captured"))
     shutil.rmtree(folder)
-    return {"model": str(options.model), "share": options.capture, "loads": loads, "rows": rows, "dropped": dict(dropped)}
+    return {"model": str(options.model), "share": options.capture, "loads": loads, "rows": rows, "dropped": dropped}
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        lines = [line.rpartition(" ") for line in response.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 # --- the server
