@@ -150,6 +150,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "SampleName": lambda: set(SAMPLES),
     "SetMethod": lambda: told_apart("method", "models/conformal.py", otherwise="aps"),
     "TaintEffect": lambda: {"", *of_toleration("effect")},
+    "PipelineName": lambda: told_apart("pipeline", "pipeline/kubeflow/compiler.py", otherwise="monitor"),
     "Target": lambda: told_apart("target", "pipeline/kubeflow/compiler.py"),
     "TestTimeAugmentation": views,
     "TolerationOperator": lambda: of_toleration("operator"),

@@ -15,7 +15,7 @@ from evaluation.results import Metric
 from pipeline.pages.monitor_page import JUDGED, write_monitor_page
 from pipeline.pushed.drift import compare
 from pipeline.pushed.pushed_model import find_version
-from pipeline.pushed.reference import Reference, as_answers, read_reference
+from pipeline.pushed.reference import SUMMARIES, Reference, as_answers, read_reference
 from pipeline.pushed.traffic import read_traffic
 
 PAGE, RESULT = "monitor.html", "monitor.json"
@@ -81,7 +81,7 @@ def monitor(
     version = find_version(model, public_key)
     known = read_reference(version, reference)
     traffic = read_traffic(captured, first, version, known.classes, labels)
-    checks = compare(traffic.sample.to_pandas(), as_answers(traffic.sample), known)
+    checks = compare(traffic.sample.select(list(SUMMARIES)).to_pandas(), as_answers(traffic.sample), known)
     metrics = {}
     if labels:
         metrics = traffic.measure(default_metrics(traffic.labelled.multi_label))
@@ -120,11 +120,11 @@ def parse_since(text: str, now: datetime) -> datetime | None:
     """
     if text == "all":
         return None
-    if found := re.fullmatch(r"(\d{1,6})([mhd])", text):
-        return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
+        if found := re.fullmatch(r"(\d+)([mhd])", text):
+            return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"--since {text}: give 7d, 12h, 30m, a time such as 2026-11-30T07:00, or all") from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 

@@ -265,6 +265,7 @@ def doubled_labels(captured, tmp_path):
         (break_shard, r"captured-.*\.parquet: can't be read .*delete it"),
         (empty, r"no complete shard with answers, none of .*give another folder or --since"),
         (lambda captured, tmp_path: {"since": "soon"}, r"--since soon: give 7d, 12h, 30m, a time such as .*, or all"),
+        (lambda captured, tmp_path: {"since": "9999999d"}, r"--since 9999999d: give 7d"),
         (lambda captured, tmp_path: {"since": "2200-01-01"}, r"none of .* since 2200-01-01 00:00:00\+00:00"),
         (
             lambda captured, tmp_path: {"examples": tmp_path},
