@@ -66,6 +66,7 @@ __all__ = [
     "newest_first",
     "push",
     "read_file",
+    "read_record",
     "roll_back",
     "served_version",
     "sign",
@@ -245,7 +246,7 @@ def find_problem(version: str, public_key: Path | None = None) -> str:
       there is no record.
     """
     try:
-        record = _read_record(version)
+        record = read_record(version)
         problem = _difference(version, record) if record else ""
     except ValueError as error:
         return str(error)
@@ -269,7 +270,7 @@ def _difference(version: str, record: Record) -> str:
     return f"its files are not those that were pushed: {wrong[0]} {what}{more}"
 
 
-def _read_record(version: str) -> Record | None:
+def read_record(version: str) -> Record | None:
     """The record in the folder of a version; None if there is none.
 
     Raises:
@@ -301,7 +302,7 @@ def digest_of(model: str) -> str:
     Raises:
       ValueError: the record can't be read.
     """
-    record = _read_record(model)
+    record = read_record(model)
     return record.digest if record else model_digest(model)
 
 
@@ -367,7 +368,7 @@ class _Place:
         """
         path, problem = f"{self.path}/{number}", ""
         try:
-            record = _read_record(path)
+            record = read_record(path)
         except ValueError as error:
             record, problem = None, str(error)
         return Version(number, path, record, problem or (find_problem(path) if verify else ""))

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from evaluation.drift import FEWEST, Check, compare_embeddings, compare_numbers, compare_outliers, compare_shares, compare_tails
+from models import features
 from pipeline.pushed.reference import SUMMARIES, Answers, Reference
 
 Test = Callable[[Any, Any], tuple[float, float]]  # of newer and older rows, to the distance and the p-value
 
-UNKNOWN: Final = "unknown"  # label of an answer from which the model abstains
 _EMBEDDED: Final = 1000  # rows whose embeddings are compared, as the time grows with the square
 _SHARE: Final = "largest difference of a share"
 _TAIL: Final = "more of the farthest 5 %, as a share"
@@ -32,7 +32,12 @@ def compare(images: pd.DataFrame, answers: Answers, reference: Reference) -> lis
     """
     tests: list[tuple[str, str, Test, Callable[[Answers], Any]]] = [
         ("answers: classes", _SHARE, compare_shares, lambda item: item.rows["label"]),
-        ("answers: unknown", _SHARE, compare_shares, lambda item: np.where(item.rows["label"] == UNKNOWN, UNKNOWN, "known")),
+        (
+            "answers: unknown",
+            _SHARE,
+            compare_shares,
+            lambda item: np.where(item.rows["label"] == features.UNKNOWN, features.UNKNOWN, "known"),
+        ),
         ("answers: confidence", _CDF, compare_numbers, lambda item: item.probabilities.max(axis=1)),
         ("answers: unusual", _TAIL, compare_tails, lambda item: item.rows["unusual"].dropna()),
         ("embeddings: distribution", _MMD, compare_embeddings, lambda item: item.embeddings[:_EMBEDDED]),

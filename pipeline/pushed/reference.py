@@ -12,12 +12,12 @@ from pyarrow import parquet
 
 from base.errors import UserError
 from components.pusher.classes import read_labels
-from components.pusher.record import RECORD_FILE, Record, parse_record
+from components.pusher.record import Record
+from components.pusher.versions import read_record
 from evaluation.results import Metric
 from images.index import INDEX_FILE
 from models import features
 
-ANSWERS_FILE: Final = "assets.extra/reference.parquet"
 # Columns of the index and of captured requests, and the features whose names statistics and schemas use for them.
 SUMMARIES: Final = {
     "format": features.FORMAT,
@@ -76,8 +76,7 @@ def read_reference(version: Path, place: Path | None) -> Reference:
     Raises:
       UserError: `place` has no index of images, or a file is damaged.
     """
-    file, answers_file = version / RECORD_FILE, version / ANSWERS_FILE
-    record = parse_record(file.read_bytes()) if file.is_file() else Record()
+    record, answers_file = read_record(str(version)) or Record(), version / features.REFERENCE
     classes = record.classes or read_labels(str(version))
     if not classes:
         raise UserError(f"{version}: names no classes; give a model that a run has pushed")
@@ -88,7 +87,7 @@ def read_reference(version: Path, place: Path | None) -> Reference:
     if not index:
         missing["images"] = "the run that made the model is not here; give --reference with its folder, or that of its examples"
     if not answers_file.is_file():
-        missing["answers"] = f"the model has no {ANSWERS_FILE}; train it again with this release"
+        missing["answers"] = f"the model has no {features.REFERENCE}; train it again with this release"
     return Reference(
         version,
         classes,

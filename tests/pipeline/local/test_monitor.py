@@ -21,10 +21,10 @@ from components.pusher.record import Record
 from components.pusher.versions import push
 from images.index import INDEX_FILE
 from images.index import SCHEMA as INDEX
+from models import features
 from pipeline.captured.columns import make_batch, make_schema
 from pipeline.captured.shards import ShardWriter
 from pipeline.local.monitor import PAGE, RESULT, monitor, parse_since
-from pipeline.pushed.reference import ANSWERS_FILE
 
 CLASSES = ["cat", "dog", "owl"]
 CENTRES = np.eye(3, 8)
@@ -93,8 +93,8 @@ def pushed(tmp_path_factory) -> Path:
         "unusual": pa.nulls(1500, pa.float32()),
         "true": pa.array([CLASSES[number] for number in seen.truth]),
     }
-    (model / ANSWERS_FILE).parent.mkdir()
-    parquet.write_table(pa.table(table).replace_schema_metadata({"classes": json.dumps(CLASSES)}), model / ANSWERS_FILE)
+    (model / features.REFERENCE).parent.mkdir()
+    parquet.write_table(pa.table(table).replace_schema_metadata({"classes": json.dumps(CLASSES)}), model / features.REFERENCE)
     record = Record(pipeline="pets", classes=CLASSES, metrics={"accuracy": {"value": 0.95, "lower": 0.93, "upper": 0.965}})
     push(str(model), str(folder / "versions"), record, None)
     return folder / "versions"
