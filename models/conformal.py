@@ -60,10 +60,10 @@ class PredictionSets:
         if not short:
             return ""
         what = f"{len(short)} of {len(self.groups)} classes, which are in every set" if self.by_class else "any class"
-        return (
-            f"calibrate.sets: a coverage of {self.coverage:g} is not promised for {what}: it needs {self.needed} or more "
-            f"groups of images in the eval split, of known classes, and there are {min(short)}"
-        )
+        why = f"it needs {self.needed} or more groups of images in the eval split, and there are {min(short)}"
+        if min(short) >= self.needed:
+            why = "too many images of the eval split are of classes that the training split has not"
+        return f"calibrate.sets: a coverage of {self.coverage:g} is not promised for {what}: {why}"
 
     def select(self, probabilities: Any) -> "tf.Tensor":
         """The sets: bool [N, classes]."""
@@ -119,14 +119,16 @@ def fit_sets(probabilities: Floats, labels: Integers, groups: Integers, settings
         rows = np.arange(start, min(start + _ROWS, len(labels)))
         found[rows] = np.take_along_axis(scores(probabilities[rows], settings.method).numpy(), labels[rows, None], axis=1)[:, 0]
     found[~known] = np.inf
-    parts = [labels == position for position in range(number)] if settings.by_class else [np.full(len(labels), True)] * number
+    parts = [labels == position for position in range(number)] if settings.by_class else [np.full(len(labels), True)]
     limits = [quantile(found[part], groups[part], settings.coverage) for part in parts]
+    sizes = [len(np.unique(groups[part])) for part in parts]
+    each = 1 if settings.by_class else number
     return PredictionSets(
         settings.method,
         settings.coverage,
         settings.by_class,
-        tuple(limit if math.isfinite(limit) else None for limit in limits),
-        tuple(len(np.unique(groups[part])) for part in parts),
+        tuple(limit if math.isfinite(limit) else None for limit in limits) * each,
+        tuple(sizes) * each,
         math.ceil(settings.coverage / (1 - settings.coverage) - _ROUNDING),
     )
 
