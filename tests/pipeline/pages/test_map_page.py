@@ -82,7 +82,7 @@ def test_unknown_is_no_answer_unless_a_class_is_named_so(tmp_path: Path, classes
     embedded = make_embedded(tmp_path)
     rows = embedded.rows.assign(label=embedded.rows["true_label"].replace("dog", "unknown"))
     rows["true_label"] = rows["label"].where(rows["label"] != "unknown", classes[1])
-    write_map(replace(embedded, rows=rows, classes=classes), tmp_path / "out")
+    write_map(replace(embedded, rows=rows, classes=classes), tmp_path / "out", most=50)
     points = json.loads((tmp_path / "out" / PAGE).read_text().split('id="points">')[1].split("</script>")[0])
     assert points["colours"]["right or wrong"]["names"] == names
 
