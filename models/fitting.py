@@ -23,10 +23,6 @@ log = logging.getLogger(__name__)
 Look = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from images to logits and embeddings, as `inference.InferenceModel`
 
 
-class ClassNameError(ValueError):
-    """A class has the name that stands for no answer."""
-
-
 @dataclass(frozen=True)
 class Answers:
     """A model's answers to N images.
@@ -64,20 +60,6 @@ class Fitted:
 
 
 NOTHING: Final = Fitted()
-
-
-def check_names(settings: CalibrationSettings, classes: list[str]) -> None:
-    """Checks that an answer can be told from none.
-
-    Raises:
-      ClassNameError: it can't.
-    """
-    if settings.abstains and features.UNKNOWN in classes:
-        key = "calibrate.abstain" if settings.abstain else "calibrate.unusual.cutoff"
-        raise ClassNameError(
-            f"{key}: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
-            "rename the class"
-        )
 
 
 def find_distance(look: Look, training: Iterable[Any]) -> Distance | None:

@@ -232,7 +232,7 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
         return 1, told
     from models.budget import BudgetError
     from models.distillation import TeacherError
-    from models.fitting import ClassNameError
+    from models.abstention import ClassNameError
     from models.memory import OutOfMemoryError
     from models.warm_start import WarmStartError
     from models.workers import WorkersError

@@ -78,6 +78,14 @@ def test_what_is_not_defined_is_left_out():
     assert estimate_promises(ALL, plain, np.arange(50), "jackknife") == {}
 
 
+def test_of_several_labels_an_image_nothing_is_measured_though_the_model_may_answer_unknown():
+    cutoff = CalibrateConfig.model_validate({"unusual": {"cutoff": 99}})
+    names = evaluation_settings(EvaluateConfig(), True, ["test"], judged=True, calibrate=cutoff).metrics
+    rows = pd.DataFrame({features.LABEL: ["cat|dog", "", "owl"], features.GROUP: ["a", "b", "c"]})
+    predictions = Predictions(rows, CLASSES, True, np.full((3, 4), 0.4, np.float32), answered=np.array([True, False, True]))
+    assert estimate_promises(names, predictions, np.arange(3), "jackknife") == {}
+
+
 def test_the_curve_of_risk_is_that_of_a_plain_loop_and_does_not_depend_on_the_order():
     predictions = draw(200)
     found = selective_risks(predictions.labels, predictions.probabilities)

@@ -17,7 +17,7 @@ from worker_processes import PROJECT, environment, free_addresses
 
 from models import training
 from models.checkpoints import load_checkpoint
-from models.fitting import ClassNameError
+from models.abstention import ClassNameError
 from models.training import run_fn, train_model
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import trainer_settings
