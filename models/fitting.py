@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from models import features
 from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
 from models.conformal import SETS_FILE, PredictionSets, fit_sets
