@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from base.errors import shorten
 
-_MOVED: typing.Final = {"train.calibrate": "calibrate.temperature"}
+MOVED: typing.Final = {"train.calibrate": "calibrate.temperature"}  # section.key of earlier releases -> what it is now
 
 
 def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
@@ -24,8 +24,8 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     keys = [str(key) for key in detail["loc"]]
     shown = [within, *keys] if within else keys
     name = ".".join(shown)
-    if name in _MOVED:
-        return f"{name}: is now {_MOVED[name]}"
+    if name in MOVED:
+        return f"{name}: is now {MOVED[name]}"
     if detail["type"] == "extra_forbidden":
         known = _keys_of(_section_at(keys[:-1], section))
         near = difflib.get_close_matches(keys[-1], known, n=1)

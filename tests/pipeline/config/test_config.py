@@ -311,6 +311,12 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
     assert load_config(path, overrides=["image.height=48"]).image.height == 48
 
 
+def test_what_a_run_of_an_earlier_release_has_recorded_is_read(write: Any) -> None:
+    path = write("name: test\ndata: {path: images}\ntrain: {epochs: 3, calibrate: false}\n")
+    config = load_config(path, recorded=True)
+    assert (config.calibrate.temperature, config.train.epochs) == (False, 3)
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
