@@ -175,11 +175,13 @@ def check_metrics(names: Iterable[str], multi_label: bool, section: str = "evalu
     for name in names:
         if name in more:
             continue
-        if name in PROMISES:
-            key = "calibrate.sets" if name.startswith("set_") else "calibrate.abstain"
+        if name in PROMISES and not multi_label:
+            if section != "evaluate":
+                raise UserError(f"{section}: {name} is measured of the SavedModel alone; leave it out")
+            key = "calibrate.sets" if name.startswith("set_") else "calibrate.abstain or calibrate.unusual.cutoff"
             raise UserError(f"{section}: {name} is measured where a model promises it; set {key}, or leave {name} out")
         try:
-            metric = METRICS[name]
+            metric = DEFINITIONS[name]
         except KeyError:
             near = difflib.get_close_matches(name, fitting, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known ones: {', '.join(fitting)}"

@@ -22,7 +22,8 @@ def estimate_promises(names: Iterable[str], predictions: Predictions, images: In
     Returns:
       The metrics by name, in the order of the names, without those that are not defined on these images.
     """
-    if not len(images):
+    names = [name for name in names if name in PROMISES]  # none of multi-label data
+    if not names or not len(images):
         return {}
     labels, groups = predictions.labels[images], predictions.groups[images]
     found: dict[str, Metric] = {}

@@ -3,17 +3,23 @@
 The confidence is the probability of the most probable class. The risk is the share of wrong answers among those that are given.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy import special
 
+from models import features
 from models.calibration import Floats, Integers
-from models.settings import AbstainSettings
+from models.settings import AbstainSettings, CalibrationSettings
 
 ABSTENTION_FILE: Final = "abstention.json"  # file in the Trainer's model_run with the fields of `Abstention`
 _SHARES: Final = 20  # equally spaced shares of answered images, each of which gives a threshold that is tested
+
+
+class ClassNameError(ValueError):
+    """A class has the name that stands for no answer."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,20 @@ class Abstention:
         return (
             f"calibrate.abstain: a risk of {self.risk:g} can't be promised: {self.images} images of the eval split, one a "
             "group, show it at no threshold; all images are answered. More eval images, a better model or a higher risk help"
+        )
+
+
+def check_names(settings: CalibrationSettings, classes: Collection[str]) -> None:
+    """Checks that an answer can be told from none.
+
+    Raises:
+      ClassNameError: it can't.
+    """
+    if settings.abstains and features.UNKNOWN in classes:
+        key = "calibrate.abstain" if settings.abstain else "calibrate.unusual.cutoff"
+        raise ClassNameError(
+            f"{key}: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
+            "rename the class"
         )
 
 

@@ -59,10 +59,10 @@ class PredictionSets:
         if not short:
             return ""
         what = f"{len(short)} of {len(self.groups)} classes, which are in every set" if self.by_class else "any class"
-        return (
-            f"calibrate.sets: a coverage of {self.coverage:g} is not promised for {what}: it needs {self.needed} or more "
-            f"groups of images in the eval split, of known classes, and there are {min(short)}"
-        )
+        why = f"it needs {self.needed} or more groups of images in the eval split, and there are {min(short)}"
+        if min(short) >= self.needed:
+            why = "too many images of the eval split are of classes that the training split has not"
+        return f"calibrate.sets: a coverage of {self.coverage:g} is not promised for {what}: {why}"
 
     def select(self, probabilities: Any) -> "tf.Tensor":
         """The sets: bool [N, classes]."""

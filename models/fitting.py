@@ -10,21 +10,16 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from models import features
 from models.abstention import ABSTENTION_FILE, Abstention, fit_abstention
 from models.calibration import CALIBRATION_FILE, Floats, Integers, calibrate
 from models.conformal import SETS_FILE, PredictionSets, fit_sets
 from models.reference import REFERENCE_ROWS, Sample, Spread
 from models.settings import CalibrationSettings, UnusualSettings
-from models.unusual import UNUSUAL_FILE, Distance, Unusual, fit_distance, fit_percentiles
+from models.unusual import UNUSUAL_FILE, Distance, Unusual, fit_distance, fit_percentiles, percentiles
 
 log = logging.getLogger(__name__)
 
 Look = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]  # from images to logits and embeddings, as `inference.InferenceModel`
-
-
-class ClassNameError(ValueError):
-    """A class has the name that stands for no answer."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +61,6 @@ class Fitted:
 NOTHING: Final = Fitted()
 
 
-def check_names(settings: CalibrationSettings, classes: list[str]) -> None:
-    """Checks that an answer can be told from none.
-
-    Raises:
-      ClassNameError: it can't.
-    """
-    if settings.abstains and features.UNKNOWN in classes:
-        key = "calibrate.abstain" if settings.abstain else "calibrate.unusual.cutoff"
-        raise ClassNameError(
-            f"{key}: the data has a class named {features.UNKNOWN}, which is what a model answers that abstains; "
-            "rename the class"
-        )
-
-
 def find_distance(look: Look, training: Iterable[Any]) -> Distance | None:
     """Fits the distance that `models.unusual` describes on batches of (uint8 images, labels); None where none can be fitted."""
     try:
@@ -119,6 +100,7 @@ def fit_answers(
       distance: what the answers' distances are.
     """
     temperature = _fit_temperature(answers, folder, multi_label) if settings.temperature else 1.0
+    unusual = _fit_unusual(answers, distance, settings.unusual, folder) if distance and settings.unusual else None
     sets = abstention = None
     if settings.sets or settings.abstain:
         # As the exported model computes them; without finite numbers, nothing is likely.
@@ -128,9 +110,11 @@ def fit_answers(
             sets = fit_sets(found, labels, answers.groups, settings.sets)
             _report(sets, folder, SETS_FILE, sets.problem)
         if settings.abstain:
+            if unusual and unusual.cutoff is not None:  # what is not answered anyway can't keep the risk of the rest
+                above = percentiles(tf.constant(answers.distances), unusual.quantiles) > unusual.cutoff
+                found = np.where(above[:, np.newaxis], 0, found)
             abstention = fit_abstention(found, labels, answers.groups, settings.abstain)
             _report(abstention, folder, ABSTENTION_FILE, abstention.problem)
-    unusual = _fit_unusual(answers, distance, settings.unusual, folder) if distance and settings.unusual else None
     return Fitted(temperature, sets, abstention, unusual)
 
 
@@ -156,12 +140,12 @@ def _fit_temperature(answers: Answers, folder: str, multi_label: bool) -> float:
 def _fit_unusual(answers: Answers, distance: Distance, settings: UnusualSettings, folder: str) -> Unusual | None:
     """The percentiles; None, and no file, where training has diverged."""
     try:
-        percentiles = fit_percentiles(answers.distances, distance.examples)
+        fitted = fit_percentiles(answers.distances, distance.examples)
     except ValueError as error:
         log.warning("the model will not say how unusual images are: %s", error)
         return None
-    write_json(folder, UNUSUAL_FILE, {**asdict(percentiles), "cutoff": settings.cutoff})
-    return Unusual(distance, percentiles.quantiles, settings.cutoff)
+    write_json(folder, UNUSUAL_FILE, {**asdict(fitted), "cutoff": settings.cutoff})
+    return Unusual(distance, fitted.quantiles, settings.cutoff)
 
 
 def write_json(folder: str, name: str, content: dict[str, Any]) -> None:

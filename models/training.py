@@ -20,13 +20,14 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.utils import path_constants
 
 from models import features, new_process, workers
+from models.abstention import check_names
 from models.augmentation import build_augmentation
 from models.budget import Budget, Clock
 from models.callbacks import Curves, Keeper, Progress, StepLimit
 from models.checkpoints import Checkpoint, checkpoint_folder, load_checkpoint, remove_checkpoint
 from models.distillation import Teacher, distil
 from models.export import export_image_settings, export_model
-from models.fitting import ask, check_names, find_distance, fit_answers, write_json
+from models.fitting import ask, find_distance, fit_answers, write_json
 from models.fpn import build_classifier
 from models.half_size import halve_images, share_at_half_size
 from models.history import is_diverged

@@ -177,12 +177,13 @@ class Tables:
                 raise UserError(f"{self.path(shard)}: is damaged ({error}); delete it, and start again") from error
 
     def _by_class(self, labels: Counter[str]) -> dict[str, int]:
+        names = (*self.classes, features.UNKNOWN)
         if not self.multi_label:
-            return {name: labels[name] for name in (*self.classes, features.UNKNOWN) if labels[name]}
+            return {name: labels[name] for name in names if labels[name]}
         counts: Counter[str] = Counter()
         for label, count in labels.items():
             counts.update(dict.fromkeys(features.split_labels(label, self.multi_label), count))
-        return {name: counts[name] for name in self.classes if counts[name]}
+        return {name: counts[name] for name in names if counts[name]}
 
     def _write_rejected(self) -> dict[str, int]:
         reasons: Counter[str] = Counter()

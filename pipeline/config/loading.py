@@ -11,19 +11,22 @@ from pydantic import ValidationError
 from base.errors import UserError, shorten
 from base.inputs import MAX_CONFIG_BYTES, MAX_DEPTH, read_text
 from base.yaml_text import parse_yaml
-from pipeline.config.messages import explain
+from pipeline.config.messages import MOVED, explain
 from pipeline.config.whole import Config
 
 _CURE: typing.Final = "save it as UTF-8 YAML of some kilobytes"
 
 
-def load_config(path: Path | None, data: str | None = None, overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | None, data: str | None = None, overrides: typing.Sequence[str] = (), *, recorded: bool = False
+) -> Config:
     """Reads a configuration file.
 
     Args:
       path: a YAML file; None for the defaults, if `data` is given.
       data: replaces `data.path`; a built-in data set (`data.sample`) is then not used.
       overrides: texts "section.key=value" with the value in YAML; later ones win.
+      recorded: whether a run has written the file, perhaps of an earlier release: keys that have moved are not told, but read.
 
     Raises:
       UserError: the file can't be read, a key is unknown, a value does not fit, or `data` and `overrides` both name the data.
@@ -31,6 +34,8 @@ def load_config(path: Path | None, data: str | None = None, overrides: typing.Se
     content = parse_yaml(read_text(path, MAX_CONFIG_BYTES, _CURE), str(path)) if path else {"name": "unnamed"}
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold sections such as `data:` and `model:`")
+    if recorded:
+        _move(content)
     for override in overrides:
         if data is not None and override.partition("=")[0] in ("data.path", "data.sample"):
             raise UserError(f"--set {override}: {data} is given as the data; leave one of them out")
@@ -57,6 +62,13 @@ def dump_config(config: Config) -> str:
 def config_digest(config: Config) -> str:
     """SHA-256 of a configuration with all defaults, hexadecimal."""
     return hashlib.sha256(dump_config(config).encode()).hexdigest()
+
+
+def _move(content: dict[str, Any]) -> None:
+    for old, new in MOVED.items():
+        (section, key), (other, name) = old.split("."), new.split(".")
+        if key in content.get(section, {}):
+            content.setdefault(other, {})[name] = content[section].pop(key)
 
 
 def _apply(override: str, content: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from base.errors import shorten
 
-_MOVED: typing.Final = {"train.calibrate": "calibrate.temperature"}
+MOVED: typing.Final = {"train.calibrate": "calibrate.temperature"}  # section.key of earlier releases -> what it is now
 
 
 def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
@@ -24,10 +24,10 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     keys = [str(key) for key in detail["loc"]]
     shown = [within, *keys] if within else keys
     name = ".".join(shown)
-    if name in _MOVED:
-        return f"{name}: is now {_MOVED[name]}"
+    if name in MOVED:
+        return f"{name}: is now {MOVED[name]}"
     if detail["type"] == "extra_forbidden":
-        known = [field.alias or key for key, field in _section_at(keys[:-1], section).model_fields.items()]
+        known = _keys_of(_section_at(keys[:-1], section))
         near = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean {'.'.join([*shown[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
         return f"{name}: unknown key; {hint}"
@@ -37,15 +37,21 @@ def explain(detail: Any, section: type[BaseModel], within: str = "") -> str:
     if not name:
         return message
     message = message[0].lower() + message[1:]
+    if detail["type"] == "model_type":
+        message = f"must be a section with keys such as {_keys_of(_section_at(keys, section))[0]}"
     if detail["type"] == "too_short" and not detail["input"]:
         message = "needs one item or more (leave the key out for its default)"
     hidden = name == "metadata" or isinstance(detail["input"], dict | BaseModel)  # the value may hold a password
     return f"{name}: {message}" + ("" if hidden else f", is {shorten(repr(detail['input']), 200)}")
 
 
+def _keys_of(section: type[BaseModel]) -> list[str]:
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
 def _section_at(keys: list[str], section: type[BaseModel]) -> type[BaseModel]:
     for key in keys:
-        if key.isdigit():
+        if key not in section.model_fields:  # a position in a list, or a name in a mapping
             continue
         section = next(_sections_in(section.model_fields[key].annotation))
     return section

@@ -14,6 +14,9 @@ from components.pusher.classes import read_labels
 from images.dataset import source
 from images.dataset.listing import is_remote
 from models import features
+from models.abstention import ClassNameError, check_names
+from models.packing import unpack
+from models.settings import CalibrationSettings
 from pipeline.config.network import BLESSED
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import base_model_folder, image_settings, source_settings, trainer_settings
@@ -36,8 +39,8 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
 
     Raises:
       UserError: the data, or the data of `score.path`, can't be used; or damaged TFRecord files have lost too much; or the
-        data lacks a feature to slice by, or the class that groups are judged by; or the teacher has other classes. Its notes
-        say how the data was read.
+        data lacks a feature to slice by, or the class that groups are judged by; or the teacher has other classes, or a class
+        the name of no answer. Its notes say how the data was read.
     """
     if config.data.sample:
         SAMPLES[config.data.sample](Path(config.data.path))
@@ -56,6 +59,7 @@ def read_data(config: Config, folds: int | None = None) -> tuple[source.Found, R
         _check_slices(config, rows)
         _check_positive(config.evaluate.groups.positive, rows)
         _check_classes(config.train.teacher, rows)
+        _check_names(config, rows)
     notes = found.notes
     if config.data.spans and (left_out := sum(not row.split and not row.reason for row in rows)):
         used = sum(row.split == "train" for row in rows)
@@ -226,6 +230,14 @@ def _check_positive(positive: str | None, rows: list[source.Row]) -> None:
     labels = {label for row in rows if not row.reason for label in row.labels}
     if positive is not None and positive not in labels:
         raise UserError(f"evaluate.groups.positive: no class {positive}; there are {', '.join(sorted(labels)[:10])}")
+
+
+def _check_names(config: Config, rows: list[source.Row]) -> None:
+    labels = {label for row in rows if not row.reason for label in row.labels}
+    try:
+        check_names(unpack(CalibrationSettings, config.calibrate.model_dump()), labels)
+    except ClassNameError as error:
+        raise UserError(str(error)) from error
 
 
 def _check_classes(teacher: str | None, rows: list[source.Row]) -> None:

@@ -230,9 +230,9 @@ def _explain(failure: BaseException, component: str, place: Workplace) -> tuple[
         return INTERRUPTED, f"interrupted in {component}; start again to go on from the last finished component"
     if told := full_disk(failure, place.output):
         return 1, told
+    from models.abstention import ClassNameError
     from models.budget import BudgetError
     from models.distillation import TeacherError
-    from models.fitting import ClassNameError
     from models.memory import OutOfMemoryError
     from models.warm_start import WarmStartError
     from models.workers import WorkersError

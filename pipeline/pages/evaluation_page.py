@@ -518,8 +518,9 @@ def _promises(evaluation: Evaluation, predictions: Predictions, training: dict[s
         return None
     sets, abstention = (training.get(name) or {} for name in ("sets", "abstention"))
     promised = {}
-    if sets and not sets["problem"]:
-        promised["set_coverage"] = f"at least {sets['coverage']:g}" + ", of each class" * sets["by_class"]
+    if sets and any(limit is not None for limit in sets["thresholds"]):
+        other = "other " * bool(sets["problem"])
+        promised["set_coverage"] = f"at least {sets['coverage']:g}" + f", of each {other}class" * sets["by_class"]
     if abstention and not abstention["problem"]:
         promised["selective_risk"] = f"at most {abstention['risk']:g}, with a confidence of {abstention['confidence']:g}"
     overall = evaluation.overall
@@ -531,6 +532,7 @@ def _promises(evaluation: Evaluation, predictions: Predictions, training: dict[s
         "sets": sets,
         "abstention": abstention,
         "area": curve.score,
+        "is_chosen": len(chosen) == 2,
         "svg": draw_risk(curve, (chosen[0], chosen[1]) if len(chosen) == 2 else None),
     }
 

@@ -95,7 +95,8 @@ def _colours(embedded: Embedded, shown: np.ndarray, splits: pd.Series | None) ->
     found = {"class": rows["true_label"], "answer": rows["label"]}
     known = rows["true_label"].notna()
     right = np.where(rows["true_label"] == rows["label"], "right", "wrong")
-    right = np.where(rows["label"] == features.UNKNOWN, "not answered", right)
+    if features.UNKNOWN not in embedded.classes:
+        right = np.where(rows["label"] == features.UNKNOWN, "not answered", right)
     found["right or wrong"] = pd.Series(right, rows.index).where(known)
     if splits is not None:
         found["split"] = splits.iloc[shown]

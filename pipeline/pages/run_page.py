@@ -43,6 +43,5 @@ def write_run_page(run: Path, output: Path) -> None:
         digest=reproduction["digest"]["configuration"],
         notes=summary["notes"],
     )
-    write_evaluation_page(
-        load_config(run / CONFIG_FILE), evaluation, output, model=model if model.exists() else None, context=context
-    )
+    config = load_config(run / CONFIG_FILE, recorded=True)
+    write_evaluation_page(config, evaluation, output, model=model if model.exists() else None, context=context)

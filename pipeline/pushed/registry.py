@@ -101,7 +101,7 @@ def register_version(folder: str, number: int | None, config: Path | None) -> Re
         raise UserError(f"{version.path}: is damaged ({version.problem}); register another version, see fpn push --list")
     record = version.record or Record()
     path = config or (Path(record.run_folder, CONFIG_FILE) if record.run_folder else None)
-    registry = load_config(path).push.registry if path and (config or path.is_file()) else None
+    registry = load_config(path, recorded=not config).push.registry if path and (config or path.is_file()) else None
     if registry is None:
         where = path or version.path
         raise UserError(f"{where}: no push.registry here; give --config FILE that has push.registry: {{uri: ...}}")

@@ -115,7 +115,7 @@ def _keys(rows: pd.DataFrame) -> pd.MultiIndex:
 def _settings(found: FoundEvaluation) -> EvaluateConfig:
     """The run's settings; the defaults if its configuration is not there."""
     path = found.run / CONFIG_FILE if found.run else None
-    return load_config(path).evaluate if path and path.exists() else EvaluateConfig()
+    return load_config(path, recorded=True).evaluate if path and path.exists() else EvaluateConfig()
 
 
 def _slices_of(evaluation: Evaluation, rows: pd.DataFrame, settings: EvaluateConfig) -> dict[SliceKey, np.ndarray]:

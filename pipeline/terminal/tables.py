@@ -191,10 +191,12 @@ def render_training(training: dict[str, Any]) -> Text:
         each = " for each class" if sets["by_class"] else ""
         lines.append(sets["problem"] or f"Sets of classes: hold the true one with a probability of {sets['coverage']:g}{each}")
     if abstention := training.get("abstention"):
+        sure = (
+            f"Answers above a confidence of {abstention['threshold']:.3f} alone" if abstention["threshold"] else "All answers"
+        )
         lines.append(
             abstention["problem"]
-            or f"Answers above a confidence of {abstention['threshold']:.3f} alone: at most {abstention['risk']:.1%} are "
-            f"wrong, with a confidence of {abstention['confidence']:g}"
+            or f"{sure}: at most {abstention['risk']:.1%} are wrong, with a confidence of {abstention['confidence']:g}"
         )
     return Text("\n".join(lines), end="\n" if lines else "")
 

@@ -102,3 +102,10 @@ def test_groups_are_decided_by_the_rule_however_many_parts_they_are_read_in(tabl
         elif not is_c:
             best = max("ab", key=lambda name: (answers[:, "ab".index(name)].sum(), members[:, "ab".index(name)].sum()))
             assert row["label"] == best
+
+
+def test_images_without_an_answer_are_counted_of_several_labels_as_well(tmp_path):
+    found = scores.Tables(str(tmp_path), ["a", "b"], True, 1)
+    images = [Image(str(number), str(number), (), b"") for number in range(4)]
+    found.write(0, [Answers(images, ["a|b", "unknown", "unknown", ""], np.full((4, 2), 0.5, np.float32), [])])
+    assert found.finish(GroupRule(rule="mean", share=0.1, positive=None)).labels == {"a": 1, "b": 1, "unknown": 2}

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from base.errors import UserError
-from evaluation.metrics import PROMISES
+from evaluation.metrics import PROMISES, check_metrics
 from evaluation.predictions import Predictions
 from evaluation.promises import estimate_promises, estimate_promises_by_class, selective_risks
 from models import features
@@ -78,6 +78,14 @@ def test_what_is_not_defined_is_left_out():
     assert estimate_promises(ALL, plain, np.arange(50), "jackknife") == {}
 
 
+def test_of_several_labels_an_image_nothing_is_measured_though_the_model_may_answer_unknown():
+    cutoff = CalibrateConfig.model_validate({"unusual": {"cutoff": 99}})
+    names = evaluation_settings(EvaluateConfig(), True, ["test"], judged=True, calibrate=cutoff).metrics
+    rows = pd.DataFrame({features.LABEL: ["cat|dog", "", "owl"], features.GROUP: ["a", "b", "c"]})
+    predictions = Predictions(rows, CLASSES, True, np.full((3, 4), 0.4, np.float32), answered=np.array([True, False, True]))
+    assert estimate_promises(names, predictions, np.arange(3), "jackknife") == {}
+
+
 def test_the_curve_of_risk_is_that_of_a_plain_loop_and_does_not_depend_on_the_order():
     predictions = draw(200)
     found = selective_risks(predictions.labels, predictions.probabilities)
@@ -118,7 +126,7 @@ def test_what_is_promised_is_always_measured_and_nothing_else_is():
     ("threshold", "message"),
     [
         ({"metric": "set_coverage", "lower": 0.9}, "set_coverage is measured where a model promises it; set calibrate.sets"),
-        ({"metric": "selective_risk", "upper": 0.1}, "set calibrate.abstain, or leave selective_risk out"),
+        ({"metric": "selective_risk", "upper": 0.1}, "set calibrate.abstain or calibrate.unusual.cutoff, or leave"),
         ({"metric": "set_size", "change": -1.0}, "set_size takes lower and upper alone"),
         ({"metric": "answered", "lower": 0.5, "of": "groups"}, "answered is no metric of groups"),
     ],
@@ -127,3 +135,15 @@ def test_a_threshold_on_what_is_not_promised_is_an_error(threshold, message):
     calibrate = {"sets": {}, "abstain": {"risk": 0.1}} if threshold["metric"] in ("set_size", "answered") else {}
     with pytest.raises(UserError, match=message):
         settings(calibrate, thresholds=[threshold])
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "section", "message"),
+    [
+        (True, "evaluate", "answered is no metric of data with several labels"),
+        (False, "export", "export: answered is measured of the SavedModel alone"),
+    ],
+)
+def test_a_promise_that_no_configuration_can_make_is_not_advised(multi_label, section, message):
+    with pytest.raises(UserError, match=message):
+        check_metrics(["answered"], multi_label, section)

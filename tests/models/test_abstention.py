@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from models.abstention import fit_abstention, upper_bound
-from models.settings import AbstainSettings
+from models.fitting import Answers, fit_answers
+from models.settings import AbstainSettings, CalibrationSettings, UnusualSettings
+from models.unusual import fit_distance
 
 RISK = AbstainSettings(risk=0.05, confidence=0.95)
 
@@ -83,3 +85,18 @@ def test_an_unknown_class_is_a_wrong_answer():
     probabilities, labels = answers(np.linspace(0.999, 0.5, 1000), np.zeros(1000, bool))
     labels[500:] = -1
     assert fit_abstention(probabilities, labels, np.arange(1000), RISK).answered == 500
+
+
+@pytest.mark.parametrize(("cutoff", "answered"), [(None, 1000), (50.0, 250)])
+def test_the_risk_is_of_what_the_cutoff_of_unusual_images_lets_through(tmp_path, cutoff, answered):
+    """Unusual images are answered rightly, and hide that of the others each twentieth answer is wrong."""
+    number = np.arange(1000)
+    is_usual, is_sure = number % 2 == 0, number % 4 < 2
+    wrong = number % 40 == 2
+    probabilities, labels = answers(np.where(is_sure, 0.9, 0.6), wrong)
+    distances = np.where(is_usual, 1.0, 2.0) + 0.001 * number / 1000
+    settings = CalibrationSettings(temperature=False, sets=None, abstain=RISK, unusual=UnusualSettings(cutoff=cutoff))
+    given = Answers(np.log(probabilities), np.eye(2)[labels], number, distances.astype(np.float32))
+    found = fit_answers(given, settings, str(tmp_path), distance=fit_distance(np.eye(3)))
+    assert found.abstention.answered == answered
+    assert found.abstention.wrong == (wrong.sum() if cutoff is None else 0)

@@ -159,14 +159,15 @@ def test_images_of_an_unknown_class_count_as_never_covered():
     labels[:20] = -1
     assert fit_sets(probabilities, labels, np.arange(400), promise(0.9)).thresholds > sets.thresholds
     labels[:41] = -1
-    assert fit_sets(probabilities, labels, np.arange(400), promise(0.9)).problem
+    problem = fit_sets(probabilities, labels, np.arange(400), promise(0.9)).problem
+    assert "too many images of the eval split are of classes that the training split has not" in problem
 
 
 def test_a_trainings_sets_are_of_its_calibrated_probabilities_and_are_kept_with_the_run(tmp_path, caplog):
     probabilities, labels = draw(np.random.default_rng(10), 500)
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
     answers = Answers(3 * np.log(probabilities), one_hot, np.arange(500))
-    settings = CalibrationSettings(temperature=True, sets=promise(0.9), abstain=None)
+    settings = CalibrationSettings(temperature=True, sets=promise(0.9), abstain=None, unusual=None)
     fitted = fit_answers(answers, settings, str(tmp_path))
     assert 2.5 < fitted.temperature < 3.6
     calibrated = special.softmax(answers.logits / fitted.temperature, axis=-1).astype(np.float32)
@@ -184,5 +185,5 @@ def test_a_trainings_sets_are_of_its_calibrated_probabilities_and_are_kept_with_
 
 def test_a_diverged_model_promises_nothing(tmp_path):
     answers = Answers(np.full((50, CLASSES), np.nan, np.float32), np.eye(CLASSES)[np.zeros(50, int)], np.arange(50))
-    settings = CalibrationSettings(temperature=True, sets=promise(0.9), abstain=None)
+    settings = CalibrationSettings(temperature=True, sets=promise(0.9), abstain=None, unusual=None)
     assert fit_answers(answers, settings, str(tmp_path)).sets.select(np.zeros((3, CLASSES), np.float32)).numpy().all()

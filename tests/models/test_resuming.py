@@ -16,8 +16,8 @@ from tiny_training import CONFIG, EXAMPLES, LABELS, PICTURES, arguments, write_t
 from worker_processes import PROJECT, environment, free_addresses
 
 from models import training
+from models.abstention import ClassNameError
 from models.checkpoints import load_checkpoint
-from models.fitting import ClassNameError
 from models.training import run_fn, train_model
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import trainer_settings

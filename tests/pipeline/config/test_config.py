@@ -311,6 +311,12 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
     assert load_config(path, overrides=["image.height=48"]).image.height == 48
 
 
+def test_what_a_run_of_an_earlier_release_has_recorded_is_read(write: Any) -> None:
+    path = write("name: test\ndata: {path: images}\ntrain: {epochs: 3, calibrate: false}\n")
+    config = load_config(path, recorded=True)
+    assert (config.calibrate.temperature, config.train.epochs) == (False, 3)
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -326,6 +332,9 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(write: Any) -> N
         ("calibrate.sets.coverage=1", "calibrate.sets.coverage: input should be less than 1"),
         ("calibrate.sets.method=mean", "calibrate.sets.method: input should be 'lac', 'aps' or 'raps'"),
         ("calibrate.abstain={}", "calibrate.abstain.risk: is missing"),
+        ("calibrate.unusual=99", "calibrate.unusual: must be a section with keys such as cutoff, is 99"),
+        ("kubeflow.components.Trainer.gpu=1", "did you mean kubeflow.components.Trainer.gpus?"),
+        ("kubeflow.components.Trainer=1", "kubeflow.components.Trainer: must be a section with keys such as cpu_request, is 1"),
         ("train.teacher_temperature=0", "train.teacher_temperature: input should be greater than 0"),
         ("data.spans={newest: 1}", "data: spans: are told apart by {SPAN} in path, which is images; give a path with it"),
         ("train.warm_start=s3://bucket/pushed", "train.warm_start: TensorFlow does not read s3://bucket/pushed; name a copy"),

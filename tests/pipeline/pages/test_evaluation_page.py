@@ -342,6 +342,27 @@ def test_what_can_not_be_promised_is_told(made: Made, tmp_path: Path) -> None:
     assert 'data-curve="chosen"' not in html
 
 
+def test_a_promise_to_other_classes_and_one_that_needs_no_threshold_are_told(made: Made, tmp_path: Path) -> None:
+    predictions = replace(made.predictions, sets=made.predictions.probabilities > 0.1, answered=np.arange(300) > 9)
+    overall = made.evaluation.slices[0]
+    measured = estimate_promises(PROMISES, predictions, np.arange(300), "none")
+    write_evaluation(
+        replace(made.evaluation, slices=[replace(overall, metrics=measured), *made.evaluation.slices[1:]]), str(tmp_path)
+    )
+    predictions.write(str(tmp_path))
+    some = PredictionSets("lac", 0.95, True, (0.3, 0.3, None, 0.3, 0.3), (90, 90, 9, 90, 90), 19)
+    training = {
+        "sets": asdict(some) | {"problem": some.problem},
+        "abstention": asdict(Abstention(0.3, 0.95, 0.0, 90, 90, 9, 0.2)) | {"problem": ""},
+    }
+    context = replace(CONTEXT, summary={"training": training})
+    page, _ = page_of(replace(made, folder=tmp_path), tmp_path / "page.html", context)
+    assert page.tables["Promised and kept"][1][:2] == ["set coverage", "at least 0.95, of each other class"]
+    text = " ".join(page.text.split())
+    assert "1 of 5 classes, which are in every set: it needs 19 or more groups" in text
+    assert "The point is what the model answers; other images get unknown." in text
+
+
 def test_a_page_of_several_labels_an_image_has_no_promises(several: tuple[Made, Page, str]) -> None:
     assert "Risk by coverage" not in several[2]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_the_tables_and_the_page_have_what_was_found(made: tuple[Path, MapResult
     assert set(known["wrong"]) <= {"05.png"}
     assert set(known[None]) <= {"07.png"}
     assert all(number not in near for number, near in enumerate(points["near"]))
+
+
+@pytest.mark.parametrize(("classes", "names"), [(CLASSES, ["not answered", "right"]), (["<i>cat", "unknown"], ["right"])])
+def test_unknown_is_no_answer_unless_a_class_is_named_so(tmp_path: Path, classes: list[str], names: list[str]) -> None:
+    embedded = make_embedded(tmp_path)
+    rows = embedded.rows.assign(label=embedded.rows["true_label"].replace("dog", "unknown"))
+    rows["true_label"] = rows["label"].where(rows["label"] != "unknown", classes[1])
+    write_map(replace(embedded, rows=rows, classes=classes), tmp_path / "out", most=50)
+    points = json.loads((tmp_path / "out" / PAGE).read_text().split('id="points">')[1].split("</script>")[0])
+    assert points["colours"]["right or wrong"]["names"] == names
 
 
 def test_a_map_needs_images(tmp_path: Path) -> None:

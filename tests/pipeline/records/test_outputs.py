@@ -69,6 +69,8 @@ def test_the_start_epochs_and_calibration_are_read_and_told(tmp_path):
     assert render_training(shown).plain == (
         "Answers above a confidence of 0.712 alone: at most 2.0% are wrong, with a confidence of 0.95"
     )
+    shown["abstention"]["threshold"] = 0.0
+    assert render_training(shown).plain == "All answers: at most 2.0% are wrong, with a confidence of 0.95"
 
 
 def test_without_calibration_nothing_is_said_of_it(tmp_path):
