@@ -80,7 +80,7 @@ def monitor(
     first = parse_since(since, now)
     version = find_version(model, public_key)
     known = read_reference(version, reference)
-    traffic = read_traffic(captured, first, version, known.classes, labels)
+    traffic = read_traffic(captured, first, known, labels)
     checks = compare(traffic.sample.to_pandas(), as_answers(traffic.sample), known)
     metrics = {}
     if labels:
@@ -120,11 +120,11 @@ def parse_since(text: str, now: datetime) -> datetime | None:
     """
     if text == "all":
         return None
-    if found := re.fullmatch(r"(\d{1,6})([mhd])", text):
-        return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
+        if found := re.fullmatch(r"(\d{1,6})([mhd])", text, re.ASCII):
+            return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # OverflowError: before the year 1
         raise UserError(f"--since {text}: give 7d, 12h, 30m, a time such as 2026-11-30T07:00, or all") from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 

@@ -94,7 +94,11 @@ def read_reference(version: Path, place: Path | None) -> Reference:
         classes,
         _read_images(index) if index else None,
         _read_answers(answers_file, classes) if "answers" not in missing else None,
-        {name: Metric(**metric) for name, metric in record.metrics.items() if metric["lower"] is not None},
+        {
+            name: Metric(metric["value"], metric["lower"], metric["upper"])
+            for name, metric in record.metrics.items()
+            if metric["lower"] is not None
+        },
         missing,
     )
 
@@ -123,7 +127,11 @@ def _find_index(place: Path) -> Path | None:
 
 
 def _read_images(index: Path) -> pd.DataFrame:
-    images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+    try:
+        images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{index}: can't be read ({reason}); give --reference with another run of this release") from error
     return images.sample(min(len(images), _MOST), random_state=0)[list(SUMMARIES)].reset_index(drop=True)
 
 

@@ -58,7 +58,7 @@ class Requests:
     def hashes(self, name):
         return [hashlib.sha256(f"{name} {row}".encode()).hexdigest() for row in range(len(self.truth))]
 
-    def capture(self, folder, version, *, name="week", until=NOW, days=6.9, classes=CLASSES):
+    def capture(self, folder, version, *, name="week", until=NOW, days=6.9, classes=CLASSES, size=8):
         rows = len(self.truth)
         columns = {
             **self.summaries,
@@ -67,12 +67,12 @@ class Requests:
             "request": [f"{name} {row // 2}" for row in range(rows)],
             "row": [row % 2 for row in range(rows)],
             "content_hash": self.hashes(name),
-            "embedding": self.embedding,
+            "embedding": np.resize(self.embedding, (rows, size)) if size else None,
             "probabilities": self.probabilities,
             "label": self.label,
         }
         writer = ShardWriter(folder, 10**9)
-        writer.add(make_batch(columns, make_schema(classes, 8, "pets", False)))
+        writer.add(make_batch(columns, make_schema(classes, size, "pets", False)))
         writer.write()
 
 
@@ -95,7 +95,8 @@ def pushed(tmp_path_factory) -> Path:
     }
     (model / ANSWERS_FILE).parent.mkdir()
     parquet.write_table(pa.table(table).replace_schema_metadata({"classes": json.dumps(CLASSES)}), model / ANSWERS_FILE)
-    record = Record(pipeline="pets", classes=CLASSES, metrics={"accuracy": {"value": 0.95, "lower": 0.93, "upper": 0.965}})
+    accuracy = {"value": 0.95, "lower": 0.93, "upper": 0.965, "of a later release": 1}
+    record = Record(pipeline="pets", classes=CLASSES, metrics={"accuracy": accuracy})
     push(str(model), str(folder / "versions"), record, None)
     return folder / "versions"
 
@@ -140,7 +141,7 @@ def test_a_quiet_week_passes(pushed, version, examples, tmp_path, fpn):
         "images: height": "always 480",
         "images: channels": "always 3",
         "answers: unknown": "always known",
-        "answers: unusual": "the model gives none",
+        "answers: unusual": "there are none on one side",
     }
     assert json.loads((tmp_path / RESULT).read_text()) == ended.json
 
@@ -217,6 +218,38 @@ def test_since_leaves_earlier_answers_out(pushed, version, examples, tmp_path):
     assert any(name.startswith("By day") for name in Page((tmp_path / PAGE).read_text()).tables)
 
 
+@pytest.mark.parametrize("size", [0, 16])
+def test_embeddings_of_another_length_than_the_references_are_not_compared(pushed, version, examples, tmp_path, size):
+    Requests(200, 24).capture(tmp_path, version, name="this")
+    Requests(200, 25).capture(tmp_path, version, name="that", size=size)
+    result = run(pushed, tmp_path, examples)
+    assert (result.rows, result.failed) == (400, False)
+    notes = {check.note for check in result.checks if check.name.startswith("embeddings")}
+    assert notes == {"there are none on one side"}
+
+
+def test_a_label_may_be_missing_or_there_twice(pushed, version, tmp_path):
+    asked = Requests(300, 26)
+    asked.capture(tmp_path, version)
+    lines = [f"{name},{CLASSES[label]}\n" for name, label in zip(asked.hashes("week"), asked.truth, strict=True)]
+    blank = [f"{name},\n" for name in asked.hashes("week")[200:]]
+    (tmp_path / "labels.csv").write_text("".join(["content_hash,label\n", *lines[:200], lines[0], *blank]))
+    result = run(pushed, tmp_path, labels=tmp_path / "labels.csv")
+    assert any("200 answers that have a label" in name for name in Page((tmp_path / PAGE).read_text()).tables)
+    right = [CLASSES[label] == said for label, said in zip(asked.truth[:200], asked.label[:200], strict=True)]
+    assert result.metrics["accuracy"].value == pytest.approx(np.mean(right))
+
+
+def test_a_label_whose_row_is_no_number_of_a_row_is_of_no_answer(pushed, version, tmp_path):
+    asked = Requests(300, 27)
+    asked.capture(tmp_path, version)
+    lines = [f"week {row // 2},{row % 2}.0,{CLASSES[label]}\n" for row, label in enumerate(asked.truth[:200])]
+    odd = ["week 120,0.5,cat\n", "week 121,inf,cat\n", "week 122,99999999999,cat\n"]
+    (tmp_path / "labels.csv").write_text("".join(["request,row,label\n", *lines, *odd]))
+    run(pushed, tmp_path, labels=tmp_path / "labels.csv")
+    assert any("200 answers that have a label" in name for name in Page((tmp_path / PAGE).read_text()).tables)
+
+
 def test_too_few_answers_are_no_verdict(pushed, version, examples, tmp_path):
     Requests(99, 19, brightness=0.5).capture(tmp_path, version)
     with pytest.raises(UserError, match=r"nothing can be compared: too few: 99 and 2,500 images; each must be 100 or more"):
@@ -242,6 +275,32 @@ def empty(captured, tmp_path):
     for shard in captured.glob("*.parquet"):
         shard.unlink()
     return {}
+
+
+def foreign_shard(captured, tmp_path):
+    parquet.write_table(pa.table({"a": [1]}), captured / "captured-others.parquet")
+    return {}
+
+
+def no_requests(captured, tmp_path):
+    captured.rename(tmp_path / "moved")
+    return {}
+
+
+def damaged_index(captured, tmp_path):
+    (tmp_path / INDEX_FILE).write_bytes(b"PAR1")
+    return {"examples": tmp_path}
+
+
+def old_index(captured, tmp_path):
+    parquet.write_table(pa.table({"split": ["train"]}), tmp_path / INDEX_FILE)
+    return {"examples": tmp_path}
+
+
+def labels_of_other_names(captured, tmp_path):
+    lines = "".join(f"{name},Cat\n" for name in Requests(200, 21).hashes("week"))
+    (tmp_path / "labels.csv").write_text("content_hash,label\n" + lines)
+    return {"labels": tmp_path / "labels.csv"}
 
 
 def others_labels(captured, tmp_path):
@@ -272,6 +331,12 @@ def doubled_labels(captured, tmp_path):
         ),
         (others_labels, r"labels none of these 200 answers; give a table of the same requests"),
         (unnamed_labels, r"lacks columns; give label, and content_hash or request and row"),
+        (lambda captured, tmp_path: {"since": "999999d"}, r"--since 999999d: give 7d"),
+        (foreign_shard, r"captured-others.parquet: can't be read .*delete it"),
+        (no_requests, r"captured: no captured requests here; give the folder of fpn serve --capture"),
+        (damaged_index, r"images.parquet: can't be read .*give --reference with another run"),
+        (old_index, r"images.parquet: can't be read .*give --reference with another run"),
+        (labels_of_other_names, r"none is a class of the model, such as cat; give its names of the classes"),
         (doubled_labels, r"has two labels of the same content_hash; keep one"),
     ],
 )
