@@ -1,6 +1,7 @@
 """`fpn monitor`: whether a model is still asked what it was made for, and answers as it did."""
 
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from pipeline.pushed.traffic import read_traffic
 
 PAGE, RESULT = "monitor.html", "monitor.json"
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+logger = logging.getLogger("fpn")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def monitor(
     output: Path | None,
     public_key: Path | None = None,
 ) -> Monitored:
-    """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too.
+    """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too, if it can.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
@@ -103,9 +106,18 @@ def monitor(
     )
     with user_errors_of_writing(output, "--output"):
         write_monitor_page(captured, known, traffic, checks, metrics, output / PAGE)
-        for folder in dict.fromkeys([output.resolve(), beside.resolve()]):
-            write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + "\n")
+        write_text(output / RESULT, _as_json(result))
+    if output.resolve() != beside.resolve():
+        try:
+            write_text(beside / RESULT, _as_json(result))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            logger.warning("%s: can't be written (%s), so fpn serve will not show the verdicts", beside / RESULT, reason)
     return result
+
+
+def _as_json(result: Monitored) -> str:
+    return json.dumps(asdict(result), indent=2) + "\n"
 
 
 def parse_since(text: str, now: datetime) -> datetime | None:

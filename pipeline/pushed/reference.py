@@ -111,10 +111,11 @@ def as_answers(table: pa.Table) -> Answers:
 
 
 def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of N lists of equal length as float32 [N, d]; d is 0 if there is a null."""
+    """A column of N lists of equal length as float32 [N, d], 0 for what is no finite number; d is 0 if there is a null."""
     size = 0 if column.null_count else column.type.list_size
     parts = [part.flatten().to_numpy(zero_copy_only=False).reshape(len(part), size) for part in column.chunks if size]
-    return np.concatenate([np.zeros((0 if size else len(column), size), np.float32), *parts]).astype(np.float32)
+    matrix = np.concatenate([np.zeros((0 if size else len(column), size), np.float32), *parts]).astype(np.float32)
+    return np.where(np.isfinite(matrix), matrix, 0)
 
 
 def _find_index(place: Path) -> Path | None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -170,6 +171,15 @@ def test_a_change_is_found_and_shown(pushed, version, examples, tmp_path, change
     assert sum(int(row[1].replace(",", "")) for row in figures[1:]) == 1000
 
 
+def test_requests_that_can_only_be_read_are_monitored(pushed, version, tmp_path, caplog):
+    Requests(200, 28).capture(tmp_path / "captured", version)
+    (tmp_path / "captured" / f".{RESULT}").mkdir()  # so that the file can't be written, whoever runs the test
+    with caplog.at_level(logging.WARNING, "fpn"):
+        run(pushed, tmp_path / "captured", output=tmp_path / "output")
+    assert (tmp_path / "output" / RESULT).is_file()
+    assert "captured/monitor.json: can't be written" in caplog.text
+
+
 def test_a_failed_check_gives_status_3(pushed, version, examples, tmp_path, fpn):
     Requests(1000, 12, brightness=0.1).capture(tmp_path, version)
     ended = fpn("monitor", "--model", pushed, "--captured", tmp_path, "--reference", examples)
@@ -226,6 +236,15 @@ def test_embeddings_of_another_length_than_the_references_are_not_compared(pushe
     assert (result.rows, result.failed) == (400, False)
     notes = {check.note for check in result.checks if check.name.startswith("embeddings")}
     assert notes == {"there are none on one side"}
+
+
+def test_answers_that_are_no_numbers_are_compared_as_zeros(pushed, version, examples, tmp_path):
+    asked = Requests(500, 29)
+    asked.probabilities[:60] = asked.embedding[:60] = np.nan
+    asked.capture(tmp_path, version)
+    result = run(pushed, tmp_path, examples)
+    assert all(np.isfinite([check.p, check.value]).all() for check in result.checks if check.p is not None)
+    assert {"answers: confidence", "embeddings: far from all"} <= failed(result)
 
 
 def test_a_label_may_be_missing_or_there_twice(pushed, version, tmp_path):
