@@ -265,9 +265,10 @@ def _difference(version: str, record: Record) -> str:
     wrong = [path for path in sorted(record.files.keys() | files) if files.get(path) != record.files.get(path)]
     if not wrong:
         return ""
+    name = wrong[0] if wrong[0].isprintable() else ascii(wrong[0])
     what = "is missing" if wrong[0] not in files else "has changed" if wrong[0] in record.files else "was added"
     more = f", and {len(wrong) - 1} more" if wrong[1:] else ""
-    return f"its files are not those that were pushed: {wrong[0]} {what}{more}"
+    return f"its files are not those that were pushed: {name} {what}{more}"
 
 
 def read_record(version: str) -> Record | None:

@@ -52,6 +52,17 @@ def make_schema(classes: Sequence[str], embedding_size: int, model: str, multi_l
     return pa.schema(columns, metadata)
 
 
+def is_captured(schema: pa.Schema) -> bool:
+    """Whether a schema has the columns and the metadata of `make_schema`, perhaps with others."""
+    try:
+        classes, model, multi_label = (schema.metadata[name] for name in (b"classes", b"model", b"multi_label"))
+        size = schema.field("embedding").type.list_size
+        fields = make_schema(json.loads(classes), size, model.decode(), json.loads(multi_label))
+        return all(schema.field(field.name).equals(field) for field in fields)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def make_batch(columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
     """Rows of captured requests.
 

@@ -8,9 +8,11 @@ from typing import Final
 
 import pyarrow as pa
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from base.errors import UserError
+from base.inputs import check_regular
 from images.dataset.tfrecord import read_items
 from images.file_settings import FileSettings
 from pipeline.captured.answers import describe_answers
@@ -50,10 +52,9 @@ def read_prediction_logs(
     for log in _read_logs(sorted(path.iterdir()) if path.is_dir() else [path]):
         if since and 0 < log.log_metadata.timestamp_secs < since.timestamp():
             continue
-        if _IMAGES not in log.predict_log.request.inputs or not log.predict_log.response.outputs.keys() >= _ANSWERS:
+        if not (batch := _as_batch(log, settings, multi_label)):
             others += 1
             continue
-        batch = _as_batch(log, settings, multi_label)
         if batches and (sum(map(len, batches)) >= _ROWS or not batches[0].schema.equals(batch.schema, check_metadata=True)):
             yield pa.Table.from_batches(batches)
             batches = []
@@ -66,22 +67,37 @@ def read_prediction_logs(
 
 def _read_logs(paths: list[Path]) -> Iterator[PredictionLog]:
     for path in paths:
+        check_regular(path, "request log")
         with path.open("rb") as file:
             for item in read_items(file, path.stat().st_size):
                 if item.reason:
                     logger.warning("%s: at byte %d: %s", path, item.start, item.reason)
-                else:
+                    continue
+                try:
                     yield PredictionLog.FromString(item.record)
+                except DecodeError:
+                    logger.warning("%s: at byte %d: no PredictionLog", path, item.start)
 
 
-def _as_batch(log: PredictionLog, settings: FileSettings, multi_label: bool) -> pa.RecordBatch:
-    files = tf.make_ndarray(log.predict_log.request.inputs[_IMAGES]).tolist()
-    answers = {name: tf.make_ndarray(tensor) for name, tensor in log.predict_log.response.outputs.items()}
-    classes = [name.decode() for name in answers["labels"][0]]
+def _as_batch(log: PredictionLog, settings: FileSettings, multi_label: bool) -> pa.RecordBatch | None:
+    """The rows of a request; None if it has no image files, or not the answers to each of them."""
+    inputs, outputs = log.predict_log.request.inputs, log.predict_log.response.outputs
+    if _IMAGES not in inputs or not outputs.keys() >= _ANSWERS:
+        return None
+    try:
+        files = tf.make_ndarray(inputs[_IMAGES])
+        answers = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
+    except (TypeError, ValueError):  # no tensors
+        return None
+    labels, rows = answers["labels"], files.shape
+    of_each = all(values.shape[:1] == rows for values in answers.values()) and labels.shape == answers["probabilities"].shape
+    if not files.size or files.dtype != object or len(rows) != 1 or labels.ndim != 2 or not of_each:
+        return None
+    classes = [name.decode() for name in labels[0]]
     spec, seconds = log.predict_log.response.model_spec, log.log_metadata.timestamp_secs
     columns = {
         "time": [datetime.fromtimestamp(seconds, UTC) if seconds else None] * len(files),
         "version": [spec.version.value] * len(files),
         "row": range(len(files)),
     }
-    return describe_answers(files, answers, settings, classes, spec.name, multi_label, columns)
+    return describe_answers(files.tolist(), answers, settings, classes, spec.name, multi_label, columns)

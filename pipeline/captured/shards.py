@@ -19,7 +19,9 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from base.errors import UserError
+from base.inputs import open_regular
 from base.local_files import user_errors_of_writing
+from pipeline.captured.columns import is_captured
 
 _SHARDS: Final = "captured-*.parquet"
 _LOCK_FILE: Final = ".lock"
@@ -154,7 +156,9 @@ def read_captured(folder: Path, since: datetime | None = None, columns: Sequence
         if since and _written_at(path) < since:
             continue
         try:
-            with parquet.ParquetFile(path) as file:
+            with open_regular(path) as opened, parquet.ParquetFile(opened) as file:
+                if not is_captured(file.schema_arrow):
+                    raise OSError("other columns than those of captured requests")
                 table = file.read(columns)
         except FileNotFoundError:  # deleted for newer shards
             continue

@@ -1,6 +1,7 @@
 """`fpn monitor`: whether a model is still asked what it was made for, and answers as it did."""
 
 import json
+import logging
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from pipeline.pushed.traffic import read_traffic
 
 PAGE, RESULT = "monitor.html", "monitor.json"
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+logger = logging.getLogger("fpn")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def monitor(
     output: Path | None,
     public_key: Path | None = None,
 ) -> Monitored:
-    """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too.
+    """Compares captured requests with the model's reference; writes PAGE and RESULT, and if it can, RESULT beside the requests.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
@@ -80,7 +83,7 @@ def monitor(
     first = parse_since(since, now)
     version = find_version(model, public_key)
     known = read_reference(version, reference)
-    traffic = read_traffic(captured, first, version, known.classes, labels)
+    traffic = read_traffic(captured, first, known, labels)
     checks = compare(traffic.sample.select(list(SUMMARIES)).to_pandas(), as_answers(traffic.sample), known)
     metrics = {}
     if labels:
@@ -103,9 +106,18 @@ def monitor(
     )
     with user_errors_of_writing(output, "--output"):
         write_monitor_page(captured, known, traffic, checks, metrics, output / PAGE)
-        for folder in dict.fromkeys([output.resolve(), beside.resolve()]):
-            write_text(folder / RESULT, json.dumps(asdict(result), indent=2) + "\n")
+        write_text(output / RESULT, _as_json(result))
+    if output.resolve() != beside.resolve():
+        try:
+            write_text(beside / RESULT, _as_json(result))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            logger.warning("%s: can't be written (%s), so fpn serve will not show the verdicts", beside / RESULT, reason)
     return result
+
+
+def _as_json(result: Monitored) -> str:
+    return json.dumps(asdict(result), indent=2) + "\n"
 
 
 def parse_since(text: str, now: datetime) -> datetime | None:
@@ -121,10 +133,10 @@ def parse_since(text: str, now: datetime) -> datetime | None:
     if text == "all":
         return None
     try:
-        if found := re.fullmatch(r"(\d+)([mhd])", text):
+        if found := re.fullmatch(r"(\d{1,6})([mhd])", text, re.ASCII):
             return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
         time = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:  # OverflowError: before the year 1
         raise UserError(f"--since {text}: give 7d, 12h, 30m, a time such as 2026-11-30T07:00, or all") from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 

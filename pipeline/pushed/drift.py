@@ -79,7 +79,7 @@ def name_of(column: str) -> str:
 def _check(name: str, measure: str, test: Test, newer: Any, known: Any) -> Check:
     """Makes a check of two columns; if it can't be made, a note says why."""
     if not (np.size(newer) and np.size(known)):
-        return Check(name, measure, note="the model gives none")
+        return Check(name, measure, note="there are none on one side")
     if min(len(newer), len(known)) < FEWEST:
         return Check(name, measure, note=f"too few: {len(newer):,} and {len(known):,} images; each must be {FEWEST} or more")
     values = {*np.unique(newer).tolist(), *np.unique(known).tolist()}

@@ -93,7 +93,11 @@ def read_reference(version: Path, place: Path | None) -> Reference:
         classes,
         _read_images(index) if index else None,
         _read_answers(answers_file, classes) if "answers" not in missing else None,
-        {name: Metric(**metric) for name, metric in record.metrics.items() if metric["lower"] is not None},
+        {
+            name: Metric(metric["value"], metric["lower"], metric["upper"])
+            for name, metric in record.metrics.items()
+            if metric["lower"] is not None
+        },
         missing,
     )
 
@@ -106,10 +110,11 @@ def as_answers(table: pa.Table) -> Answers:
 
 
 def as_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of N lists of equal length as float32 [N, d]; d is 0 if there is a null."""
+    """A column of N lists of equal length as float32 [N, d], 0 for what is no finite number; d is 0 if there is a null."""
     size = 0 if column.null_count else column.type.list_size
     parts = [part.flatten().to_numpy(zero_copy_only=False).reshape(len(part), size) for part in column.chunks if size]
-    return np.concatenate([np.zeros((0 if size else len(column), size), np.float32), *parts]).astype(np.float32)
+    matrix = np.concatenate([np.zeros((0 if size else len(column), size), np.float32), *parts]).astype(np.float32)
+    return np.where(np.isfinite(matrix), matrix, 0)
 
 
 def _find_index(place: Path) -> Path | None:
@@ -122,7 +127,11 @@ def _find_index(place: Path) -> Path | None:
 
 
 def _read_images(index: Path) -> pd.DataFrame:
-    images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+    try:
+        images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{index}: can't be read ({reason}); give --reference with another run of this release") from error
     return images.sample(min(len(images), _MOST), random_state=0)[list(SUMMARIES)].reset_index(drop=True)
 
 

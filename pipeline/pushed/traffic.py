@@ -20,7 +20,7 @@ from evaluation.results import Metric
 from models import features
 from pipeline.captured.shards import read_captured
 from pipeline.pushed.pushed_model import MAX_PIXELS, file_settings
-from pipeline.pushed.reference import SUMMARIES, as_matrix
+from pipeline.pushed.reference import SUMMARIES, Reference, as_matrix
 
 SAMPLE: Final = 2000  # rows; more would only find what is too small to matter
 NUMBERS: Final = tuple(name for name in SUMMARIES if name not in ("format", "channels"))
@@ -65,25 +65,29 @@ class Traffic:
         return estimate(names, labels, self.labelled.probabilities[chosen], groups, "jackknife")
 
 
-def read_traffic(place: Path, since: datetime | None, version: Path, classes: list[str], labels: Path | None) -> Traffic:
+def read_traffic(place: Path, since: datetime | None, known: Reference, labels: Path | None) -> Traffic:
     """Reads captured rows, a shard at a time.
 
     Args:
       place: the folder of the shards, or TensorFlow Serving's request log, a file.
       since: earlier rows are passed over; None for all.
-      version: the model's folder; if its name is a number, rows of other versions are passed over.
-      classes: of the model; shards of a model of others are passed over.
+      known: the model's reference. Shards of a model of other classes are passed over, and if the name of the version's folder
+        is a number, rows of other versions. Embeddings of another length than the reference's are left out.
       labels: a table of true labels, see `_read_labels`; None if there are none.
 
     Raises:
       UserError: there are no rows, a shard is damaged, or the labels can't be used.
     """
+    version, classes = known.version, known.classes
+    size = known.answers.embeddings.shape[1] if known.answers else 0
     truth = _read_labels(labels) if labels else None
     generator = np.random.default_rng(0)
     sample: pa.Table | None = None
     hours, labelled, probabilities = pd.DataFrame(), [], []
     rows = others = 0
     multi_label = False
+    if not place.exists():
+        raise UserError(f"{place}: no captured requests here; give the folder of fpn serve --capture, or a file of requests")
     for table in read_captured(place, since, _COLUMNS) if place.is_dir() else _read_log(place, since, version):
         mine = table.slice(0, 0) if json.loads(table.schema.metadata[b"classes"]) != classes else table
         if version.name.isdecimal():
@@ -99,10 +103,10 @@ def read_traffic(place: Path, since: datetime | None, version: Path, classes: li
         hours = hours.add(_sum_up(frame), fill_value=0)
         if truth is not None:
             found = frame[["time", "content_hash", "request", "row"]].merge(truth, on=list(truth.columns[:-1]), how="left")
-            has_label = found["true"].notna().to_numpy()
+            has_label = (found["true"].notna() & (multi_label | found["true"].ne(""))).to_numpy()
             labelled.append(found[has_label])
             probabilities.append(answers[has_label])
-        keyed = mine.append_column("key", pa.array(generator.random(len(mine))))
+        keyed = _with_embeddings(mine, max(size, 1)).append_column("key", pa.array(generator.random(len(mine))))
         keyed = pa.concat_tables([sample, keyed]) if sample else keyed
         sample = keyed.take(pc.select_k_unstable(keyed, SAMPLE, [("key", "ascending")]))
     if sample is None:
@@ -114,6 +118,8 @@ def read_traffic(place: Path, since: datetime | None, version: Path, classes: li
     named = pd.DataFrame({features.LABEL: found["true"], features.GROUP: found["content_hash"]}).reset_index(drop=True)
     of_labelled = np.concatenate([np.zeros((0, len(classes)), np.float32), *probabilities])
     predictions = Predictions(named, classes, multi_label, of_labelled)
+    if labels and not multi_label and (predictions.labels < 0).all():
+        raise UserError(f"--labels {labels}: none is a class of the model, such as {classes[0]}; give its names of the classes")
     return Traffic(rows, others, sample, hours, found["time"].reset_index(drop=True), predictions)
 
 
@@ -123,8 +129,14 @@ def _read_log(file: Path, since: datetime | None, version: Path) -> Iterator[pa.
 
     settings = file_settings(version, MAX_PIXELS, "first")
     for table in read_prediction_logs(file, settings, since, multi_label=is_multi_label(str(version))):
-        nothing = pa.nulls(len(table), pa.list_(pa.float16(), 1))  # only some clients ask for embeddings
-        yield table.select(_COLUMNS).set_column(_COLUMNS.index("embedding"), "embedding", nothing)
+        yield table.select(_COLUMNS)
+
+
+def _with_embeddings(table: pa.Table, size: int) -> pa.Table:
+    """The table with a column `embedding` of lists of `size`, null if it has others: rows of one table have one type."""
+    place, kind = table.schema.get_field_index("embedding"), pa.list_(pa.float16(), size)
+    column = table["embedding"]
+    return table.set_column(place, "embedding", column if column.type.list_size == size else pa.nulls(len(table), kind))
 
 
 def _sum_up(frame: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +160,9 @@ def _read_labels(path: Path) -> pd.DataFrame:
     if key is None:
         raise UserError(f"--labels {path}: lacks columns; give label, and content_hash or request and row")
     if "row" in key:
-        table["row"] = pd.to_numeric(table["row"], errors="coerce").fillna(-1).astype("int32")
+        rows = pd.to_numeric(table["row"], errors="coerce")
+        table["row"] = rows.where(rows.between(0, 2**31 - 1) & (rows % 1 == 0), -1).astype("int32")
+    table = table[[*key, "label"]].drop_duplicates()
     if table.duplicated(key).any():
         raise UserError(f"--labels {path}: has two labels of the same {' and '.join(key)}; keep one")
     return table[[*key, "label"]].rename(columns={"label": "true"})

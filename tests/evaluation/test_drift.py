@@ -67,6 +67,14 @@ def test_the_discrepancy_is_that_of_the_formula():
     assert p == pytest.approx(np.mean(np.array(permuted) >= expected), abs=0.05)
 
 
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_embeddings_that_are_all_the_same_do_not_differ_by_their_rounding(rows):
+    one = np.random.default_rng(4).normal(0, 1, 64)
+    one /= np.linalg.norm(one)
+    value, p = drift.compare_embeddings(np.tile(one, (rows, 1)), np.tile(one, (150, 1)))
+    assert (value, p) == (pytest.approx(0, abs=1e-6), 1)
+
+
 def test_the_largest_values_are_tested_by_the_hypergeometric_distribution():
     newer, reference = np.arange(100) + 50.5, np.arange(100.0)
     value, p = drift.compare_tails(newer, reference)

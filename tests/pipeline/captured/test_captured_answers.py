@@ -125,6 +125,22 @@ def test_other_logs_and_damage_are_told_and_passed_over(model, exported, tmp_pat
     assert [text in caplog.text for text in ("truncated", "passed over 1 logs")] == [True, True]
 
 
+def test_logs_that_hold_no_answers_to_image_files_are_passed_over(model, exported, tmp_path: Path, caplog) -> None:
+    logs = [PredictionLog.FromString(log_of(model, exported.files[:2])) for _ in range(7)]
+    inputs, outputs = [log.predict_log.request.inputs for log in logs], [log.predict_log.response.outputs for log in logs]
+    inputs[1]["image_bytes"].CopyFrom(tf.make_tensor_proto([[1.0]]))
+    inputs[2]["image_bytes"].CopyFrom(tf.make_tensor_proto(exported.files[:1]))
+    inputs[3]["image_bytes"].CopyFrom(tf.make_tensor_proto([], tf.string))
+    outputs[4]["labels"].CopyFrom(tf.make_tensor_proto(["cat", "dog", "owl"]))
+    outputs[5]["label"].CopyFrom(tf.make_tensor_proto(["cat"]))
+    outputs[6]["probabilities"].tensor_content = b"half"
+    write_log(tmp_path / "log", *(log.SerializeToString() for log in logs), b"\xff no message")
+    with caplog.at_level(logging.WARNING, "fpn"):
+        (table,) = read_prediction_logs(tmp_path / "log", SETTINGS.files)
+    assert table.num_rows == 2
+    assert [text in caplog.text for text in ("passed over 6 logs", "no PredictionLog")] == [True, True]
+
+
 def test_a_long_log_is_read_in_pieces(model, exported, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.captured.prediction_logs._ROWS", 4)
     write_log(tmp_path / "log", *[log_of(model, exported.files[:2])] * 5)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Requests:
     def hashes(self, name):
         return [hashlib.sha256(f"{name} {row}".encode()).hexdigest() for row in range(len(self.truth))]
 
-    def capture(self, folder, version, *, name="week", until=NOW, days=6.9, classes=CLASSES):
+    def capture(self, folder, version, *, name="week", until=NOW, days=6.9, classes=CLASSES, size=8):
         rows = len(self.truth)
         columns = {
             **self.summaries,
@@ -67,12 +68,12 @@ class Requests:
             "request": [f"{name} {row // 2}" for row in range(rows)],
             "row": [row % 2 for row in range(rows)],
             "content_hash": self.hashes(name),
-            "embedding": self.embedding,
+            "embedding": np.resize(self.embedding, (rows, size)) if size else None,
             "probabilities": self.probabilities,
             "label": self.label,
         }
         writer = ShardWriter(folder, 10**9)
-        writer.add(make_batch(columns, make_schema(classes, 8, "pets", False)))
+        writer.add(make_batch(columns, make_schema(classes, size, "pets", False)))
         writer.write()
 
 
@@ -95,7 +96,8 @@ def pushed(tmp_path_factory) -> Path:
     }
     (model / features.REFERENCE).parent.mkdir()
     parquet.write_table(pa.table(table).replace_schema_metadata({"classes": json.dumps(CLASSES)}), model / features.REFERENCE)
-    record = Record(pipeline="pets", classes=CLASSES, metrics={"accuracy": {"value": 0.95, "lower": 0.93, "upper": 0.965}})
+    accuracy = {"value": 0.95, "lower": 0.93, "upper": 0.965, "of a later release": 1}
+    record = Record(pipeline="pets", classes=CLASSES, metrics={"accuracy": accuracy})
     push(str(model), str(folder / "versions"), record, None)
     return folder / "versions"
 
@@ -140,7 +142,7 @@ def test_a_quiet_week_passes(pushed, version, examples, tmp_path, fpn):
         "images: height": "always 480",
         "images: channels": "always 3",
         "answers: unknown": "always known",
-        "answers: unusual": "the model gives none",
+        "answers: unusual": "there are none on one side",
     }
     assert json.loads((tmp_path / RESULT).read_text()) == ended.json
 
@@ -167,6 +169,15 @@ def test_a_change_is_found_and_shown(pushed, version, examples, tmp_path, change
     (figures,) = (table for name, table in page.tables.items() if name.startswith("By day"))
     assert 7 <= len(figures) - 1 <= 8
     assert sum(int(row[1].replace(",", "")) for row in figures[1:]) == 1000
+
+
+def test_requests_that_can_only_be_read_are_monitored(pushed, version, tmp_path, caplog):
+    Requests(200, 28).capture(tmp_path / "captured", version)
+    (tmp_path / "captured" / f".{RESULT}").mkdir()  # so that the file can't be written, whoever runs the test
+    with caplog.at_level(logging.WARNING, "fpn"):
+        run(pushed, tmp_path / "captured", output=tmp_path / "output")
+    assert (tmp_path / "output" / RESULT).is_file()
+    assert "captured/monitor.json: can't be written" in caplog.text
 
 
 def test_a_failed_check_gives_status_3(pushed, version, examples, tmp_path, fpn):
@@ -217,6 +228,47 @@ def test_since_leaves_earlier_answers_out(pushed, version, examples, tmp_path):
     assert any(name.startswith("By day") for name in Page((tmp_path / PAGE).read_text()).tables)
 
 
+@pytest.mark.parametrize("size", [0, 16])
+def test_embeddings_of_another_length_than_the_references_are_not_compared(pushed, version, examples, tmp_path, size):
+    Requests(200, 24).capture(tmp_path, version, name="this")
+    Requests(200, 25).capture(tmp_path, version, name="that", size=size)
+    result = run(pushed, tmp_path, examples)
+    assert (result.rows, result.failed) == (400, False)
+    notes = {check.note for check in result.checks if check.name.startswith("embeddings")}
+    assert notes == {"there are none on one side"}
+
+
+def test_answers_that_are_no_numbers_are_compared_as_zeros(pushed, version, examples, tmp_path):
+    asked = Requests(500, 29)
+    asked.probabilities[:60] = asked.embedding[:60] = np.nan
+    asked.capture(tmp_path, version)
+    result = run(pushed, tmp_path, examples)
+    assert all(np.isfinite([check.p, check.value]).all() for check in result.checks if check.p is not None)
+    assert {"answers: confidence", "embeddings: far from all"} <= failed(result)
+
+
+def test_a_label_may_be_missing_or_there_twice(pushed, version, tmp_path):
+    asked = Requests(300, 26)
+    asked.capture(tmp_path, version)
+    lines = [f"{name},{CLASSES[label]}\n" for name, label in zip(asked.hashes("week"), asked.truth, strict=True)]
+    blank = [f"{name},\n" for name in asked.hashes("week")[200:]]
+    (tmp_path / "labels.csv").write_text("".join(["content_hash,label\n", *lines[:200], lines[0], *blank]))
+    result = run(pushed, tmp_path, labels=tmp_path / "labels.csv")
+    assert any("200 answers that have a label" in name for name in Page((tmp_path / PAGE).read_text()).tables)
+    right = [CLASSES[label] == said for label, said in zip(asked.truth[:200], asked.label[:200], strict=True)]
+    assert result.metrics["accuracy"].value == pytest.approx(np.mean(right))
+
+
+def test_a_label_whose_row_is_no_number_of_a_row_is_of_no_answer(pushed, version, tmp_path):
+    asked = Requests(300, 27)
+    asked.capture(tmp_path, version)
+    lines = [f"week {row // 2},{row % 2}.0,{CLASSES[label]}\n" for row, label in enumerate(asked.truth[:200])]
+    odd = ["week 120,0.5,cat\n", "week 121,inf,cat\n", "week 122,99999999999,cat\n"]
+    (tmp_path / "labels.csv").write_text("".join(["request,row,label\n", *lines, *odd]))
+    run(pushed, tmp_path, labels=tmp_path / "labels.csv")
+    assert any("200 answers that have a label" in name for name in Page((tmp_path / PAGE).read_text()).tables)
+
+
 def test_too_few_answers_are_no_verdict(pushed, version, examples, tmp_path):
     Requests(99, 19, brightness=0.5).capture(tmp_path, version)
     with pytest.raises(UserError, match=r"nothing can be compared: too few: 99 and 2,500 images; each must be 100 or more"):
@@ -242,6 +294,32 @@ def empty(captured, tmp_path):
     for shard in captured.glob("*.parquet"):
         shard.unlink()
     return {}
+
+
+def foreign_shard(captured, tmp_path):
+    parquet.write_table(pa.table({"a": [1]}), captured / "captured-others.parquet")
+    return {}
+
+
+def no_requests(captured, tmp_path):
+    captured.rename(tmp_path / "moved")
+    return {}
+
+
+def damaged_index(captured, tmp_path):
+    (tmp_path / INDEX_FILE).write_bytes(b"PAR1")
+    return {"examples": tmp_path}
+
+
+def old_index(captured, tmp_path):
+    parquet.write_table(pa.table({"split": ["train"]}), tmp_path / INDEX_FILE)
+    return {"examples": tmp_path}
+
+
+def labels_of_other_names(captured, tmp_path):
+    lines = "".join(f"{name},Cat\n" for name in Requests(200, 21).hashes("week"))
+    (tmp_path / "labels.csv").write_text("content_hash,label\n" + lines)
+    return {"labels": tmp_path / "labels.csv"}
 
 
 def others_labels(captured, tmp_path):
@@ -273,6 +351,12 @@ def doubled_labels(captured, tmp_path):
         ),
         (others_labels, r"labels none of these 200 answers; give a table of the same requests"),
         (unnamed_labels, r"lacks columns; give label, and content_hash or request and row"),
+        (lambda captured, tmp_path: {"since": "999999d"}, r"--since 999999d: give 7d"),
+        (foreign_shard, r"captured-others.parquet: can't be read .*delete it"),
+        (no_requests, r"captured: no captured requests here; give the folder of fpn serve --capture"),
+        (damaged_index, r"images.parquet: can't be read .*give --reference with another run"),
+        (old_index, r"images.parquet: can't be read .*give --reference with another run"),
+        (labels_of_other_names, r"none is a class of the model, such as cat; give its names of the classes"),
         (doubled_labels, r"has two labels of the same content_hash; keep one"),
     ],
 )

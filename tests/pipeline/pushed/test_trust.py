@@ -112,6 +112,14 @@ def test_a_removed_file_is_refused(tmp_path: Path, name: str, capsys: pytest.Cap
         assert f"({problem})" in told(capsys, "predict", "--model", new, tmp_path / "image.png")
 
 
+@pytest.mark.parametrize(("name", "shown"), [(b"\xff", r"'\udcff'"), (b"a\nb", r"'a\nb'")])
+def test_an_added_file_of_an_odd_name_is_told_in_one_line(tmp_path: Path, name: bytes, shown: str, capsys) -> None:
+    version = push_model(tmp_path, "a").path
+    with open(os.fsencode(version) + b"/" + name, "wb"):
+        assert f"{shown} was added" in told(capsys, "predict", "--model", version, tmp_path / "image.png")
+    assert main(["push", "--to", str(tmp_path / "pushed"), "--list"]) == 1
+
+
 @pytest.mark.parametrize("name", ["new", "assets.extra/new", "variables/variables.data-00001-of-00002", OLD_RECORD_FILE])
 def test_an_added_file_is_refused(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = Path(push_model(tmp_path, "a").path), Path(push_model(tmp_path, "b").path)
