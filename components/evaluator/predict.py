@@ -59,7 +59,7 @@ class _PredictFile(beam.DoFn):
                 found.append(output["probabilities"])
             if "label_set" in outputs[0]:
                 sets.append(outputs[0]["label_set"])
-            if "label" in outputs[0]:
+            if "label" in outputs[0] and features.UNKNOWN not in self._models[0].classes:
                 answered.append(outputs[0]["label"] != features.UNKNOWN.encode())
             if "unusual" in outputs[0]:
                 unusual.append(outputs[0]["unusual"])

@@ -368,3 +368,11 @@ def test_what_a_model_promises_is_measured_by_its_own_sets_and_answers(tmp_path)
         covered.mean() >= 0.99
     ]
     assert len(found.verdicts) == 3
+
+
+def test_a_class_that_is_named_unknown_is_an_answer(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "CLASSES", ["cat", "dog", "unknown"])
+    folder, _ = run_evaluator(tmp_path, calibrate=CalibrateConfig.model_validate({"sets": {}}))
+    predictions = Predictions.read(folder)
+    assert predictions.sets is not None
+    assert predictions.answered is None

@@ -507,7 +507,7 @@ def test_many_classes_keep_the_page_small_and_show_the_most_confused(tmp_path: P
     made = make_evaluation(tmp_path, [f"class {number}" for number in range(40)], 3000)
     page, html = page_of(made, tmp_path / "page.html", RunContext())
     assert len(html) < 5e6
-    assert len(page.images) <= 240 + 24 + 24 + 12
+    assert len(page.images) <= 240 + 24 + 24 + 12  # confusions, mistakes, the least sure and the most unusual
     expected = metrics.confusion_matrix(made.predictions.labels, made.predictions.answers())
     np.fill_diagonal(expected, 0)
     rows = page.tables["Most confused classes"][1:]
