@@ -123,7 +123,7 @@ def fit_sets(probabilities: Floats, labels: Integers, groups: Integers, settings
         settings.by_class,
         tuple(limit if math.isfinite(limit) else None for limit in limits) * copies,
         tuple(len(np.unique(groups[part])) for part in parts) * copies,
-        math.ceil(settings.coverage / (1 - settings.coverage) - _ROUNDING),
+        math.ceil(settings.coverage / (1 - settings.coverage) * (1 - _ROUNDING)),
     )
 
 

@@ -135,11 +135,14 @@ def test_a_quantile_gives_each_group_the_same_weight():
     assert quantile(values, groups, 0.76) == np.inf
 
 
-@pytest.mark.parametrize(("number", "enough"), [(18, False), (19, True)])
-def test_with_too_few_groups_nothing_is_promised_and_all_classes_are_in_the_set(number, enough):
+@pytest.mark.parametrize(
+    ("number", "coverage", "needed", "enough"),
+    [(18, 0.95, 19, False), (19, 0.95, 19, True), (9998, 0.9999, 9999, False), (9999, 0.9999, 9999, True)],
+)
+def test_with_too_few_groups_nothing_is_promised_and_all_classes_are_in_the_set(number, coverage, needed, enough):
     probabilities, labels = draw(np.random.default_rng(7), number)
-    sets = fit_sets(probabilities, labels, np.arange(number), promise(0.95))
-    assert sets.needed == 19
+    sets = fit_sets(probabilities, labels, np.arange(number), promise(coverage))
+    assert sets.needed == needed
     assert (sets.problem == "") == enough
     assert sets.select(probabilities).numpy().all() == (not enough)
 
