@@ -63,7 +63,7 @@ def monitor(
     output: Path | None,
     public_key: Path | None = None,
 ) -> Monitored:
-    """Compares captured requests with the model's reference; writes PAGE and RESULT, and RESULT beside the requests, too, if it can.
+    """Compares captured requests with the model's reference; writes PAGE and RESULT; RESULT beside the requests, too, if it can.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
