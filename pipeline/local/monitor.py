@@ -63,7 +63,7 @@ def monitor(
     output: Path | None,
     public_key: Path | None = None,
 ) -> Monitored:
-    """Compares captured requests with the model's reference; writes PAGE and RESULT; RESULT beside the requests, too, if it can.
+    """Compares captured requests with the model's reference; writes PAGE and RESULT, this one beside the requests, too.
 
     Args:
       model: a SavedModel, or a folder of numbered versions, of which the newest is used.
@@ -71,7 +71,8 @@ def monitor(
       since: earlier requests are passed over; see `parse_since`.
       reference: as `reference.read_reference`.
       labels: as `traffic.read_traffic`.
-      output: folder to write to; where the requests are if None.
+      output: folder to write to; where the requests are if None. If the requests lie elsewhere and can only be read, RESULT is
+        not written there.
       public_key: as in `find_version`.
 
     Raises:
