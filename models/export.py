@@ -243,7 +243,8 @@ class _Endpoints:
         names = [name.decode() for name in self._labels.names.numpy()]
         known = [sorted(np.array(names)[row > 0].tolist()) for row in answers.labels[sample.rows]]
         true = [features.join_labels(some) if some or self._labels.multi_label else None for some in known]
-        write_reference(path, {name: value.numpy() for name, value in found.items()}, true, names)
+        groups = answers.groups[sample.rows]
+        write_reference(path, {name: value.numpy() for name, value in found.items()}, true, groups, names)
 
 
 def _without_embedding(numbers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -64,13 +64,16 @@ class Spread:
         return Sample(whole.rows[chosen], whole.embeddings[chosen])
 
 
-def write_reference(path: str, answers: Mapping[str, np.ndarray], true: list[str | None], classes: list[str]) -> None:
+def write_reference(
+    path: str, answers: Mapping[str, np.ndarray], true: list[str | None], groups: np.ndarray, classes: list[str]
+) -> None:
     """Writes `features.REFERENCE` into a SavedModel's folder.
 
     Args:
       path: the folder.
       answers: to each image, as the signature `embed` gives them; `unusual` only if the model has it.
       true: the true classes, several as `features.join_labels` joins them; None where they are unknown.
+      groups: int64 [n], equal for images of one group.
       classes: names of the classes, in the order of the probabilities; they are in the file's metadata as well.
     """
     table = pa.table(
@@ -80,6 +83,7 @@ def write_reference(path: str, answers: Mapping[str, np.ndarray], true: list[str
             "label": pa.array([label.decode() for label in answers["label"]], pa.string()),
             "unusual": pa.array(answers["unusual"]) if "unusual" in answers else pa.nulls(len(true), pa.float32()),
             "true": pa.array(true, pa.string()),
+            "group": pa.array(groups, pa.int64()),
         }
     ).replace_schema_metadata({"classes": json.dumps(classes)})
     content = io.BytesIO()

@@ -71,7 +71,8 @@ def monitor(
       since: earlier requests are passed over; see `parse_since`.
       reference: as `reference.read_reference`.
       labels: as `traffic.read_traffic`.
-      output: folder to write to; where the requests are if None.
+      output: folder to write to; where the requests are if None. If the requests lie elsewhere and can only be read, RESULT is
+        not written there.
       public_key: as in `find_version`.
 
     Raises:

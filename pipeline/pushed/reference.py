@@ -52,8 +52,8 @@ class Reference:
     Attributes:
       version: its folder.
       classes: names of its classes, in the order of the probabilities.
-      images: summaries of training images, with the columns `SUMMARIES`; None if they are not known.
-      answers: to images of the eval split, in random order; None if they are not known.
+      images: summaries of training images, one of each group, with the columns `SUMMARIES`; None if they are not known.
+      answers: to images of the eval split, one of each group, in random order; None if they are not known.
       metrics: of the test split, by name, those with an interval.
       missing: why `images` or `answers` is None, by name, with the cure.
     """
@@ -128,11 +128,12 @@ def _find_index(place: Path) -> Path | None:
 
 def _read_images(index: Path) -> pd.DataFrame:
     try:
-        images = pd.read_parquet(index, columns=[*SUMMARIES, "split"], filters=[("split", "==", "train")])
+        images = pd.read_parquet(index, columns=[*SUMMARIES, "split", "group"], filters=[("split", "==", "train")])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{index}: can't be read ({reason}); give --reference with another run of this release") from error
-    return images.sample(min(len(images), _MOST), random_state=0)[list(SUMMARIES)].reset_index(drop=True)
+    images = images.sample(frac=1, random_state=0).drop_duplicates("group")
+    return images[list(SUMMARIES)].head(_MOST).reset_index(drop=True)
 
 
 def _read_answers(file: Path, classes: list[str]) -> Answers:
@@ -140,6 +141,10 @@ def _read_answers(file: Path, classes: list[str]) -> Answers:
         table = parquet.read_table(file)
         if json.loads(table.schema.metadata[b"classes"]) != classes:
             raise UserError(f"{file}: is of a model of other classes; push the model again")
-        return as_answers(table.take(np.random.default_rng(0).permutation(len(table))))
+        table = table.take(np.random.default_rng(0).permutation(len(table)))
+        if "group" in table.column_names:  # not in models of an earlier release
+            table = table.take(np.unique(table["group"].to_numpy(), return_index=True)[1])
+            table = table.take(np.random.default_rng(1).permutation(len(table)))
+        return as_answers(table)
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error!r}); push the model again") from error

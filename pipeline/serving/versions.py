@@ -52,7 +52,7 @@ class Versions:
             except Exception as error:
                 logger.warning("%s can't be loaded: %s", path, error)
                 if path.name.isdigit():
-                    self._broken[int(path.name)] = _snapshot(path)
+                    self._broken[int(path.name)] = self._snapshot(path)
                 reason = f"{path}: can't be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         raise UserError(f"{reason}; push the model again")
 
@@ -76,7 +76,7 @@ class Versions:
         for version, path in numbered_versions(self._folder).items():
             if version == self.current.version:
                 return None
-            snapshot = _snapshot(path)
+            snapshot = self._snapshot(path)
             if self._broken.get(version) == snapshot:
                 continue
             if self._seen == (version, snapshot):
@@ -92,7 +92,14 @@ class Versions:
             logger.warning("version %d can't be loaded, going on with %d: %s", version, self.current.version, error)
             self._broken[version] = snapshot
             return None
-        return model if _snapshot(path) == snapshot else None  # else it was still being written: look again
+        return model if self._snapshot(path) == snapshot else None  # else it was still being written: look again
+
+    def _snapshot(self, path: Path) -> Snapshot:
+        """What a verdict about a version depends on: its files, and the key."""
+        if not self._public_key or not self._public_key.is_file():
+            return _snapshot(path)
+        status = self._public_key.stat()  # of what a link leads to, as in a mounted Secret
+        return (*_snapshot(path), ("", status.st_size, status.st_mtime_ns))
 
     def _load_intact(self, path: Path, version: int) -> Model:
         """Loads a version.

@@ -76,6 +76,7 @@ def test_a_sample_of_the_eval_split_lies_beside_the_model(exported, telling):
         "label": "string",
         "unusual": "float",
         "true": "string",
+        "group": "int64",
     }
     rows = table.to_pylist()
     first = tf.saved_model.load(telling.path).signatures["embed"](tf.constant(exported.files[:1]))
@@ -83,6 +84,7 @@ def test_a_sample_of_the_eval_split_lies_beside_the_model(exported, telling):
     assert rows[0]["unusual"] == pytest.approx(float(first["unusual"][0]), abs=0.05)
     np.testing.assert_allclose(rows[0]["probabilities"], first["probabilities"][0], atol=1e-6)
     np.testing.assert_allclose([row["embedding"] for row in rows], normalize(answers.sample.embeddings), atol=1e-3)
+    assert [row["group"] for row in rows] == answers.groups[answers.sample.rows].tolist()
     assert [row["true"] for row in rows] == [["cat", "dog", "owl"][number % 3] for number in answers.sample.rows]
 
 

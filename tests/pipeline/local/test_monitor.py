@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from base.errors import UserError
-from components.pusher.record import Record
+from components.pusher.record import CHECKSUM_FILE, RECORD_FILE, Record
 from components.pusher.versions import push
 from images.index import INDEX_FILE
 from images.index import SCHEMA as INDEX
@@ -26,6 +27,7 @@ from models import features
 from pipeline.captured.columns import make_batch, make_schema
 from pipeline.captured.shards import ShardWriter
 from pipeline.local.monitor import PAGE, RESULT, monitor, parse_since
+from pipeline.pushed.reference import read_reference
 
 CLASSES = ["cat", "dog", "owl"]
 CENTRES = np.eye(3, 8)
@@ -113,6 +115,7 @@ def examples(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     seen, others = Requests(2500, 2), Requests(2500, 3, brightness=0.3)
     columns = {name: seen.summaries[name] + others.summaries[name] for name in seen.summaries}
+    columns["group"] = [str(row) for row in range(5000)]
     columns["split"] = ["train"] * 2500 + ["test"] * 2500
     rows = [columns.get(field.name, [None] * 5000) for field in INDEX]
     parquet.write_table(pa.table(rows, schema=INDEX), folder / INDEX_FILE)
@@ -269,6 +272,26 @@ def test_a_label_whose_row_is_no_number_of_a_row_is_of_no_answer(pushed, version
     assert any("200 answers that have a label" in name for name in Page((tmp_path / PAGE).read_text()).tables)
 
 
+def test_one_image_of_each_group_is_compared(pushed, version, examples, tmp_path):
+    """Images of one group are like each other, so many of one group say little more than one."""
+    Requests(300, 30).capture(tmp_path / "captured", version)
+    index = parquet.read_table(examples / INDEX_FILE)
+    grouped = pa.array([str(row % 110) for row in range(len(index))])
+    (tmp_path / "examples").mkdir()
+    parquet.write_table(
+        index.set_column(INDEX.get_field_index("group"), INDEX.field("group"), grouped), tmp_path / "examples" / INDEX_FILE
+    )
+    model = tmp_path / str(version)
+    shutil.copytree(pushed / str(version), model)
+    (model / RECORD_FILE).unlink()  # as another program leaves it
+    (model / CHECKSUM_FILE).unlink()
+    answers = parquet.read_table(model / features.REFERENCE)
+    parquet.write_table(answers.append_column("group", pa.array(np.arange(len(answers)) % 120)), model / features.REFERENCE)
+    known = read_reference(model, tmp_path / "examples")
+    assert (len(known.images), len(known.answers.rows), known.answers.embeddings.shape) == (110, 120, (120, 8))
+    assert not run(model, tmp_path / "captured", tmp_path / "examples").failed
+
+
 def test_too_few_answers_are_no_verdict(pushed, version, examples, tmp_path):
     Requests(99, 19, brightness=0.5).capture(tmp_path, version)
     with pytest.raises(UserError, match=r"nothing can be compared: too few: 99 and 2,500 images; each must be 100 or more"):
@@ -390,7 +413,8 @@ def test_a_request_log_of_tensorflow_serving_is_read(pushed, version, tmp_path):
                 entry.log_metadata.timestamp_secs = int(NOW.timestamp()) - request
             log.write(entry.SerializeToString())
     known = Requests(500, 23, brightness=-0.265)
-    rows = [{**known.summaries, "split": ["train"] * 500}.get(field.name, [None] * 500) for field in INDEX]
+    names = {"split": ["train"] * 500, "group": [str(row) for row in range(500)]}
+    rows = [{**known.summaries, **names}.get(field.name, [None] * 500) for field in INDEX]
     (tmp_path / "examples").mkdir()
     parquet.write_table(pa.table(rows, schema=INDEX), tmp_path / "examples" / INDEX_FILE)
     result = run(pushed, tmp_path / "requests.log", tmp_path / "examples")

@@ -174,6 +174,22 @@ def test_a_server_reads_the_files_of_a_refused_version_once(tmp_path: Path, monk
 # --- signatures
 
 
+def test_a_server_looks_at_a_refused_version_again_when_the_key_changes(
+    tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "Model", lambda path, version: type("Model", (), {"version": version}))
+    private, public = keys
+    push_model(tmp_path, "a", private)
+    server = serving.Versions(tmp_path / "pushed", public)
+    public.rename(tmp_path / "away")
+    second = push_model(tmp_path, "b", private)
+    assert [server._load(*found) for _ in range(4) if (found := server._newest())] == [None]
+    (tmp_path / "away").rename(public)
+    (model,) = [server._load(*found) for _ in range(2) if (found := server._newest())]
+    assert model is not None
+    assert model.version == second.number
+
+
 def test_a_signed_version_is_taken_and_the_command_of_model_signing_agrees(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     private, public = keys
     version = Path(push_model(tmp_path, "a", private).path)
