@@ -24,7 +24,6 @@ from scripts.list_licences import licence
 
 ROOT: Final = Path(__file__).parents[1]
 _REQUIREMENT: Final = re.compile(r"^([\w.-]+)==([^\s;]+)(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
-_INDEX: Final = "pkg:pypi/"
 
 
 def sbom(packages: str | None = None) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def sbom(packages: str | None = None) -> dict[str, Any]:
         component.setdefault("licenses", [{"license": {"name": licence(name)}}])
         if hashes := locked.get(_key(name, component["version"])):
             content = [{"alg": "SHA-256", "content": value} for value in hashes]
-            place = {"type": "distribution", "url": f"{_INDEX}{canonicalize_name(name)}", "hashes": content}
+            place = {"type": "distribution", "url": component["purl"], "hashes": content}
             component.setdefault("externalReferences", []).append(place)
     return found
 
