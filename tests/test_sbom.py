@@ -2,6 +2,7 @@
 
 import json
 import re
+import sysconfig
 from importlib import metadata
 
 import pytest
@@ -27,7 +28,9 @@ def image() -> dict:
 def test_this_environment_is_named_whole() -> None:
     found = sbom()
     named = {(canonicalize_name(item["name"]), item["version"]) for item in found["components"]}
-    installed = {(canonicalize_name(item.name), item.version) for item in metadata.distributions()}
+    installed = {
+        (canonicalize_name(item.name), item.version) for item in metadata.distributions(path=[sysconfig.get_path("purelib")])
+    }
     assert installed - named <= {("fpn-pipeline", "0.1.0")}  # which it is about
     assert found["metadata"]["component"]["name"] == "fpn-pipeline"
     assert all(item["licenses"] and item["purl"].startswith("pkg:pypi/") for item in found["components"])
