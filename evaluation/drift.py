@@ -134,9 +134,11 @@ def compare_tails(newer: Floats, reference: Floats) -> tuple[float, float]:
       reference: float [M].
 
     Returns:
-      The difference of the shares of rows above the 95 % quantile of both together, -1..1, and the p-value.
+      The difference of the shares of rows above the 95 % quantile of both together, -1..1, and the p-value. If more than 5 %
+      have the largest value, such as a percentile of 100, the shares are those of the rows that have it.
     """
-    limit = np.quantile(np.concatenate([newer, reference]), 1 - _TAIL)
+    together = np.concatenate([newer, reference])
+    limit = min(np.quantile(together, 1 - _TAIL), np.nextafter(together.max(), -np.inf))
     above = np.array([(newer > limit).sum(), (reference > limit).sum()])
     sizes = np.array([len(newer), len(reference)])
     shares = above / sizes

@@ -82,6 +82,13 @@ def test_the_largest_values_are_tested_by_the_hypergeometric_distribution():
     assert p == pytest.approx(stats.hypergeom(200, 100, 10).pmf(10))
 
 
+def test_many_rows_with_the_largest_value_are_the_tail():
+    newer, reference = np.full(100, 100.0, np.float32), np.arange(1, 101, dtype=np.float32)  # percentiles end at 100
+    value, p = drift.compare_tails(newer, reference)
+    assert value == pytest.approx(0.99)
+    assert p == pytest.approx(stats.hypergeom(200, 101, 100).pmf(100))
+
+
 def test_outliers_are_judged_by_the_distance_to_the_tenth_neighbour():
     generator = np.random.default_rng(2)
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in generator.normal(0.5, 1, (2, 300, 8))]
