@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from models import features
 from pipeline.pushed.pushed_model import Failure, find_version, read_files
 
 _BATCH_SIZE = 64
-_LABEL_SEPARATOR = "|"  # joins the labels of a multi-label answer
-_UNKNOWN = "unknown"  # the label where the model does not answer
 
 
 def predict(model: Path, images: list[Path], public_key: Path | None = None) -> tuple[list[dict[str, Any]], list[Failure]]:
@@ -60,7 +59,7 @@ def format_answer(label: str, probabilities: dict[str, float], number: str) -> t
       probabilities: as in `predict`.
       number: format of a probability, such as ".2f".
     """
-    if label == _UNKNOWN and label not in probabilities:
+    if label == features.UNKNOWN and label not in probabilities:
         return label, format(max(probabilities.values()), number)
-    names = [label] if label in probabilities else [name for name in label.split(_LABEL_SEPARATOR) if name]
-    return label or "(none)", _LABEL_SEPARATOR.join(format(probabilities[name], number) for name in names)
+    names = [label] if label in probabilities else features.split_labels(label, multi_label=True)
+    return label or "(none)", features.LABEL_SEPARATOR.join(format(probabilities[name], number) for name in names)
