@@ -276,3 +276,12 @@ def telling(exported, tmp_path_factory) -> Telling:
         exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip", reference=answers
     )
     return Telling(str(path), fitted, answers)
+
+
+@pytest.fixture(scope="session")
+def pictures(exported, tmp_path_factory) -> Path:
+    """A folder with the files of `exported`, by their numbers."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, file in enumerate(exported.files):
+        (folder / f"{number}.png").write_bytes(file)
+    return folder

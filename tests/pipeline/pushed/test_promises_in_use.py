@@ -25,14 +25,6 @@ from pipeline.pushed.scoring import score
 NAMES = ["cat", "dog", "owl"]
 
 
-@pytest.fixture(scope="module")
-def pictures(exported, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for number, file in enumerate(exported.files):
-        (folder / f"{number}.png").write_bytes(file)
-    return folder
-
-
 def chosen(promising):
     return [[name for name, inside in zip(NAMES, row, strict=True) if inside] for row in promising.sets]
 

@@ -24,14 +24,6 @@ from pipeline.pushed.scoring import score
 
 
 @pytest.fixture(scope="module")
-def pictures(exported, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for number, file in enumerate(exported.files):
-        (folder / f"{number}.png").write_bytes(file)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def expected(exported, telling):
     answers = tf.saved_model.load(telling.path).signatures["serving_default"](tf.constant(exported.files))
     return answers["unusual"].numpy(), [label.decode() for label in answers["label"].numpy()]
