@@ -248,7 +248,8 @@ assert main(["predict", "--model", "out/pushed", {str(image)!r}]) == 0
 print([name for name in sys.modules if name.split(".")[0] == "models"])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=True)
-    assert set(ast.literal_eval(done.stdout.splitlines()[-1])) <= {"models", "models.image_settings"}
+    names_and_settings = {"models", "models.features", "models.image_settings"}
+    assert set(ast.literal_eval(done.stdout.splitlines()[-1])) <= names_and_settings
 
 
 def test_anomalies_stop_the_run_before_training_when_asked_to(runs, fpn, place):
