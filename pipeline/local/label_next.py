@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ def label_next(
     chosen = unlabelled[choose_next(some, embedded.vectors[unlabelled], number, embedded.multi_label)]
     unsure = uncertainty(embedded.probabilities[chosen], embedded.multi_label)
     rows = embedded.rows.iloc[chosen]
-    likely = np.array(embedded.classes)[embedded.probabilities[chosen].argmax(axis=1)]
-    rows = rows.assign(label=rows["label"].where(rows["label"] != features.UNKNOWN, likely))
+    answers = answers_without_abstaining(embedded, chosen)
+    rows = rows.assign(label=rows["label"].where(rows["label"] != features.UNKNOWN, answers))
     cells = zip(rows["path"], rows["label"], rows["probability"], unsure, strict=True)
     table = [(path, "", label, f"{share:.4f}", f"{doubt:.4f}") for path, label, share, doubt in cells]
     files = {"list": output, "page": output.with_suffix(".html")}
@@ -114,6 +115,14 @@ def label_next(
         replace_file(str(output), lambda file: write_table(file, _COLUMNS, table))
     written = {name: str(path) for name, path in files.items()}
     return NextResult(len(embedded.rows), summary["rejected"], len(unlabelled), len(chosen), written)
+
+
+def answers_without_abstaining(embedded: Embedded, chosen: np.ndarray) -> list[str]:
+    """The labels of the rows, int [N], for a model that never answers features.UNKNOWN."""
+    probabilities = embedded.probabilities[chosen]
+    if not embedded.multi_label:
+        return [embedded.classes[number] for number in probabilities.argmax(axis=1)]
+    return [features.join_labels(itertools.compress(embedded.classes, row)) for row in probabilities >= 0.5]
 
 
 def _check_list(path: Path) -> None:

@@ -1,6 +1,7 @@
 """`fpn label-next`: a list of images to label, which comes back as data from labelling tools and from a spreadsheet."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from base.errors import UserError
 from evaluation.selection import uncertainty
 from images.dataset import source
 from pipeline.config.loading import load_config
-from pipeline.local.label_next import label_next
+from pipeline.local.label_next import answers_without_abstaining, label_next
 from pipeline.pushed.embeddings import read_embedded
 
 CHOSEN = 6
@@ -149,6 +150,13 @@ def test_cvat_file_with_the_suggestions_is_read_as_data(chosen, pool):
     image = ElementTree.parse(result.files["cvat"]).getroot().find("image")
     with Image.open(pool / image.get("name")) as picture:
         assert (int(image.get("width")), int(image.get("height"))) == picture.size
+
+
+@pytest.mark.parametrize(("multi_label", "expected"), [(False, ["owl", "dog"]), (True, ["cat|owl", ""])])
+def test_where_the_model_abstains_its_likely_answer_is_suggested(chosen, multi_label, expected):
+    probabilities = np.array([[0.1, 0.4, 0.2], [0.6, 0.2, 0.9]], np.float32)
+    embedded = replace(read_embedded(chosen[0].with_suffix(".scores")), probabilities=probabilities, multi_label=multi_label)
+    assert answers_without_abstaining(embedded, np.array([1, 0])) == expected
 
 
 def test_the_list_itself_is_a_manifest_once_its_labels_are_filled_in(chosen, pool):
