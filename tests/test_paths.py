@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from few_digits import write_few_digits
 
-from components.pusher.versions import Version
+from components.pusher.places import Version
 from pipeline.terminal.console import plain_console
 from pipeline.terminal.runs import render_versions
 from pipeline.terminal.tables import print_scores

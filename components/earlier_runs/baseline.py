@@ -7,15 +7,9 @@ from typing import Final
 
 from base.errors import UserError
 from components.pusher.classes import known_classes, read_labels
-from components.pusher.versions import (
-    digest_of,
-    exists,
-    find_problem,
-    newest_first,
-    read_file,
-    served_version,
-    user_errors,
-)
+from components.pusher.integrity import digest_of, find_problem
+from components.pusher.model_files import exists, read_file, user_errors
+from components.pusher.versions import newest_first, served_version
 
 DIGEST: Final = "served_digest"  # custom properties of an artifact that stands for a served model
 ERROR: Final = "served_error"

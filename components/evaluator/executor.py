@@ -24,7 +24,7 @@ from components.earlier_runs.baseline import ERROR, find_baseline
 from components.evaluator.predict import predict, take_parts
 from components.evaluator.tfma_metrics import BASELINE, CANDIDATE, EXTRACTORS, make_extracts
 from components.examples import split_files
-from components.pusher.versions import fetch
+from components.pusher.model_files import fetch
 from evaluation import intervals, metrics
 from evaluation.default_rules import judge_by_default
 from evaluation.flips import flips

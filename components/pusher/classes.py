@@ -5,7 +5,9 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from base.errors import UserError
-from components.pusher.versions import Version, exists, fetch, newest_first, read_file, user_errors
+from components.pusher.model_files import exists, fetch, read_file, user_errors
+from components.pusher.places import Version
+from components.pusher.versions import newest_first
 
 _LABELS: Final = "assets/labels"  # the vocabulary in a SavedModel, as models.features names it
 _SIGNATURE: Final = "predict_examples"  # what the Evaluator asks a model by

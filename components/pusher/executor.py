@@ -17,9 +17,10 @@ from tfx.utils import io_utils
 
 from base.errors import UserError
 from components.pusher.classes import check_classes, read_labels
+from components.pusher.record import Record
 from components.pusher.run_folder import run_folder_of
 from components.pusher.settings import PusherSettings
-from components.pusher.versions import Record, push
+from components.pusher.versions import push
 from evaluation.results import Evaluation, read_evaluation
 from models.packing import unpack
 

@@ -6,8 +6,8 @@ from typing import Any
 from components.bulk_inferrer.settings import InferrerSettings
 from components.label_check.settings import LabelCheckSettings
 from components.model_check.settings import CheckSettings
+from components.pusher.integrity import model_digest
 from components.pusher.settings import PusherSettings
-from components.pusher.versions import model_digest
 from evaluation.settings import GroupRule
 from images.file_settings import FileSettings
 from images.settings import IngestionSettings, Reading, SourceSettings

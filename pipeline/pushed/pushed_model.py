@@ -8,7 +8,8 @@ from typing import Any, Final
 from base.errors import UserError
 from base.inputs import read_json
 from base.paths import check_for_tensorflow
-from components.pusher.versions import find_problem, served_version, version_folders
+from components.pusher.integrity import find_problem
+from components.pusher.versions import served_version, version_folders
 from images.file_settings import FileSettings, Pages
 from images.files.decoding import RejectedImage, normalise
 from images.files.regular_file import read_regular_file

@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from base.errors import UserError
 from components.pusher.classes import read_labels
+from components.pusher.integrity import read_record
 from components.pusher.record import Record
-from components.pusher.versions import read_record
 from evaluation.results import Metric
 from images.index import INDEX_FILE
 from models import features

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from base.errors import UserError
-from components.pusher.versions import Record, Version, fetch, list_versions
+from components.pusher.model_files import fetch
+from components.pusher.places import Version
+from components.pusher.record import Record
+from components.pusher.versions import list_versions
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.loading import load_config
 from pipeline.records.reproduction import CONFIG_FILE, REPRODUCTION_FILE, read_reproduction

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from base.errors import UserError, user_error
 from base.inputs import check_regular, parse_json_object
-from components.pusher.versions import digest_of
+from components.pusher.integrity import digest_of
 from images.dataset import source
 from images.dataset.listing import is_remote
 from images.settings import SourceSettings

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from base.errors import UserError
-from components.pusher.versions import find_problem
+from components.pusher.integrity import find_problem
 from pipeline.serving.folders import is_version, numbered_versions
 from pipeline.serving.model import Model
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from components.pusher.versions import Version
+    from components.pusher.places import Version
     from pipeline.records.runs import Run
 
 

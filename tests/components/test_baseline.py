@@ -11,8 +11,8 @@ from saved_models import save_model
 from base.errors import UserError
 from components.earlier_runs.baseline import find_baseline
 from components.pusher.classes import check_classes
-from components.pusher.record import parse_record
-from components.pusher.versions import CHECKSUM_FILE, OLD_RECORD_FILE, RECORD_FILE, Record, push
+from components.pusher.record import CHECKSUM_FILE, OLD_RECORD_FILE, RECORD_FILE, Record, parse_record
+from components.pusher.versions import push
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ from PIL import Image
 from tfx.dsl.io import fileio
 
 from base.errors import UserError
-from components.pusher import versions
-from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, fetch, list_versions, push, roll_back
+from components.pusher import places
+from components.pusher.model_files import fetch
+from components.pusher.record import CHECKSUM_FILE, RECORD_FILE, Record
+from components.pusher.versions import list_versions, push, roll_back
 from images.dataset import source
 from images.loading import read_checked
 from storage.files import remove_markers, replace_file
@@ -165,8 +167,10 @@ def test_a_bucket_that_is_not_there_is_told_as_the_users_to_mend(store: Store, t
 
 KILLED = """
 import os, signal, sys
-from components.pusher.versions import Record, _files, push
-files, (model, place, call, ending) = _files(sys.argv[2]), sys.argv[1:]
+from components.pusher.model_files import files_of
+from components.pusher.record import Record
+from components.pusher.versions import push
+files, (model, place, call, ending) = files_of(sys.argv[2]), sys.argv[1:]
 as_it_is = getattr(files, call)
 def die(*paths, **more):
     if any(str(path).endswith(ending) for path in paths) and paths[1:] != ("rb",):
@@ -202,7 +206,7 @@ def test_a_killed_push_leaves_the_last_version_served(
     assert bool(left) == (ending != "latest")
     second = push(save_model(tmp_path / "c", "c"), place, Record(), None)
     assert content_of(store, bucket, second.number) == "c"
-    monkeypatch.setattr(versions, "_DAY", -1)  # a day later
+    monkeypatch.setattr(places, "_DAY", -1)  # a day later
     newest = push(save_model(tmp_path / "d", "d"), place, Record(), None)
     assert objects(store, bucket) == whole([version.number for version in list_versions(place)])
     assert list_versions(place)[-1] == newest

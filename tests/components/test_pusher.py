@@ -19,11 +19,11 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types import standard_artifacts
 
 from base.errors import UserError
-from components.pusher import versions
+from components.pusher import model_files, places, versions
 from components.pusher.executor import Executor
-from components.pusher.record import checksum_line
+from components.pusher.record import CHECKSUM_FILE, RECORD_FILE, Record, checksum_line
 from components.pusher.run_folder import tell_run_folder
-from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, list_versions, push, roll_back
+from components.pusher.versions import list_versions, push, roll_back
 from evaluation.results import Evaluation, Metric, Slice, Verdict, read_evaluation, write_evaluation
 from pipeline.pushed.pushed_model import find_version
 
@@ -117,14 +117,16 @@ ANY_TIME = _Any()
 
 KILLED = """
 import sys, time
-from components.pusher import versions
-copy = versions._copy
+from components.pusher import places
+from components.pusher.record import Record
+from components.pusher.versions import push
+copy = places.copy_file
 def slow(source, target):
     copy(source, target)
     print("copied", flush=True)
     time.sleep(60)
-versions._copy = slow
-versions.push(sys.argv[1], sys.argv[2], versions.Record(), keep=1)
+places.copy_file = slow
+push(sys.argv[1], sys.argv[2], Record(), keep=1)
 """
 
 
@@ -174,7 +176,8 @@ def test_a_reader_sees_whole_versions_only(tmp_path: Path, pushed: Path) -> None
 def test_two_pushes_at_a_time_get_different_versions(tmp_path: Path, pushed: Path) -> None:
     models = [save_model(tmp_path / content, content) for content in "abcd"]
     script = (
-        "import sys; from components.pusher.versions import *; print(push(sys.argv[1], sys.argv[2], Record(), None).number)"
+        "import sys; from components.pusher.record import Record; from components.pusher.versions import push; "
+        "print(push(sys.argv[1], sys.argv[2], Record(), None).number)"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", script, model, str(pushed)], stdout=subprocess.PIPE, text=True)
@@ -204,7 +207,7 @@ def test_a_push_that_fails_leaves_nothing_behind_and_says_why(
         if len(written) == 2:
             raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(versions, "_sync", fail)
+    monkeypatch.setattr(model_files, "sync", fail)
     with pytest.raises(UserError, match=rf"pushed: can't be written \({os.strerror(code)}\); what was served before still is"):
         push_all(tmp_path, "b")
     assert names(pushed) == {str(first)}
@@ -288,10 +291,10 @@ def test_on_an_object_store_an_interrupted_push_is_no_version(
     second = push(save_model(tmp_path / "b", "b"), ram, Record(), None)
     left = {name.rstrip("/") for name in tf.io.gfile.listdir(ram)} - {"latest"}
     assert len(left) == 4  # what another push might be at work on
-    day = versions._DAY
-    monkeypatch.setattr(versions, "_DAY", -1)
+    day = places._DAY
+    monkeypatch.setattr(places, "_DAY", -1)
     push(save_model(tmp_path / "b", "b"), ram, Record(), None)
-    monkeypatch.setattr(versions, "_DAY", day)
+    monkeypatch.setattr(places, "_DAY", day)
     left = {name.rstrip("/") for name in tf.io.gfile.listdir(ram)} - {"latest"}
     assert left == {str(first.number), str(second.number)}
 
@@ -443,7 +446,7 @@ def test_hidden_files_long_numbers_and_strange_leftovers_do_no_harm(tmp_path: Pa
     (pushed / ".push-file").touch()
     (pushed / ".push-link").symlink_to("nowhere")
     assert [(version.number, version.problem) for version in versions.list_versions(str(pushed))] == [(first, ""), (second, "")]
-    third = versions.push(save_model(tmp_path / "c", "c"), str(pushed), versions.Record(), None)
+    third = versions.push(save_model(tmp_path / "c", "c"), str(pushed), Record(), None)
     assert third.number < 10**12
     assert not (pushed / ".push-file").exists()
 
@@ -461,7 +464,7 @@ def test_a_pipe_in_the_place_of_a_file_is_damage_and_is_not_waited_for(tmp_path:
     (pushed / ".lock").unlink()
     os.mkfifo(pushed / ".lock")
     with pytest.raises(UserError, match="can't be written"):
-        versions.push(save_model(tmp_path / "c", "c"), str(pushed), versions.Record(), None)
+        versions.push(save_model(tmp_path / "c", "c"), str(pushed), Record(), None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tfx.types import Artifact, standard_artifacts
 
 from components.earlier_runs.baseline import ERROR
 from components.earlier_runs.resolvers import PreviousStatistics, ServedBaseline
-from components.pusher.versions import Record, push, roll_back
+from components.pusher.record import Record
+from components.pusher.versions import push, roll_back
 from storage.made_files import FILES_PROPERTY, record_files
 
 

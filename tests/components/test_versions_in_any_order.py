@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from base.errors import UserError
-from components.pusher import versions
-from components.pusher.record import checksum_line
-from components.pusher.versions import CHECKSUM_FILE, RECORD_FILE, Record, list_versions, push, roll_back, served_version
+from components.pusher import model_files, places
+from components.pusher.record import CHECKSUM_FILE, RECORD_FILE, Record, checksum_line
+from components.pusher.versions import list_versions, push, roll_back, served_version
 from pipeline.pushed.pushed_model import find_version
 from pipeline.serving import versions as serving
 
@@ -73,9 +73,9 @@ class PushedFolder(RuleBasedStateMachine):
         self.patches.callback(logging.disable, logging.NOTSET)
         for module, name, value in (
             (serving, "Model", Loaded),
-            (versions, "_sync", lambda file: file.flush()),
-            (versions, "_sync_folder", lambda folder: None),
-            (versions.time, "time", lambda: self.now),
+            *((module, "sync", lambda file: file.flush()) for module in (model_files, places)),
+            (places, "sync_folder", lambda folder: None),
+            (places.time, "time", lambda: self.now),
         ):
             self.patches.enter_context(mock.patch.object(module, name, value))
         for content in MODELS:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from components.pusher.versions import Record, push
+from components.pusher.record import Record
+from components.pusher.versions import push
 from pipeline.local.workplace import _explain
 
 

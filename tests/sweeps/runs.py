@@ -186,7 +186,8 @@ def check_model(folder: str, image: str) -> None:
     """Loads a pushed model, compares its digest with that of its record, and asks it about an image."""
     import tensorflow as tf
 
-    from components.pusher.versions import RECORD_FILE, model_digest
+    from components.pusher.integrity import model_digest
+    from components.pusher.record import RECORD_FILE
 
     record = json.loads(Path(folder, RECORD_FILE).read_text())
     assert model_digest(folder) == record["digest"], f"{folder} is not what was pushed"

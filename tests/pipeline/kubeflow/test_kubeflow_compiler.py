@@ -14,7 +14,8 @@ from kubernetes_rules import expand
 from saved_models import save_model
 
 from base.errors import UserError
-from components.pusher.versions import Record, push
+from components.pusher.record import Record
+from components.pusher.versions import push
 from models.packing import as_dict, pack
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluateConfig

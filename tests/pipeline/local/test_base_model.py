@@ -8,7 +8,8 @@ from saved_models import save_model
 
 from base.errors import UserError
 from components.earlier_runs.baseline import find_base_model
-from components.pusher.versions import Record, push
+from components.pusher.record import Record
+from components.pusher.versions import push
 from pipeline.config.whole import Config
 from pipeline.local import crossval
 from pipeline.local.checks import check_warm_start, read_data

@@ -8,7 +8,8 @@ from data_folders import image_paths, touch
 from saved_models import save_model
 
 from base.errors import UserError
-from components.pusher.versions import Record, push
+from components.pusher.record import Record
+from components.pusher.versions import push
 from models.export import export_image_settings
 from pipeline.config.whole import Config
 from pipeline.dag.component_settings import image_settings, trainer_settings

@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from base.errors import UserError
-from components.pusher.versions import Record, push
+from components.pusher.record import Record
+from components.pusher.versions import push
 from models.export import export_image_settings
 from pipeline.config.data import ImageConfig
 from pipeline.dag.component_settings import image_settings

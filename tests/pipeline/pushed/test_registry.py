@@ -12,7 +12,9 @@ from mlflow_server import MLFLOW, ask, mlflow_server, needs_mlflow
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from base.errors import UserError
-from components.pusher.versions import Record, Version, push, roll_back
+from components.pusher.places import Version
+from components.pusher.record import Record
+from components.pusher.versions import push, roll_back
 from pipeline.config.delivery import RegistryConfig
 from pipeline.config.loading import load_config
 from pipeline.pushed.registry import register, register_version

@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from signing_keys import make_keys
 
 from base.errors import UserError
-from components.pusher import signing, versions
-from components.pusher.record import CHECKSUM_FILE, OLD_RECORD_FILE, RECORD_FILE, checksum_line
+from components.pusher import signing
+from components.pusher.integrity import find_problem, model_digest
+from components.pusher.places import Version
+from components.pusher.record import CHECKSUM_FILE, OLD_RECORD_FILE, RECORD_FILE, Record, checksum_line
 from components.pusher.signing import SIGNATURE_FILE
-from components.pusher.versions import Record, Version, find_problem, list_versions, push, roll_back, served_version, sign
+from components.pusher.versions import list_versions, push, roll_back, served_version, sign
 from pipeline.cli import main
 from pipeline.pushed.pushed_model import find_version
 from pipeline.serving import versions as serving
@@ -140,7 +142,7 @@ def test_all_differences_are_counted_and_the_first_is_named(tmp_path: Path) -> N
 
 def test_a_version_of_an_earlier_release_is_used_and_checked_as_before(tmp_path: Path) -> None:
     version = tmp_path / "pushed" / "7"
-    digest = versions.model_digest(write_model(version, "a"))
+    digest = model_digest(write_model(version, "a"))
     record = {"time": "2026-01-01T12:00:00+00:00", "digest": digest, "run": "old", "copy_of": 3}
     (version / OLD_RECORD_FILE).write_text(json.dumps(record))
     assert find_version(tmp_path / "pushed") == version

@@ -8,8 +8,10 @@ import pytest
 from serving_process import serving
 from signing_keys import make_keys
 
+from components.pusher.integrity import find_problem
+from components.pusher.record import Record
 from components.pusher.signing import SIGNATURE_FILE
-from components.pusher.versions import Record, find_problem, push, sign
+from components.pusher.versions import push, sign
 from pipeline.cli import main
 
 
