@@ -18,7 +18,7 @@ _Counts = dict[types.FeaturePath, Counter[Any]]
 
 
 class ValueCounts(CombinerStatsGenerator):
-    """How many values there are, and how often the most frequent ones: as TFDV's `TopKUniquesStatsGenerator`, a Beam transform."""
+    """How many values there are and how often the most frequent ones; as TFDV's `TopKUniquesStatsGenerator` does in Beam."""
 
     def __init__(self, options: tfdv.StatsOptions) -> None:
         """Creates the generator for options without weights and without categories that are numbers."""
