@@ -46,10 +46,7 @@ class Executor(executor.Executor):
         options = tfdv.StatsOptions.from_json(exec_properties[standard_component_specs.STATS_OPTIONS_JSON_KEY])
         for split in artifact_utils.decode_split_names(examples.split_names):
             statistics = measure(artifact_utils.get_split_uri([examples], split), options)
-            folder = artifact_utils.get_split_uri([artifact], split)
-            fileio.makedirs(folder)
-            content = statistics.SerializeToString(deterministic=True)
-            replace_file(os.path.join(folder, executor.DEFAULT_FILE_NAME), lambda file, data=content: file.write(data))
+            _write(statistics, artifact_utils.get_split_uri([artifact], split))
 
 
 def measure(folder: str, options: tfdv.StatsOptions) -> statistics_pb2.DatasetFeatureStatisticsList:
@@ -70,6 +67,12 @@ def measure(folder: str, options: tfdv.StatsOptions) -> statistics_pb2.DatasetFe
             generator.add_input(accumulator, batch) for generator, accumulator in zip(generators, accumulators, strict=True)
         ]
     return stats_impl.extract_statistics_output(accumulators, generators)
+
+
+def _write(statistics: statistics_pb2.DatasetFeatureStatisticsList, folder: str) -> None:
+    fileio.makedirs(folder)
+    path = os.path.join(folder, executor.DEFAULT_FILE_NAME)
+    replace_file(path, lambda file: file.write(statistics.SerializeToString(deterministic=True)))
 
 
 def _read_batches(folder: str) -> Iterator[pa.RecordBatch]:

@@ -45,6 +45,6 @@ def _view(options: PipelineOptions, kind: type[PipelineOptions]) -> PipelineOpti
     for name, value in vars(_parsed[key]).items():
         if name not in options._all_options:
             options._all_options[name] = copy.deepcopy(value)  # a list may be added to
-    view = kind.__new__(kind)
+    view: PipelineOptions = object.__new__(kind)
     view._flags, view._visible_options, view._all_options = options._flags, _parsed[key], options._all_options
     return view
