@@ -18,7 +18,9 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx_bsl.coders import example_coder
 
+from base.errors import UserError
 from components.statistics_gen.value_counts import ValueCounts
+from images.index import REJECTED_FILE
 from images.layout import find_layout
 from models.records import read_records
 from storage.files import replace_file
@@ -76,9 +78,15 @@ def _write(statistics: statistics_pb2.DatasetFeatureStatisticsList, folder: str)
 
 
 def _read_batches(folder: str) -> Iterator[pa.RecordBatch]:
-    """The examples as tables with a column of lists for each feature."""
+    """The examples as tables with a column of lists for each feature.
+
+    Raises:
+      UserError: there are none.
+    """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
     files = [os.path.join(folder, name) for name in sorted(fileio.listdir(folder)) if not name.startswith(".")]
+    if not files:
+        raise UserError(f"{folder}: no image is left in this split; {REJECTED_FILE} beside it says why files were set aside")
     waiting: list[bytes] = []
     size = 0
     for examples in read_records(files).batch(_BATCH).as_numpy_iterator():

@@ -15,6 +15,7 @@ from tfx.components.statistics_gen import executor as stock_executor
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.types import artifact_utils, channel_utils, standard_artifacts, standard_component_specs
 
+from base.errors import UserError
 from components.example_validator.comparison import with_thresholds
 from components.statistics_gen import executor
 from components.statistics_gen.component import ImageStatisticsGen
@@ -146,3 +147,8 @@ def test_tfxs_own_executor_measures_the_examples_of_another_example_gen(
     artifact = measure(foreign, place, executor.Executor, 3)
     assert artifact.has_custom_property(stock_executor.SAMPLE_RATE_BY_SPLIT_PROPERTY_NAME)
     assert load(artifact).keys() == ours.keys()
+
+
+def test_a_split_of_which_all_files_were_set_aside_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no image is left in this split; rejected.csv"):
+        executor.measure(str(tmp_path), tfdv.StatsOptions())
