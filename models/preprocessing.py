@@ -3,6 +3,8 @@
 The same graph is part of the exported model, so that training and serving always agree.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -163,11 +165,22 @@ def images_from_files(encoded: tf.Tensor, image: ImageSettings, limits: tf.Tenso
     Returns:
       uint8 [N, height, width, channels].
     """
-    return tf.map_fn(
-        lambda file: with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, image, limits)),
-        encoded,
-        fn_output_signature=tf.TensorSpec(image.shape, tf.uint8),
-    )
+    return _decoder(image, limits is not None)(encoded, *([] if limits is None else [limits]))
+
+
+@functools.cache  # Transform traces `preprocessing_fn` ten times, and this is most of it
+def _decoder(image: ImageSettings, limited: bool) -> Callable[..., tf.Tensor]:
+    """The function of `images_from_files`, of (encoded) or (encoded, limits)."""
+
+    def decode(encoded: tf.Tensor, limits: tf.Tensor | None = None) -> tf.Tensor:
+        return tf.map_fn(
+            lambda file: with_pixels(file, lambda pixels, unit: to_network_size(pixels, unit, image, limits)),
+            encoded,
+            fn_output_signature=tf.TensorSpec(image.shape, tf.uint8),
+        )
+
+    signature = [tf.TensorSpec([None], tf.string), *([tf.TensorSpec([2], tf.float32)] if limited else [])]
+    return tf.function(decode, input_signature=signature, autograph=False)
 
 
 def to_network_size(pixels: tf.Tensor, unit: float, image: ImageSettings, limits: tf.Tensor | None = None) -> tf.Tensor:

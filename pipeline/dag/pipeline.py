@@ -7,10 +7,8 @@ the metadata store, folders and Kubeflow's tasks name them.
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-import tensorflow_data_validation as tfdv
 import tfx.types.standard_artifacts as artifacts
 from ml_metadata.proto import metadata_store_pb2
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components as tfx_components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
@@ -28,9 +26,9 @@ from components.label_check.component import LabelCheck
 from components.model_check.component import ModelCheck
 from components.model_formats.component import ModelFormats
 from components.pusher.component import VersionPusher
+from components.statistics_gen.component import ImageStatisticsGen
 from components.transform.component import ImageTransform
 from images.settings import Reading
-from models import features
 from models.packing import as_dict
 from pipeline.config.whole import Config
 from pipeline.dag.beam import pipeline_args
@@ -50,15 +48,6 @@ from pipeline.dag.eval_config import build_eval_config, evaluation_settings, for
 from pipeline.dag.readings import NOT_READ, Readings
 from pipeline.dag.splits import TRAIN_EVAL_TEST, Splits
 
-# Statistics take files and pixels as bytes to be measured, not as values to be counted.
-_OPAQUE_BYTES = schema_pb2.Schema(
-    feature=[
-        schema_pb2.Feature(name=name, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain())
-        for name in (features.ENCODED, features.PIXELS)
-    ]
-)
-
-
 # Components that look at what is outside of the store each time, which the cache does not notice.
 NEVER_CACHED: Final = ("Pusher",)
 
@@ -68,7 +57,7 @@ class DataNodes:
     """The components from image files to validated examples, in order."""
 
     example_gen: BaseNode
-    statistics_gen: tfx_components.StatisticsGen
+    statistics_gen: ImageStatisticsGen
     schema_gen: tfx_components.SchemaGen | ImportSchemaGen
     previous_statistics: Resolver | None
     example_validator: ImageExampleValidator
@@ -86,9 +75,7 @@ def _data_nodes(
 ) -> DataNodes:
     settings = ingestion_settings(config, splits.folds, readings.data)
     example_gen = example_gen or ImageExampleGen(input_base=config.data.path, settings=settings)
-    statistics_gen = tfx_components.StatisticsGen(
-        examples=example_gen.outputs["examples"], stats_options=tfdv.StatsOptions(schema=_OPAQUE_BYTES)
-    )
+    statistics_gen = ImageStatisticsGen(examples=example_gen.outputs["examples"]).with_id("StatisticsGen")
     if config.data.schema_file:
         schema_gen = ImportSchemaGen(schema_file=config.data.schema_file)
     else:

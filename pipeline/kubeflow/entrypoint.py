@@ -111,6 +111,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
     from pipeline.dag.batch_bytes import bound_batches
+    from pipeline.dag.beam_memory import remember
 
     inputs_spec = json.loads(options.json_serialized_inputs_spec_args)
     invocation = json.loads(options.json_serialized_invocation_args)
@@ -131,6 +132,7 @@ def _execute(options: argparse.Namespace, beam_options: list[str]) -> None:
         parameters["run_fn"] = RUN_FN
 
     bound_batches()
+    remember()
     logging.use_absl_handler()
     kubeflow_v2_run_executor.main(
         (

@@ -166,9 +166,11 @@ def _load(config: Config, place: Workplace, with_model: bool) -> None:
         from absl import logging as absl_logging
 
         from pipeline.dag.batch_bytes import bound_batches
+        from pipeline.dag.beam_memory import remember
 
         gc.freeze()  # all objects so far live as long as the process: later collections need not look at them
         bound_batches()
+        remember()
     if with_model:
         check_formats(config)
         check_tf_config(config)

@@ -44,18 +44,18 @@ def ramp(height: int = 20, width: int = 30) -> np.ndarray:
 
 
 def test_a_window_is_of_the_pixel_values_of_16_bit_images() -> None:
-    found = seen(ramp(), intensity="window", window=[1000.0, 9000.0])[..., 0]
+    found = seen(ramp(), intensity="window", window=(1000.0, 9000.0))[..., 0]
     np.testing.assert_array_equal(found, stretched(ramp().astype(float), 1000, 9000))
 
 
 def test_a_window_leaves_8_bit_images_alone() -> None:
     pixels = np.arange(250, dtype=np.uint8).reshape(10, 25)
-    np.testing.assert_array_equal(seen(pixels, intensity="window", window=[20.0, 30.0])[..., 0], pixels)
+    np.testing.assert_array_equal(seen(pixels, intensity="window", window=(20.0, 30.0))[..., 0], pixels)
 
 
 def test_values_beyond_the_window_are_clipped_before_the_image_is_resized() -> None:
     pixels = np.array([[0, 60_000]] * 2, np.uint16)
-    found = seen(pixels, intensity="window", window=[0.0, 1000.0], height=1, width=1)
+    found = seen(pixels, intensity="window", window=(0.0, 1000.0), height=1, width=1)
     assert found[0, 0, 0] in (127, 128)  # half black, half white; not the clipped mean
 
 
