@@ -1,14 +1,14 @@
 """Shared by all tests: how to start the command, a small exported model, and the long ones first."""
 
 import contextlib
+import fcntl
 import gc
 import io
 import json
 import os
-import subprocess
-import sys
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from object_stores import Store, Unavailable, gcs_server, s3_server
 from PIL import Image
+
+from tests.sweeps.runs import Starter
 
 PROJECT = Path(__file__).parents[1]
 
@@ -28,8 +30,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the files that take minutes, so that no process has one of them left when the others have ended."""
-    folders = ("e2e", "models")
-    items.sort(key=lambda item: next((place for place, name in enumerate(folders) if name in item.path.parts), len(folders)))
+    long = ("test_pipeline.py", "e2e", "models", "test_bootstrap.py", "components")
+    items.sort(key=lambda item: next((place for place, name in enumerate(long) if name in item.path.parts), len(long)))
 
 
 def pytest_unconfigure() -> None:
@@ -52,16 +54,43 @@ class Ended:
 
 
 @pytest.fixture(scope="session")
-def fpn():
+def starter(tmp_path_factory) -> Starter:
+    """Starts processes as copies of one that has TensorFlow and TFX loaded, which takes ten seconds of processor time."""
+    return Starter(tmp_path_factory.mktemp("screens"))
+
+
+@pytest.fixture(scope="session")
+def fpn(starter):
     """Runs `fpn ARGUMENTS...` in a process of its own, from any copy of the project's packages."""
 
     def run(*arguments: object, project: Path = PROJECT, columns: int = 120) -> Ended:
-        command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": str(columns)}
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-        return Ended(done.returncode, done.stdout, done.stderr)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            done = starter.run(list(map(str, arguments)), project, patience=None)
+        return Ended(done.status, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder of files once for all processes of `pytest -n`: others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder, unfinished = root / name, root / f"{name}-unfinished"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +158,7 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> Exported:
+def exported(made_once) -> Exported:
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft
@@ -148,7 +177,6 @@ def exported(tmp_path_factory) -> Exported:
     from pipeline.config.network import ModelConfig
     from pipeline.dag.component_settings import classifier_config, image_settings
 
-    folder = tmp_path_factory.mktemp("export")
     pictures = np.random.default_rng(11).integers(0, 256, (7, 24, 20), dtype=np.uint8)
     labels = [b"cat", b"dog", b"cat", b"owl", b"cat", b"dog", b"cat"]
     files = []
@@ -164,15 +192,6 @@ def exported(tmp_path_factory) -> Exported:
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     image = image_settings(ImageConfig(height=24, width=20, channels=1))
     settings = as_dict(TransformSettings(image=image, multi_label=False, code=""))
-    with (
-        beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
-        tft_beam.Context(temp_dir=str(folder / "temp")),
-    ):
-        raw = pipeline | beam.Create(rows)
-        transform = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
-        _ = transform | tft_beam.WriteTransformFn(str(folder / "transform"))
-        _ = metadata | tft_beam.WriteMetadata(str(folder / "transform" / "metadata"), pipeline)
-
     network = ModelConfig(backbone="small_resnet10", min_level=2, max_level=4, num_filters=8, fusion_type="concat", dropout=0.5)
     model = build_classifier(
         classifier_config(network),
@@ -181,10 +200,26 @@ def exported(tmp_path_factory) -> Exported:
         channel_mean=[127.0],
         channel_variance=[5000.0],
     )
-    model.compile("adam", "sparse_categorical_crossentropy")
-    model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
-    transform_output = tft.TFTransformOutput(str(folder / "transform"))
-    export_model(model, transform_output, str(folder / "model"), fitted=Fitted(temperature=1.7), test_time_augmentation="flip")
+
+    def make(folder: Path) -> None:
+        with (
+            beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline,
+            tft_beam.Context(temp_dir=str(folder / "temp")),
+        ):
+            raw = pipeline | beam.Create(rows)
+            transform = (raw, metadata) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
+            _ = transform | tft_beam.WriteTransformFn(str(folder / "transform"))
+            _ = metadata | tft_beam.WriteMetadata(str(folder / "transform" / "metadata"), pipeline)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(pictures[..., None], np.arange(7) % 3, verbose=0)  # the optimizer has state, none of which may be exported
+        model.save_weights(folder / "classifier.weights.h5")
+        transform_output = tft.TFTransformOutput(str(folder / "transform"))
+        export_model(
+            model, transform_output, str(folder / "model"), fitted=Fitted(temperature=1.7), test_time_augmentation="flip"
+        )
+
+    folder = made_once("exported", make)
+    model.load_weights(folder / "classifier.weights.h5")
     views = [model(images[..., None], training=False) for images in (pictures, pictures[:, :, ::-1])]
     probabilities = tf.nn.softmax((views[0] + views[1]) / 2 / 1.7).numpy()
     return Exported(str(folder / "model"), model, pictures, files, labels, [b"cat", b"dog", b"owl"], probabilities)
@@ -206,7 +241,7 @@ class Promising:
 
 
 @pytest.fixture(scope="session")
-def promising(exported, tmp_path_factory) -> Promising:
+def promising(exported, made_once) -> Promising:
     import tensorflow_transform as tft
 
     from models.abstention import Abstention
@@ -225,9 +260,13 @@ def promising(exported, tmp_path_factory) -> Promising:
         PredictionSets("aps", 0.9, True, tuple(limits), (1, 1, 1), 9),
         Abstention(0.1, 0.95, least, 7, 4, 0, 0.1),
     )
-    path = tmp_path_factory.mktemp("promising") / "model"
     transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
-    export_model(exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip")
+
+    def make(folder: Path) -> None:
+        path = str(folder / "model")
+        export_model(exported.classifier, transform_output, path, fitted=fitted, test_time_augmentation="flip")
+
+    path = made_once("promising", make) / "model"
     names = [exported.names[best].decode() for best in probabilities.argmax(axis=1)]
     labels = [name if row.max() > least else "unknown" for name, row in zip(names, probabilities, strict=True)]
     return Promising(str(path), sets, labels)
@@ -249,7 +288,7 @@ class Telling:
 
 
 @pytest.fixture(scope="session")
-def telling(exported, tmp_path_factory) -> Telling:
+def telling(exported, made_once) -> Telling:
     import tensorflow as tf
     import tensorflow_transform as tft
 
@@ -270,11 +309,15 @@ def telling(exported, tmp_path_factory) -> Telling:
     rows = np.arange(0, 67, 2)
     labels = np.eye(3, dtype=np.float32)[np.arange(67) % 3]
     answers = Answers(logits, labels, np.arange(67), distances, Sample(rows, embeddings[rows]))
-    path = tmp_path_factory.mktemp("telling") / "model"
     transform_output = tft.TFTransformOutput(str(Path(exported.path).parent / "transform"))
-    export_model(
-        exported.classifier, transform_output, str(path), fitted=fitted, test_time_augmentation="flip", reference=answers
-    )
+
+    def make(folder: Path) -> None:
+        path = str(folder / "model")
+        export_model(
+            exported.classifier, transform_output, path, fitted=fitted, test_time_augmentation="flip", reference=answers
+        )
+
+    path = made_once("telling", make) / "model"
     return Telling(str(path), fitted, answers)
 
 

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from base.tables import quote, read_table, unquote, write_table
 
+# The same as st.text(), which tries for seconds which characters UTF-8 has.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
 
 def written(header: list[str], *rows: list[Any]) -> str:
     file = io.BytesIO()
@@ -58,7 +61,7 @@ def test_headers_are_quoted_too() -> None:
     assert list(read_table(io.StringIO(text, newline=""))) == [{"=a": "x", "b": "y"}]
 
 
-@given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
+@given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_any_text_is_read_back_exactly_and_none_begins_as_a_formula(rows: list[tuple[str, str]]) -> None:
     text = written(["one", "two"], *map(list, rows))
     assert text.count("\n") == len(rows) + 1, "a row is a line"

@@ -38,11 +38,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, starter: Starter) -> Place:
     folder = tmp_path_factory.mktemp("damage")
     write_images(folder / "data")
     write_config(folder / "config.yaml", folder / "data")
-    return Place(folder, Starter(folder / "screens"))
+    return Place(folder, starter)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
+@pytest.mark.extra  # test_pipeline.py has the same with fewer images
 def test_the_embedded_default_reaches_its_accuracy_and_is_cached_then(fpn, tmp_path):
     arguments = ["run", "--config", "configs/digits.yaml", "--output", tmp_path / "out", "--json"]
     arguments += ["--set", f"data.path={tmp_path / 'digits'}"]

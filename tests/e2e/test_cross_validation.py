@@ -1,8 +1,6 @@
 """Three folds on a few tiny images, killed after the first and started again."""
 
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,8 @@ from images.dataset import source
 from models import features
 from pipeline.config.loading import load_config
 from pipeline.dag.component_settings import source_settings
+from tests.sweeps.runs import Starter
 
-PROJECT = Path(__file__).parents[2]
 SHARED = ["ImageExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]
 PER_FOLD = ["Transform", "Trainer", "Evaluator"]
 IMAGES, GROUP = 150, 3
@@ -60,18 +58,13 @@ def arguments(place: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def killed(place: Path, arguments: list[str]) -> str:
+def killed(place: Path, arguments: list[str], starter: Starter) -> str:
     """The screen of a cross-validation that is killed when its second fold begins."""
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    lines = []
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        for line in process.stderr:
-            lines.append(line)
-            if "Fold 2 of 3" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    return "".join(lines)
+    command = starter.start(arguments)
+    while command.runs and "Fold 2 of 3" not in command.screen:
+        time.sleep(0.01)
+    command.kill()
+    return command.end().stderr
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,6 @@ THRESHOLDS = "evaluate.thresholds=[{metric: accuracy, lower: 0.1}]"
 pytestmark = pytest.mark.extra
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Starter:
-    return Starter(tmp_path_factory.mktemp("layouts") / "screens")
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_run_with_what_fpn_init_wrote_takes_in_all_images(name: str, starter: Starter, tmp_path: Path) -> None:
     layout = LAYOUTS[name]

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.sweeps.runs import Command, Starter
 
 PROJECT = Path(__file__).parents[2]
 
@@ -23,7 +25,7 @@ PROJECT = Path(__file__).parents[2]
 class Server:
     """A server that is running."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "Command | subprocess.Popen[bytes]"
     port: int
     log: Path
 
@@ -54,21 +56,29 @@ def encode(file: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(model: Path, *arguments: str, program: Sequence[str] = ("-m", "pipeline.cli")) -> Iterator[Server]:
+def serving(model: Path, *arguments: str, program: str = "") -> Iterator[Server]:
     """`fpn serve` on a free port, until the end of the block; the program is what Python runs in place of `fpn`."""
-    command = [sys.executable, *program, "serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with tempfile.NamedTemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=log)
+    command = ["serve", "--model", str(model), "--port", "0", "--poll", "0.2", *arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        process: Command | subprocess.Popen[bytes]
+        if program:
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+            with log.open("w") as file:
+                process = subprocess.Popen([sys.executable, "-c", program, *command], cwd=PROJECT, env=environment, stderr=file)
+        else:
+            process = Starter(Path(folder)).start(command)
+            log = process.log
         try:
-            while not (found := re.search(r"serving version \d+ of \S+ at https?://[^:]+:(\d+)", Path(log.name).read_text())):
-                assert process.poll() is None, Path(log.name).read_text()
+            while not (found := re.search(r"serving version \d+ of \S+ at https?://[^:]+:(\d+)", log.read_text())):
+                assert process.poll() is None, log.read_text()
                 time.sleep(0.05)
-            yield Server(process, int(found[1]), Path(log.name))
+            yield Server(process, int(found[1]), log)
         finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=30)
-            process.kill()
-            process.wait()
-            print(Path(log.name).read_text()[-5000:])
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            print(log.read_text()[-5000:])

@@ -3,8 +3,6 @@
 import itertools
 import json
 import logging
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,7 +199,7 @@ def test_the_variable_reaches_the_compiled_step(settings, tmp_path):
     assert history[0]["learning_rate"] > 0
 
 
-def test_the_variable_reaches_two_devices(tmp_path):
+def test_the_variable_reaches_two_devices(starter, tmp_path):
     program = f"""
 import itertools, json, sys
 from types import SimpleNamespace
@@ -219,8 +217,8 @@ config = test.replace(test.CONFIG, budget=10.0, layer_decay=0.5, ema=0.5)
 history = test.training.fit(model, strategy, test.batches(), test.EVALUATION, 4, config, {str(tmp_path)!r})
 print(json.dumps([row["learning_rate"] for row in history]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = starter.execute(program).end()
+    assert done.status == 0, done.stderr[-2000:]
     rates = json.loads(done.stdout.splitlines()[-1])
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > rates[-1] == 0

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,7 +178,7 @@ def test_tiles_learn_from_a_teacher_of_whole_images(pushed, images, answers, tmp
     assert row["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_two_devices_learn_as_one(pushed, images, tmp_path):
+def test_two_devices_learn_as_one(pushed, images, starter, tmp_path):
     np.save(tmp_path / "images.npy", images)
     program = f"""
 import json, sys
@@ -201,8 +199,8 @@ for devices in (None, ["CPU:0", "CPU:1"]):
     losses.append([[row["loss"], row["val_loss"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = starter.execute(program).end()
+    assert done.status == 0, done.stderr[-2000:]
     replicas, one, two = json.loads(done.stdout.splitlines()[-1])
     assert replicas == 2
     np.testing.assert_allclose(one, two, rtol=3e-4)

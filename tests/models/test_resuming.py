@@ -38,7 +38,7 @@ def read_history(run):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_as_if_it_had_not_been(transformed, tmp_path, caplog):
+def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_as_if_it_had_not_been(transformed, starter, tmp_path, caplog):
     whole, killed, resumed = (tmp_path / name for name in ("whole", "killed", "resumed"))
     checkpoints = tmp_path / "checkpoints"
     program = f"""
@@ -47,12 +47,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from models.training import run_fn
 run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoints))!r})))
 """
-    with (tmp_path / "errors").open("w") as errors:
-        process = subprocess.Popen([sys.executable, "-c", program], stderr=errors)
-    while process.poll() is None and len(read_history(killed)) < 2:
+    process = starter.execute(program)
+    while process.runs and len(read_history(killed)) < 2:
         time.sleep(0.001)
     process.kill()
-    assert process.wait() == -signal.SIGKILL, (tmp_path / "errors").read_text()[-2000:]
+    assert process.wait() == -signal.SIGKILL, process.screen[-2000:]
     (folder,) = checkpoints.iterdir()
     assert len(load_checkpoint(str(folder)).history) == 2
 
@@ -105,7 +104,9 @@ def test_a_step_that_does_not_fit_into_the_memory_is_trained_in_halves(transform
     ] == [f"a step of {EXAMPLES} images needs more memory than there is: trained with 128 at a time, 2 for an update"]
     assert not list(checkpoints.iterdir())
 
-    run_fn(FnArgs(**arguments(transformed, tmp_path / "given", checkpoints, config(batch_size=128, accumulate_steps=2))))
+    given = FnArgs(**arguments(transformed, tmp_path / "given", checkpoints))
+    settings = trainer_settings(config(batch_size=128, accumulate_steps=2), str(checkpoints))
+    train_model(given, settings, str(tmp_path / "given" / "log"))
     for row, expected in zip(read_history(tmp_path / "halves"), read_history(tmp_path / "given"), strict=True):
         assert row == pytest.approx(expected, abs=1e-3)
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import logging
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -322,7 +320,7 @@ def test_examples_are_read_once_for_all_epochs_and_phases():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_two_devices_train_to_the_same_loss_as_one(optimizer, tmp_path):
+def test_two_devices_train_to_the_same_loss_as_one(optimizer, starter, tmp_path):
     program = f"""
 import json, sys
 import tensorflow as tf
@@ -342,8 +340,8 @@ for devices in (None, ["CPU:0", "CPU:1"]):
     losses.append([[row["loss"], row["val_loss"], row["val_f1"]] for row in history])
 print(json.dumps([strategy.num_replicas_in_sync, *losses]))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = starter.execute(program).end()
+    assert done.status == 0, done.stderr[-2000:]
     replicas, one, two = json.loads(done.stdout.splitlines()[-1])
     assert replicas == 2
     # The gradient of a bias before a batch normalisation is rounding errors, of which Muon's Adam makes steps.

@@ -66,7 +66,7 @@ class KillSweep:
         command = self._start(output)
         self._wait_for_moment(kind, output, command)
         command.kill()
-        screen = command.wait().stderr
+        screen = command.end().stderr
         journal = output / "metadata.sqlite-journal"
         left = journal.exists() and journal.stat().st_size > 0
         problem = self._problem_of(output)
@@ -108,7 +108,7 @@ class KillSweep:
         return self._starter.start(["run", "--config", str(self._folder / "config.yaml"), "--output", str(output), "--json"])
 
     def _run(self, output: Path) -> Ended:
-        return self._start(output).wait()
+        return self._start(output).end()
 
 
 def _moment(screen: str) -> str:

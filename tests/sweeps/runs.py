@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,25 +32,8 @@ COMPONENTS: Final = (
     "Pusher",
 )
 KEYS: Final = ("pipeline", "run_id", "blessed", "pushed_model", "evaluation", "report", "metrics", "examples", "components")
+PROJECT: Final = Path(__file__).parents[2]
 _PATIENCE: Final = 300  # seconds that a run may take
-_LOADED: Final = [
-    "pipeline.cli",
-    "pipeline.local.runner",
-    "pipeline.local.dag_runner",
-    "pipeline.dag.pipeline",
-    "pipeline.dag.batch_bytes",
-    "pipeline.records.outputs",
-    "pipeline.pages.run_page",
-    "pipeline.terminal.tables",
-    "components.model_check.process",
-    "components.pusher.versions",
-    "components.image_example_gen.executor",
-    "components.transform.executor",
-    "components.evaluator.executor",
-    "evaluation.results",
-    "models.training",
-    "tensorflow_data_validation",
-]
 
 
 def write_images(folder: Path, images: int = IMAGES) -> None:
@@ -96,60 +81,95 @@ class Ended:
 
 
 class Command:
-    """A command that runs, in a process group of its own."""
+    """A command that runs, in a process group of its own; `poll`, `wait`, `send_signal` and `pid` are those of `Popen`."""
 
     def __init__(self, process: ForkServerProcess, screen: Path) -> None:
         self._process = process
         self._screen = screen
         self._began = time.monotonic()
+        self._waiting = threading.Lock()  # the status of a process comes once
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid
+        return self._process.pid
 
     @property
     def runs(self) -> bool:
-        return self._process.is_alive()
+        return self.poll() is None
+
+    @property
+    def log(self) -> Path:
+        """The file with what it prints on standard error."""
+        return self._screen.with_suffix(".err")
 
     @property
     def screen(self) -> str:
         """What it has printed on standard error so far."""
-        return self._screen.with_suffix(".err").read_text(errors="replace")
+        return self.log.read_text(errors="replace")
+
+    def poll(self) -> int | None:
+        with self._waiting:
+            return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        with self._waiting:
+            self._process.join(timeout)
+            if self._process.exitcode is None:
+                raise subprocess.TimeoutExpired("fpn", timeout or 0)
+            return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.runs:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kills the command and all that it has started, at once."""
-        assert self._process.pid
         for end in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError):
-                end(self._process.pid, signal.SIGKILL)
+                end(self.pid, signal.SIGKILL)
 
-    def wait(self) -> Ended:
-        self._process.join(_PATIENCE)
-        seconds = time.monotonic() - self._began
-        if self._process.is_alive():
+    def end(self, patience: float | None = _PATIENCE) -> Ended:
+        """Waits, at most so many seconds until the command is killed."""
+        try:
+            status = self.wait(patience)
+        except subprocess.TimeoutExpired:
             self.kill()
-            self._process.join()
+            status = self.wait()
+        seconds = time.monotonic() - self._began
         stdout, stderr = (self._screen.with_suffix(end).read_text(errors="replace") for end in (".out", ".err"))
-        return Ended(self._process.exitcode, stdout, stderr, seconds)
+        return Ended(status, stdout, stderr, seconds)
 
 
 class Starter:
-    """Starts commands of `fpn`, and other functions, as copies of a process that has TFX loaded."""
+    """Starts commands of `fpn`, and other functions, as copies of a process that has loaded what they import."""
 
     def __init__(self, screens: Path) -> None:
         """`screens`: folder for what the commands print."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_LOADED)
+        self._context.set_forkserver_preload(["tests.sweeps.loaded"])
+        self._environment = dict(os.environ)
         self._screens = screens
         self._count = 0
         screens.mkdir(parents=True, exist_ok=True)
         self.call(_do_nothing)  # loads
 
-    def start(self, arguments: Sequence[str]) -> Command:
-        return self._start(_run_command, list(arguments))
+    def start(self, arguments: Sequence[str], project: Path = PROJECT) -> Command:
+        """Starts `fpn ARGUMENTS...` in the environment that is set now, by the packages in `project`, which it runs in."""
+        now, before = os.environ.items(), self._environment.items()
+        return self._start(_run_command, list(arguments), project, dict(now - before), {name for name, _ in before - now})
 
-    def run(self, arguments: Sequence[str]) -> Ended:
-        return self.start(arguments).wait()
+    def run(self, arguments: Sequence[str], project: Path = PROJECT, patience: float | None = _PATIENCE) -> Ended:
+        """`patience`: seconds after which the command is killed."""
+        return self.start(arguments, project).end(patience)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Ended:
         """Calls a function in a process of its own; its status is 1 if the function raises."""
-        return self._start(function, *arguments).wait()
+        return self._start(function, *arguments).end()
+
+    def execute(self, program: str) -> Command:
+        """Starts a program, as `python -c` does."""
+        return self._start(_execute, program)
 
     def _start(self, function: Callable[..., Any], *arguments: Any) -> Command:
         self._count += 1
@@ -169,13 +189,20 @@ def _work(screen: Path, function: Callable[..., Any], arguments: Sequence[Any]) 
     function(*arguments)
 
 
-def _run_command(arguments: list[str]) -> None:
-    from pipeline.cli import main
+def _run_command(arguments: list[str], project: Path, changed: dict[str, str], removed: set[str]) -> None:
+    for name in removed:
+        os.environ.pop(name, None)
+    os.environ.update(changed)
+    os.chdir(project)
+    sys.path.insert(0, str(project))
+    sys.argv = ["fpn", *arguments]
+    from pipeline.cli import run_and_exit
 
-    status = main(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    run_and_exit()
+
+
+def _execute(program: str) -> None:
+    exec(program, {"__name__": "__main__"})
 
 
 def _do_nothing() -> None:

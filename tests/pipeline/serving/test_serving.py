@@ -265,7 +265,7 @@ import os, sys
 from pipeline.cli import main
 os._exit(main(sys.argv[1:]) or len({"tfx", "apache_beam"} & sys.modules.keys()))
 """
-    with serving(Path(exported.path), program=("-c", program)) as server:
+    with serving(Path(exported.path), program=program) as server:
         assert server.predict(exported.files)[0] == 200
         body = json.dumps({"instances": [{"b64": encode(exported.files[0])}]})
         assert server.ask("POST", "/v1/models/fpn:explain", body)[0] == 200
