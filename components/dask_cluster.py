@@ -61,8 +61,9 @@ def _no_workers(scheduler: str) -> str:
 
 def _start_cluster() -> "LocalCluster":
     """A worker for each core, but no more than there is memory for."""
+    from dask.system import CPU_COUNT
     from distributed import LocalCluster
-    from distributed.system import CPU_COUNT, MEMORY_LIMIT
+    from distributed.system import MEMORY_LIMIT
 
     return LocalCluster(
         n_workers=max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)),
@@ -88,13 +89,11 @@ def describe(client: "Client") -> str:
 def _check_workers(client: "Client") -> None:
     here = describe_process()
     for worker, found in client.run(describe_process, on_error="return").items():
-        if isinstance(found, ModuleNotFoundError):
+        if isinstance(found, Exception):  # such as ModuleNotFoundError
             raise UserError(
-                f"beam.dask_scheduler: the worker {worker} lacks {found.name}; start it where this project is installed "
-                f"with its extra dask and the versions of requirements.lock"
+                f"beam.dask_scheduler: the worker {worker} can't work for this project ({found}); start it where the project "
+                "is installed with its extra dask and the versions of requirements.lock"
             )
-        if isinstance(found, Exception):
-            raise found
         for name in (name for name in here if found[name] != here[name]):
             versions = "" if name == "the project's code" else f" ({found[name]} there, {here[name]} here)"
             raise UserError(
@@ -127,10 +126,15 @@ def map_shards(scheduler: str, name: str, work: Any, shards: Sequence[Any], tell
     from distributed.scheduler import NoWorkerError
 
     client = connect(scheduler)
-    futures = client.map(_process, shards, work=pickle.dumps(work), key=f"{name}-{uuid.uuid4().hex}", retries=1)
+    # No list of the futures: Dask would do again what a worker had finished before it died, if it is still asked for.
+    unfinished = as_completed(
+        client.map(_process, shards, work=pickle.dumps(work), key=f"{name}-{uuid.uuid4().hex}", retries=1)
+    )
     try:
-        for done, _ in enumerate(as_completed(futures, with_results=True), start=1):
-            tell(name, done, len(futures))
+        for done, future in enumerate(unfinished, start=1):
+            if future.status != "finished":
+                future.result()  # raises what the shard has
+            tell(name, done, len(shards))
     except KilledWorker as error:
         raise UserError(
             f"{name}: the worker died each time that it had the same shard, last {error.last_worker.address}; "
@@ -141,7 +145,7 @@ def map_shards(scheduler: str, name: str, work: Any, shards: Sequence[Any], tell
     except CancelledError as error:
         raise UserError(f"beam.dask_scheduler: {scheduler} was lost in {name}; see its log, and start again") from error
     finally:
-        client.cancel(futures)
+        client.cancel(list(unfinished.futures))
 
 
 def _process(shard: Any, work: bytes) -> None:
