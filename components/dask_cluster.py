@@ -74,6 +74,7 @@ def _start_cluster() -> "LocalCluster":
     )
 
 
+@functools.cache  # for a worker that has loaded code which was changed later
 def describe_process() -> dict[str, str]:
     """What must be the same in a worker: versions by package, and a digest of the project's code."""
     found = {name: importlib.metadata.version(name) for name in _ALIKE}
@@ -83,7 +84,8 @@ def describe_process() -> dict[str, str]:
 def describe(client: "Client") -> str:
     """How many workers there are, and where a browser sees what they do."""
     workers = len(client.scheduler_info(n_workers=-1)["workers"])
-    return f"Dask with {workers} worker{'s' * (workers != 1)}, see {client.dashboard_link}"
+    seen = f", see {client.dashboard_link}" if client.dashboard_link else ""
+    return f"Dask with {workers} worker{'s' * (workers != 1)}{seen}"
 
 
 def _check_workers(client: "Client") -> None:
