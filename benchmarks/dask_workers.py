@@ -2,9 +2,8 @@
 
     .venv/bin/python -m benchmarks.dask_workers
 
-The data side of the pipeline (ImageExampleGen, StatisticsGen, Transform, Evaluator with a model that is there) runs on
-clusters of several sizes, with small and with more images, after a handful has made the workers load TensorFlow. Processor
-time is what counts: the machine's cores are shared by the workers and whatever else runs there.
+The pipeline up to Transform runs on clusters of several sizes, with few and with more images, after a first time that makes
+all processes load what they need. Processor time is what counts: the workers and whatever else runs there share the cores.
 
 docs/dask.json has the single runs, docs/scaling.md gets the table.
 """
@@ -23,15 +22,16 @@ import numpy as np
 
 from base.local_files import write_text
 from benchmarks.backbones import write_section
-from benchmarks.engines import NETWORK, dask, run_data_side
-from benchmarks.evaluator import DRAWN, NETWORKS, newest, prepare
-from benchmarks.ingestion import HANDFUL, write_images
+from benchmarks.components_run import run_components
+from benchmarks.engines import dask
+from benchmarks.ingestion import write_images
 from benchmarks.measurement import machine, paragraph, table
 from components.dask_cluster import connect
 from images.shards import make_shards
 from pipeline.config.whole import Config
 
 SHARD = 64  # images, so that few of them are many shards
+SIZE = {"height": 32, "width": 32, "channels": 1}
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,15 @@ class Run:
 
 def measure(workers: int, sizes: list[int], folder: Path) -> list[Run]:
     """Runs the sizes on a cluster of so many workers."""
-    model = newest(prepare(NETWORK, folder, write_images(folder, "small", DRAWN)) / "run/pushed")
     runs = []
     with tempfile.TemporaryDirectory(prefix="dask-", dir=folder) as work, dask(Path(work), workers) as beam:
         client = connect(str(beam.dask_scheduler))
-        for images in (HANDFUL * workers, *sizes):
+        for number, images in enumerate((sizes[0], *sizes)):  # the first is to warm up
             data = {"path": str(write_images(folder, "small", images))}
-            config = Config.model_validate({"name": "dask", "data": data, "image": NETWORKS[NETWORK]["image"], "beam": beam})
+            config = Config.model_validate({"name": "dask", "data": data, "image": SIZE, "beam": beam})
             before, own, began = client.run(time.process_time), time.process_time(), time.monotonic()
-            most = max(1, min(SHARD, images // (2 * workers)))
-            shards = partial(make_shards, most=most)
-            with (
-                tempfile.TemporaryDirectory(dir=work) as output,
-                mock.patch("components.image_example_gen.executor.make_shards", shards),
-            ):
-                run_data_side(config, Path(output), model, "train")
+            with mock.patch("components.image_example_gen.executor.make_shards", partial(make_shards, most=SHARD)):
+                run_components(config, Path(work) / str(number), "Transform")
             seconds, own = time.monotonic() - began, time.process_time() - own
             spent = [after - before[worker] for worker, after in client.run(time.process_time).items()]
             runs.append(Run(workers, images, *(round(value, 2) for value in (seconds, sum(spent), max(spent), own))))
@@ -97,19 +91,20 @@ def section(results: dict[str, Any]) -> str:
     header = ["workers", "images", "all workers, s", "busiest worker, s", "the run itself, s", "by the clock, s"]
     (start, own), (_, spread) = fit(runs, "own"), fit(runs, "spread")
 
-    def hours(workers: int) -> str:
+    def minutes(workers: int) -> str:
         return f"{(start + 1000 * own + 1000 * spread / workers) / 60:.0f}"
 
     intro = (
-        f"JPEG files of 128x128 pixels in shards of {SHARD}, resized to 32x32x1, by `benchmarks/dask_workers.py` on "
+        f"ImageExampleGen to Transform on JPEG files of 128x128 pixels in shards of {SHARD}, resized to 32x32x1, by "
+        "`benchmarks/dask_workers.py` on "
         f"{results['machine']}. All but the last column are processor time, because other programs ran on the two cores as "
-        "well. The workers had loaded TensorFlow before."
+        "well. All processes had loaded TensorFlow before."
     )
     model = (
         f"A line through these runs: an image takes {spread:.1f} ms on a worker and {own:.1f} ms in the run itself, which "
         f"takes {start:.0f} s for no image. If each worker has a core of its own, a million such images take "
-        + ", ".join(f"{hours(count)} minutes with {count} worker{'s' * (count > 1)}" for count in (1, 4, 16, 64))
-        + f". More workers can't make it shorter than {hours(10**9)} minutes, the part of the run itself. This is a "
+        + ", ".join(f"{minutes(count)} minutes with {count} worker{'s' * (count > 1)}" for count in (1, 4, 16, 64))
+        + f". More workers can't make it shorter than {minutes(10**9)} minutes, the part of the run itself. This is a "
         "calculation: no run with more than one machine was made. It leaves out the network and the file system, which all "
         "workers share."
     )
@@ -119,7 +114,7 @@ def section(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="sizes of the cluster (1 2 4)")
-    parser.add_argument("--images", type=int, nargs="+", default=[500, 4_000], help="numbers of images (500 4000)")
+    parser.add_argument("--images", type=int, nargs="+", default=[400, 4_000], help="numbers of images (400 4000)")
     parser.add_argument("--folder", type=Path, default=Path("output/benchmark_data"), help="for the images and outputs")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
     options = parser.parse_args()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from dask_processes import Cluster, cluster
+from executors import read_values
 from few_digits import write_config
 from PIL import Image
 
@@ -55,11 +56,14 @@ def runs(fpn: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
     return found
 
 
-def records(output: Path, component: str, key: str) -> dict[str, list[bytes]]:
-    """File -> its records."""
+def records(output: Path, component: str, key: str) -> dict[str, list[dict[str, list[Any]]]]:
+    """File -> the values of its examples by feature."""
     folder = max((output / "artifacts" / component / key).iterdir(), key=lambda path: int(path.name))
-    files = sorted(path for path in folder.glob("Split-*/*") if path.is_file())
-    return {str(path.relative_to(folder)): list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) for path in files}
+    found = {}
+    for path in sorted(path for path in folder.glob("Split-*/*") if path.is_file()):
+        examples = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        found[str(path.relative_to(folder))] = list(map(read_values, examples))
+    return found
 
 
 def test_examples_and_metrics_are_those_of_the_run_in_memory(runs: dict[str, tuple[Path, Any]]) -> None:

@@ -8,6 +8,7 @@ import executors
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from dask_processes import Cluster, cluster
 from pyarrow import parquet
 from rich.console import Console
@@ -45,7 +46,7 @@ def test_scores_are_those_in_memory_and_paths_those_of_this_process(
     table, reference = answers(output), answers(expected)
     np.testing.assert_array_equal(np.stack(table.pop("probabilities")), np.stack(reference.pop("probabilities")))
     pd.testing.assert_frame_equal(table, reference)
-    assert (tmp_path / "dask.txt").read_text() == "Dask with 2 workers\n"
+    assert (tmp_path / "dask.txt").read_text().startswith("Dask with 2 workers, see http://127.0.0.1:")
 
 
 def test_ingestion_gives_what_it_gives_in_memory(
@@ -61,5 +62,14 @@ def test_ingestion_gives_what_it_gives_in_memory(
     files = {name: sorted(Path(item.uri).rglob("*")) for name, item in (("memory", in_memory), ("dask", on_dask))}
     names = [[path.relative_to(tmp_path / name) for path in paths] for name, paths in files.items()]
     assert names[0] == names[1]
-    for path, other in zip(*files.values(), strict=True):
-        assert path.is_dir() or path.read_bytes() == other.read_bytes(), path
+    for path, other in ((path, other) for path, other in zip(*files.values(), strict=True) if path.is_file()):
+        if "tfrecord" in path.name:  # processes write the features of an example in different orders
+            found, expected = (read_records(item) for item in (other, path))
+            assert len(found) == 7
+            assert found == expected
+        else:
+            assert path.read_bytes() == other.read_bytes(), path
+
+
+def read_records(path: Path) -> list[dict[str, list[Any]]]:
+    return [executors.read_values(record) for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
