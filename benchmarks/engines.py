@@ -156,12 +156,16 @@ def dask(folder: Path, workers: int) -> Iterator[BeamConfig]:
 
         def start(name: str, option: str, *arguments: str) -> str:
             port = free_port()
-            command = [sys.executable, "-m", "dask", *arguments, "--host=127.0.0.1", f"{option}={port}", "--no-dashboard"]
+            command = [sys.executable, "-m", "dask", *arguments, "--host=127.0.0.1", f"{option}={port}"]
             return stack.enter_context(service(folder / f"{name}.log", command, port))
 
-        scheduler = f"tcp://{start('scheduler', '--port', 'scheduler')}".replace("localhost", "127.0.0.1")
+        dashboard, options = (
+            "--dashboard-address=127.0.0.1:0",
+            ["--nthreads=1", "--no-nanny", "--memory-limit=0", "--no-dashboard"],
+        )
+        scheduler = f"tcp://{start('scheduler', '--port', 'scheduler', dashboard)}".replace("localhost", "127.0.0.1")
         for number in range(workers):
-            start(f"worker-{number}", "--worker-port", "worker", scheduler, "--nthreads=1", "--no-nanny", "--memory-limit=0")
+            start(f"worker-{number}", "--worker-port", "worker", scheduler, *options)
         yield BeamConfig(runner="dask", dask_scheduler=scheduler)
 
 

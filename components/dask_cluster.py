@@ -65,12 +65,15 @@ def _start_cluster() -> "LocalCluster":
     from distributed import LocalCluster
     from distributed.system import MEMORY_LIMIT
 
+    # At the end of the process it would tell on the screen how it ends.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     return LocalCluster(
         n_workers=max(1, min(CPU_COUNT, MEMORY_LIMIT // _WORKER_BYTES)),
         threads_per_worker=1,
         memory_limit=0,  # else a worker near its limit takes no more work, and the run waits for ever
         host="127.0.0.1",
         dashboard_address="127.0.0.1:8787",  # another port if this is taken
+        silence_logs=False,  # else closing would set the level back
     )
 
 

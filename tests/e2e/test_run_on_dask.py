@@ -1,6 +1,7 @@
 """The whole pipeline on a Dask cluster, of which a worker is killed, gives what a run in memory gives."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -79,6 +80,27 @@ def test_examples_and_metrics_are_those_of_the_run_in_memory(runs: dict[str, tup
     predictions, others = (Predictions.read(item.json["evaluation"]) for item in (ended, expected))
     np.testing.assert_array_equal(predictions.probabilities, others.probabilities)
     assert ended.json["metrics"] == expected.json["metrics"] != {}
+
+
+def test_scoring_on_the_cores_of_this_machine_leaves_no_process_and_no_word(
+    runs: dict[str, tuple[Path, Any]], fpn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, _ = runs["memory"]
+    monkeypatch.setenv("FPN_TEST", str(tmp_path))  # by which the processes are known
+    scored = fpn("score", "--model", output / "pushed", "--data", output.parent / "day-0", "--output", tmp_path / "out",
+                 "--set", "score.shard_images=10", "--set", "beam.runner=dask", "--json")  # fmt: skip
+    assert scored.status == 0, scored.stderr
+    assert re.fullmatch(r"Dask with \d+ workers?, see http://127\.0\.0\.1:\d+/status\n", scored.stderr), scored.stderr
+    assert (scored.json["images"], scored.json["shards"]) == (60, 6)
+    left = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if f"FPN_TEST={tmp_path}" in read(path)]
+    assert left == []
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:  # the process has ended
+        return ""
 
 
 def test_a_scheduler_that_is_gone_is_told_in_one_line(runs: dict[str, tuple[Path, Any]], fpn: Any) -> None:

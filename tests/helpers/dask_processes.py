@@ -48,7 +48,8 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
     """Ends all processes at the end."""
     (place,) = free_addresses(1)
     host, port = place.split(":")
-    scheduler = _start(folder, "scheduler", ["scheduler", f"--host={host}", f"--port={port}", "--no-dashboard"], {})
+    options = [f"--host={host}", f"--port={port}", f"--dashboard-address={host}:0"]
+    scheduler = _start(folder, "scheduler", ["scheduler", *options], {})
     found = Cluster(folder, f"tcp://{place}", scheduler)
     try:
         _wait_for(folder / "scheduler.log", "Scheduler at:", scheduler)
