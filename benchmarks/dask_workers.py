@@ -75,10 +75,12 @@ def measure(workers: int, sizes: list[int], folder: Path) -> list[Run]:
     return runs[1:]
 
 
-def fit(runs: list[Run], side: str) -> tuple[float, float]:
-    """Processor time of a side as a line over the number of images: its start in s, and what an image adds in ms."""
-    slope, start = np.polyfit([run.images for run in runs], [getattr(run, side) for run in runs], 1)
-    return float(start), float(slope * 1000)
+def fit(runs: list[Run]) -> tuple[float, float, float, float]:
+    """Processor time by least squares: of the run itself, s and s an image; of the workers, s a worker and s an image."""
+    images, workers = (np.array([getattr(run, name) for run in runs], float) for name in ("images", "workers"))
+    own, *_ = np.linalg.lstsq(np.stack([np.ones_like(images), images], 1), [run.own for run in runs])
+    spread, *_ = np.linalg.lstsq(np.stack([workers, images], 1), [run.spread for run in runs])
+    return float(own[0]), float(own[1]), float(spread[0]), float(spread[1])
 
 
 def section(results: dict[str, Any]) -> str:
@@ -89,24 +91,24 @@ def section(results: dict[str, Any]) -> str:
         for run in runs
     ]
     header = ["workers", "images", "all workers, s", "busiest worker, s", "the run itself, s", "by the clock, s"]
-    (start, own), (_, spread) = fit(runs, "own"), fit(runs, "spread")
+    start, own, ready, spread = fit(runs)
 
-    def minutes(workers: int) -> str:
-        return f"{(start + 1000 * own + 1000 * spread / workers) / 60:.0f}"
+    def minutes(workers: float) -> str:
+        return f"{(start + ready + 1e6 * (own + spread / workers)) / 60:.0f}"
 
     intro = (
         f"ImageExampleGen to Transform on JPEG files of 128x128 pixels in shards of {SHARD}, resized to 32x32x1, by "
-        "`benchmarks/dask_workers.py` on "
-        f"{results['machine']}. All but the last column are processor time, because other programs ran on the two cores as "
-        "well. All processes had loaded TensorFlow before."
+        f"`benchmarks/dask_workers.py` on {results['machine']}. All but the last column are processor time, because other "
+        "programs ran on the two cores at the same time; for the same reason the last column shows no gain. All processes had "
+        "loaded TensorFlow before. What two cores can show: the work is divided evenly, and more workers do not make it more, "
+        f"but for the {ready:.0f} s that each takes to make ready."
     )
     model = (
-        f"A line through these runs: an image takes {spread:.1f} ms on a worker and {own:.1f} ms in the run itself, which "
+        f"By least squares, an image takes {1000 * spread:.1f} ms on a worker and {1000 * own:.2f} ms in the run itself, which "
         f"takes {start:.0f} s for no image. If each worker has a core of its own, a million such images take "
         + ", ".join(f"{minutes(count)} minutes with {count} worker{'s' * (count > 1)}" for count in (1, 4, 16, 64))
-        + f". More workers can't make it shorter than {minutes(10**9)} minutes, the part of the run itself. This is a "
-        "calculation: no run with more than one machine was made. It leaves out the network and the file system, which all "
-        "workers share."
+        + f". However many there are, {minutes(np.inf)} minutes are left, the part of the run itself. This is a calculation: "
+        "no run on more than one machine was made. It leaves out the network and the file system, which all workers share."
     )
     return f"{paragraph(intro)}\n\n{table(header, rows)}\n\n{paragraph(model)}\n"
 
