@@ -17,6 +17,11 @@ def short_path(path: str | Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def absolute(path: str) -> str:
+    """A path for processes with another working folder; a URI stays as it is."""
+    return path if "://" in path else os.path.abspath(path)
+
+
 def check_for_tensorflow(path: str | Path, name: str) -> None:
     """Checks that TensorFlow finds the files in a folder: it takes some characters of a path for patterns.
 

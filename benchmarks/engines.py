@@ -149,6 +149,26 @@ def flink(_: Path, parallelism: int) -> Iterator[BeamConfig]:
     yield beam
 
 
+@contextlib.contextmanager
+def dask(folder: Path, workers: int) -> Iterator[BeamConfig]:
+    """A scheduler and workers of one thread."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name: str, option: str, *arguments: str) -> str:
+            port = free_port()
+            command = [sys.executable, "-m", "dask", *arguments, "--host=127.0.0.1", f"{option}={port}"]
+            return stack.enter_context(service(folder / f"{name}.log", command, port))
+
+        dashboard, options = (
+            "--dashboard-address=127.0.0.1:0",
+            ["--nthreads=1", "--no-nanny", "--memory-limit=0", "--no-dashboard"],
+        )
+        scheduler = f"tcp://{start('scheduler', '--port', 'scheduler', dashboard)}".replace("localhost", "127.0.0.1")
+        for number in range(workers):
+            start(f"worker-{number}", "--worker-port", "worker", scheduler, *options)
+        yield BeamConfig(runner="dask", dask_scheduler=scheduler)
+
+
 @dataclass(frozen=True)
 class Engine:
     """A row of the table; `start` gives the configuration, for as long as its servers run."""
@@ -166,6 +186,7 @@ ENGINES = {
     "portable-2": Engine(
         "Beam's job service, external", "2 processes", partial(with_pool, engine=partial(job_service, workers=2))
     ),
+    "dask-2": Engine("Dask", "2 processes", partial(dask, workers=2)),
     "flink-1": Engine("Flink, loopback", "parallelism 1", partial(flink, parallelism=1)),
     "flink-2": Engine("Flink, loopback", "parallelism 2", partial(flink, parallelism=2)),
 }

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "licences.md"
-EXTRAS: Final = ("dicom", "hub", "lite", "onnx", "signing", "wandb", "gpu")
+EXTRAS: Final = ("dask", "dicom", "hub", "lite", "onnx", "signing", "wandb", "gpu")
 _NOT_INSTALLED: Final = "not read, for it was not installed"
 _COPYLEFT: Final = re.compile(r"(?<!L)GPL|(?<!Lesser )(?<!Library )General Public License", re.IGNORECASE)
 _INTRODUCTION: Final = """# Licences of what the pipeline needs

@@ -55,7 +55,7 @@ def _pods() -> list[dict[str, Any]]:
     documents = [item for path in MANIFESTS for item in _documents(path)]
     pods = [item["spec"]["template"]["spec"] for item in documents if "template" in item.get("spec", {})]
     pods += [item["spec"] for item in documents if item["kind"] == "Pod"]
-    assert len(pods) == 3
+    assert len(pods) == 5
     return pods
 
 
@@ -117,3 +117,14 @@ def test_the_build_context_holds_what_the_dockerfile_copies_and_no_more() -> Non
             copied |= set(line.split()[:-1])
     assert kept == copied
     assert all((PROJECT / name).exists() for name in kept)
+
+
+def test_dask_takes_the_commands_of_its_manifest() -> None:
+    dask_scheduler = pytest.importorskip("distributed.cli.dask_scheduler", reason="the extra dask is not installed")
+    dask_worker = pytest.importorskip("distributed.cli.dask_worker")
+    deployments = {item["metadata"]["name"]: item for item in _documents(DEPLOY / "dask.yaml") if item["kind"] == "Deployment"}
+    for name, command in (("scheduler", dask_scheduler.main), ("worker", dask_worker.main)):
+        (container,) = deployments[f"fpn-dask-{name}"]["spec"]["template"]["spec"]["containers"]
+        assert container["args"][:2] == ["dask", name]
+        command.make_context(name, container["args"][2:])  # fails on an option that there is not
+    assert "--extra dask" in _stages()["build"]

@@ -17,6 +17,7 @@ from components.bulk_inferrer.reading import read_images
 from components.bulk_inferrer.scores import Tables
 from components.bulk_inferrer.settings import InferrerSettings
 from components.examples import split_files
+from components.spread import spread
 from models.packing import unpack
 from storage.files import replace_file
 
@@ -58,12 +59,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         files = split_files(examples)
         told = (gives(model, output) for output in ("label_set", "unusual"))
         tables = Tables(folder, read_classes(model), is_multi_label(model), len(files), settings.embeddings, *told)
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Files" >> beam.Create(list(enumerate(files)))
-                | "Spread" >> beam.Reshuffle()
-                | "ScoreFile" >> beam.ParDo(_ScoreFile(model, tables, settings.batch_size))
-            )
+        work = _ScoreFile(model, tables, settings.batch_size)
+        spread(self._make_beam_pipeline(), "ScoreFile", work, list(enumerate(files)))
         counts = json.dumps(asdict(tables.finish(settings.groups)), indent=2)
         replace_file(os.path.join(folder, SUMMARY_FILE), lambda file: file.write(counts.encode()))

@@ -1,11 +1,12 @@
 """Answers the images of a data set in a Beam pipeline whose elements are shards."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
 
 from components.bulk_inferrer.model import Image, Model
 from components.bulk_inferrer.scores import Rejected, Tables
+from components.spread import spread
 from images.dataset.row import Row
 from images.file_settings import FileSettings
 from images.loading import read_checked
@@ -48,21 +49,19 @@ def score_shards(
     model: str,
     tables: Tables,
     batch_size: int,
+    tell: Callable[[str, int, int], None],
 ) -> None:
-    """Adds the steps to a pipeline that answer all shards.
+    """Answers all shards.
 
     Args:
-      pipeline: a pipeline, which is not run here.
+      pipeline: an empty pipeline, which is run here.
       shards: number and rows of each shard.
       data: the data folder.
       settings: as in `decoding.normalise`.
       model: folder of the SavedModel.
       tables: the tables for the answers.
       batch_size: images per step.
+      tell: as for `spread`.
     """
-    _ = (
-        pipeline
-        | "Shards" >> beam.Create([(number, pack(list(rows))) for number, rows in shards])
-        | "Spread" >> beam.Reshuffle()
-        | "ScoreShard" >> beam.ParDo(_ScoreShard(data, settings, model, tables, batch_size))
-    )
+    packed = [(number, pack(list(rows))) for number, rows in shards]
+    spread(pipeline, "ScoreShard", _ScoreShard(data, settings, model, tables, batch_size), packed, tell)

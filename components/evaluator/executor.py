@@ -85,8 +85,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         fileio.makedirs(folder)
         with _readable(baseline.uri if baseline else None, folder) as served:
             models = [path_utils.serving_model_path(model.uri), *([served] if served else [])]
-            with self._make_beam_pipeline() as pipeline:
-                predict(pipeline, files, models, folder, settings.batch_size, settings.multi_label)
+            predict(self._make_beam_pipeline(), files, models, folder, settings.batch_size, settings.multi_label)
         predictions = take_parts(folder, len(files))
         predictions.write(folder)
 

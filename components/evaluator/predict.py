@@ -12,6 +12,7 @@ from tfx.dsl.io import fileio
 from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
+from components.spread import spread
 from evaluation.predictions import Predictions
 from models import features
 from models.records import read_records
@@ -132,22 +133,17 @@ def _part_folder(folder: str, number: int) -> str:
 def predict(
     pipeline: beam.Pipeline, files: Sequence[str], models: Sequence[str], folder: str, batch_size: int, multi_label: bool
 ) -> None:
-    """Adds the steps to a pipeline that predict all files and write one part per file to `folder`.
+    """Predicts all files, and writes one part per file to `folder`.
 
     Args:
-      pipeline: a pipeline, which is not run here.
+      pipeline: an empty pipeline, which is run here.
       files: TFRecord files of raw examples.
       models: folders of the SavedModels: the candidate's, and the baseline's if there is one.
       folder: folder of the parts, for `take_parts`.
       batch_size: images per step.
       multi_label: whether an image can have any number of classes.
     """
-    _ = (
-        pipeline
-        | "Files" >> beam.Create(list(enumerate(files)))
-        | "Spread" >> beam.Reshuffle()
-        | "PredictFile" >> beam.ParDo(_PredictFile(models, folder, batch_size, multi_label))
-    )
+    spread(pipeline, "PredictFile", _PredictFile(models, folder, batch_size, multi_label), list(enumerate(files)))
 
 
 def take_parts(folder: str, files: int) -> Predictions:

@@ -18,10 +18,12 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 
 from base.errors import UserError
+from base.paths import absolute
 from base.tables import quote, read_table, write_table
 from components.image_example_gen.grouping import check_groups, group_duplicates, hash_images, read_hashes
 from components.image_example_gen.reuse import find_written_shards, shard_key, take_over
 from components.image_example_gen.writing import SplitWriters
+from components.spread import spread
 from images.dataset import source
 from images.duplicates import write_duplicates
 from images.index import INDEX_FILE, REJECTED_FILE, SCHEMA, SUMMARY_FILE, IndexRow
@@ -94,13 +96,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             if key in written
         )
         missing = [(number, pack(shard)) for number, shard in enumerate(shards) if keys[number] not in written]
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Shards" >> beam.Create(missing)
-                | "Spread" >> beam.Reshuffle()
-                | "WriteShard" >> beam.ParDo(_WriteShard(source.root_of(folder), artifact.uri, len(shards), settings))
-            )
+        root = absolute(source.root_of(folder))
+        spread(self._make_beam_pipeline(), "WriteShard", _WriteShard(root, artifact.uri, len(shards), settings), missing)
         summary = {**_merge(artifact.uri, len(shards), names, settings.multi_label), "reused": reused}
         summary["lost"] = asdict(found.losses) if found.losses else None
         index = _read_index(artifact.uri)
@@ -118,8 +115,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
             return source.assign_splits(folder, rows, settings), {}
         shards = make_shards(row for row in rows if not row.reason)
         fileio.makedirs(examples)
-        with self._make_beam_pipeline() as pipeline:
-            hash_images(pipeline, source.root_of(folder), shards, examples, settings)
+        hash_images(self._make_beam_pipeline(), absolute(source.root_of(folder)), shards, examples, settings)
         grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings.near_duplicates)
         return source.assign_splits(folder, grouping.rows, settings), grouping.counts
 

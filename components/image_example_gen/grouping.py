@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from tfx.dsl.io import fileio
 
+from components.spread import spread
 from images.dataset.source import Row
 from images.duplicates import group_by_hash, number_values
 from images.files.perceptual_hash import near_pairs
@@ -56,21 +57,17 @@ def _part(folder: str, number: int) -> str:
 
 
 def hash_images(pipeline: beam.Pipeline, data: str, shards: list[list[Row]], folder: str, settings: IngestionSettings) -> None:
-    """Adds the steps to a pipeline that decode all images and write their hashes, for `read_hashes`.
+    """Decodes all images and writes their hashes, for `read_hashes`.
 
     Args:
-      pipeline: a pipeline, which is not run here.
+      pipeline: an empty pipeline, which is run here.
       data: the data folder.
       shards: the rows of each shard; their splits are not used.
       folder: a folder to which all workers can write.
       settings: as in `Loader`.
     """
-    _ = (
-        pipeline
-        | "ShardsToHash" >> beam.Create([(number, pack(shard)) for number, shard in enumerate(shards)])
-        | "SpreadToHash" >> beam.Reshuffle()
-        | "HashShard" >> beam.ParDo(_HashShard(data, folder, settings))
-    )
+    packed = [(number, pack(shard)) for number, shard in enumerate(shards)]
+    spread(pipeline, "HashShard", _HashShard(data, folder, settings), packed)
 
 
 def read_hashes(folder: str, shards: int) -> pa.Table:

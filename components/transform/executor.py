@@ -18,6 +18,7 @@ from tfx.utils import proto_utils
 from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
+from components.spread import spread
 from components.transform import span_cache
 from images.index import SUMMARY_FILE
 from images.layout import find_layout
@@ -97,13 +98,7 @@ class Executor(executor.Executor):
         graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
         if layout:
             _check_vocabulary(graph, ingested, config.analyze)
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Shards" >> beam.Create(files)
-                | "Spread" >> beam.Reshuffle()
-                | "WriteShard" >> beam.ParDo(_WriteShard(graph))
-            )
+        spread(self._make_beam_pipeline(), "WriteShard", _WriteShard(graph), files)
 
 
 def _check_vocabulary(graph: str, examples: str, splits: Iterable[str]) -> None:

@@ -7,11 +7,12 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Count, HomePath, Section
 
-Runner = Literal["local", "flink", "spark", "dataflow", "portable"]
+Runner = Literal["local", "dask", "flink", "spark", "dataflow", "portable"]
 FlinkVersion = Literal["1.19", "1.20", "2.0", "2.1", "2.2"]
 Environment = Literal["loopback", "docker", "external"]
 
 _BEAM_KEYS: dict[str, tuple[Runner, ...]] = {  # key of `beam` -> the runners that take it
+    "dask_scheduler": ("dask",),
     "job_endpoint": ("flink", "spark", "portable"),
     "flink_master": ("flink",),
     "flink_version": ("flink",),
@@ -26,7 +27,7 @@ _BEAM_KEYS: dict[str, tuple[Runner, ...]] = {  # key of `beam` -> the runners th
     "staging_location": ("dataflow",),
     "sdk_container_image": ("flink", "spark", "portable", "dataflow"),
     "setup_file": ("flink", "spark", "portable", "dataflow"),
-    "shared_folders": ("flink", "spark", "portable"),
+    "shared_folders": ("dask", "flink", "spark", "portable"),
 }
 _HostPort = Annotated[str, Field(pattern=r"^(https?://)?[^/:\s]+:\d+$")]
 _BucketPath = Annotated[str, Field(pattern=r"^gs://[^/]+")]
@@ -37,6 +38,9 @@ class BeamConfig(Section):
 
     runner: Runner = Field(
         "local", description="local: in the components' own process; or the engine, see [scaling.md](scaling.md)"
+    )
+    dask_scheduler: Annotated[str, Field(pattern=r"^tcp://[^/:\s]+:\d+$")] | None = Field(
+        None, description="tcp://HOST:PORT of a Dask cluster's scheduler; workers on this machine's cores if not given"
     )
     job_endpoint: _HostPort | None = Field(
         None, description="HOST:PORT of a Beam job service that is there; for Flink and Spark Beam starts one if not given"
@@ -117,7 +121,7 @@ class BeamConfig(Section):
             return False
         spark = self.spark_master
         spark_address = spark.removeprefix("spark://") if spark and not spark.startswith("local") else None
-        return all(map(is_here, (self.job_endpoint, self.flink_master, spark_address)))
+        return all(map(is_here, (self.dask_scheduler, self.job_endpoint, self.flink_master, spark_address)))
 
     @property
     def workers_are_here(self) -> bool:
@@ -129,5 +133,5 @@ def is_here(address: str | None) -> bool:
     """Whether HOST:PORT is an address of this machine; True for None."""
     if address is None:
         return True
-    host = re.sub("^https?://", "", address).partition(":")[0]
+    host = re.sub("^(https?|tcp)://", "", address).partition(":")[0]
     return host == "localhost" or host.startswith("127.")

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Mapping
 
 from base.errors import UserError
+from base.paths import absolute
+from components import dask_cluster
 from pipeline.config.beam import BeamConfig, is_here
 
 # Without the name of an image, every Beam component would pack all of TFX for the workers, even if there are no containers.
@@ -13,9 +15,9 @@ _NO_IMAGE = "--sdk_container_image=none"
 
 def pipeline_args(beam: BeamConfig) -> list[str]:
     """The options of every component that runs Beam."""
-    if beam.runner == "local":
+    if beam.runner in ("local", "dask"):
         # Not Beam's default runner, which first tries to fetch a binary.
-        return ["--runner=FnApiRunner", _NO_IMAGE, *beam.options]
+        return ["--runner=FnApiRunner", _NO_IMAGE, *_options(dask_scheduler=_dask_scheduler(beam)), *beam.options]
     if beam.runner == "dataflow":
         arguments = _options(
             runner="DataflowRunner",
@@ -47,12 +49,27 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
     return [*arguments, f"--sdk_container_image={image}" if image else _NO_IMAGE, *beam.options]
 
 
+def _dask_scheduler(beam: BeamConfig) -> str | None:
+    """As for `dask_cluster.connect`; None for other runners."""
+    return (beam.dask_scheduler or dask_cluster.HERE) if beam.runner == "dask" else None
+
+
+def start_engine(beam: BeamConfig) -> str:
+    """Connects to the Dask cluster, or starts one here; a line about it for the screen, "" for other engines.
+
+    Raises:
+      UserError: see `dask_cluster.connect`.
+    """
+    scheduler = _dask_scheduler(beam)
+    return dask_cluster.describe(dask_cluster.connect(scheduler)) if scheduler else ""
+
+
 def _options(**values: str | int | None) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 def _absolute(path: str | None) -> str | None:
-    return path if path is None or "://" in path else os.path.abspath(path)
+    return path and absolute(path)
 
 
 def check_engine(beam: BeamConfig, paths: Mapping[str, str]) -> None:
@@ -101,7 +118,7 @@ def check_engine_of_containers(beam: BeamConfig, paths: dict[str, str], root: st
         if file and "://" not in file and not os.path.isabs(file):
             raise UserError(f"beam.{key}: must be absolute, for it is a file of the image; is {file}")
     _check_setup_file(beam)
-    for key in ("job_endpoint", "flink_master", "spark_master"):
+    for key in ("dask_scheduler", "job_endpoint", "flink_master", "spark_master"):
         address = getattr(beam, key)
         if address and is_here(address.removeprefix("spark://")):
             raise UserError(

@@ -1,11 +1,10 @@
 """A digest of the project's code that a step uses: if the code has changed, the step runs instead of using the cache."""
 
 import ast
-import hashlib
 import importlib.util
 from pathlib import Path
 
-_PACKAGES = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
+from base.project_code import PACKAGES, digest_of
 
 
 def code_digest(module: str) -> str:
@@ -18,7 +17,7 @@ def code_digest(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in sources or name.split(".")[0] not in _PACKAGES:
+        if name in sources or name.split(".")[0] not in PACKAGES:
             continue
         try:
             spec = importlib.util.find_spec(name)
@@ -32,19 +31,4 @@ def code_digest(module: str) -> str:
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return _digest(sources)
-
-
-def project_digest() -> str:
-    """SHA-256 over the source of all the project's packages, to tell whether the same code made two runs."""
-    root = Path(__file__).parents[2]
-    return _digest(
-        {str(path.relative_to(root)): path.read_bytes() for package in _PACKAGES for path in (root / package).rglob("*.py")}
-    )
-
-
-def _digest(sources: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update(f"{name}\0{len(sources[name])}\0".encode() + sources[name])
-    return digest.hexdigest()
+    return digest_of(sources)

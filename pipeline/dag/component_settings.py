@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from base.project_code import project_digest
 from components.bulk_inferrer.settings import InferrerSettings
 from components.label_check.settings import LabelCheckSettings
 from components.model_check.settings import CheckSettings
@@ -19,7 +20,7 @@ from pipeline.config.evaluation import GroupsConfig
 from pipeline.config.loading import config_digest
 from pipeline.config.network import BLESSED, AugmentConfig, ModelConfig, TrainConfig
 from pipeline.config.whole import Config
-from pipeline.dag.code_digest import code_digest, project_digest
+from pipeline.dag.code_digest import code_digest
 from pipeline.dag.splits import Splits
 from storage.made_files import file_digest
 

@@ -23,7 +23,7 @@ from base.redirection import output_to
 from images.dataset import source
 from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
-from pipeline.dag.beam import check_engine
+from pipeline.dag.beam import check_engine, start_engine
 from pipeline.local.checks import (
     check_formats,
     check_teacher,
@@ -95,7 +95,7 @@ def started(
 
     Raises:
       UserError: the folder can't be made, is in use or has a path that TensorFlow can't use, the metadata store can't be used,
-        the backbone's weights, the teacher or the model to start from don't fit, or Beam's engine can't run.
+        the backbone's weights, the teacher or the model to start from don't fit, or the engine can't run.
     """
     output = output.resolve()
     check_for_tensorflow(output, "--output")
@@ -125,6 +125,10 @@ def started(
             place.tell(RecoveredNote(recovered))
         for line in notes:
             place.tell(DataNote(line))
+        if config.beam.runner == "dask":
+            with waiting(place.console, "connecting to Dask"):
+                engine = start_engine(config.beam)
+            place.console.print(engine, soft_wrap=True)
         _load(config, place, with_model)
         yield place
 

@@ -17,13 +17,14 @@ from rich.console import Console
 
 from base.errors import UserError, user_error
 from base.inputs import check_regular, parse_json_object
+from base.paths import absolute
 from components.pusher.integrity import digest_of
 from images.dataset import source
 from images.dataset.listing import is_remote
 from images.settings import SourceSettings
 from models.packing import as_dict
 from pipeline.config.whole import Config
-from pipeline.dag.beam import check_engine, pipeline_args
+from pipeline.dag.beam import check_engine, pipeline_args, start_engine
 from pipeline.dag.component_settings import group_rule, source_settings
 from pipeline.pushed.pushed_model import file_settings, find_version
 from pipeline.terminal.progress import waiting
@@ -77,6 +78,8 @@ def score(
         },
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if engine := start_engine(config.beam):
+        console.print(engine, soft_wrap=True)
     with waiting(console, "loading TensorFlow"):
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -93,21 +96,21 @@ def score(
         position_of(classes, rule.positive)
     shards = make_shards(rows, config.score.shard_images)
     told = (gives(folder, name) for name in ("label_set", "unusual"))
-    tables = Tables(output, classes, is_multi_label(folder), len(shards), config.score.embeddings, *told)
+    tables = Tables(absolute(output), classes, is_multi_label(folder), len(shards), config.score.embeddings, *told)
     with _reserve(output, job, overwrite):
         missing = [number for number in range(len(shards)) if not fileio.exists(tables.path(number))]
-        with waiting(console, f"answering {sum(len(shards[number]) for number in missing)} images"):
-            options = PipelineOptions(pipeline_args(config.beam))
-            with _unwrap_user_error(), beam.Pipeline(options=options) as pipeline:
-                score_shards(
-                    pipeline,
-                    [(number, shards[number]) for number in missing],
-                    source.root_of(data),
-                    files,
-                    str(version),
-                    tables,
-                    config.score.batch_size,
-                )
+        what = f"answering {sum(len(shards[number]) for number in missing)} images"
+        with waiting(console, what) as show, _unwrap_user_error():
+            score_shards(
+                beam.Pipeline(options=PipelineOptions(pipeline_args(config.beam))),
+                [(number, shards[number]) for number in missing],
+                absolute(source.root_of(data)),
+                files,
+                absolute(folder),
+                tables,
+                config.score.batch_size,
+                lambda _, done, shards: show(f"{what}, shard {done}/{shards}"),
+            )
         with waiting(console, "counting"):
             counts = tables.finish(rule)
         seconds = time.monotonic() - began

@@ -13,9 +13,9 @@ from base.errors import UserError
 from base.inputs import read_json
 from base.local_files import write_text
 from base.paths import short_path
+from base.project_code import project_digest
 from pipeline.config.loading import config_digest, dump_config
 from pipeline.config.whole import Config
-from pipeline.dag.code_digest import project_digest
 
 CONFIG_FILE: Final = "config.yaml"
 REPRODUCTION_FILE: Final = "reproduction.json"

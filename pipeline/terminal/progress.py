@@ -15,9 +15,9 @@ from rich.text import Text
 
 
 class ProgressDisplay(logging.Handler):
-    """Shows which component runs and how far training is; keeps each component's state and time.
+    """Shows which component runs and how far it is; keeps each component's state and time.
 
-    Listens to what LocalDagRunner logs about each node, and to log records of `models` that carry `progress`.
+    Listens to what LocalDagRunner logs about each node, and to log records of `models` and `components` that carry `progress`.
     """
 
     def __init__(
@@ -43,12 +43,13 @@ class ProgressDisplay(logging.Handler):
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", visible=False, text="")
-        self._listened = [logging.getLogger("absl"), logging.getLogger("models")]
+        self._listened = [logging.getLogger(name) for name in ("absl", "models", "components")]
 
     def __enter__(self) -> "ProgressDisplay":
         for logger in self._listened:
             logger.addHandler(self)
-        self._listened[1].setLevel(logging.DEBUG)
+        for logger in self._listened[1:]:
+            logger.setLevel(logging.DEBUG)
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -90,8 +91,9 @@ class ProgressDisplay(logging.Handler):
 
 
 @contextlib.contextmanager
-def waiting(console: Console, what: str) -> Iterator[None]:
-    """Shows that something is going on for a while."""
-    spinner = Live(Spinner("dots", Text(what)), console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-    with spinner if console.is_terminal else contextlib.nullcontext():
-        yield
+def waiting(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """Shows that something is going on for a while; yields a function that changes the text."""
+    spinner = Spinner("dots", Text(what))
+    live = Live(spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with live if console.is_terminal else contextlib.nullcontext():
+        yield lambda text: spinner.update(text=Text(text))

@@ -1,6 +1,7 @@
 """The data side of the pipeline on engines, with the results of the run in memory.
 
 - portable-2: Beam's own job service, and two workers from a pool. Each is a process of its own, so all that crosses is pickled.
+- dask-2: a scheduler and two workers, each a process; the analyses of TFDV, TFT and TFMA in the component's own.
 - prism: Beam's engine in Go, with workers in the component's process.
 - flink-2: Beam's Flink runner with its embedded cluster. It needs Java, and Beam's job server, which Beam fetches once.
 """
@@ -119,7 +120,7 @@ def same_up_to_rounding(found: list[dict[str, list[Any]]], expected: list[dict[s
     )
 
 
-@pytest.mark.parametrize("engine", ["portable-2", "prism", "flink-2"])
+@pytest.mark.parametrize("engine", ["dask-2", "portable-2", "prism", "flink-2"])
 def test_an_engine_gives_what_the_run_in_memory_gives(
     engine: str, request: pytest.FixtureRequest, images: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.testing.util import assert_that
 from tfx_bsl.coders import batch_util
 
+import components.spread  # noqa: F401 - its option is one of Beam's from then on
 from base.errors import UserError
 from pipeline.config.beam import BeamConfig
 from pipeline.config.loading import load_config
@@ -18,6 +19,7 @@ from pipeline.dag.beam import check_engine, check_engine_of_containers, pipeline
 from pipeline.kubeflow.compiler import compile_pipeline
 
 DATAFLOW = {"runner": "dataflow", "project": "p", "region": "r", "temp_location": "gs://b/tmp", "sdk_container_image": "i:1"}
+DASK = {"runner": "dask", "dask_scheduler": "tcp://dask:8786"}
 CLUSTER = {"runner": "flink", "flink_master": "flink:8081", "environment": "docker", "sdk_container_image": "image:1"}
 
 
@@ -41,6 +43,8 @@ def test_without_an_engine_beam_works_in_the_components_process() -> None:
 @pytest.mark.parametrize(
     ("beam", "expected"),
     [
+        ({"runner": "dask"}, {"runner": "FnApiRunner", "dask_scheduler": "here", "sdk_container_image": "none"}),
+        (DASK, {"runner": "FnApiRunner", "dask_scheduler": "tcp://dask:8786"}),
         (
             {"runner": "flink", "parallelism": 2},
             {"runner": "FlinkRunner", "flink_version": "1.20", "environment_type": "LOOPBACK", "parallelism": 2},
@@ -87,7 +91,7 @@ def test_an_engine_gets_its_options(beam: dict[str, Any], expected: dict[str, An
 @pytest.mark.parametrize(
     ("beam", "message"),
     [
-        ({"runner": "ray"}, "beam.runner: input should be 'local', 'flink', 'spark', 'dataflow' or 'portable'"),
+        ({"runner": "ray"}, "beam.runner: input should be 'local', 'dask', 'flink', 'spark', 'dataflow' or 'portable'"),
         (
             {"flink_master": "flink:8081"},
             "flink_master is of no use to runner local; remove it, or set runner to one of: flink",
@@ -100,6 +104,9 @@ def test_an_engine_gets_its_options(beam: dict[str, Any], expected: dict[str, An
         ({"runner": "spark", "environment": "external"}, "environment external and worker_address: HOST:PORT need each other"),
         ({"runner": "flink", "sdk_container_image": "i"}, "sdk_container_image is for environment docker alone"),
         ({"runner": "portable"}, "runner portable needs job_endpoint"),
+        (DASK | {"dask_scheduler": "dask:8786"}, "beam.dask_scheduler: string should match pattern '^tcp://"),
+        (DASK | {"runner": "flink"}, "dask_scheduler is of no use to runner flink; remove it, or set runner to one of: dask"),
+        (DASK | {"sdk_container_image": "i"}, "sdk_container_image is of no use to runner dask"),
         ({"runner": "dataflow", "region": "r"}, "runner dataflow needs project and temp_location as well"),
         (DATAFLOW | {"sdk_container_image": None}, "needs sdk_container_image or setup_file"),
         (DATAFLOW | {"temp_location": "/tmp"}, "beam.temp_location: string should match pattern '^gs://"),
@@ -122,6 +129,9 @@ def test_what_does_not_fit_is_refused_when_the_configuration_is_read(
     [
         ({}, "/data"),
         ({"runner": "portable", "job_endpoint": "localhost:8099"}, "/data"),
+        ({"runner": "dask"}, "/data"),
+        (DASK | {"dask_scheduler": "tcp://localhost:8786"}, "/data"),
+        (DASK | {"shared_folders": ["/mnt/nfs"]}, "/mnt/nfs/data"),
         (
             {"runner": "flink", "flink_master": "localhost:8081", "environment": "external", "worker_address": "localhost:5"},
             "/data",
@@ -139,6 +149,7 @@ def test_paths_that_workers_reach_are_taken(beam: dict[str, Any], path: str, jav
     ("beam", "path", "message"),
     [
         (CLUSTER, "/data", "data.path: /data is on this machine, and workers of beam.runner flink run elsewhere; use gs://"),
+        (DASK, "/data", "and workers of beam.runner dask run elsewhere; use gs:// or s3://, or a folder that all see"),
         (CLUSTER | {"flink_master": "localhost:8081"}, "/data", "run elsewhere"),  # containers have files of their own
         (CLUSTER | {"shared_folders": ["/mnt/nfs"]}, "/mnt/nfs-2", "run elsewhere"),
         (DATAFLOW, "data", "data.path: data is on this machine, and workers of beam.runner dataflow run elsewhere; use gs://"),
@@ -167,6 +178,8 @@ def test_missing_files_and_java_are_told(tmp_path: Path, monkeypatch: pytest.Mon
     ("beam", "data", "root"),
     [
         ({}, "/data/images", "minio://bucket/root"),
+        ({"runner": "dask"}, "/data/images", "minio://bucket/root"),  # workers in the component's container
+        (DASK, "s3://bucket/images", "gs://bucket/root"),
         ({"runner": "flink", "job_server_jar": "/opt/jobs.jar"}, "/data/images", "minio://bucket/root"),  # all in the image
         (CLUSTER, "s3://bucket/images", "gs://bucket/root"),
         (CLUSTER | {"shared_folders": ["/data"]}, "/data/images", "gs://bucket/root"),
@@ -196,6 +209,13 @@ def test_engines_that_containers_and_workers_reach_are_taken_without_java(
             "/data/images",
             "gs://b/r",
             "beam.job_endpoint: localhost:8099 is the component's own container, where no engine is",
+        ),
+        (DASK, "s3://b/images", "s3://b/r", "kubeflow.root: workers of beam.runner dask run elsewhere, and Kubeflow keeps"),
+        (
+            DASK | {"dask_scheduler": "tcp://127.0.0.1:8786"},
+            "s3://b/images",
+            "gs://b/r",
+            "beam.dask_scheduler: tcp://127.0.0.1:8",
         ),
         (CLUSTER | {"flink_master": "http://127.0.0.1:8081"}, "s3://b/images", "gs://b/r", "beam.flink_master: http://127"),
         (

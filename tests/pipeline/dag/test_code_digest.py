@@ -36,7 +36,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(module, "_PACKAGES", (PACKAGE,))
+    monkeypatch.setattr(module, "PACKAGES", (PACKAGE,))
     importlib.invalidate_caches()
     yield tmp_path / PACKAGE
     for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
@@ -86,7 +86,7 @@ def test_moving_code_between_modules_changes_the_digest(package: Path) -> None:
 
 def test_other_packages_are_left_out(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = code_digest(f"{PACKAGE}.step")
-    monkeypatch.setattr(module, "_PACKAGES", (PACKAGE, "json"))
+    monkeypatch.setattr(module, "PACKAGES", (PACKAGE, "json"))
     assert code_digest(f"{PACKAGE}.step") != first
 
 
