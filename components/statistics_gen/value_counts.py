@@ -21,7 +21,7 @@ class ValueCounts(CombinerStatsGenerator):
     """How many values there are and how often the most frequent ones; as TFDV's `TopKUniquesStatsGenerator` does in Beam."""
 
     def __init__(self, options: tfdv.StatsOptions) -> None:
-        """Creates the generator for options without weights and without categories that are numbers."""
+        """Creates the generator for options with a schema, without weights and without categories that are numbers."""
         super().__init__("ValueCounts", options.schema)
         self._options = options
         self._opaque = schema_util.get_bytes_features(options.schema)

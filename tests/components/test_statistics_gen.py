@@ -151,4 +151,4 @@ def test_tfxs_own_executor_measures_the_examples_of_another_example_gen(
 
 def test_a_split_of_which_all_files_were_set_aside_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image is left in this split; rejected.csv"):
-        executor.measure(str(tmp_path), tfdv.StatsOptions())
+        executor.measure(str(tmp_path), tfdv.StatsOptions(schema=schema_pb2.Schema()))
