@@ -23,6 +23,7 @@ _MODULES = (
     "tensorflow_data_validation",
 )
 
+ENVIRONMENT = dict(os.environ)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for _name in _MODULES:
     importlib.import_module(_name)

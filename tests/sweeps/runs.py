@@ -148,7 +148,6 @@ class Starter:
         """`screens`: folder for what the commands print."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.sweeps.loaded"])
-        self._environment = dict(os.environ)
         self._screens = screens
         self._count = 0
         screens.mkdir(parents=True, exist_ok=True)
@@ -156,8 +155,7 @@ class Starter:
 
     def start(self, arguments: Sequence[str], project: Path = PROJECT) -> Command:
         """Starts `fpn ARGUMENTS...` in the environment that is set now, by the packages in `project`, which it runs in."""
-        now, before = os.environ.items(), self._environment.items()
-        return self._start(_run_command, list(arguments), project, dict(now - before), {name for name, _ in before - now})
+        return self._start(_run_command, list(arguments), project, dict(os.environ))
 
     def run(self, arguments: Sequence[str], project: Path = PROJECT, patience: float | None = _PATIENCE) -> Ended:
         """`patience`: seconds after which the command is killed."""
@@ -189,12 +187,14 @@ def _work(screen: Path, function: Callable[..., Any], arguments: Sequence[Any]) 
     function(*arguments)
 
 
-def _run_command(arguments: list[str], project: Path, changed: dict[str, str], removed: set[str]) -> None:
-    for name in removed:
+def _run_command(arguments: list[str], project: Path, environment: dict[str, str]) -> None:
+    from tests.sweeps.loaded import ENVIRONMENT
+
+    for name in ENVIRONMENT.keys() - environment.keys():
         os.environ.pop(name, None)
-    os.environ.update(changed)
+    os.environ.update(environment.items() - ENVIRONMENT.items())  # what loading has set stays
     os.chdir(project)
-    sys.path.insert(0, str(project))
+    sys.path[:0] = [str(project), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = ["fpn", *arguments]
     from pipeline.cli import run_and_exit
 

@@ -1,5 +1,6 @@
 """What `fpn serve --capture` writes, and that it never costs an answer."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -106,6 +107,15 @@ def load(server: Server, files: list[bytes], until: threading.Event) -> None:
             return
 
 
+def sizes_in(folder: Path) -> dict[str, int]:
+    """Bytes of the shards, of which the server may delete some meanwhile."""
+    sizes = {}
+    for path in folder.glob("captured-*"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
+
+
 def test_shards_have_the_room_they_may_have_under_load(exported, pushed, tmp_path):
     folder, bound, ended = tmp_path / "captured", 100_000, threading.Event()
     options = ("--capture", str(folder), "--share", "1", "--capture-gb", str(bound / 1e9), "--capture-images")
@@ -113,12 +123,14 @@ def test_shards_have_the_room_they_may_have_under_load(exported, pushed, tmp_pat
         asking = [clients.submit(load, server, exported.files * 5, ended) for _ in range(2)]
         names: set[str] = set()
         first = ""
-        while not first or first in names:  # until the first shard is deleted
-            sizes = {path.name: path.stat().st_size for path in folder.glob("captured-*") if path.exists()}
-            assert sum(sizes.values()) <= bound
-            names, first = set(sizes), first or min(sizes, default="")
-        assert 0 < metric(server, "fpn_capture_bytes") <= bound
-        ended.set()
+        try:
+            while not first or first in names:  # until the first shard is deleted
+                sizes = sizes_in(folder)
+                assert sum(sizes.values()) <= bound
+                names, first = set(sizes), first or min(sizes, default="")
+            assert 0 < metric(server, "fpn_capture_bytes") <= bound
+        finally:
+            ended.set()
         for each in asking:
             each.result()
         assert server.stop() == 0
