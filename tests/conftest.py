@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +70,19 @@ def fpn(starter):
             patch.setenv("COLUMNS", str(columns))
             done = starter.run(list(map(str, arguments)), project, patience=None)
         return Ended(done.status, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fresh_fpn():
+    """As `fpn`, in an interpreter that starts anew, as a person's does."""
+
+    def run(*arguments: object, project: Path = PROJECT, columns: int = 120) -> Ended:
+        command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": str(columns)}
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
 

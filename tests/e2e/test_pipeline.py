@@ -56,13 +56,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(place, fpn):
+def runs(place, fpn, fresh_fpn):
     """One sequence of runs, shared by all tests of this file."""
 
-    def run(*arguments):
-        return fpn("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
+    def run(*arguments, start=fpn):
+        return start("run", "--config", "config.yaml", "--output", "out", "--json", *arguments, project=place)
 
-    ended = {"first": run(), "again": run()}
+    ended = {"first": run(start=fresh_fpn), "again": run()}
     failing = "evaluate.thresholds=[{metric: accuracy, lower: 0.1}, {metric: accuracy, lower: 1.01, slice: {meta/size: small}}]"
     ended["threshold"] = run("--set", failing)
     (place / "models" / "fpn.py").open("a").write("\n# a change\n")
