@@ -136,9 +136,12 @@ def map_shards(scheduler: str, name: str, work: Any, shards: Sequence[Any], tell
         client.map(_process, shards, work=pickle.dumps(work), key=f"{name}-{uuid.uuid4().hex}", retries=1)
     )
     try:
-        for done, future in enumerate(unfinished, start=1):
+        done = 0
+        for future in unfinished:
             if future.status != "finished":
                 future.result()  # raises what the shard has
+            del future  # it would be asked for until the next one is finished; `enumerate` would keep it, too
+            done += 1
             tell(name, done, len(shards))
     except KilledWorker as error:
         raise UserError(
