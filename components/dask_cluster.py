@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import logging
 import pickle
 import platform
@@ -136,13 +137,12 @@ def map_shards(scheduler: str, name: str, work: Any, shards: Sequence[Any], tell
         client.map(_process, shards, work=pickle.dumps(work), key=f"{name}-{uuid.uuid4().hex}", retries=1)
     )
     try:
-        done = 0
+        done = itertools.count(1)
         for future in unfinished:
             if future.status != "finished":
                 future.result()  # raises what the shard has
             del future  # it would be asked for until the next one is finished; `enumerate` would keep it, too
-            done += 1
-            tell(name, done, len(shards))
+            tell(name, next(done), len(shards))
     except KilledWorker as error:
         raise UserError(
             f"{name}: the worker died each time that it had the same shard, last {error.last_worker.address}; "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from corpus import CASES
 from mutations import SEEDS, mutated_files
 from pyarrow import parquet
@@ -77,6 +78,7 @@ def test_a_thousand_damaged_files_are_all_accounted_for(tmp_path: Path) -> None:
     check_accounts(tmp_path / "data", tmp_path / "examples")
 
 
+@pytest.mark.extra
 def test_ten_thousand_damaged_files_take_bounded_memory_and_time(tmp_path: Path) -> None:
     write_files(tmp_path / "few", 500)
     write_files(tmp_path / "many", 10_000)

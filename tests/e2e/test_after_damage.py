@@ -14,6 +14,8 @@ from components.pusher.versions import list_versions
 from tests.sweeps import damage, kills
 from tests.sweeps.runs import COMPONENTS, KEYS, Ended, Starter, check_model, write_config, write_images
 
+pytestmark = pytest.mark.extra
+
 PROJECT = Path(__file__).parents[2]
 BEFORE_TRAINER = list(COMPONENTS[: COMPONENTS.index("Trainer")])
 
@@ -141,7 +143,6 @@ def test_a_disk_that_is_full_at_the_start_is_told_in_a_line_and_the_json_is_comp
 
 
 @in_namespace
-@pytest.mark.extra
 def test_a_disk_that_is_full_in_any_component_is_told_and_with_room_the_same_command_ends_well() -> None:
     command = [sys.executable, "-m", "tests.sweeps.disks", "--left", "0"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -149,13 +150,11 @@ def test_a_disk_that_is_full_in_any_component_is_told_and_with_room_the_same_com
     assert " 0 problems" in done.stdout
 
 
-@pytest.mark.extra
 def test_no_killed_run_is_lost_or_locks_its_folder(tmp_path: Path) -> None:
     outcomes = kills.sweep(tmp_path, {"random": 2, "store": 1, "journal": 1}, jobs=2)
     assert not [outcome for outcome in outcomes if outcome.problem]
 
 
-@pytest.mark.extra
 def test_a_damaged_file_is_made_again_or_named_and_never_pushed(tmp_path: Path) -> None:
     outcomes = damage.sweep(tmp_path, sample=3, folders=["artifacts/Transform"])
     assert not [outcome for outcome in outcomes if outcome.problem]

@@ -9,6 +9,8 @@ from few_digits import write_config
 from ml_metadata.proto import metadata_store_pb2
 from PIL import Image
 
+pytestmark = pytest.mark.extra
+
 RANDOM = np.random.default_rng(5)
 CLASSES = ["bright", "dark", "grey"]
 

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from PIL import Image
 
+pytestmark = pytest.mark.extra
+
 CLASSES = ("glioma", "[bold]", "pituitary")
 WRAPPER = "archive [red]"
 

@@ -23,6 +23,8 @@ from pipeline.records.notes import LabelsNote
 from pipeline.records.results import Execution
 from pipeline.records.store import make_store
 
+pytestmark = pytest.mark.extra
+
 IMAGES = {"train": 96, "eval": 24, "test": 36}
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 from pipeline.config.loading import load_config
 from pipeline.dag.pipeline import create_pipeline
 
+pytestmark = pytest.mark.extra
+
 ALL = [
     "ImageExampleGen",
     "StatisticsGen",

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -50,7 +51,13 @@ def rows(name, size):
     return (ROUNDS_DOWN if name.startswith("convnext") else ROUNDS_UP)[size]
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+# The large ones of a family whose small one is among the ordinary tests.
+LARGE = re.compile("efficientnet_v2_[ml]|resnet1.*|densenet(169|201)|convnext_(small|base)")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.extra] if LARGE.fullmatch(name) else []) for name in BACKBONES]
+)
 def test_maps_have_the_shapes_and_strides_that_their_names_say(name):
     features = BACKBONES[name].features
     for size, channels in itertools.product((224, 225, 350), (1, 3)):

@@ -72,6 +72,7 @@ run_fn(FnArgs(**json.loads({json.dumps(arguments(transformed, killed, checkpoint
         assert row == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.extra
 def test_a_step_that_does_not_fit_into_the_memory_is_trained_in_halves(transformed, tmp_path, caplog, monkeypatch):
     def config(**train):
         return Config.model_validate(
@@ -111,6 +112,7 @@ def test_a_step_that_does_not_fit_into_the_memory_is_trained_in_halves(transform
         assert row == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.extra
 def test_a_student_answers_as_its_teacher_and_is_exported_without_it(transformed, tmp_path):
     def trained(name, **train):
         sections = CONFIG.model_dump(exclude_unset=True)

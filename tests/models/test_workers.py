@@ -68,6 +68,7 @@ def curves(history):
     return np.array([[row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy", "val_f1")] for row in history])
 
 
+@pytest.mark.extra
 def test_two_workers_train_to_the_losses_of_one(tmp_path):
     alone, two = train(tmp_path, 0, epochs=2), train(tmp_path, 2, epochs=2)
     np.testing.assert_allclose(curves(two), curves(alone), rtol=0, atol=1e-4)
