@@ -1,4 +1,4 @@
-"""Answers the images of a data set in a Beam pipeline whose elements are shards."""
+"""Answers the images of a data set, a shard at a time, on the workers of an engine."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

@@ -17,7 +17,7 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
     """The options of every component that runs Beam."""
     if beam.runner in ("local", "dask"):
         # Not Beam's default runner, which first tries to fetch a binary.
-        return ["--runner=FnApiRunner", _NO_IMAGE, *_options(dask_scheduler=_dask_scheduler(beam)), *beam.options]
+        return ["--runner=FnApiRunner", _NO_IMAGE, *_options(dask_scheduler=dask_scheduler(beam)), *beam.options]
     if beam.runner == "dataflow":
         arguments = _options(
             runner="DataflowRunner",
@@ -49,19 +49,9 @@ def pipeline_args(beam: BeamConfig) -> list[str]:
     return [*arguments, f"--sdk_container_image={image}" if image else _NO_IMAGE, *beam.options]
 
 
-def _dask_scheduler(beam: BeamConfig) -> str | None:
+def dask_scheduler(beam: BeamConfig) -> str | None:
     """As for `dask_cluster.connect`; None for other runners."""
     return (beam.dask_scheduler or dask_cluster.HERE) if beam.runner == "dask" else None
-
-
-def start_engine(beam: BeamConfig) -> str:
-    """Connects to the Dask cluster, or starts one here; a line about it for the screen, "" for other engines.
-
-    Raises:
-      UserError: see `dask_cluster.connect`.
-    """
-    scheduler = _dask_scheduler(beam)
-    return dask_cluster.describe(dask_cluster.connect(scheduler)) if scheduler else ""
 
 
 def _options(**values: str | int | None) -> list[str]:

@@ -23,7 +23,7 @@ from base.redirection import output_to
 from images.dataset import source
 from images.dataset.listing import is_remote
 from pipeline.config.whole import Config
-from pipeline.dag.beam import check_engine, start_engine
+from pipeline.dag.beam import check_engine
 from pipeline.local.checks import (
     check_formats,
     check_teacher,
@@ -38,6 +38,7 @@ from pipeline.records.results import Execution, RunOutputs
 from pipeline.records.run_lock import locked
 from pipeline.records.store import METADATA_FILE, Store, check_server, make_store
 from pipeline.terminal.console import plain_console
+from pipeline.terminal.engine import start_engine
 from pipeline.terminal.progress import ProgressDisplay, waiting
 
 if TYPE_CHECKING:
@@ -125,10 +126,7 @@ def started(
             place.tell(RecoveredNote(recovered))
         for line in notes:
             place.tell(DataNote(line))
-        if config.beam.runner == "dask":
-            with waiting(place.console, "connecting to Dask"):
-                engine = start_engine(config.beam)
-            place.console.print(engine, soft_wrap=True)
+        start_engine(config.beam, place.console)
         _load(config, place, with_model)
         yield place
 

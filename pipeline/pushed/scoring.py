@@ -24,9 +24,10 @@ from images.dataset.listing import is_remote
 from images.settings import SourceSettings
 from models.packing import as_dict
 from pipeline.config.whole import Config
-from pipeline.dag.beam import check_engine, pipeline_args, start_engine
+from pipeline.dag.beam import check_engine, pipeline_args
 from pipeline.dag.component_settings import group_rule, source_settings
 from pipeline.pushed.pushed_model import file_settings, find_version
+from pipeline.terminal.engine import start_engine
 from pipeline.terminal.progress import waiting
 from storage.stores import check_bucket
 
@@ -78,8 +79,7 @@ def score(
         },
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    if engine := start_engine(config.beam):
-        console.print(engine, soft_wrap=True)
+    start_engine(config.beam, console)
     with waiting(console, "loading TensorFlow"):
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions

@@ -8,7 +8,8 @@ import importlib
 import os
 import sys
 
-_PACKAGES = ("base", "models", "storage", "images", "evaluation", "components", "pipeline")
+from base.project_code import PACKAGES
+
 _MODULES = (
     "pipeline.local.runner",
     "pipeline.local.dag_runner",
@@ -27,7 +28,7 @@ ENVIRONMENT = dict(os.environ)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for _name in _MODULES:
     importlib.import_module(_name)
-for _name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
+for _name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
     del sys.modules[_name]
 gc.collect()
 gc.freeze()  # so that a copy's collections neither look at these objects nor write to their memory
