@@ -68,7 +68,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 def write_records(path: str, examples: int, shape: tuple[int, int, int]) -> None:
-    """Writes transformed examples of random pixels, smoothed a little."""
+    """Writes decoded examples of random pixels, smoothed a little."""
     random = np.random.default_rng(0)
     with tf.io.TFRecordWriter(path) as writer:
         for _ in range(examples):
@@ -76,8 +76,8 @@ def write_records(path: str, examples: int, shape: tuple[int, int, int]) -> None
             pixels = tf.image.resize(coarse, shape[:2]) + random.normal(0, 4, (1, *shape))
             image = serialize_images(tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)).numpy()[0]
             example = tf.train.Example()
-            example.features.feature[features.IMAGE].bytes_list.value.append(image)
-            example.features.feature[features.LABEL_INDEX].int64_list.value.append(int(random.integers(CLASSES)))
+            example.features.feature[features.PIXELS].bytes_list.value.append(image)
+            example.features.feature[features.LABEL].bytes_list.value.append(str(random.integers(CLASSES)).encode())
             writer.write(example.SerializeToString())
 
 
@@ -87,7 +87,7 @@ def build_inputs(case: dict[str, Any], config: Config, path: str) -> dict[str, C
 
     def read(**augment: Any) -> Callable[[int], tf.data.Dataset]:
         return training.build_batches(
-            training.read_images([path], shape, CLASSES),
+            training.read_images([path], shape, [str(number) for number in range(CLASSES)]),
             examples=case["examples"],
             batch_size=config.train.batch_size,
             seed=0,

@@ -17,7 +17,7 @@ from models.gradcam import explain_maps, explain_tiles
 from models.image_settings import ImageSettings
 from models.inference import InferenceModel
 from models.packing import pack
-from models.preprocessing import is_multi_label, multi_hot, parse_images
+from models.preprocessing import is_multi_label, multi_hot, parse_images, transform_files
 from models.reference import Sample, write_reference
 
 _WARMUP_SIZES: Final = (1, 8)  # images a request
@@ -138,7 +138,7 @@ class _Endpoints:
         test_time_augmentation: TestTimeAugmentation,
     ) -> None:
         self.transform = transform_output.transform_features_layer()
-        self._raw_spec = transform_output.raw_feature_spec()  # of another ExampleGen's examples it lacks the pixels
+        self._raw_spec = transform_output.raw_feature_spec()
         self._labels = _Labels(transform_output)
         self._image_shape = classifier.input_shape[1:]
         self._fitted = fitted
@@ -199,9 +199,7 @@ class _Endpoints:
 
     def _read_files(self, encoded: tf.Tensor) -> tf.Tensor:
         """Files to what the network sees."""
-        files = encoded[:, tf.newaxis]
-        raw = {features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")}
-        serialized = self.transform({name: raw[name] for name in raw if name in self._raw_spec})[features.IMAGE]
+        serialized = transform_files(self.transform, self._raw_spec, encoded)[features.IMAGE]
         return parse_images(serialized, self._image_shape)
 
     def _find_numbers(self, images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -2,7 +2,8 @@
 
 Raw features are what `components.image_example_gen` writes, one `tf.Example` per image. Each feature has one value, except the
 label of multi-label data, which has one value for each class of the image, and may have none.
-Transformed features are what `models.preprocessing` writes and `models.training` reads.
+Decoded examples have the same features, with the pixels in place of the image file: `models.training` reads them.
+Transformed features are what `models.preprocessing` makes of raw ones.
 """
 
 from collections.abc import Iterable
@@ -10,8 +11,8 @@ from typing import Final
 
 # Raw features.
 ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.io.decode_image reads
-# bytes: what the network sees, in the format of IMAGE, in examples that Transform reads; empty in others, absent from examples
-# of other ExampleGens
+# bytes: what the network sees, in the format of IMAGE, in decoded examples; empty in others, absent from examples of other
+# ExampleGens
 PIXELS: Final = "image/pixels"
 FORMAT: Final = "image/format"  # bytes: png or jpeg
 HEIGHT: Final = "image/height"  # int64: pixels
@@ -34,7 +35,6 @@ RAW: Final = (ENCODED, PIXELS, FORMAT, HEIGHT, WIDTH, CHANNELS, ASPECT, BYTES, F
 # Transformed features.
 IMAGE: Final = "image"  # bytes: uint8 [height, width, channels], row by row
 LABEL_INDEX: Final = "label"  # int64: position of the label in the vocabulary; for multi-label data, of any number of labels
-GROUP_HASH: Final = "group"  # int64: equal for equal groups, at least 0; absent where the examples have no groups
 CHANNEL_MEAN: Final = "channel_mean"  # float32 [channels]: mean of the training split's pixels, 0..255, same in every row
 CHANNEL_VARIANCE: Final = "channel_variance"  # float32 [channels]: variance of these pixels, same in every row
 TRAIN_EXAMPLES: Final = "train_examples"  # int64: number of examples in the training split, same in every row

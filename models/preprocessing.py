@@ -4,7 +4,7 @@ The same graph is part of the exported model, so that training and serving alway
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -268,8 +268,26 @@ def is_multi_label(transform_output: tft.TFTransformOutput) -> bool:
     return isinstance(transform_output.transformed_feature_spec()[features.LABEL_INDEX], tf.io.VarLenFeature)
 
 
+def transform_files(
+    layer: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]], raw_spec: Mapping[str, Any], encoded: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """What the graph of `preprocessing_fn` makes of image files alone.
+
+    Args:
+      layer: of the graph, from `TFTransformOutput.transform_features_layer`.
+      raw_spec: of the graph; it has no pixels where another ExampleGen has written the examples.
+      encoded: string [N], image files.
+
+    Returns:
+      The transformed features that need no label, a row for each file.
+    """
+    files = encoded[:, tf.newaxis]
+    raw = {features.ENCODED: files, features.PIXELS: tf.fill(tf.shape(files), "")}
+    return layer({name: raw[name] for name in raw if name in raw_spec})
+
+
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """Transforms raw features into what the Trainer reads; see `models.features` for both.
+    """Transforms raw features; see `models.features` for both. Its analyzers run over the training split.
 
     Args:
       inputs: the raw features, each [N, 1]; for multi-label data the label is sparse, unless all images have equally many
@@ -306,10 +324,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     def on_every_row(value: tf.Tensor) -> tf.Tensor:
         return tf.broadcast_to(value, tf.concat([rows, tf.shape(value)], axis=0))
 
-    group = inputs.get(features.GROUP)
-    hashed = tf.strings.to_hash_bucket_fast(tf.reshape(group, [-1]), tf.int64.max) if isinstance(group, tf.Tensor) else None
     return {
-        **({} if hashed is None else {features.GROUP_HASH: hashed}),
         features.IMAGE: serialized,
         features.LABEL_INDEX: tft.compute_and_apply_vocabulary(labels, vocab_filename=features.LABEL_VOCABULARY),
         features.CHANNEL_MEAN: on_every_row(mean),

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -36,8 +36,7 @@ from models.layer_decay import rate_factors
 from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
-from models.preprocessing import is_multi_label, multi_hot, parse_images
-from models.records import read_records
+from models.preprocessing import is_multi_label, multi_hot, parse_images, transform_files
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 from models.tiles import find_tiles, tile_classifier
 from models.unusual import SAMPLE
@@ -123,7 +122,7 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
             if not is_out_of_memory(error):
                 raise
             remove_checkpoint(checkpoints)  # of a frozen phase, which had room
-            batch_size = min(config.train.batch_size, int(read_statistics(fn_args.train_files)[features.TRAIN_EXAMPLES]))
+            batch_size = min(config.train.batch_size, int(read_statistics(transform_output)[features.TRAIN_EXAMPLES]))
             config = replace(config, train=halve(config.train, batch_size, strategy.num_replicas_in_sync))
             log.warning(
                 "a step of %d images needs more memory than there is: trained with %d at a time, %d for an update",
@@ -150,8 +149,7 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
 
 def _training_sample(fn_args: FnArgs, config: TrainerSettings, transform_output: tft.TFTransformOutput) -> tf.data.Dataset:
     """Batches of some images of the training split, of each file equally many, without augmentation."""
-    classes = len(_class_names(transform_output))
-    images = read_images(fn_args.train_files, config.image.shape, classes, most=SAMPLE)
+    images = read_images(fn_args.train_files, config.image.shape, _class_names(transform_output), most=SAMPLE)
     return images.batch(config.train.batch_size).with_options(UNTUNED)
 
 
@@ -197,7 +195,7 @@ def train_model(
     """Builds the classifier and trains it.
 
     Args:
-      fn_args: names the transformed examples of both splits, and the transform graph.
+      fn_args: names the decoded examples of both splits, and the transform graph.
       config: what is trained, on which pixels, and how.
       log_dir: for the curves, as in `fit`.
       checkpoints: folder of this training's checkpoint, as in `fit`.
@@ -219,21 +217,21 @@ def train_model(
     image_shape = config.image.shape
     keras.utils.set_random_seed(train_config.seed)
 
-    statistics = read_statistics(fn_args.train_files)
+    statistics = read_statistics(transform_output)
     train_examples = int(statistics[features.TRAIN_EXAMPLES])
     batch_size = min(train_config.batch_size, train_examples)
     strategy = strategy or _strategy()
     workers.check(strategy, train_config, batch_size)
-    counts = read_class_counts(transform_output)
+    counts, classes = read_class_counts(transform_output), _class_names(transform_output)
     train = build_batches(
-        read_images(fn_args.train_files, image_shape, len(counts)),
+        read_images(fn_args.train_files, image_shape, classes),
         examples=train_examples,
         batch_size=batch_size,
         seed=train_config.seed,
         cache_bytes=int(train_config.cache_gb * 2**30),
         augment=build_augmentation(config.augment, train_config.seed),
     )
-    evaluation = read_images(fn_args.eval_files, image_shape, len(counts), with_groups=True).batch(batch_size).cache()
+    evaluation = read_images(fn_args.eval_files, image_shape, classes, with_groups=True).batch(batch_size).cache()
     evaluation = evaluation.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
     policy = keras.config.dtype_policy()
@@ -244,11 +242,11 @@ def train_model(
             moments = (statistics[name].tolist() for name in (features.CHANNEL_MEAN, features.CHANNEL_VARIANCE))
             model = build_network(config, len(counts), *moments)
             if base:
-                base.give_weights(model, _class_names(transform_output), multi_label)
+                base.give_weights(model, classes, multi_label)
             if train_config.teacher:
                 teacher = Teacher(train_config.teacher, config.image, multi_label, train_config.xla)
-                classes = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
-                distil(model, teacher, classes, train_config.teacher_temperature)
+                names = transform_output.vocabulary_by_name(features.LABEL_VOCABULARY)
+                distil(model, teacher, names, train_config.teacher_temperature)
         class_weights = None
         if train_config.class_weights == "balanced":
             class_weights = positive_weights(counts, train_examples) if multi_label else balanced_weights(counts)
@@ -491,53 +489,53 @@ def without_groups(evaluation: tf.data.Dataset) -> tf.data.Dataset:
 def read_images(
     files: list[str],
     image_shape: tuple[int, int, int],
-    num_classes: int,
+    classes: Sequence[str],
     with_groups: bool = False,
     most: int | None = None,
 ) -> tf.data.Dataset:
-    """Reads transformed examples.
+    """Reads decoded examples.
 
     Args:
       files: patterns of TFRecord files.
       image_shape: (height, width, channels).
-      num_classes: size of the label vocabulary; a label that is not in it is all zeros.
-      with_groups: whether an element has its group as well, int64, -1 where the examples have none.
+      classes: the label vocabulary; a label that is not in it is all zeros.
+      with_groups: whether an element has a number for its group as well, int64, -1 where the examples have none.
       most: number of examples that are read, the first of each file, in which their order is random; None: all.
 
     Returns:
-      A data set of (uint8 [*image_shape], float32 [num_classes]), one element an example, decoded in parallel; labels are
-      one-hot, those of multi-label data have a one for each class of the image.
+      A data set of (uint8 [*image_shape], float32 [classes]), one element an example, decoded in parallel; labels are one-hot,
+      those of multi-label data have a one for each class of the image.
     """
+    vocabulary = tf.lookup.KeyValueTensorInitializer(tf.constant(classes), tf.range(len(classes), dtype=tf.int64))
+    positions = tf.lookup.StaticHashTable(vocabulary, default_value=-1)
 
     @tf.autograph.experimental.do_not_convert
     def parse(examples: tf.Tensor) -> tuple[tf.Tensor, ...]:
         parsed = tf.io.parse_example(
             examples,
             {
-                features.IMAGE: tf.io.FixedLenFeature([], tf.string),
-                features.LABEL_INDEX: tf.io.VarLenFeature(tf.int64),
-                features.GROUP_HASH: tf.io.FixedLenFeature([], tf.int64, -1),
+                features.PIXELS: tf.io.FixedLenFeature([], tf.string),
+                features.LABEL: tf.io.VarLenFeature(tf.string),
+                features.GROUP: tf.io.FixedLenFeature([], tf.string, ""),
             },
         )
-        pair = parse_images(parsed[features.IMAGE], image_shape), multi_hot(parsed[features.LABEL_INDEX], num_classes)
-        return (*pair, parsed[features.GROUP_HASH]) if with_groups else pair
+        labels = multi_hot(positions.lookup(parsed[features.LABEL]), len(classes))
+        pair = parse_images(parsed[features.PIXELS], image_shape), labels
+        group = parsed[features.GROUP]
+        number = tf.where(tf.equal(group, ""), tf.constant(-1, tf.int64), tf.strings.to_hash_bucket_fast(group, tf.int64.max))
+        return (*pair, number) if with_groups else pair
 
     together = max(1, min(64, _PARSED_BYTES // int(np.prod(image_shape))))
     return _interleave_records(files, most).batch(together).map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
-def read_statistics(files: list[str]) -> dict[str, Any]:
-    """What Transform's analyzers found over the training split: TRAIN_EXAMPLES, CHANNEL_MEAN, CHANNEL_VARIANCE, as arrays."""
-    example = next(iter(read_records(sorted(tf.io.gfile.glob(files))).take(1)))
-    parsed = tf.io.parse_single_example(
-        example,
-        {
-            features.TRAIN_EXAMPLES: tf.io.FixedLenFeature([], tf.int64),
-            features.CHANNEL_MEAN: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
-            features.CHANNEL_VARIANCE: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
-        },
-    )
-    return {name: value.numpy() for name, value in parsed.items()}
+def read_statistics(transform_output: tft.TFTransformOutput) -> dict[str, np.ndarray]:
+    """What Transform's analyzers found over the training split: TRAIN_EXAMPLES, CHANNEL_MEAN, CHANNEL_VARIANCE."""
+    any_image = tf.io.encode_png(tf.zeros([1, 1, 1], tf.uint8))[tf.newaxis]
+    found = transform_files(transform_output.transform_features_layer(), transform_output.raw_feature_spec(), any_image)
+    return {
+        name: found[name][0].numpy() for name in (features.TRAIN_EXAMPLES, features.CHANNEL_MEAN, features.CHANNEL_VARIANCE)
+    }
 
 
 def _interleave_records(patterns: list[str], most: int | None = None) -> tf.data.Dataset:

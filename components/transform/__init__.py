@@ -1,1 +1,1 @@
-"""Transform with a writer that uses all cores, and whose memory does not grow with the data."""
+"""Transform whose examples are those that ingestion has decoded."""

@@ -1,4 +1,4 @@
-"""ImageTransform: TFX's Transform with an executor that writes the transformed examples faster."""
+"""ImageTransform: TFX's Transform, but it puts out decoded examples, under second names where ingestion has written them."""
 
 from tfx import components
 from tfx.dsl.components.base import executor_spec

@@ -1,36 +1,38 @@
-"""Analyses the data with TensorFlow Transform, then writes the transformed examples, each shard as one Beam element."""
+"""Analyses the data with TensorFlow Transform, and puts out the decoded examples that the Trainer reads."""
 
 import json
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
-from tensorflow_transform import impl_helper
 from tfx.components.transform import executor
 from tfx.components.util import examples_utils
 from tfx.dsl.io import fileio
 from tfx.proto import transform_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import proto_utils
-from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
 from components.spread import spread
 from components.transform import span_cache
 from images.index import SUMMARY_FILE
 from images.layout import find_layout
+from images.shards import link_or_copy
 from models import features
 from models.files import replaced
+from models.preprocessing import transform_files
 from models.records import read_records
 
 _BATCH, _BATCH_BYTES = 256, 2**24  # examples per batch, fewer if they would take more than about these bytes
+_COPIES = 16  # files that are copied at a time
 
 
-class _WriteShard(beam.DoFn):
-    """Transforms a file for each element (file of raw examples, file to write); yields the written file."""
+class _DecodeShard(beam.DoFn):
+    """Decodes the images of a file for each element (file of raw examples, file to write); yields the written file."""
 
     def __init__(self, transform_graph: str) -> None:
         self._transform_graph = transform_graph
@@ -38,14 +40,13 @@ class _WriteShard(beam.DoFn):
     def setup(self) -> None:
         transform_output = tft.TFTransformOutput(self._transform_graph)
         layer, raw_spec = transform_output.transform_features_layer(), transform_output.raw_feature_spec()
-        self._transform = tf.function(
-            lambda examples: layer(tf.io.parse_example(examples, raw_spec)),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
-        )
-        schema = transform_output.transformed_metadata.schema
-        self._converter = impl_helper.make_tensor_to_arrow_converter(schema)
-        self._encoder = example_coder.RecordBatchToExamplesEncoder(schema)
+        encoded = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+
+        def decode(examples: tf.Tensor) -> tf.Tensor:
+            files = tf.io.parse_example(examples, encoded)[features.ENCODED]
+            return transform_files(layer, raw_spec, files)[features.IMAGE]
+
+        self._decode = tf.function(decode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     def process(self, element: tuple[str, str]) -> Iterator[str]:
         source, destination = element
@@ -53,19 +54,23 @@ class _WriteShard(beam.DoFn):
         lengths = [len(example.numpy()) for example in examples.take(1)]  # another ExampleGen may leave an empty file
         size = max(1, min(_BATCH, _BATCH_BYTES // max([1, *lengths])))
         with replaced(destination) as unfinished, tf.io.TFRecordWriter(unfinished) as writer:
-            # `map` would trace the function again for every shard, which takes longer than transforming the examples.
+            # `map` would trace the function again for every shard, which takes longer than decoding the images.
             for batch in examples.batch(size).prefetch(2):
-                for example in self._encoder.encode(self._converter.convert(self._transform(batch))):
-                    writer.write(example)
+                for record, pixels in zip(batch.numpy(), self._decode(batch).numpy(), strict=True):
+                    example = tf.train.Example.FromString(record)
+                    example.features.feature[features.ENCODED].bytes_list.value[:] = [b""]
+                    example.features.feature[features.PIXELS].bytes_list.value[:] = [pixels]
+                    writer.write(example.SerializeToString())
         yield destination
 
 
 class Executor(executor.Executor):
-    """Distributes shards instead of single examples, so that no Python code runs per example; the files are not compressed.
+    """Its `transformed_examples` are the decoded examples of `models.features`, in files that are not compressed.
 
-    If the examples have the layout of ImageExampleGen, their decoded copies are read. Data with several spans is analysed span
-    by span, and the analysis of a span is reused from an earlier run. For the examples of another ExampleGen,
-    `preprocessing_fn` decodes `image/encoded`.
+    Examples with the layout of ImageExampleGen have decoded copies. These are read for the analysis, and put out as second
+    names of the same files, so that all pixels are on the disk once. Where ImageExampleGen could not know the pixels, or
+    another ExampleGen has written the examples, the graph decodes `image/encoded`, shard by shard. Data with several spans is
+    analysed span by span, and the analysis of a span is reused from an earlier run.
     """
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
@@ -75,10 +80,10 @@ class Executor(executor.Executor):
         _check_payload(examples)
         layout = find_layout(examples)
         ingested = examples.uri
-        if layout and layout.decoded:  # pixels as the network sees them, without the image files
-            decoded = standard_artifacts.Examples()
-            decoded.uri, decoded.split_names = layout.decoded, examples.split_names
-            examples = decoded
+        decoded = layout.decoded if layout else None
+        if decoded:
+            names, examples = examples.split_names, standard_artifacts.Examples()
+            examples.uri, examples.split_names = decoded, names
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
         with span_cache.span_by_span(examples, layout.shards if layout else [], list(config.analyze), outputs) as inputs:
@@ -98,7 +103,11 @@ class Executor(executor.Executor):
         graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
         if layout:
             _check_vocabulary(graph, ingested, config.analyze)
-        spread(self._make_beam_pipeline(), "WriteShard", _WriteShard(graph), files)
+        if decoded:
+            with ThreadPoolExecutor(_COPIES) as threads:  # linking takes no time, copying in a remote store does
+                list(threads.map(lambda paths: link_or_copy(*paths), files))
+        else:
+            spread(self._make_beam_pipeline(), "DecodeShard", _DecodeShard(graph), files)
 
 
 def _check_vocabulary(graph: str, examples: str, splits: Iterable[str]) -> None:

@@ -80,7 +80,7 @@ def records(folder: Path) -> dict[str, list[dict[str, list[Any]]]]:
     def read(split: Path) -> list[dict[str, list[Any]]]:
         files = [str(path) for path in split.iterdir()]
         examples = map(values, tf.data.TFRecordDataset(files).as_numpy_iterator())
-        return sorted(examples, key=lambda item: item.get(features.ENCODED) or item[features.IMAGE])
+        return sorted(examples, key=lambda item: (item[features.ENCODED], item[features.PIXELS]))
 
     return {split.name: read(split) for split in sorted(folder.glob("Split-*"))}
 

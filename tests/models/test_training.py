@@ -27,6 +27,7 @@ CONFIG = train_settings(
 RANDOM = np.random.default_rng(5)
 IMAGES = RANDOM.integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
 LABELS = RANDOM.integers(0, 2, 32)
+CLASSES = [b"b", b"a"]
 ONE_HOT = np.eye(2, dtype=np.float32)[LABELS]
 DATA = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT))
 GROUPED = tf.data.Dataset.from_tensor_slices((IMAGES, ONE_HOT, np.arange(32) // 4))
@@ -355,32 +356,35 @@ def records(tmp_path_factory):
     for shard in range(2):
         with tf.io.TFRecordWriter(str(folder / f"part-{shard}")) as writer:
             for index in range(shard, len(IMAGES), 2):
-                feature = {
-                    features.IMAGE: tf.train.Feature(bytes_list=tf.train.BytesList(value=[serialized[index]])),
-                    features.LABEL_INDEX: tf.train.Feature(int64_list=tf.train.Int64List(value=[LABELS[index]])),
-                    features.TRAIN_EXAMPLES: tf.train.Feature(int64_list=tf.train.Int64List(value=[32])),
-                    features.CHANNEL_MEAN: tf.train.Feature(float_list=tf.train.FloatList(value=[127.5])),
-                    features.CHANNEL_VARIANCE: tf.train.Feature(float_list=tf.train.FloatList(value=[5000.25])),
-                }
-                example = tf.train.Example(features=tf.train.Features(feature=feature))
-                writer.write(example.SerializeToString())
+                values = {features.PIXELS: serialized[index], features.LABEL: CLASSES[LABELS[index]]}
+                feature = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in values.items()}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     return [str(folder / "*")]
 
 
 @pytest.mark.parametrize("parsed_bytes", [1, 700, 2**26])
-def test_every_transformed_example_is_read_once_with_its_label(records, parsed_bytes, monkeypatch):
+def test_every_decoded_example_is_read_once_with_its_label(records, parsed_bytes, monkeypatch):
     monkeypatch.setattr(training, "_PARSED_BYTES", parsed_bytes)
-    read = list(training.read_images(records, (16, 16, 1), 2).as_numpy_iterator())
+    read = list(training.read_images(records, (16, 16, 1), CLASSES).as_numpy_iterator())
     expected = {image.tobytes(): label.tolist() for image, label in zip(IMAGES, ONE_HOT, strict=True)}
     assert len(read) == len(IMAGES)
     assert {image.tobytes(): label.tolist() for image, label in read} == expected
 
 
-def test_the_statistics_of_the_training_split_come_with_the_examples(records):
-    statistics = training.read_statistics(records)
-    assert statistics[features.TRAIN_EXAMPLES] == 32
-    assert statistics[features.CHANNEL_MEAN].tolist() == [127.5]
-    assert statistics[features.CHANNEL_VARIANCE].tolist() == [5000.25]
+def test_labels_and_groups_of_any_number_are_read(tmp_path):
+    examples = [([b"b", b"a"], [b"p1"]), ([], [b"p2"]), ([b"unknown", b"a"], [b"p1"]), ([b"b"], [])]
+    with tf.io.TFRecordWriter(str(tmp_path / "records")) as writer:
+        for labels, groups in examples:
+            values = {features.PIXELS: [bytes(12)], features.LABEL: labels, **({features.GROUP: groups} if groups else {})}
+            feature = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=texts)) for name, texts in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    read = training.read_images([str(tmp_path / "*")], (2, 2, 3), CLASSES, with_groups=True)
+    images, labels, (first, second, third, none) = zip(*read.as_numpy_iterator(), strict=True)
+    assert np.shape(images) == (4, 2, 2, 3)
+    assert np.stack(labels).tolist() == [[1, 1], [0, 0], [0, 1], [1, 0]]
+    assert first == third != second
+    assert min(first, second) >= 0
+    assert none == -1
 
 
 def test_hyperparameters_replace_what_the_sections_say():
