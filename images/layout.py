@@ -6,8 +6,9 @@ reads that. If the property `layout` of an Examples artifact is `LAYOUT`, the ar
 - `shards.json`: a list with one entry per shard, the fields of `Shard`, in the order of the shards.
 - `Split-NAME/data_tfrecord-00003-of-00008`: the part of shard 3 that is in the split. A shard without images in a split has
   no file there. The files are not compressed.
-- `decoded/Split-NAME/`: the same examples in files with the same names. There `image/pixels` is what the network sees, and
-  `image/encoded` is empty. The folder is missing if the pixels depend on all images (`image.intensity: percentiles`).
+- `decoded/Split-NAME/`: decoded examples (see `models.features`) in files with the same names, for the splits that a Trainer
+  reads. The folder is missing if the pixels depend on all images (`image.intensity: percentiles`), for data that is not for
+  training, and if the examples of these splits have pixels in place of the image files (`data.originals: reference`).
 - `ingestion.json`, `images.parquet`, `rejected.csv` and `duplicates.csv`: what was found; see `executor` and `index`.
 
 ImageExampleGen calls `declare_layout` after it has written everything. Code that needs the layout calls `find_layout` first,
@@ -24,12 +25,14 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
+from images.settings import Originals
 from storage.files import replace_file
 
 PROPERTY: Final = "layout"  # a custom property of the artifact
 LAYOUT: Final = "image-shards-1"  # value of the property; has to get another number when the layout changes
 SHARDS_FILE: Final = "shards.json"
 _DECODED: Final = "decoded"
+_ORIGINALS: Final = "originals"  # another custom property: see `IngestionSettings`
 
 
 class Shard(NamedTuple):
@@ -50,31 +53,36 @@ class Layout:
 
     Attributes:
       shards: all shards, in order.
-      decoded: folder with the decoded examples of all splits; None if there is none.
+      decoded: folder with the decoded examples, or others with pixels; None if there is none.
     """
 
     shards: list[Shard]
     decoded: str | None
 
 
-def declare_layout(examples: Artifact, shards: Sequence[Shard]) -> None:
-    """Writes `SHARDS_FILE` and sets the property `layout` of the artifact.
+def declare_layout(examples: Artifact, shards: Sequence[Shard], originals: Originals = "copy") -> None:
+    """Writes `SHARDS_FILE` and sets the properties of the artifact.
 
     Args:
       examples: the artifact, with all other files already written.
       shards: all shards, in order.
+      originals: "reference" if there is no folder of decoded examples, because the others have pixels.
     """
     content = json.dumps([shard._asdict() for shard in shards], indent=2)
     replace_file(os.path.join(examples.uri, SHARDS_FILE), lambda file: file.write(content.encode()))
     examples.set_string_custom_property(PROPERTY, LAYOUT)
+    examples.set_string_custom_property(_ORIGINALS, originals)
 
 
 def find_layout(examples: Artifact) -> Layout | None:
     """The layout of the artifact; None if another ExampleGen has written it."""
     if examples.get_string_custom_property(PROPERTY) != LAYOUT:  # this method also reads the form that Kubeflow passes
         return None
+    shards = read_shards(examples.uri)
+    if examples.get_string_custom_property(_ORIGINALS) == "reference":
+        return Layout(shards, examples.uri)
     decoded = decoded_folder(examples.uri)
-    return Layout(read_shards(examples.uri), decoded if fileio.exists(decoded) else None)
+    return Layout(shards, decoded if fileio.exists(decoded) else None)
 
 
 def has_layout(examples: metadata_store_pb2.Artifact) -> bool:

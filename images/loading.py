@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from images.dataset.assignment import trained_splits
 from images.dataset.source import Row
 from images.file_settings import FileSettings
 from images.files.decoding import ImageFile, RejectedImage, lacks_end, normalise
@@ -24,6 +25,7 @@ from models import features
 from models.decoding import with_pixels
 from models.image_settings import ImageSettings
 from models.preprocessing import to_network_size
+from models.records import decoded_example
 from models.summaries import summarize
 
 os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each session gets threads of its own; read when TensorFlow starts
@@ -50,9 +52,9 @@ class Examples(NamedTuple):
     """One image as serialised tf.Examples.
 
     Attributes:
-      whole: with the image file, for every reader of examples.
-      decoded: with the pixels that the network sees instead of the file, so that Transform need not decode it; None if the
-        pixels are not known yet at ingestion.
+      whole: with all features, for every reader of examples, and with the image file or the pixels in its place.
+      decoded: beside one with the file, as `models.records.decoded_example` makes it, so that Transform need not decode the
+        file; None if the pixels are not known yet at ingestion, or the image is in no split that a Trainer reads.
     """
 
     whole: bytes
@@ -135,6 +137,8 @@ class Loader:
         self._folder = folder
         self._files = settings.files
         image = settings.image
+        self._trained_splits = trained_splits(settings)
+        self._by_reference = self._trained_splits if settings.originals == "reference" else ()
         self._range_is_known = image.intensity != "percentiles"  # percentiles are computed over all images, later
         self._decoder = Decoder(image if self._range_is_known else replace(image, intensity="type"))
 
@@ -159,13 +163,12 @@ class Loader:
             sharpness=sharpness,
             perceptual_hash=decoded.perceptual_hash,
         )
+        pixels = decoded.pixels.tobytes()
+        if row.split in self._by_reference:
+            return found, Examples(to_example(row, found, image, pixels).SerializeToString(), None)
         example = to_example(row, found, image)
-        whole = example.SerializeToString()
-        if not self._range_is_known:
-            return found, Examples(whole, None)
-        example.features.feature[features.ENCODED].bytes_list.value[0] = b""
-        example.features.feature[features.PIXELS].bytes_list.value[0] = decoded.pixels.tobytes()
-        return found, Examples(whole, example.SerializeToString())
+        is_wanted = self._range_is_known and row.split in self._trained_splits
+        return found, Examples(example.SerializeToString(), decoded_example(example, pixels) if is_wanted else None)
 
 
 def read_checked(folder: str, rows: list[Row], settings: FileSettings) -> Iterator[Checked]:
@@ -234,13 +237,13 @@ def _page_name(row: Row, page: int) -> str:
     return f"{row.name}#{page}" if page else row.name
 
 
-def to_example(row: Row, found: IndexRow, image: ImageFile) -> tf.train.Example:
-    """An example with the raw features of `models.features`, with the image file and without decoded pixels."""
+def to_example(row: Row, found: IndexRow, image: ImageFile, pixels: bytes | None = None) -> tf.train.Example:
+    """An example with the raw features of `models.features`; if `pixels` are given, they stand in for the image file."""
     example = tf.train.Example()
     feature = example.features.feature
     texts: dict[str, str | bytes] = {
-        features.ENCODED: image.encoded,
-        features.PIXELS: b"",
+        features.ENCODED: image.encoded if pixels is None else b"",
+        features.PIXELS: pixels or b"",
         features.FORMAT: image.format,
         features.FILENAME: found.path,
         features.GROUP: row.group,

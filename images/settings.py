@@ -8,6 +8,7 @@ from models.image_settings import ImageSettings
 
 ColumnType = Literal["text", "integer", "real"]
 Duplicates = Literal["report", "group"]
+Originals = Literal["auto", "copy", "reference"]
 Layout = Literal["auto", "class", "split/class", "class/split", "folder/class"]
 MANIFEST: Final = "manifest.csv"  # if no other is asked for
 
@@ -131,6 +132,8 @@ class IngestionSettings(SourceSettings):
       duplicates: with "group", duplicates count as one group and so are in one split.
       near_duplicates: number of bits, of 64, in which the perceptual hashes of near duplicates may differ.
       max_rejected: largest accepted share of unusable files.
+      originals: whether the examples of the splits that a Trainer reads hold the image files ("copy"), or the decoded pixels in
+        their place ("reference"); "auto": by the size of all files. Those of other splits hold the files.
       code: any text; when it changes, the component runs again.
     """
 
@@ -140,6 +143,7 @@ class IngestionSettings(SourceSettings):
     duplicates: Duplicates
     near_duplicates: int
     max_rejected: float
+    originals: Originals
     code: str
 
     @property

@@ -2,7 +2,7 @@
 
 Raw features are what `components.image_example_gen` writes, one `tf.Example` per image. Each feature has one value, except the
 label of multi-label data, which has one value for each class of the image, and may have none.
-Decoded examples have the same features, with the pixels in place of the image file: `models.training` reads them.
+Decoded examples have of these the label, the group and the pixels, in place of the image file: `models.training` reads them.
 Transformed features are what `models.preprocessing` makes of raw ones.
 """
 

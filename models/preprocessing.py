@@ -225,6 +225,17 @@ def parse_images(serialized: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tenso
     return tf.reshape(tf.io.decode_raw(serialized, tf.uint8), [-1, *shape])
 
 
+def encode_pixels(pixels: bytes, shape: tuple[int, ...]) -> bytes:
+    """A PNG file that becomes these pixels again, when it is decoded for a network that sees images of this shape.
+
+    Args:
+      pixels: as `serialize_images` makes them.
+      shape: (height, width, channels).
+    """
+    file: bytes = tf.io.encode_png(np.frombuffer(pixels, np.uint8).reshape(shape), compression=1).numpy()
+    return file
+
+
 def channel_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of every channel over a whole split (a full pass).
 

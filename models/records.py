@@ -1,6 +1,10 @@
-"""Reads TFRecord files one record after the other."""
+"""Records of examples: files of them, and the form in which the Trainer reads them."""
 
 import tensorflow as tf
+
+from models import features
+
+_TRAINED_ON = (features.LABEL, features.GROUP)
 
 
 def read_records(files: str | list[str]) -> tf.data.Dataset:
@@ -15,3 +19,14 @@ def read_records(files: str | list[str]) -> tf.data.Dataset:
     names = [files] if isinstance(files, str) else files
     compression = "GZIP" if names and all(name.endswith(".gz") for name in names) else ""
     return tf.data.TFRecordDataset(files, compression).with_options(options)
+
+
+def decoded_example(raw: tf.train.Example, pixels: bytes) -> bytes:
+    """The decoded example of a raw one, serialised; see `models.features` for both. `pixels` is in the format of IMAGE."""
+    found, decoded = raw.features.feature, tf.train.Example()
+    for name in _TRAINED_ON:
+        if name in found:
+            decoded.features.feature[name].CopyFrom(found[name])
+    for name, value in {features.ENCODED: b"", features.PIXELS: pixels}.items():
+        decoded.features.feature[name].bytes_list.value.append(value)
+    return decoded.SerializeToString()

@@ -141,6 +141,9 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Monitor": monitored,
     "Norm": lambda: told_apart("norm", "models/fpn.py"),
     "Optimizer": lambda: set(optimization._OPTIMIZERS),
+    "Originals": lambda: told_apart(
+        "originals", "images/loading.py", "components/image_example_gen/executor.py", otherwise="copy"
+    ),
     "Pages": lambda: told_apart("pages", "images/files/tiff.py", "images/files/dicom.py"),
     "Pooling": lambda: {*fpn._POOLING, *told_apart("pooling", "models/fpn.py")},
     "RecipeName": lambda: {path.stem for path in (PROJECT / "pipeline/local/recipes").iterdir()},

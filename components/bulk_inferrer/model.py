@@ -85,6 +85,10 @@ def _outputs(folder: str, signature: str) -> Mapping[str, Any]:
 class Model:
     """A SavedModel that was written by `models.export`.
 
+    Attributes:
+      classes: names, in the order of the probabilities.
+      image_shape: (height, width, channels) of what the network sees.
+
     Raises:
       UserError: embeddings are asked of a model that gives none.
     """
@@ -96,6 +100,7 @@ class Model:
             raise UserError(f"{folder}: an earlier version made this model, which gives no embeddings; train it again")
         self._predict = signatures["embed" if embeddings else "serving_default"]
         self.classes = read_classes(folder)
+        self.image_shape: tuple[int, ...] = tuple(signatures["decode"].structured_outputs["images"].shape[1:])
         self._width = signatures["embed"].structured_outputs["embedding"].shape[-1] if embeddings else None
 
     def answer(self, images: Iterable[Image], batch_size: int) -> Iterator[Answers]:

@@ -6,22 +6,30 @@ from tfx_bsl.coders import example_coder
 
 from components.bulk_inferrer.model import Image
 from models import features
+from models.preprocessing import encode_pixels
 from models.records import read_records
 
 
-def read_images(file: str, batch_size: int) -> Iterator[Image]:
+def read_images(file: str, batch_size: int, shape: tuple[int, ...]) -> Iterator[Image]:
     """Yields the images of a TFRecord file; `batch_size` of them are in memory at a time.
 
-    Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own.
+    Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own. Where pixels
+    stand in for an image file, the file is made of them.
+
+    Args:
+      file: path of the TFRecord file.
+      batch_size: of the reading.
+      shape: (height, width, channels) of the pixels.
     """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
     for batch in read_records(file).batch(batch_size).prefetch(1):
         examples = decoder.DecodeBatch(batch.numpy())
         none = [None] * examples.num_rows
-        names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED)
+        names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED, features.PIXELS)
         # Of each feature, a list of values per example, or None.
         columns = (examples.column(name).to_pylist() if name in examples.schema.names else none for name in names)
-        for path, group, labels, encoded in zip(*columns, strict=True):
+        for (path, *_), group, labels, (encoded, *_), pixels in zip(*columns, strict=True):
+            image = encoded or encode_pixels(pixels[0], shape)
             yield Image(
-                path[0].decode(), (group or path)[0].decode(), tuple(label.decode() for label in labels or ()), encoded[0]
+                path.decode(), group[0].decode() if group else path.decode(), tuple(map(bytes.decode, labels or ())), image
             )

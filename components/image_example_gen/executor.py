@@ -5,8 +5,8 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import apache_beam as beam
 import pyarrow as pa
@@ -33,6 +33,8 @@ from images.settings import IngestionSettings
 from images.shards import make_shards, pack, unpack
 from models import features, packing
 from storage.files import replace_file
+
+_LARGE: Final = 2**30  # bytes of image files, from which on they are not copied
 
 
 class _WriteShard(beam.DoFn):
@@ -84,6 +86,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if found.losses:
             found.losses.check(folder, settings.max_rejected)
         rows, grouped = self._assign_splits(folder, found.rows, artifact.uri, settings)
+        settings = _with_originals(settings, rows)
         shards = make_shards(row for row in rows if row.reason or row.split in names)
         for name in names:
             fileio.makedirs(os.path.join(artifact.uri, f"Split-{name}"))
@@ -104,7 +107,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         check_groups(index)
         summary["duplicates"] = write_duplicates(artifact.uri, index, settings.near_duplicates) | grouped
         _write_json(os.path.join(artifact.uri, SUMMARY_FILE), summary)
-        declare_layout(artifact, [Shard(key, shard[0].span) for key, shard in zip(keys, shards, strict=True)])
+        layout = [Shard(key, shard[0].span) for key, shard in zip(keys, shards, strict=True)]
+        declare_layout(artifact, layout, settings.originals)
         _check_rejected(artifact.uri, summary, settings.max_rejected)
 
     def _assign_splits(
@@ -118,6 +122,15 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         hash_images(self._make_beam_pipeline(), absolute(source.root_of(folder)), shards, examples, settings)
         grouping = group_duplicates(rows, read_hashes(examples, len(shards)), settings.near_duplicates)
         return source.assign_splits(folder, grouping.rows, settings), grouping.counts
+
+
+def _with_originals(settings: IngestionSettings, rows: list[source.Row]) -> IngestionSettings:
+    """The settings with `originals` decided: files are copied where a later component reads them again, or if they are few."""
+    needed = settings.folds or settings.image.intensity == "percentiles" or not settings.labelled
+    is_large = sum(row.size for row in rows if not row.reason) >= _LARGE
+    if settings.originals == "auto" or needed:
+        return replace(settings, originals="reference" if is_large and not needed else "copy")
+    return settings
 
 
 def _write_json(path: str, content: Any) -> None:

@@ -67,7 +67,7 @@ def _embed(examples: Artifact, model: Model, batch_size: int) -> tuple[np.ndarra
     rows: list[tuple[str, str, str, str]] = []
     for split in artifact_utils.decode_split_names(examples.split_names):
         for file in split_files(examples, [split]):
-            for answers in model.answer(read_images(file, batch_size), batch_size):
+            for answers in model.answer(read_images(file, batch_size, model.image_shape), batch_size):
                 assert answers.embeddings is not None
                 vectors.append(answers.embeddings)
                 rows += [

@@ -30,6 +30,7 @@ from evaluation.slicing import slice_images
 from evaluation.verdicts import judge
 from models import features, formats
 from models.packing import unpack
+from models.preprocessing import parse_images
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
@@ -196,11 +197,15 @@ def _metrics(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) ->
 
 def _images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:
     """Yields batches of the images as the network sees them, uint8 [N, height, width, channels]."""
-    specification = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    text = tf.io.FixedLenFeature([], tf.string, "")
+    shape = signatures["decode"].structured_outputs["images"].shape[1:]
     for file in files:
         for records in read_records(file).batch(_BATCH_SIZE).prefetch(1):
-            encoded = tf.io.parse_example(records, specification)[features.ENCODED]
-            yield signatures["decode"](image_bytes=encoded)["images"].numpy()
+            found = tf.io.parse_example(records, {features.ENCODED: text, features.PIXELS: text})
+            if tf.reduce_any(found[features.ENCODED] == ""):  # pixels stand in for the files of a split
+                yield parse_images(found[features.PIXELS], shape).numpy()
+            else:
+                yield signatures["decode"](image_bytes=found[features.ENCODED])["images"].numpy()
 
 
 def _representative_images(signatures: Any, files: list[str]) -> Iterator[np.ndarray]:

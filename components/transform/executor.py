@@ -25,7 +25,7 @@ from images.shards import link_or_copy
 from models import features
 from models.files import replaced
 from models.preprocessing import transform_files
-from models.records import read_records
+from models.records import decoded_example, read_records
 
 _BATCH, _BATCH_BYTES = 256, 2**24  # examples per batch, fewer if they would take more than about these bytes
 _COPIES = 16  # files that are copied at a time
@@ -57,10 +57,7 @@ class _DecodeShard(beam.DoFn):
             # `map` would trace the function again for every shard, which takes longer than decoding the images.
             for batch in examples.batch(size).prefetch(2):
                 for record, pixels in zip(batch.numpy(), self._decode(batch).numpy(), strict=True):
-                    example = tf.train.Example.FromString(record)
-                    example.features.feature[features.ENCODED].bytes_list.value[:] = [b""]
-                    example.features.feature[features.PIXELS].bytes_list.value[:] = [pixels]
-                    writer.write(example.SerializeToString())
+                    writer.write(decoded_example(tf.train.Example.FromString(record), pixels))
         yield destination
 
 

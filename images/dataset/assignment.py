@@ -21,6 +21,11 @@ def split_names(settings: SourceSettings) -> tuple[str, ...]:
     return fold_names(settings.folds) if settings.folds else features.SPLITS
 
 
+def trained_splits(settings: SourceSettings) -> tuple[str, ...]:
+    """Those of `split_names` that a Trainer reads: fits a model to, or watches."""
+    return tuple(name for name in split_names(settings) if settings.labelled and name != "test")
+
+
 def fold_names(folds: int) -> tuple[str, ...]:
     """Names of the folds of a cross-validation: fold_1, fold_2, ..."""
     return tuple(f"fold_{number}" for number in range(1, folds + 1))

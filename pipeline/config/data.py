@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from images.file_settings import Pages
-from images.settings import MANIFEST, ColumnType, Duplicates, Layout
+from images.settings import MANIFEST, ColumnType, Duplicates, Layout, Originals
 from models.image_settings import Channels, Intensity, Resize
 from pipeline.config.choices import SampleName
 from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share, WholeNumber
@@ -85,6 +85,11 @@ class DataConfig(Section):
     )
     max_rejected: Share = Field(
         0.05, description="share of unusable files, or of lost bytes of TFRecord files, that stops the run when exceeded"
+    )
+    originals: Originals = Field(
+        "auto",
+        description="whether the train and eval examples hold a copy of the image files, or the pixels that the network sees "
+        "in their place; auto: reference from 1 GB of files on",
     )
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
     schema_file: HomePath | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")

@@ -119,6 +119,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _originals_fit_intensity(self) -> "Config":
+        if self.data.originals == "reference" and self.image.intensity == "percentiles":
+            raise ValueError(
+                "data.originals: reference does not work with image.intensity percentiles, for which Transform reads the files "
+                "again; leave out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _half_size_fits(self) -> "Config":
         if self.train.half_size and self.image.tiles:
             raise ValueError("train.half_size: does not work with image.tiles; leave out one of the two, or set smaller tiles")

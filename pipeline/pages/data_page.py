@@ -7,6 +7,7 @@ import datetime
 import itertools
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +80,8 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
     taken = index[is_taken].assign(aspect=lambda rows: rows["width"] / rows["height"])
     splits = [split for split in features.SPLITS if (taken["split"] == split).any()]
     classes = count_classes(taken, splits, config.data.multi_label)
-    sheets, stopped = sample_classes(examples / "Split-train", [item.name for item in classes[:_MOST_SHEETS]], _IMAGES_A_SHEET)
+    shown = [item.name for item in classes[:_MOST_SHEETS]]
+    sheets, stopped = sample_classes(examples / "Split-train", shown, _IMAGES_A_SHEET, partial(_original, config))
     summary = json.loads((examples / SUMMARY_FILE).read_text(encoding="utf-8"))
     duplicates, lost = summary["duplicates"], summary.get("lost")
     content = {
@@ -185,12 +187,12 @@ def _rows(table: Path, most: int) -> list[dict[str, str]]:
 
 def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:
     """The first pairs in the list of duplicates, which are the worst, with thumbnails."""
-    folder = source.root_of(config.data.path)
-    settings = file_settings(config)
     return [
-        {
-            **pair,
-            **{f"picture_{side}": original(folder, pair[f"path_{side}"], settings) for side in "ab"},
-        }
+        {**pair, **{f"picture_{side}": _original(config, pair[f"path_{side}"]) for side in "ab"}}
         for pair in _rows(table, _MOST_PAIRS)
     ]
+
+
+def _original(config: Config, name: str) -> str:
+    """The thumbnail of an image in the data folder; "" if it can't be read (any more)."""
+    return original(source.root_of(config.data.path), name, file_settings(config))

@@ -4,7 +4,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -62,7 +62,9 @@ def data_uri(image: Image.Image, form: str = "JPEG", quality: int = 80) -> str:
     return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[dict[str, list[tuple[str, str]]], bool]:
+def sample_classes(
+    split: Path, classes: Iterable[str], images: int, read: Callable[[str], str]
+) -> tuple[dict[str, list[tuple[str, str]]], bool]:
     """Thumbnails of the first images of each class in a split's records, which are in random order.
 
     Stops when all classes have enough images, or after a limited number of bytes.
@@ -71,22 +73,23 @@ def sample_classes(split: Path, classes: Iterable[str], images: int) -> tuple[di
       split: folder of TFRecord files.
       classes: names of the classes; an image of several counts for each, an image without any for "".
       images: number of images to find for each class.
+      read: gives the thumbnail of an image by its name, where the records have no file of it; "" if it can't be read.
 
     Returns:
       A list of (name of the image, thumbnail) for each class, and whether the reading stopped at the limit of bytes.
     """
     sheets: dict[str, list[tuple[str, str]]] = {label: [] for label in classes}
     wanted = len(sheets) * images
-    read = 0
-    for name, labels, encoded in _records(split):
+    seen = 0
+    for name, labels, encoded, pixels in _records(split):
         short = [sheets[label] for label in labels or [""] if label in sheets and len(sheets[label]) < images]
         if short:
-            picture = name, thumbnail(encoded)
+            picture = name, thumbnail(encoded) if encoded else read(name)
             for sheet in short:
                 sheet.append(picture)
             wanted -= len(short)
-        read += len(encoded)
-        if not wanted or read > _MOST_BYTES:
+        seen += len(encoded) + len(pixels)
+        if not wanted or seen > _MOST_BYTES:
             return sheets, bool(wanted)
     return sheets, False
 
@@ -142,7 +145,8 @@ def _decode(content: bytes, name: str, page: int, settings: FileSettings) -> byt
         return None
 
 
-def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:
+def _records(split: Path) -> Iterator[tuple[str, list[str], bytes, bytes]]:
+    """Name, labels, image file and pixels of each example; one of the last two is empty."""
     import tensorflow as tf
 
     from models.records import read_records
@@ -151,4 +155,6 @@ def _records(split: Path) -> Iterator[tuple[str, list[str], bytes]]:
     for record in read_records(files).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         labels = [label.decode() for label in feature[features.LABEL].bytes_list.value]
-        yield feature[features.FILENAME].bytes_list.value[0].decode(), labels, feature[features.ENCODED].bytes_list.value[0]
+        keys = (features.FILENAME, features.ENCODED, features.PIXELS)
+        name, encoded, pixels = (b"".join(feature[key].bytes_list.value) for key in keys)
+        yield name.decode(), labels, encoded, pixels

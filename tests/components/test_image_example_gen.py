@@ -21,6 +21,7 @@ from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.executor import Executor
 from images.dataset import source
 from images.index import REJECTED_FILE, SUMMARY_FILE
+from images.layout import find_layout
 from images.loading import read_checked
 from models import features
 from pipeline.config.data import DataConfig, ImageConfig, SplitsConfig
@@ -148,6 +149,51 @@ def test_features_are_those_of_the_contract(data: Path, rows: dict[str, list[dic
             grey = np.asarray(image) @ [0.2989, 0.587, 0.114] / 255
         assert row[features.MEAN] == pytest.approx(grey.mean(), rel=1e-5)
         assert row[features.STD] == pytest.approx(grey.std(), rel=1e-5)
+
+
+def pixels_of(records: list[dict[str, Any]]) -> dict[tuple[bytes, bytes], bytes]:
+    """Label, group -> pixels, with as many as there are images of both."""
+    found: dict[tuple[bytes, bytes], bytes] = {}
+    for row in sorted(records, key=lambda row: row[features.PIXELS]):
+        key = row[features.LABEL], row[features.GROUP]
+        found[key] = found.get(key, b"") + row[features.PIXELS]
+    return found
+
+
+def test_by_reference_the_trainers_splits_have_pixels_in_place_of_the_files(
+    data: Path, examples: standard_artifacts.Examples, rows: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    by_reference = ingest(data, tmp_path, originals="reference")
+    assert not (Path(by_reference.uri) / "decoded").exists()
+    assert read_split(by_reference, "test") == rows["test"]
+    layout = find_layout(examples)
+    assert layout
+    for split in ("train", "eval"):
+        found = read_split(by_reference, split)
+        expected = [row | {features.ENCODED: b"", features.PIXELS: b""} for row in rows[split]]
+        assert [row | {features.PIXELS: b""} for row in found] == expected
+        decoded = standard_artifacts.Examples()
+        decoded.uri, decoded.split_names = layout.decoded, examples.split_names
+        assert pixels_of(found) == pixels_of(read_split(decoded, split))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_copied"),
+    [
+        ({}, False),
+        ({"originals": "copy"}, True),
+        ({"folds": 3}, True),
+        ({"image": replace(SETTINGS.image, intensity="percentiles")}, True),
+        ({"labelled": False}, True),
+    ],
+)
+def test_many_bytes_are_not_copied_unless_a_later_component_needs_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], is_copied: bool
+) -> None:
+    monkeypatch.setattr("components.image_example_gen.executor._LARGE", sum(path.stat().st_size for path in data.glob("*/*")))
+    examples = ingest(data, tmp_path, **changes)
+    splits = artifact_utils.decode_split_names(examples.split_names)
+    assert all(row[features.ENCODED] for row in read_split(examples, splits[0])) == is_copied
 
 
 def test_the_summary_adds_up_to_the_files_found(

@@ -129,6 +129,16 @@ def test_wrong_labels_are_found_in_all_splits(exported, place, examples):
     assert sorted(path.name for path in folder.iterdir()) == [CORRECTIONS, "label_check.json", TABLE]
 
 
+def test_pixels_in_place_of_the_files_give_the_same_table(exported, place, tmp_path):
+    image = replace(SETTINGS.image, height=24, width=20, channels=1)  # those of the exported model
+    tables = []
+    for originals in ("copy", "reference"):
+        examples = ingest(place / "data", tmp_path / originals, originals=originals, image=image)
+        _, folder = look(exported, tmp_path / originals, examples)
+        tables.append(pd.read_csv(folder / TABLE))
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_corrections_in_use_stay_in_the_new_file(exported, place, tmp_path):
     shutil.copytree(place / "data", tmp_path / "data")
     (tmp_path / "data" / "fixed.csv").write_text("path,label\ndog/cat_5.png,cat\ncat/cat_0.png,\n")

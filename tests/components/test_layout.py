@@ -34,6 +34,14 @@ def test_decoded_examples_are_found_if_there_are_any(tmp_path: Path) -> None:
     assert found.decoded == str(tmp_path / "decoded")
 
 
+def test_examples_with_pixels_in_place_of_files_are_the_decoded_ones(tmp_path: Path) -> None:
+    examples = examples_in(tmp_path)
+    declare_layout(examples, SHARDS, "reference")
+    found = find_layout(examples)
+    assert found
+    assert found.decoded == str(tmp_path)
+
+
 def test_files_that_look_like_it_promise_nothing(tmp_path: Path) -> None:
     declare_layout(examples_in(tmp_path), SHARDS)
     assert find_layout(examples_in(tmp_path)) is None

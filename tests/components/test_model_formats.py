@@ -85,6 +85,17 @@ def run(place: Path, exported, **section):
     return Path(result.uri) / "Format-Serving"
 
 
+def test_pixels_in_place_of_a_file_are_the_image(exported, tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "examples")) as writer:
+        for picture in exported.pictures:
+            example = tf.train.Example()
+            for name, value in {features.ENCODED: b"", features.PIXELS: picture.tobytes()}.items():
+                example.features.feature[name].bytes_list.value.append(value)
+            writer.write(example.SerializeToString())
+    (images,) = executor._images(tf.saved_model.load(exported.path).signatures, [str(tmp_path / "examples")])
+    np.testing.assert_array_equal(images, exported.pictures[..., None])
+
+
 def predictions(probabilities):
     """Of images whose class is the most probable one, but for the last."""
     names = np.array(["cat", "dog", "owl"])

@@ -161,7 +161,7 @@ def test_groups_across_spans_stay_in_one_split(runs: Runs) -> None:
 def test_another_image_size_makes_all_examples_anew(runs: Runs) -> None:
     assert read_summary(runs.resized)["reused"] == 0
     decoded = [record for folder in (Path(runs.resized.uri) / "decoded").iterdir() for record in read_records(folder)]
-    assert len(decoded) == len(read(runs.resized))
+    assert len(decoded) == sum(split != "test" for split, _ in read(runs.resized).values()) > PER_SPAN
     assert {len(read_values(record)[features.PIXELS][0]) for record in decoded} == {8 * 7 * 3}
 
 

@@ -94,6 +94,23 @@ def test_pixels_are_on_the_disk_once(written: dict[str, Path], examples: Path) -
         assert path.samefile(examples / "decoded" / path.parent.name / path.name)
 
 
+def test_by_reference_the_trainer_reads_the_same_from_ingestions_files(
+    examples: Path, written: dict[str, Path], tmp_path: Path
+) -> None:
+    by_reference = ingest(examples.parents[2] / "data", tmp_path, multi_label=True, originals="reference")
+    transformed = transform_examples(by_reference, tmp_path, multi_label=True)["transformed_examples"]
+    for path in (transformed / "Split-train").iterdir():
+        assert path.samefile(f"{by_reference.uri}/Split-train/{path.name}")
+    ours, theirs = (
+        list(read_images([f"{folder}/Split-train/*"], (8, 8, 3), ["cat", "dog"], with_groups=True).as_numpy_iterator())
+        for folder in (transformed, written["transformed_examples"])
+    )
+    assert len(ours) > 3
+    for one, other in zip(ours, theirs, strict=True):
+        for value, expected in zip(one, other, strict=True):
+            np.testing.assert_array_equal(value, expected)
+
+
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_where_ingestion_has_not_decoded_transform_makes_the_same_examples(
     examples: Path, shard: _DecodeShard, split: str, tmp_path: Path

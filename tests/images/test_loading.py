@@ -93,8 +93,8 @@ def test_pages_are_images_of_their_own_with_their_numbers_in_the_name(tmp_path: 
         assert examples.decoded
         whole, decoded = map(read_values, (examples.whole, examples.decoded))
         assert whole[features.FILENAME] == [found.path.encode()]
-        assert (whole.pop(features.PIXELS), decoded.pop(features.ENCODED)) == ([b""], [b""])
-        assert whole.pop(features.ENCODED)
+        assert whole[features.PIXELS] == decoded.pop(features.ENCODED) == [b""]
+        assert whole[features.ENCODED] != [b""]
         pixels += decoded.pop(features.PIXELS)
-        assert whole == decoded
+        assert decoded == {name: whole[name] for name in (features.LABEL, features.GROUP)}
     assert pixels[0] == pixels[2] == pixels[3] != pixels[1]

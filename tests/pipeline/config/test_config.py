@@ -150,6 +150,10 @@ def test_tiles_and_other_formats_are_told_apart(write: Any) -> None:
         ({"train": {"half_size": 0.5, "teacher": "pushed"}}, "train: half_size (0.5) does not work with a teacher"),
         ({"train": {"half_size": 0.5}, "image": {"tiles": {"size": 64, "overlap": 8}}}, "train.half_size: does not work with"),
         ({"train": {"half_size": 0.5}, "model": {"backbone": "hub:folder"}}, "train.half_size: does not work with a hub:"),
+        (
+            {"data": {"path": ".", "originals": "reference"}, "image": {"intensity": "percentiles"}},
+            "reference does not work with",
+        ),
         ({"model": {"coordinates": True}, "image": {"tiles": {"size": 64, "overlap": 8}}}, "model.coordinates: would be"),
         ({"model": {"coordinates": True, "fusion_type": "none"}}, "model: coordinates are told to the pyramid"),
         ({"model": {"stochastic_depth": 0.1}}, "model: stochastic_depth is for efficientnet_v2 and some hub: backbones"),

@@ -307,11 +307,20 @@ def test_originals_are_shown_by_the_names_that_the_index_gives_them(tmp_path: Pa
 def test_reading_ends_when_all_classes_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = write_examples(tmp_path, [row(f"{number}.png", "cat") for number in range(50)])
     split = examples / "Split-train"
-    sheets, stopped = sample_classes(split, ["cat"], 3)
+    sheets, stopped = sample_classes(split, ["cat"], 3, str)
     assert ([name for name, _ in sheets["cat"]], stopped) == (["0.png", "1.png", "2.png"], False)
     monkeypatch.setattr("pipeline.pages.thumbnails._MOST_BYTES", 10 * len(picture()))
-    sheets, stopped = sample_classes(split, ["cat", "owl"], 30)
+    sheets, stopped = sample_classes(split, ["cat", "owl"], 30, str)
     assert (len(sheets["cat"]), sheets["owl"], stopped) == (11, [], True)
+
+
+def test_images_without_a_file_in_the_records_are_read_elsewhere(tmp_path: Path) -> None:
+    values = {features.ENCODED: b"", features.PIXELS: bytes(4), features.FILENAME: b"7.png", features.LABEL: b"cat"}
+    feature = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+    with tf.io.TFRecordWriter(str(tmp_path / "data_tfrecord-00000-of-00001")) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    sheets, _ = sample_classes(tmp_path, ["cat"], 3, lambda name: f"thumbnail of {name}")
+    assert sheets == {"cat": [("7.png", "thumbnail of 7.png")]}
 
 
 def test_classes_are_sorted_by_size_and_name() -> None:
