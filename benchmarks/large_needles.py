@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.large_needles
 
 The images are those of `benchmarks/needle_images.py`, with objects of 16 px. A network learns on canvases as small as a tile,
-then its tiles on canvases of 256 px; what it has learned then answers larger and larger ones, with the same weights. The clutter
-is twelve halves of other objects on each canvas, or twelve for each 256x256 px of it. Both the pyramid and the backbone alone
+then its tiles on canvases of 256 px; what it has learned then answers larger and larger ones with the same weights. The clutter
+is twelve halves of other objects a canvas, or twelve for each 256x256 px of it. Both the pyramid and the backbone alone
 with the pooling that is best for it are measured.
 
 docs/large_needles.md has the table; it is written after all is measured, an hour and more on a core.
@@ -122,10 +122,10 @@ def measure(name: str) -> list[Result]:
 
 def page(results: list[Result]) -> str:
     text = (
-        f"Objects of {OBJECT} px; tiles of {TILE} px that overlap by {OVERLAP}. The networks are small_resnet10 with the default "
-        f"pyramid, and alone. They learned on {TILE_IMAGES:,} images of {TILE} px, then as tiles on {LEARNT_IMAGES:,} of "
-        f"{LEARNT} px for {EPOCHS} epochs. The larger images were not trained on. One seed; 95 % intervals are Wilson's. Seconds "
-        "are processor time for an image on one core. Made by `benchmarks/large_needles.py`."
+        f"Objects of {OBJECT} px; tiles of {TILE} px that overlap by {OVERLAP}. The networks are small_resnet10 with the "
+        f"default pyramid, and alone. They learned on {TILE_IMAGES:,} images of {TILE} px, then as tiles on {LEARNT_IMAGES:,} "
+        f"of {LEARNT} px for {EPOCHS} epochs. The larger images were not trained on. One seed; 95 % intervals are Wilson's. "
+        "Seconds are processor time for an image on one core. Made by `benchmarks/large_needles.py`."
     )
     lines = ["# Needles in large images", "", paragraph(text), ""]
     rows = []
