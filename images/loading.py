@@ -24,7 +24,7 @@ from images.settings import IngestionSettings
 from models import features
 from models.decoding import with_pixels
 from models.image_settings import ImageSettings
-from models.preprocessing import to_network_size
+from models.preprocessing import store_image, to_network_size
 from models.records import decoded_example
 from models.summaries import summarize
 
@@ -52,7 +52,7 @@ class Examples(NamedTuple):
     """One image as serialised tf.Examples.
 
     Attributes:
-      whole: with all features, for every reader of examples, and with the image file or the pixels in its place.
+      whole: with all features, for every reader of examples, and with the image file, or in its place what `decoded` has of it.
       decoded: beside one with the file, as `models.records.decoded_example` makes it, so that Transform need not decode the
         file; None if the pixels are not known yet at ingestion, or the image is in no split that a Trainer reads.
     """
@@ -138,7 +138,8 @@ class Loader:
         self._files = settings.files
         image = settings.image
         self._trained_splits = trained_splits(settings)
-        self._by_reference = self._trained_splits if settings.originals == "reference" else ()
+        self._by_reference = settings.originals == "reference"
+        self._store = settings.store
         self._range_is_known = image.intensity != "percentiles"  # percentiles are computed over all images, later
         self._decoder = Decoder(image if self._range_is_known else replace(image, intensity="type"))
 
@@ -163,12 +164,12 @@ class Loader:
             sharpness=sharpness,
             perceptual_hash=decoded.perceptual_hash,
         )
-        pixels = decoded.pixels.tobytes()
-        if row.split in self._by_reference:
-            return found, Examples(to_example(row, found, image, pixels).SerializeToString(), None)
-        example = to_example(row, found, image)
         is_wanted = self._range_is_known and row.split in self._trained_splits
-        return found, Examples(example.SerializeToString(), decoded_example(example, pixels) if is_wanted else None)
+        seen = store_image(decoded.pixels, self._store) if is_wanted else None
+        if seen and self._by_reference:
+            return found, Examples(to_example(row, found, image, *seen).SerializeToString(), None)
+        example = to_example(row, found, image, image.encoded, b"")
+        return found, Examples(example.SerializeToString(), decoded_example(example, *seen) if seen else None)
 
 
 def read_checked(folder: str, rows: list[Row], settings: FileSettings) -> Iterator[Checked]:
@@ -237,13 +238,13 @@ def _page_name(row: Row, page: int) -> str:
     return f"{row.name}#{page}" if page else row.name
 
 
-def to_example(row: Row, found: IndexRow, image: ImageFile, pixels: bytes | None = None) -> tf.train.Example:
-    """An example with the raw features of `models.features`; if `pixels` are given, they stand in for the image file."""
+def to_example(row: Row, found: IndexRow, image: ImageFile, encoded: bytes, pixels: bytes) -> tf.train.Example:
+    """An example with the raw features of `models.features`; `encoded` and `pixels` are those of the same names."""
     example = tf.train.Example()
     feature = example.features.feature
     texts: dict[str, str | bytes] = {
-        features.ENCODED: image.encoded if pixels is None else b"",
-        features.PIXELS: pixels or b"",
+        features.ENCODED: encoded,
+        features.PIXELS: pixels,
         features.FORMAT: image.format,
         features.FILENAME: found.path,
         features.GROUP: row.group,

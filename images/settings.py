@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from images.file_settings import FileSettings, Pages
-from models.image_settings import ImageSettings
+from models.image_settings import ImageSettings, Store
 
 ColumnType = Literal["text", "integer", "real"]
 Duplicates = Literal["report", "group"]
@@ -134,6 +134,7 @@ class IngestionSettings(SourceSettings):
       max_rejected: largest accepted share of unusable files.
       originals: whether the examples of the splits that a Trainer reads hold the image files ("copy"), or the decoded pixels in
         their place ("reference"); "auto": by the size of all files. Those of other splits hold the files.
+      store: how decoded pixels are kept: as they are, or as files of the network's size; see `preprocessing.store_image`.
       code: any text; when it changes, the component runs again.
     """
 
@@ -144,6 +145,7 @@ class IngestionSettings(SourceSettings):
     near_duplicates: int
     max_rejected: float
     originals: Originals
+    store: Store
     code: str
 
     @property

@@ -2,7 +2,8 @@
 
 Raw features are what `components.image_example_gen` writes, one `tf.Example` per image. Each feature has one value, except the
 label of multi-label data, which has one value for each class of the image, and may have none.
-Decoded examples have of these the label, the group and the pixels, in place of the image file: `models.training` reads them.
+Decoded examples have of these the label, the group, and what the network sees: its pixels, or if these are empty an image file
+of the network's size in place of the whole one. `models.training` reads them.
 Transformed features are what `models.preprocessing` makes of raw ones.
 """
 

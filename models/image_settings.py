@@ -9,6 +9,7 @@ from typing import Final, Literal
 Channels = Literal[1, 3, 4]
 Resize = Literal["stretch", "letterbox", "crop"]
 Intensity = Literal["type", "window", "percentiles"]
+Store = Literal["uint8", "png", "jpeg"]
 
 # Texts of a PNG that may say how it is turned, and that no TensorFlow graph can look into, for they are compressed or written
 # as digits. The exported graph refuses such files, and ingestion writes them again.

@@ -21,12 +21,12 @@ def read_records(files: str | list[str]) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(files, compression).with_options(options)
 
 
-def decoded_example(raw: tf.train.Example, pixels: bytes) -> bytes:
-    """The decoded example of a raw one, serialised; see `models.features` for both. `pixels` is in the format of IMAGE."""
+def decoded_example(raw: tf.train.Example, encoded: bytes, pixels: bytes) -> bytes:
+    """The decoded example of a raw one, serialised; see `models.features` for both, and for what one of the others is empty."""
     found, decoded = raw.features.feature, tf.train.Example()
     for name in _TRAINED_ON:
         if name in found:
             decoded.features.feature[name].CopyFrom(found[name])
-    for name, value in {features.ENCODED: b"", features.PIXELS: pixels}.items():
+    for name, value in {features.ENCODED: encoded, features.PIXELS: pixels}.items():
         decoded.features.feature[name].bytes_list.value.append(value)
     return decoded.SerializeToString()

@@ -36,7 +36,7 @@ from models.layer_decay import rate_factors
 from models.memory import halve, is_out_of_memory
 from models.optimization import balanced_weights, build_loss, build_metrics, build_optimizer, positive_weights
 from models.packing import as_dict, unpack
-from models.preprocessing import is_multi_label, multi_hot, parse_images, transform_files
+from models.preprocessing import decode_images, is_multi_label, multi_hot, parse_images, transform_files
 from models.settings import TrainerSettings, TrainingSettings, TrainSettings
 from models.tiles import find_tiles, tile_classifier
 from models.unusual import SAMPLE
@@ -214,7 +214,6 @@ def train_model(
     train_config = config.train
     transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
     multi_label = is_multi_label(transform_output)
-    image_shape = config.image.shape
     keras.utils.set_random_seed(train_config.seed)
 
     statistics = read_statistics(transform_output)
@@ -224,14 +223,14 @@ def train_model(
     workers.check(strategy, train_config, batch_size)
     counts, classes = read_class_counts(transform_output), _class_names(transform_output)
     train = build_batches(
-        read_images(fn_args.train_files, image_shape, classes),
+        read_images(fn_args.train_files, config.image.shape, classes),
         examples=train_examples,
         batch_size=batch_size,
         seed=train_config.seed,
         cache_bytes=int(train_config.cache_gb * 2**30),
         augment=build_augmentation(config.augment, train_config.seed),
     )
-    evaluation = read_images(fn_args.eval_files, image_shape, classes, with_groups=True).batch(batch_size).cache()
+    evaluation = read_images(fn_args.eval_files, config.image.shape, classes, with_groups=True).batch(batch_size).cache()
     evaluation = evaluation.prefetch(tf.data.AUTOTUNE).with_options(UNTUNED)
 
     policy = keras.config.dtype_policy()
@@ -514,13 +513,20 @@ def read_images(
         parsed = tf.io.parse_example(
             examples,
             {
-                features.PIXELS: tf.io.FixedLenFeature([], tf.string),
+                features.ENCODED: tf.io.FixedLenFeature([], tf.string, ""),
+                features.PIXELS: tf.io.FixedLenFeature([], tf.string, ""),
                 features.LABEL: tf.io.VarLenFeature(tf.string),
                 features.GROUP: tf.io.FixedLenFeature([], tf.string, ""),
             },
         )
         labels = multi_hot(positions.lookup(parsed[features.LABEL]), len(classes))
-        pair = parse_images(parsed[features.PIXELS], image_shape), labels
+        encoded, pixels = parsed[features.ENCODED], parsed[features.PIXELS]
+        images = tf.cond(
+            tf.reduce_any(pixels == ""),
+            lambda: decode_images(encoded, image_shape),
+            lambda: parse_images(pixels, image_shape),
+        )
+        pair = images, labels
         group = parsed[features.GROUP]
         number = tf.where(tf.equal(group, ""), tf.constant(-1, tf.int64), tf.strings.to_hash_bucket_fast(group, tf.int64.max))
         return (*pair, number) if with_groups else pair

@@ -152,6 +152,7 @@ IMPLEMENTED: dict[str, Callable[[], set[Any]]] = {
     "Runner": lambda: told_apart("runner", "pipeline/dag/beam.py", otherwise="portable"),
     "SampleName": lambda: set(SAMPLES),
     "SetMethod": lambda: told_apart("method", "models/conformal.py", otherwise="aps"),
+    "Store": lambda: told_apart("store", "models/preprocessing.py", otherwise="png"),
     "TaintEffect": lambda: {"", *of_toleration("effect")},
     "PipelineName": lambda: told_apart("pipeline", "pipeline/kubeflow/compiler.py", otherwise="monitor"),
     "Target": lambda: told_apart("target", "pipeline/kubeflow/compiler.py"),

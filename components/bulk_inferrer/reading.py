@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from tfx_bsl.coders import example_coder
 
 from components.bulk_inferrer.model import Image
 from models import features
-from models.preprocessing import encode_pixels
+from models.preprocessing import store_image
 from models.records import read_records
 
 
@@ -29,7 +30,7 @@ def read_images(file: str, batch_size: int, shape: tuple[int, ...]) -> Iterator[
         # Of each feature, a list of values per example, or None.
         columns = (examples.column(name).to_pylist() if name in examples.schema.names else none for name in names)
         for (path, *_), group, labels, (encoded, *_), pixels in zip(*columns, strict=True):
-            image = encoded or encode_pixels(pixels[0], shape)
+            image = encoded or store_image(np.frombuffer(pixels[0], np.uint8).reshape(shape), "png")[0]
             yield Image(
                 path.decode(), group[0].decode() if group else path.decode(), tuple(map(bytes.decode, labels or ())), image
             )

@@ -39,7 +39,14 @@ def shard_key(rows: Sequence[Row], fingerprint: str, settings: IngestionSettings
     """
     digest = hashlib.sha256(fingerprint.encode())
     # Everything that the examples depend on, except the rows and the files.
-    depends_on = (settings.code, as_dict(settings.image), settings.max_pixels, settings.pages, settings.originals)
+    depends_on = (
+        settings.code,
+        as_dict(settings.image),
+        settings.max_pixels,
+        settings.pages,
+        settings.originals,
+        settings.store,
+    )
     digest.update(json.dumps(depends_on, sort_keys=True).encode())
     for row in rows:
         digest.update(repr(row).encode())

@@ -57,7 +57,7 @@ class _DecodeShard(beam.DoFn):
             # `map` would trace the function again for every shard, which takes longer than decoding the images.
             for batch in examples.batch(size).prefetch(2):
                 for record, pixels in zip(batch.numpy(), self._decode(batch).numpy(), strict=True):
-                    writer.write(decoded_example(tf.train.Example.FromString(record), pixels))
+                    writer.write(decoded_example(tf.train.Example.FromString(record), b"", pixels))
         yield destination
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from images.file_settings import Pages
 from images.settings import MANIFEST, ColumnType, Duplicates, Layout, Originals
-from models.image_settings import Channels, Intensity, Resize
+from models.image_settings import Channels, Intensity, Resize, Store
 from pipeline.config.choices import SampleName
 from pipeline.config.section import Count, HomePath, Positive, Range, Section, Share, WholeNumber
 
@@ -90,6 +90,11 @@ class DataConfig(Section):
         "auto",
         description="whether the train and eval examples hold a copy of the image files, or the pixels that the network sees "
         "in their place; auto: reference from 1 GB of files on",
+    )
+    store: Store = Field(
+        "uint8",
+        description="how the pixels that the network sees are kept: as they are, or as small files, of which jpeg changes them "
+        "a little; see docs/performance.md",
     )
     max_pixels: Count = Field(100_000_000, description="larger images are set aside undecoded")
     schema_file: HomePath | None = Field(None, alias="schema", description="curated schema (.pbtxt); inferred if not given")

@@ -128,6 +128,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _store_fits_image(self) -> "Config":
+        if self.data.store != "uint8" and self.image.intensity == "percentiles":
+            raise ValueError(
+                f"data.store: {self.data.store} does not work with image.intensity percentiles, of which the pixels are known "
+                f"after ingestion; leave out one of the two"
+            )
+        if self.data.store == "jpeg" and self.image.channels == 4:
+            raise ValueError("data.store: jpeg has no alpha, and image.channels is 4; set png or uint8")
+        return self
+
+    @model_validator(mode="after")
     def _half_size_fits(self) -> "Config":
         if self.train.half_size and self.image.tiles:
             raise ValueError("train.half_size: does not work with image.tiles; leave out one of the two, or set smaller tiles")

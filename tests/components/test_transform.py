@@ -15,7 +15,7 @@ from tfx.types import standard_artifacts
 from components.transform.executor import _check_vocabulary, _DecodeShard
 from images.index import SUMMARY_FILE
 from models import features
-from models.training import read_images
+from models.training import read_images, read_statistics
 
 TEXTS = ("cat|dog", "dog", "", "cat")
 
@@ -94,21 +94,25 @@ def test_pixels_are_on_the_disk_once(written: dict[str, Path], examples: Path) -
         assert path.samefile(examples / "decoded" / path.parent.name / path.name)
 
 
-def test_by_reference_the_trainer_reads_the_same_from_ingestions_files(
-    examples: Path, written: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(("originals", "store"), [("reference", "uint8"), ("reference", "png"), ("copy", "png")])
+def test_the_trainer_reads_the_same_however_ingestion_keeps_the_images(
+    examples: Path, written: dict[str, Path], originals: str, store: str, tmp_path: Path
 ) -> None:
-    by_reference = ingest(examples.parents[2] / "data", tmp_path, multi_label=True, originals="reference")
-    transformed = transform_examples(by_reference, tmp_path, multi_label=True)["transformed_examples"]
-    for path in (transformed / "Split-train").iterdir():
-        assert path.samefile(f"{by_reference.uri}/Split-train/{path.name}")
+    kept = ingest(examples.parents[2] / "data", tmp_path, multi_label=True, originals=originals, store=store)
+    outputs = transform_examples(kept, tmp_path, multi_label=True)
+    source = Path(kept.uri) / ("" if originals == "reference" else "decoded")
+    for path in (outputs["transformed_examples"] / "Split-train").iterdir():
+        assert path.samefile(source / "Split-train" / path.name)
     ours, theirs = (
         list(read_images([f"{folder}/Split-train/*"], (8, 8, 3), ["cat", "dog"], with_groups=True).as_numpy_iterator())
-        for folder in (transformed, written["transformed_examples"])
+        for folder in (outputs["transformed_examples"], written["transformed_examples"])
     )
     assert len(ours) > 3
     for one, other in zip(ours, theirs, strict=True):
         for value, expected in zip(one, other, strict=True):
             np.testing.assert_array_equal(value, expected)
+    analysed, expected = (read_statistics(tft.TFTransformOutput(str(found["transform_graph"]))) for found in (outputs, written))
+    assert repr(analysed) == repr(expected)
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])

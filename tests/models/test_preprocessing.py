@@ -143,6 +143,30 @@ def test_serialised_images_come_back_unchanged():
     np.testing.assert_array_equal(parsed, images)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
+def test_a_png_of_the_networks_size_is_what_the_network_sees(channels, resize):
+    pixels = noise(10, 12, channels)
+    file, none = preprocessing.store_image(pixels, "png")
+    assert none == b""
+    image = image_settings(ImageConfig(height=10, width=12, channels=channels, resize=resize))
+    np.testing.assert_array_equal(preprocessing.decode_images(tf.constant([file, file]), (10, 12, channels)), [pixels] * 2)
+    np.testing.assert_array_equal(preprocessing.images_from_files(tf.constant([file]), image), [pixels])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_of_the_networks_size_is_nearly_what_it_sees_and_the_same_in_analysis_and_training(channels):
+    rows, columns = np.mgrid[:40, :48]
+    pixels = np.stack([128 + 100 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(channels)], -1).astype(np.uint8)
+    file, none = preprocessing.store_image(pixels, "jpeg")
+    assert none == b""
+    assert len(file) < pixels.size / 2
+    decoded = preprocessing.decode_images(tf.constant([file]), (40, 48, channels)).numpy()
+    image = image_settings(ImageConfig(height=40, width=48, channels=channels))
+    np.testing.assert_array_equal(decoded, preprocessing.images_from_files(tf.constant([file]), image))
+    assert 0 < np.abs(decoded[0].astype(int) - pixels).mean() < 2
+
+
 @pytest.fixture(scope="module")
 def transformed(tmp_path_factory):
     pictures = [noise(10, 12, 3) for _ in range(6)]

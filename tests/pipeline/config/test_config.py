@@ -154,6 +154,11 @@ def test_tiles_and_other_formats_are_told_apart(write: Any) -> None:
             {"data": {"path": ".", "originals": "reference"}, "image": {"intensity": "percentiles"}},
             "reference does not work with",
         ),
+        ({"data": {"path": ".", "store": "png"}, "image": {"intensity": "percentiles"}}, "data.store: png does not work with"),
+        (
+            {"data": {"path": ".", "store": "jpeg"}, "image": {"channels": 4}, "model": {"backbone": "small_resnet10"}},
+            "data.store: jpeg has no alpha",
+        ),
         ({"model": {"coordinates": True}, "image": {"tiles": {"size": 64, "overlap": 8}}}, "model.coordinates: would be"),
         ({"model": {"coordinates": True, "fusion_type": "none"}}, "model: coordinates are told to the pyramid"),
         ({"model": {"stochastic_depth": 0.1}}, "model: stochastic_depth is for efficientnet_v2 and some hub: backbones"),
