@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.input_path
 
-One core and two have a process each, which may use no others. In it the stages take turns; a stage holds those before it. A
-turn is an epoch that is not counted, then `EPOCHS` that are. The peer is what one writes with `tf.data` and layers of Keras:
+One core and two have a process each, which may use no others. In it the stages take turns; one with a + holds those before it.
+A turn is an epoch that is not counted, then `EPOCHS` that are. The peer is what one writes with `tf.data` and layers of Keras:
 the same changes with the same strengths, in a chain. The exit status is 1 if a bar is missed.
 """
 
@@ -58,10 +58,10 @@ def build_stages(records: list[str]) -> dict[str, Any]:
         "records read": lambda: tf.data.TFRecordDataset(records).batch(BATCH).repeat(),
         "+ parsed, in batches": lambda: read().batch(BATCH).repeat(),
         SHUFFLED: batches(),
-        IN_MEMORY: batches(cache_bytes=2**30),
         "+ flip": batches(flip="horizontal"),
         "+ shift, zoom, rotation": batches(flip="horizontal", **MOVES),
         WHOLE: batches(**DEFAULT),
+        IN_MEMORY: batches(cache_bytes=2**30),
         CACHED: batches(cache_bytes=2**30, **DEFAULT),
         PEER: lambda: plain_batches(records),
     }
@@ -148,14 +148,14 @@ def figures(runs: dict[int, list[dict[str, dict[str, float]]]]) -> list[Figure]:
         for stage in repeats[0]:
             if stage != PEER:
                 peer = [each[PEER]["all"] for each in repeats] if stage == WHOLE else []
-                found.append(Figure(f"{stage}, {where}", "ms/image", [each[stage]["all"] for each in repeats], peer))
+                found.append(Figure(f"{stage}, {where}", "processor ms/image", [each[stage]["all"] for each in repeats], peer))
     for cores, repeats in runs.items():
         where = f"{cores} core{'s' if cores > 1 else ''}"
         whole, cached, peer = ([each[stage]["rate"] for each in repeats] for stage in (WHOLE, CACHED, PEER))
-        found.append(Figure(f"the whole path, {where}", "images/s", whole, peer, 1.0, at_least=True))
+        found.append(Figure(f"records to augmented batches, {where}", "images/s", whole, peer, 1.0, at_least=True))
         found.append(Figure(f"{CACHED}, {where}", "images/s", cached))
     costs = [statistics.fmean(each[WHOLE]["all"] for each in repeat) for repeat in zip(*runs.values(), strict=True)]
-    found.append(Figure("the whole path, as fitted", "ms/image", costs, note=FITTED))
+    found.append(Figure("the whole path, as fitted", "processor ms/image", costs, note=FITTED))
     for gpus in (1, 8):
         fed = f"cores that feed {gpus} GPU{'s' if gpus > 1 else ''} of {GPU:,} images/s"
         needed = [gpus * GPU * cost / 1000 for cost in costs]
