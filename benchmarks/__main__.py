@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import evaluator, ingestion, performance_page, scale, start_up, whole_run
+from benchmarks import evaluator, ingestion, input_path, performance_page, scale, start_up, whole_run
 from benchmarks.measurement import Figure, figures_table
 
 
@@ -48,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "files": lambda plan: whole_run.measure(whole_run.jpegs(plan.folder, 20_000), plan.repeats) if plan.full else [],
     "ingestion": lambda plan: ingestion.measure(plan.folder, plan.repeats, *((20_000, 500) if plan.full else (10_000, 0))),
     "training-step": measure_steps,
+    "input-path": lambda plan: input_path.measure(plan.folder, plan.repeats if plan.full else 1),
     "evaluation": lambda plan: evaluator.measure(plan.folder, plan.repeats, 10_000) if plan.full else [],
     "scale": lambda plan: scale.measure(plan.folder, plan.repeats) if plan.full else [],
 }

@@ -16,6 +16,7 @@ TITLES = {
     "files": "Whole run: many small files",
     "ingestion": "Ingestion and Transform",
     "training-step": "Training step",
+    "input-path": "Feeding a GPU",
     "evaluation": "Evaluation",
     "scale": "Growth with the number of images",
 }

@@ -40,8 +40,9 @@ def _from_centre(length: int) -> tf.Tensor:
 
 def _neighbours(place: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The two pixels around each place [N, h, w], mirrored into 0..length-1, and its distance to the first, [N, h, w, 1]."""
-    place = tf.math.floormod(place + 0.5, 2.0 * length)
-    place = tf.clip_by_value(tf.minimum(place, 2.0 * length - place) - 0.5, 0.0, length - 1.0)
+    place, period = place + 0.5, 2.0 * length
+    place = tf.abs(place - period * tf.round(place / period))  # a modulo would be a call of a function for each pixel
+    place = tf.clip_by_value(place - 0.5, 0.0, length - 1.0)
     first = tf.floor(place)
     index = tf.cast(first, tf.int32)
     return index, tf.minimum(index + 1, length - 1), (place - first)[..., tf.newaxis]

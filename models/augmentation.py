@@ -46,16 +46,20 @@ def build_augmentation(config: AugmentSettings, seed: int) -> Augmentation:
         return lambda images, labels: (images, labels)
     mixup_shares, cutmix_shares = _beta_quantiles(config.mixup), _beta_quantiles(config.cutmix)
 
+    # One seed for each change, so that switching one on or off leaves the others' numbers as they are.
+    # Moves are a function of their own: XLA would fuse them into what follows, and compute a pixel anew for each of its uses.
+    @tf.function(jit_compile=True, autograph=False)
+    def move(images: tf.Tensor, batch_seed: tf.Tensor) -> tf.Tensor:
+        seeds, count = tf.random.split(batch_seed, 8), tf.shape(images)[0]
+        signs = tf.stack(_signs(count, config.flip, seeds[0]), axis=1)[:, :, tf.newaxis]
+        matrices = _random_matrices(count, images.shape[1:3], config.shift, config.zoom, config.rotation, seeds[1])
+        return affine_transform(tf.cast(images, tf.float32), signs * matrices)
+
     @tf.function(jit_compile=True, autograph=False)
     def change(images: tf.Tensor, labels: tf.Tensor, batch_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # One seed for each change, so that switching one on or off leaves the others' numbers as they are.
-        seeds = tf.random.split(batch_seed, 8)
-        x = tf.cast(images, tf.float32)
-        if config.flip != "none":
-            x = _flip(x, config.flip, seeds[0])
-        if moves:
-            matrices = _random_matrices(tf.shape(x)[0], x.shape[1:3], config.shift, config.zoom, config.rotation, seeds[1])
-            x = affine_transform(x, matrices)
+        seeds, x = tf.random.split(batch_seed, 8), tf.cast(images, tf.float32)
+        if not moves:
+            x = _flip(x, _signs(tf.shape(x)[0], config.flip, seeds[0]))
         if config.rand_augment:
             x = rand_augment(x, config.rand_augment, seeds[2])
         if config.contrast:
@@ -76,7 +80,8 @@ def build_augmentation(config: AugmentSettings, seed: int) -> Augmentation:
 
     @tf.autograph.experimental.do_not_convert
     def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return change(images, labels, _batch_seed(images, seed))
+        batch_seed = _batch_seed(images, seed)
+        return change(move(images, batch_seed) if moves else images, labels, batch_seed)
 
     return augment
 
@@ -97,12 +102,16 @@ def _for_pixels(values: tf.Tensor) -> tf.Tensor:
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
-def _flip(x: tf.Tensor, flip: Flip, seed: tf.Tensor) -> tf.Tensor:
-    left_right, up_down = _uniform(tf.shape(x)[0], 2, seed)
-    if flip in ("horizontal", "both"):
-        x = tf.where(_for_pixels(left_right < 0.5), tf.reverse(x, [2]), x)
-    if flip in ("vertical", "both"):
-        x = tf.where(_for_pixels(up_down < 0.5), tf.reverse(x, [1]), x)
+def _signs(count: tf.Tensor, flip: Flip, seed: tf.Tensor) -> list[tf.Tensor]:
+    """For x and for y, -1 where an image is mirrored, else 1: float32 [N] each."""
+    drawn = _uniform(count, 2, seed)
+    axes = (flip in ("horizontal", "both"), flip in ("vertical", "both"))
+    return [tf.where(side < 0.5, -1.0, 1.0) if flips else tf.ones_like(side) for side, flips in zip(drawn, axes, strict=True)]
+
+
+def _flip(x: tf.Tensor, signs: list[tf.Tensor]) -> tf.Tensor:
+    for axis, sign in zip((2, 1), signs, strict=True):
+        x = tf.where(_for_pixels(sign < 0), tf.reverse(x, [axis]), x)
     return x
 
 

@@ -92,6 +92,17 @@ def test_each_image_moves_by_its_own_random_amount_within_the_bounds():
     assert len(np.unique(shifts)) > 20
 
 
+@pytest.mark.parametrize(("flip", "axis"), [("horizontal", 2), ("vertical", 1)])
+def test_an_image_is_mirrored_before_it_moves(flip, axis):
+    place = np.moveaxis(np.arange(100, dtype=np.uint8)[:, None, None, None], 0, axis)
+    images, labels = np.broadcast_to(place, (64, 100, 100, 1)), np.zeros((64, 1), np.float32)
+    moves = {"shift": 0.2, "zoom": 0.2, "rotation": 0.1}
+    alone, after_a_flip = (augmented(images, labels, flip=each, **moves)[0].astype(int) for each in ("none", flip))
+    mirrored = abs(after_a_flip - (99 - alone)).max((1, 2, 3)) <= 1  # to mirror the ramp is to subtract it
+    assert (abs(after_a_flip - alone).max((1, 2, 3))[~mirrored] <= 1).all()
+    assert 16 < mirrored.sum() < 48
+
+
 def test_zoom_and_rotation_leave_the_centre_where_it_is():
     images = np.zeros((64, 31, 31, 1), np.uint8)
     images[:, 14:17, 14:17] = 200
