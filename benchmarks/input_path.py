@@ -38,14 +38,14 @@ def build_stages(records: list[str]) -> dict[str, Any]:
     """A function for each stage that makes endless batches."""
     import tensorflow as tf
 
-    from benchmarks.step_time import CLASSES
+    from benchmarks.step_time import CLASS_NAMES
     from models import training
     from models.augmentation import build_augmentation
     from pipeline.config.network import AugmentConfig
     from pipeline.dag.component_settings import augment_settings
 
     def read() -> tf.data.Dataset:
-        return training.read_images(records, SHAPE, CLASSES)
+        return training.read_images(records, SHAPE, CLASS_NAMES)
 
     def batches(cache_bytes: int = 0, **changes: Any) -> Callable[[], tf.data.Dataset]:
         augment = build_augmentation(augment_settings(AugmentConfig(**changes)), seed=0)
@@ -82,11 +82,12 @@ def plain_batches(records: list[str]) -> Any:
             keras.layers.RandomContrast(0.1),
         ]
     )
-    spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string), features.LABEL_INDEX: tf.io.FixedLenFeature([], tf.int64)}
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in (features.PIXELS, features.LABEL)}
 
     def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_single_example(record, spec)
-        return tf.reshape(tf.io.decode_raw(example[features.IMAGE], tf.uint8), SHAPE), example[features.LABEL_INDEX]
+        label = tf.strings.to_number(example[features.LABEL], tf.int64)
+        return tf.reshape(tf.io.decode_raw(example[features.PIXELS], tf.uint8), SHAPE), label
 
     data = tf.data.TFRecordDataset(records).map(parse, tf.data.AUTOTUNE).shuffle(EXAMPLES).batch(BATCH).repeat()
     return data.map(lambda images, labels: (changes(images, training=True), labels), tf.data.AUTOTUNE).prefetch(

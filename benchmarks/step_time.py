@@ -32,6 +32,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.component_settings import augment_settings, classifier_config, train_settings
 
 CLASSES = 10
+CLASS_NAMES = [str(number) for number in range(CLASSES)]
 LIMIT = 1.05  # of the ratio, with augmentation off
 AUGMENTED = {"flip": "horizontal", "shift": 0.1, "rotation": 0.02}
 CASES: dict[str, dict[str, Any]] = {
@@ -87,7 +88,7 @@ def build_inputs(case: dict[str, Any], config: Config, path: str) -> dict[str, C
 
     def read(**augment: Any) -> Callable[[int], tf.data.Dataset]:
         return training.build_batches(
-            training.read_images([path], shape, [str(number) for number in range(CLASSES)]),
+            training.read_images([path], shape, CLASS_NAMES),
             examples=case["examples"],
             batch_size=config.train.batch_size,
             seed=0,
