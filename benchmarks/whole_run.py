@@ -50,7 +50,7 @@ def digits(folder: Path, epochs: int) -> Workload:
 
 def sign_digits(folder: Path) -> Workload | None:
     """Photographs, fine-tuned from ImageNet weights; None where data or weights are not there."""
-    config = load_config(PROJECT / "configs/sign_digits.yaml")
+    config = load_config(PROJECT / "configs/sign_digits.yaml", overrides=["data.originals=reference"])
     source, weights = (PROJECT / path for path in (config.data.path, config.model.weights))
     if not source.is_dir() or not weights.is_file():
         return None
@@ -63,7 +63,7 @@ def jpegs(folder: Path, count: int) -> Workload:
     config = Config.model_validate(
         {
             "name": "jpegs",
-            "data": {"path": "."},
+            "data": {"path": ".", "originals": "reference"},
             "image": {"height": 64, "width": 64, "channels": 3},
             "augment": {"shift": 0.1},
             "model": {"backbone": "small_resnet10", "min_level": 2, "max_level": 4, "num_filters": 32},
@@ -108,7 +108,9 @@ def link(path: Path, target: Path) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below; one with several names counts once."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
 
 
 class Sides:
