@@ -1,6 +1,8 @@
-"""Seconds and largest memory of each component of a run."""
+"""Seconds, processor time and largest memory of each component of a run."""
 
 import logging
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -10,32 +12,47 @@ from pipeline.config.whole import Config
 from pipeline.terminal.progress import ProgressDisplay
 
 
-class PeakDisplay(ProgressDisplay):
-    """Keeps the largest resident memory of each component beside its time, in bytes."""
+@dataclass(frozen=True)
+class Measured:
+    """By component.
+
+    Attributes:
+      seconds: on a clock.
+      processor: seconds of processor time of this process, all threads.
+      peak: largest resident memory of this process in bytes, which includes what earlier components have not given back.
+    """
+
+    seconds: dict[str, float]
+    processor: dict[str, float]
+    peak: dict[str, int]
+
+
+class MeasuringDisplay(ProgressDisplay):
+    """Keeps processor time and largest resident memory of each component beside its time."""
 
     def __init__(self, console: Console, components: list[str]) -> None:
         super().__init__(console, components)
         self.peak: dict[str, int] = {}
+        self.processor: dict[str, float] = {}
+        self._start = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
         if record.msg == "Component %s is running.":
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far: proc(5)
+            self._start = time.process_time()
         elif record.msg == "Component %s is finished.":
             self.peak[self.running] = peak_memory()
+            self.processor[self.running] = time.process_time() - self._start
 
 
-def run_components(config: Config, output: Path, last: str | None = None) -> tuple[dict[str, float], dict[str, int]]:
+def run_components(config: Config, output: Path, last: str | None = None) -> Measured:
     """Runs the project's pipeline under LocalDagRunner in this process.
 
     Args:
       config: the whole configuration.
       output: the output folder, which must be empty.
       last: the component to end with; all if not given.
-
-    Returns:
-      Component -> seconds, and component -> largest resident memory of this process while it ran, in bytes, which includes
-      what the ones before it have not given back.
     """
     from pipeline.local.workplace import started
 
@@ -52,7 +69,8 @@ def run_components(config: Config, output: Path, last: str | None = None) -> tup
             name=place.store.pipeline_name(config.name),
             connection=place.store.connection,
         )
-        display = PeakDisplay(place.console, [node.id for node in pipeline.components])
+        display = MeasuringDisplay(place.console, [node.id for node in pipeline.components])
         with display:
             LocalDagRunner().run(pipeline, run_options=RunOptions(to_nodes=[last]) if last else None)
-    return {component: display.components[component]["seconds"] for component in display.peak}, display.peak
+    seconds = {component: display.components[component]["seconds"] for component in display.peak}
+    return Measured(seconds, display.processor, display.peak)

@@ -169,8 +169,8 @@ def run_loop(data: Path, name: str, work: Path, with_files: bool = False) -> Run
 def run_pipeline(data: Path, name: str, work: Path) -> Run:
     """Runs the project's pipeline up to Transform; `work` is its output folder, which must be empty."""
     config = Config.model_validate({"name": "ingestion", "data": {"path": str(data)}, "image": KINDS[name].image})
-    seconds, _ = run_components(config, work, last="Transform")
-    return Run("pipeline", name, count_images(data), seconds)
+    measured = run_components(config, work, last="Transform")
+    return Run("pipeline", name, count_images(data), measured.seconds)
 
 
 SIDES: dict[str, Callable[[Path, str, Path], Run]] = {

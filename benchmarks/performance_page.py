@@ -19,6 +19,7 @@ TITLES = {
     "input-path": "Feeding a GPU",
     "evaluation": "Evaluation",
     "scale": "Growth with the number of images",
+    "million": "Up to a million images",
 }
 _BEGIN, _END = "<!-- made by `make bench` -->\n", "<!-- end of what is made -->\n"
 

@@ -7,6 +7,7 @@ small network.
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ MOST_MEMORY = 1.15  # times that of the few
 MEASURED = ("ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")  # the others work on what these put out
 
 
-def run(data: Path, work: Path) -> dict[str, dict[str, float]]:
+def run(data: Path, work: Path) -> dict[str, Mapping[str, float]]:
     """Seconds and largest memory of each component."""
     config = Config.model_validate(
         {
@@ -33,8 +34,8 @@ def run(data: Path, work: Path) -> dict[str, dict[str, float]]:
             "train": {"epochs": 1, "batch_size": 64},
         }
     )
-    seconds, peak = run_components(config, work)
-    return {"seconds": seconds, "peak": peak}
+    measured = run_components(config, work)
+    return {"seconds": measured.seconds, "peak": measured.peak}
 
 
 Runs = dict[int, list[dict[str, dict[str, float]]]]  # by number of images, of each repeat
