@@ -1,5 +1,6 @@
 """Shards: parts of a data set, each read and written by one worker."""
 
+import contextlib
 import os
 import pickle
 import zlib
@@ -50,6 +51,8 @@ def unpack(packed: bytes) -> list[Row]:
 
 def link_or_copy(old: str, new: str) -> None:
     """Makes a file available under a second name; the file must not be changed later."""
+    with contextlib.suppress(OSError):  # left by a killed run: copying a file onto a second name of itself would empty it
+        os.remove(new)
     try:
         os.link(old, new)
     except OSError:  # another file system, or not a local one

@@ -1,6 +1,8 @@
 """Reads the images of a file of raw examples, to be answered by a model."""
 
+import math
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from tfx_bsl.coders import example_coder
@@ -10,9 +12,11 @@ from models import features
 from models.preprocessing import store_image
 from models.records import read_records
 
+_PIXEL_BYTES: Final = 2**26
+
 
 def read_images(file: str, batch_size: int, shape: tuple[int, ...]) -> Iterator[Image]:
-    """Yields the images of a TFRecord file; `batch_size` of them are in memory at a time.
+    """Yields the images of a TFRecord file; `batch_size` of them are in memory at a time, or as many as have 64 MB of pixels.
 
     Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own. Where pixels
     stand in for an image file, the file is made of them.
@@ -23,7 +27,8 @@ def read_images(file: str, batch_size: int, shape: tuple[int, ...]) -> Iterator[
       shape: (height, width, channels) of the pixels.
     """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
-    for batch in read_records(file).batch(batch_size).prefetch(1):
+    together = max(1, min(batch_size, _PIXEL_BYTES // math.prod(shape)))
+    for batch in read_records(file).batch(together).prefetch(1):
         examples = decoder.DecodeBatch(batch.numpy())
         none = [None] * examples.num_rows
         names = (features.FILENAME, features.GROUP, features.LABEL, features.ENCODED, features.PIXELS)

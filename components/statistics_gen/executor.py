@@ -25,7 +25,7 @@ from images.layout import find_layout
 from models.records import read_records
 from storage.files import replace_file
 
-_BATCH, _BATCH_BYTES = 64, 2**22  # examples that are read at a time; bytes of them, about, that are measured at a time
+_BATCH, _BATCH_BYTES = 64, 2**22  # examples that are read at a time, at most; bytes of them, about, that are measured at a time
 _RUNNERS_HERE: Final = (None, "FnApiRunner", "DirectRunner")
 
 
@@ -89,7 +89,8 @@ def _read_batches(folder: str) -> Iterator[pa.RecordBatch]:
         raise UserError(f"{folder}: no image is left in this split; {REJECTED_FILE} beside it says why files were set aside")
     waiting: list[bytes] = []
     size = 0
-    for examples in read_records(files).batch(_BATCH).as_numpy_iterator():
+    length = next(len(record) for record in read_records(files[0]).take(1).as_numpy_iterator())
+    for examples in read_records(files).batch(max(1, min(_BATCH, _BATCH_BYTES // length))).as_numpy_iterator():
         waiting += examples.tolist()
         size += sum(map(len, waiting[-len(examples) :]))
         if size >= _BATCH_BYTES:

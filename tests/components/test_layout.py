@@ -7,6 +7,7 @@ from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import standard_artifacts
 
 from images.layout import Shard, declare_layout, decoded_folder, find_layout
+from images.shards import link_or_copy
 
 SHARDS = [Shard("a", 1), Shard("b", 2)]
 
@@ -58,3 +59,11 @@ def test_what_was_declared_is_found_behind_kubeflow(tmp_path: Path) -> None:
     found = find_layout(examples)
     assert found
     assert found.shards == SHARDS
+
+
+def test_a_second_name_that_a_killed_run_has_left_is_made_again(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"examples")
+    for _ in range(2):
+        link_or_copy(str(old), str(new))
+    assert old.read_bytes() == new.read_bytes() == b"examples"
