@@ -29,7 +29,9 @@ from images.settings import Originals
 from storage.files import replace_file
 
 PROPERTY: Final = "layout"  # a custom property of the artifact
-LAYOUT: Final = "image-shards-1"  # value of the property; has to get another number when the layout changes
+LAYOUT: Final = (
+    "image-shards-1"  # value of the property; needs another number when this code can't read what earlier code has written
+)
 SHARDS_FILE: Final = "shards.json"
 _DECODED: Final = "decoded"
 _ORIGINALS: Final = "originals"  # another custom property: see `IngestionSettings`
@@ -60,7 +62,7 @@ class Layout:
     decoded: str | None
 
 
-def declare_layout(examples: Artifact, shards: Sequence[Shard], originals: Originals = "copy") -> None:
+def declare_layout(examples: Artifact, shards: Sequence[Shard], originals: Originals) -> None:
     """Writes `SHARDS_FILE` and sets the properties of the artifact.
 
     Args:

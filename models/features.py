@@ -15,7 +15,7 @@ ENCODED: Final = "image/encoded"  # bytes: the image file, in a format that tf.i
 # bytes: what the network sees, in the format of IMAGE, in decoded examples; empty in others, absent from examples of other
 # ExampleGens
 PIXELS: Final = "image/pixels"
-FORMAT: Final = "image/format"  # bytes: png or jpeg
+FORMAT: Final = "image/format"  # bytes: png or jpeg, of the whole image file
 HEIGHT: Final = "image/height"  # int64: pixels
 WIDTH: Final = "image/width"  # int64: pixels
 CHANNELS: Final = "image/channels"  # int64: 1 to 4

@@ -38,9 +38,7 @@ class _ScoreFile(beam.DoFn):
 
     def process(self, element: tuple[int, str]) -> Iterator[int]:
         number, file = element
-        self._tables.write(
-            number, self._model.answer(read_images(file, self._batch_size, self._model.image_shape), self._batch_size)
-        )
+        self._tables.write(number, self._model.answer(read_images(file, self._batch_size), self._batch_size))
         yield number
 
 

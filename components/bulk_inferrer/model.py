@@ -85,10 +85,6 @@ def _outputs(folder: str, signature: str) -> Mapping[str, Any]:
 class Model:
     """A SavedModel that was written by `models.export`.
 
-    Attributes:
-      classes: names, in the order of the probabilities.
-      image_shape: (height, width, channels) of what the network sees.
-
     Raises:
       UserError: embeddings are asked of a model that gives none.
     """
@@ -100,8 +96,12 @@ class Model:
             raise UserError(f"{folder}: an earlier version made this model, which gives no embeddings; train it again")
         self._predict = signatures["embed" if embeddings else "serving_default"]
         self.classes = read_classes(folder)
-        self.image_shape: tuple[int, ...] = tuple(signatures["decode"].structured_outputs["images"].shape[1:])
         self._width = signatures["embed"].structured_outputs["embedding"].shape[-1] if embeddings else None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of what the network sees."""
+        return tuple(self._loaded.signatures["decode"].structured_outputs["images"].shape[1:])
 
     def answer(self, images: Iterable[Image], batch_size: int) -> Iterator[Answers]:
         """Answers images, `batch_size` at a time, or fewer if their files are large."""

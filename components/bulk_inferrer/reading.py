@@ -15,19 +15,19 @@ from models.records import read_records
 _PIXEL_BYTES: Final = 2**26
 
 
-def read_images(file: str, batch_size: int, shape: tuple[int, ...]) -> Iterator[Image]:
+def read_images(file: str, batch_size: int, shape: tuple[int, ...] | None = None) -> Iterator[Image]:
     """Yields the images of a TFRecord file; `batch_size` of them are in memory at a time, or as many as have 64 MB of pixels.
 
-    Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own. Where pixels
-    stand in for an image file, the file is made of them.
+    Examples of an ExampleGen other than ours may lack groups and labels. Then each image is a group of its own.
 
     Args:
       file: path of the TFRecord file.
       batch_size: of the reading.
-      shape: (height, width, channels) of the pixels.
+      shape: (height, width, channels) of the pixels that may stand in for an image file, which is then made of them; not
+        needed for examples that all have files.
     """
     decoder = example_coder.ExamplesToRecordBatchDecoder()
-    together = max(1, min(batch_size, _PIXEL_BYTES // math.prod(shape)))
+    together = max(1, min(batch_size, _PIXEL_BYTES // math.prod(shape))) if shape else batch_size
     for batch in read_records(file).batch(together).prefetch(1):
         examples = decoder.DecodeBatch(batch.numpy())
         none = [None] * examples.num_rows

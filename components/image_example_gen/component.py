@@ -58,4 +58,6 @@ class ScoreExampleGen(ImageExampleGen):
           input_base: the data folder.
           settings: as in ImageExampleGen.
         """
-        super().__init__(input_base, replace(settings, labelled=False, duplicates="report", max_rejected=1.0))
+        own = replace(settings, labelled=False, duplicates="report", max_rejected=1.0)
+        # What is said of training does not hold for these images, and need not have them read anew.
+        super().__init__(input_base, replace(own, originals="copy", store="uint8"))

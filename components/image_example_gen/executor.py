@@ -102,6 +102,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         root = absolute(source.root_of(folder))
         spread(self._make_beam_pipeline(), "WriteShard", _WriteShard(root, artifact.uri, len(shards), settings), missing)
         summary = {**_merge(artifact.uri, len(shards), names, settings.multi_label), "reused": reused}
+        summary["originals"] = settings.originals
         summary["lost"] = asdict(found.losses) if found.losses else None
         index = _read_index(artifact.uri)
         check_groups(index)

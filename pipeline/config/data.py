@@ -89,7 +89,7 @@ class DataConfig(Section):
     originals: Originals = Field(
         "auto",
         description="whether the train and eval examples hold a copy of the image files, or the pixels that the network sees "
-        "in their place; auto: reference from 1 GB of files on",
+        "in their place; auto: reference from 1 GB of files on; a cross-validation always copies",
     )
     store: Store = Field(
         "uint8",

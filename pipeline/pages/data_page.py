@@ -28,7 +28,7 @@ from pipeline.config.whole import Config
 from pipeline.dag.component_settings import file_settings
 from pipeline.pages.histograms import draw_histogram
 from pipeline.pages.page import write_page
-from pipeline.pages.thumbnails import original, sample_classes
+from pipeline.pages.thumbnails import original, read_originals, sample_classes
 
 _MOST_CLASSES: Final = 100  # in the table of classes: the largest and the smallest ones
 _MOST_SHEETS: Final = 30  # classes with a contact sheet
@@ -80,9 +80,11 @@ def write_data_page(config: Config, examples: Path, anomalies: str, output: Path
     taken = index[is_taken].assign(aspect=lambda rows: rows["width"] / rows["height"])
     splits = [split for split in features.SPLITS if (taken["split"] == split).any()]
     classes = count_classes(taken, splits, config.data.multi_label)
-    shown = [item.name for item in classes[:_MOST_SHEETS]]
-    sheets, stopped = sample_classes(examples / "Split-train", shown, _IMAGES_A_SHEET, partial(_original, config))
     summary = json.loads((examples / SUMMARY_FILE).read_text(encoding="utf-8"))
+    folder, settings = source.root_of(config.data.path), file_settings(config)
+    originals = partial(read_originals, folder, settings=settings) if summary.get("originals") == "reference" else None
+    shown = [item.name for item in classes[:_MOST_SHEETS]]
+    sheets, stopped = sample_classes(examples / "Split-train", shown, _IMAGES_A_SHEET, originals)
     duplicates, lost = summary["duplicates"], summary.get("lost")
     content = {
         "config": config,
@@ -187,12 +189,12 @@ def _rows(table: Path, most: int) -> list[dict[str, str]]:
 
 def _pairs(table: Path, config: Config) -> list[dict[str, Any]]:
     """The first pairs in the list of duplicates, which are the worst, with thumbnails."""
+    folder = source.root_of(config.data.path)
+    settings = file_settings(config)
     return [
-        {**pair, **{f"picture_{side}": _original(config, pair[f"path_{side}"]) for side in "ab"}}
+        {
+            **pair,
+            **{f"picture_{side}": original(folder, pair[f"path_{side}"], settings) for side in "ab"},
+        }
         for pair in _rows(table, _MOST_PAIRS)
     ]
-
-
-def _original(config: Config, name: str) -> str:
-    """The thumbnail of an image in the data folder; "" if it can't be read (any more)."""
-    return original(source.root_of(config.data.path), name, file_settings(config))

@@ -63,7 +63,10 @@ def data_uri(image: Image.Image, form: str = "JPEG", quality: int = 80) -> str:
 
 
 def sample_classes(
-    split: Path, classes: Iterable[str], images: int, read: Callable[[str], str]
+    split: Path,
+    classes: Iterable[str],
+    images: int,
+    originals: Callable[[list[str]], Iterable[tuple[str, bytes]]] | None = None,
 ) -> tuple[dict[str, list[tuple[str, str]]], bool]:
     """Thumbnails of the first images of each class in a split's records, which are in random order.
 
@@ -73,7 +76,7 @@ def sample_classes(
       split: folder of TFRecord files.
       classes: names of the classes; an image of several counts for each, an image without any for "".
       images: number of images to find for each class.
-      read: gives the thumbnail of an image by its name, where the records have no file of it; "" if it can't be read.
+      originals: reads image files by their names, as `read_originals`, where the records do not have them.
 
     Returns:
       A list of (name of the image, thumbnail) for each class, and whether the reading stopped at the limit of bytes.
@@ -81,17 +84,22 @@ def sample_classes(
     sheets: dict[str, list[tuple[str, str]]] = {label: [] for label in classes}
     wanted = len(sheets) * images
     seen = 0
-    for name, labels, encoded, pixels in _records(split):
+    for name, labels, encoded, size in _records(split):
         short = [sheets[label] for label in labels or [""] if label in sheets and len(sheets[label]) < images]
         if short:
-            picture = name, thumbnail(encoded) if encoded else read(name)
+            picture = name, "" if originals else thumbnail(encoded)
             for sheet in short:
                 sheet.append(picture)
             wanted -= len(short)
-        seen += len(encoded) + len(pixels)
+        seen += size
         if not wanted or seen > _MOST_BYTES:
-            return sheets, bool(wanted)
-    return sheets, False
+            break
+    stopped = bool(wanted) and seen > _MOST_BYTES
+    if originals:
+        names = sorted({name for sheet in sheets.values() for name, _ in sheet})
+        pictures = {name: thumbnail(encoded) for name, encoded in originals(names)}
+        sheets = {label: [(name, pictures.get(name, "")) for name, _ in sheet] for label, sheet in sheets.items()}
+    return sheets, stopped
 
 
 def original(folder: str, name: str, settings: FileSettings) -> str:
@@ -145,8 +153,8 @@ def _decode(content: bytes, name: str, page: int, settings: FileSettings) -> byt
         return None
 
 
-def _records(split: Path) -> Iterator[tuple[str, list[str], bytes, bytes]]:
-    """Name, labels, image file and pixels of each example; one of the last two is empty."""
+def _records(split: Path) -> Iterator[tuple[str, list[str], bytes, int]]:
+    """Name, labels and image file of each example, and the bytes of file and pixels."""
     import tensorflow as tf
 
     from models.records import read_records
@@ -157,4 +165,4 @@ def _records(split: Path) -> Iterator[tuple[str, list[str], bytes, bytes]]:
         labels = [label.decode() for label in feature[features.LABEL].bytes_list.value]
         keys = (features.FILENAME, features.ENCODED, features.PIXELS)
         name, encoded, pixels = (b"".join(feature[key].bytes_list.value) for key in keys)
-        yield name.decode(), labels, encoded, pixels
+        yield name.decode(), labels, encoded, len(encoded) + len(pixels)

@@ -18,6 +18,7 @@ from PIL import Image
 from tfx.dsl.io import fileio
 from tfx.types import channel_utils, standard_artifacts
 
+from components.bulk_inferrer import reading
 from components.label_check.component import LabelCheck
 from components.label_check.executor import Executor
 from components.label_check.results import OUTPUT_KEY, LabelCheckResult, read_result
@@ -137,6 +138,30 @@ def test_pixels_in_place_of_the_files_give_the_same_table(exported, place, tmp_p
         _, folder = look(exported, tmp_path / originals, examples)
         tables.append(pd.read_csv(folder / TABLE))
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_no_more_pixels_are_in_memory_than_a_limit(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    with tf.io.TFRecordWriter(str(tmp_path / "data")) as writer:
+        for number, image in enumerate(pixels):
+            values = {features.FILENAME: str(number).encode(), features.ENCODED: b"", features.PIXELS: image.tobytes()}
+            example = tf.train.Example()
+            for name, value in values.items():
+                example.features.feature[name].bytes_list.value.append(value)
+            writer.write(example.SerializeToString())
+    rows = []
+
+    class Decoder(reading.example_coder.ExamplesToRecordBatchDecoder):
+        def DecodeBatch(self, examples):
+            rows.append(len(examples))
+            return super().DecodeBatch(examples)
+
+    monkeypatch.setattr(reading.example_coder, "ExamplesToRecordBatchDecoder", Decoder)
+    monkeypatch.setattr(reading, "_PIXEL_BYTES", 2 * 48)
+    found = list(reading.read_images(str(tmp_path / "data"), 256, (4, 4, 3)))
+    assert rows == [2, 2, 1]
+    for image, expected in zip(found, pixels, strict=True):
+        np.testing.assert_array_equal(Image.open(io.BytesIO(image.encoded)), expected)
 
 
 def test_corrections_in_use_stay_in_the_new_file(exported, place, tmp_path):

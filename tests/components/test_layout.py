@@ -20,7 +20,7 @@ def examples_in(folder: Path) -> standard_artifacts.Examples:
 
 def test_what_was_declared_is_found(tmp_path: Path) -> None:
     examples = examples_in(tmp_path)
-    declare_layout(examples, SHARDS)
+    declare_layout(examples, SHARDS, "copy")
     found = find_layout(examples)
     assert found
     assert (found.shards, found.decoded) == (SHARDS, None)
@@ -29,7 +29,7 @@ def test_what_was_declared_is_found(tmp_path: Path) -> None:
 def test_decoded_examples_are_found_if_there_are_any(tmp_path: Path) -> None:
     examples = examples_in(tmp_path)
     Path(decoded_folder(examples.uri)).mkdir()
-    declare_layout(examples, SHARDS)
+    declare_layout(examples, SHARDS, "copy")
     found = find_layout(examples)
     assert found
     assert found.decoded == str(tmp_path / "decoded")
@@ -44,14 +44,14 @@ def test_examples_with_pixels_in_place_of_files_are_the_decoded_ones(tmp_path: P
 
 
 def test_files_that_look_like_it_promise_nothing(tmp_path: Path) -> None:
-    declare_layout(examples_in(tmp_path), SHARDS)
+    declare_layout(examples_in(tmp_path), SHARDS, "copy")
     assert find_layout(examples_in(tmp_path)) is None
 
 
 def test_what_was_declared_is_found_behind_kubeflow(tmp_path: Path) -> None:
     """Its launcher keeps an artifact's metadata as one structure, of which TFX makes the properties again."""
     declared = examples_in(tmp_path)
-    declare_layout(declared, SHARDS)
+    declare_layout(declared, SHARDS, "copy")
     message = kubeflow_v2_entrypoint_utils.to_runtime_artifact(declared, {})
     message.type.schema_title = "tfx.Examples"
     inputs = {"examples": pipeline_spec_pb2.ArtifactList(artifacts=[message])}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from executors import SETTINGS, context, ingest, make_artifact
 from pyarrow import parquet
@@ -152,3 +153,16 @@ def test_tfxs_own_executor_measures_the_examples_of_another_example_gen(
 def test_a_split_of_which_all_files_were_set_aside_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image is left in this split; rejected.csv"):
         executor.measure(str(tmp_path), tfdv.StatsOptions(schema=schema_pb2.Schema()))
+
+
+def test_no_more_bytes_are_read_at_a_time_than_are_measured_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tf.train.Example(features=tf.train.Features(feature={features.PIXELS: bytes_feature(bytes(1000))}))
+    with tf.io.TFRecordWriter(str(tmp_path / "data")) as writer:
+        for _ in range(5):
+            writer.write(record.SerializeToString())
+    monkeypatch.setattr(executor, "_BATCH_BYTES", 2500)
+    assert [batch.num_rows for batch in executor._read_batches(str(tmp_path))] == [3, 2]
+
+
+def bytes_feature(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))

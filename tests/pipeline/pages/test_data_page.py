@@ -307,20 +307,29 @@ def test_originals_are_shown_by_the_names_that_the_index_gives_them(tmp_path: Pa
 def test_reading_ends_when_all_classes_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = write_examples(tmp_path, [row(f"{number}.png", "cat") for number in range(50)])
     split = examples / "Split-train"
-    sheets, stopped = sample_classes(split, ["cat"], 3, str)
+    sheets, stopped = sample_classes(split, ["cat"], 3)
     assert ([name for name, _ in sheets["cat"]], stopped) == (["0.png", "1.png", "2.png"], False)
     monkeypatch.setattr("pipeline.pages.thumbnails._MOST_BYTES", 10 * len(picture()))
-    sheets, stopped = sample_classes(split, ["cat", "owl"], 30, str)
+    sheets, stopped = sample_classes(split, ["cat", "owl"], 30)
     assert (len(sheets["cat"]), sheets["owl"], stopped) == (11, [], True)
 
 
-def test_images_without_a_file_in_the_records_are_read_elsewhere(tmp_path: Path) -> None:
-    values = {features.ENCODED: b"", features.PIXELS: bytes(4), features.FILENAME: b"7.png", features.LABEL: b"cat"}
-    feature = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+def test_images_whose_files_are_not_in_the_records_are_read_elsewhere_together(tmp_path: Path) -> None:
     with tf.io.TFRecordWriter(str(tmp_path / "data_tfrecord-00000-of-00001")) as writer:
-        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    sheets, _ = sample_classes(tmp_path, ["cat"], 3, lambda name: f"thumbnail of {name}")
-    assert sheets == {"cat": [("7.png", "thumbnail of 7.png")]}
+        for name in ("7.png", "gone.png", "8.png", "9.png"):
+            values = {features.ENCODED: b"small", features.FILENAME: name.encode(), features.LABEL: b"cat"}
+            feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    asked = []
+
+    def originals(names: list[str]) -> list[tuple[str, bytes]]:
+        asked.append(names)
+        return [(name, picture()) for name in names if name != "gone.png"]
+
+    sheets, stopped = sample_classes(tmp_path, ["cat"], 3, originals)
+    assert asked == [["7.png", "8.png", "gone.png"]]
+    assert sheets == {"cat": [("7.png", thumbnail(picture())), ("gone.png", ""), ("8.png", thumbnail(picture()))]}
+    assert not stopped
 
 
 def test_classes_are_sorted_by_size_and_name() -> None:
