@@ -152,7 +152,7 @@ def test_no_more_pixels_are_in_memory_than_a_limit(tmp_path, monkeypatch):
     rows = []
 
     class Decoder(reading.example_coder.ExamplesToRecordBatchDecoder):
-        def DecodeBatch(self, examples):
+        def DecodeBatch(self, examples):  # noqa: N802 - the library's name
             rows.append(len(examples))
             return super().DecodeBatch(examples)
 
