@@ -12,7 +12,6 @@ docs/large_needles.md has the table; it is written after all is measured, an hou
 
 import argparse
 import json
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,14 +19,12 @@ from typing import Final
 
 import keras
 import numpy as np
-import tensorflow as tf
 from scipy import stats
 
 from base.local_files import write_text
 from benchmarks.measurement import paragraph, run_apart, table
 from benchmarks.needle_images import Needles, make_needles, read_pictures
-from benchmarks.needles import CLASSES, LONGER, VARIANTS, batches
-from models import training
+from benchmarks.needles import CLASSES, LONGER, VARIANTS, train
 from models.fpn import build_classifier
 from models.tiles import tile_classifier
 from pipeline.config.whole import Config
@@ -57,23 +54,6 @@ def make(side: int, number: int, seed: int, test: bool = False, halves: int = HA
     return make_needles(read_pictures("digits", test), number, side, (OBJECT,), seed, halves)
 
 
-def learn(model: keras.Model, side: int, number: int, config: Config) -> None:
-    """Trains as the Trainer does."""
-    settings = train_settings(config.train)
-    images, evaluation = make(side, number, seed=1), make(side, EVAL, seed=3)
-    read = training.build_batches(
-        batches(images),
-        examples=number,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        cache_bytes=0,
-        augment=lambda image, label: (image, label),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        strategy, steps = tf.distribute.get_strategy(), number // settings.batch_size
-        training.fit(model, strategy, read, batches(evaluation).batch(settings.batch_size), steps, settings, folder)
-
-
 def answer(network: keras.Model, name: str, sharpness: np.ndarray, side: int, clutter: str) -> Result:
     """The answers to test images of one size, one image at a time."""
     model = tile_classifier(network, (side, side, 1), OVERLAP)
@@ -89,14 +69,14 @@ def answer(network: keras.Model, name: str, sharpness: np.ndarray, side: int, cl
 
 
 def measure(name: str) -> list[Result]:
-    def config(side: int, **train: int) -> Config:
+    def config(side: int, **changes: int) -> Config:
         return Config.model_validate(
             {
                 "name": "needles",
                 "data": {"path": "."},
                 "image": {"height": side, "width": side, "channels": 1},
                 "model": {"backbone": "small_resnet10", **VARIANTS[VARIANTS_HERE[name]]},
-                "train": train,
+                "train": changes,
             }
         )
 
@@ -109,9 +89,10 @@ def measure(name: str) -> list[Result]:
         channel_mean=[float(sample.mean())],
         channel_variance=[float(sample.var(dtype=np.float64))],
     )
-    learn(network, TILE, TILE_IMAGES, config(TILE))
+    train(network, make(TILE, TILE_IMAGES, seed=1), make(TILE, EVAL, seed=3), train_settings(config(TILE).train))
     model = tile_classifier(network, (LEARNT, LEARNT, 1), OVERLAP)
-    learn(model, LEARNT, LEARNT_IMAGES, config(LEARNT, epochs=EPOCHS))
+    settings = train_settings(config(LEARNT, epochs=EPOCHS).train)
+    train(model, make(LEARNT, LEARNT_IMAGES, seed=1), make(LEARNT, EVAL, seed=3), settings)
     sharpness = model.get_layer("tiles").pooling.get_weights()
     return [
         answer(network, name, sharpness, side, clutter)

@@ -36,6 +36,7 @@ from benchmarks.measurement import paragraph, run_apart, table
 from benchmarks.needle_images import Needles, Source, make_needles, read_pictures
 from models import gradcam, training
 from models.fpn import build_classifier
+from models.settings import TrainSettings
 from pipeline.config.loading import load_config
 from pipeline.config.whole import Config
 from pipeline.dag.code_digest import code_digest
@@ -141,13 +142,30 @@ def batches(needles: Needles) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((needles.images, np.eye(CLASSES, dtype=np.float32)[needles.labels]))
 
 
+def train(model: keras.Model, images: Needles, evaluation: Needles, settings: TrainSettings) -> float:
+    """Trains in place, as the Trainer does, without augmentation; the seconds that it took."""
+    number, size = len(images.images), settings.batch_size
+    read = training.build_batches(
+        batches(images),
+        examples=number,
+        batch_size=size,
+        seed=settings.seed,
+        cache_bytes=0,
+        augment=lambda image, label: (image, label),
+    )
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        strategy = tf.distribute.get_strategy()
+        training.fit(model, strategy, read, batches(evaluation).batch(size), number // size, settings, folder)
+    return time.perf_counter() - start
+
+
 def measure(data: Data, variant: str, seed: int, epochs: int | None = None) -> Result:
     """Trains one network, and measures it on the test images."""
     config = config_of(data, variant, seed, epochs)
     settings = train_settings(config.train)
     images, test = make(data, False, data.images, seed=1), make(data, True, TEST, seed=2)
     keras.utils.set_random_seed(seed)
-    strategy = tf.distribute.get_strategy()
     model = build_classifier(
         classifier_config(config.model),
         image_shape=images.images.shape[1:],
@@ -155,19 +173,7 @@ def measure(data: Data, variant: str, seed: int, epochs: int | None = None) -> R
         channel_mean=[float(images.images.mean())],
         channel_variance=[float(images.images.var(dtype=np.float64))],
     )
-    read = training.build_batches(
-        batches(images),
-        examples=data.images,
-        batch_size=settings.batch_size,
-        seed=seed,
-        cache_bytes=0,
-        augment=lambda image, label: (image, label),
-    )
-    evaluation = batches(make(data, False, EVAL, seed=3)).batch(settings.batch_size)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, strategy, read, evaluation, data.images // settings.batch_size, settings, folder)
-    seconds = time.perf_counter() - start
+    seconds = train(model, images, make(data, False, EVAL, seed=3), settings)
     model.predict(test.images[:64], batch_size=64, verbose=0)
     start = time.perf_counter()
     answers = model.predict(test.images, batch_size=64, verbose=0).argmax(axis=-1)
