@@ -96,6 +96,8 @@ class Decoder:
             outputs = function(encoded)
         # Each image is decoded in its caller's thread: small operations take longer when they are split among threads.
         config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1)
+        # Decoding gets no faster by an optimized graph, and to optimize this one takes seconds.
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
         self._decode = tf.compat.v1.Session(graph=graph, config=config).make_callable(list(outputs), feed_list=[encoded])
 
     def decode(self, files: list[bytes]) -> list[Decoded | RejectedImage]:

@@ -25,6 +25,8 @@ from models.packing import unpack
 from models.records import read_records
 
 SETTINGS_KEY: Final = "settings"
+_TIMED_SECONDS: Final = 1.0  # for the requests of a batch size, where the time of an answer is only told
+_JUDGED_SECONDS: Final = 5.0  # where it is judged
 _MAX_RECORDS_PER_IMAGE: Final = 16  # largest number of records that are read per image used
 
 
@@ -76,6 +78,7 @@ def check_model(model: str, files: list[str], predictions: Predictions, settings
         "names": names,
         "classes": predictions.classes,
         "multi_label": predictions.multi_label,
+        "timed_seconds": _TIMED_SECONDS if settings.max_latency_ms is None else _JUDGED_SECONDS,
         "abstains": [features.UNKNOWN] if predictions.answered is not None and not predictions.answered.all() else [],
     }
     with process.take() as checking:

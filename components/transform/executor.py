@@ -1,5 +1,6 @@
 """Analyses the data with TensorFlow Transform, and puts out the decoded examples that the Trainer reads."""
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -9,16 +10,17 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
-from tfx.components.transform import executor
-from tfx.components.util import examples_utils
+from tfx.components.util import examples_utils, udf_utils
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.dsl.io import fileio
 from tfx.proto import transform_pb2
 from tfx.types import Artifact, artifact_utils, standard_artifacts, standard_component_specs
-from tfx.utils import proto_utils
+from tfx.utils import io_utils, proto_utils
 
 from base.errors import UserError
 from components.spread import spread
 from components.transform import span_cache
+from components.transform.analysis import analyze
 from images.index import SUMMARY_FILE
 from images.layout import find_layout
 from images.shards import link_or_copy
@@ -61,19 +63,28 @@ class _DecodeShard(beam.DoFn):
         yield destination
 
 
-class Executor(executor.Executor):
-    """Its `transformed_examples` are the decoded examples of `models.features`, in files that are not compressed.
+class Executor(BaseBeamExecutor):
+    """Writes what TFX's executor writes without statistics, but other `transformed_examples`.
 
-    Examples with the layout of ImageExampleGen have decoded copies. These are read for the analysis, and put out as second
-    names of the same files, so that all pixels are on the disk once. Where ImageExampleGen could not know the pixels, or
-    another ExampleGen has written the examples, the graph decodes `image/encoded`, shard by shard. Data with several spans is
-    analysed span by span, and the analysis of a span is reused from an earlier run.
+    These are the decoded examples of `models.features`, in files that are not compressed. Examples with the layout of
+    ImageExampleGen have decoded copies. They are read for the analysis, and put out as second names of the same files, so that
+    all pixels are on the disk once. Where ImageExampleGen could not know the pixels, or another ExampleGen has written the
+    examples, the graph decodes `image/encoded`, shard by shard. Data with several spans is analysed span by span, and the
+    analysis of a span is reused from an earlier run.
     """
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
-        outputs = dict(output_dict)
-        (transformed,) = outputs.pop(standard_component_specs.TRANSFORMED_EXAMPLES_KEY)
+        self._log_startup(input_dict, output_dict, exec_properties)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        (transformed,) = output_dict[standard_component_specs.TRANSFORMED_EXAMPLES_KEY]
+        graph, schema_folder, cache = (
+            artifact_utils.get_single_uri(artifacts)
+            for artifacts in (
+                output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY],
+                input_dict[standard_component_specs.SCHEMA_KEY],
+                output_dict[standard_component_specs.UPDATED_ANALYZER_CACHE_KEY],
+            )
+        )
         _check_payload(examples)
         layout = find_layout(examples)
         ingested = examples.uri
@@ -83,8 +94,14 @@ class Executor(executor.Executor):
             examples.uri, examples.split_names = decoded, names
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
-        with span_cache.span_by_span(examples, layout.shards if layout else [], list(config.analyze), outputs) as inputs:
-            super().Do({**input_dict, **inputs}, outputs, exec_properties)
+        parts = span_cache.files_by_span(examples, layout.shards if layout else [], config.analyze)
+        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
+        preprocessing_fn = functools.partial(
+            udf_utils.get_fn(exec_properties, standard_component_specs.PREPROCESSING_FN_KEY),
+            custom_config=json.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY]),
+        )
+        old_cache = span_cache.last_cache(cache) if len(parts) > 1 else None
+        analyze(self._make_beam_pipeline(), preprocessing_fn, schema, parts, graph, old_cache, cache)
 
         splits = list(config.transform)
         transformed.split_names = artifact_utils.encode_split_names(splits)
@@ -97,7 +114,6 @@ class Executor(executor.Executor):
                 for name in sorted(fileio.listdir(source))
                 if not name.startswith(".")
             ]
-        graph = artifact_utils.get_single_uri(output_dict[standard_component_specs.TRANSFORM_GRAPH_KEY])
         if layout:
             _check_vocabulary(graph, ingested, config.analyze)
         if decoded:

@@ -260,5 +260,12 @@ def test_only_the_splits_that_are_asked_for_are_transformed(analysed: dict[str, 
         assert sorted(folder.name for folder in folders) == ["Split-eval", "Split-train"]
 
 
-def test_the_links_to_spans_are_gone_afterwards(analysed: dict[str, Analysed], output: Path) -> None:
-    assert not (output / "Transform/.spans").exists()
+def test_nothing_temporary_is_left_in_the_transform_graph(analysed: dict[str, Analysed]) -> None:
+    names = {path.name for path in analysed["three"].outputs["transform_graph"].iterdir()}
+    assert names == {"metadata", "transform_fn", "transformed_metadata"}
+
+
+def test_what_a_server_has_to_give_is_what_tfx_asks_for(analysed: dict[str, Analysed]) -> None:
+    three, at_once = (tft.TFTransformOutput(str(analysed[name].outputs["transform_graph"])) for name in ("three", "at once"))
+    assert three.raw_feature_spec() == at_once.raw_feature_spec()
+    assert three.transformed_feature_spec() == at_once.transformed_feature_spec()
