@@ -75,9 +75,11 @@ def export_model(
     endpoints = _Endpoints(classifier, transform_output, fitted, test_time_augmentation)
     # ExportArchive, not tf.saved_model.save: only this form is also read by session loaders, as TensorFlow Serving has one.
     # It finds the model's variables through the endpoints (tracking the model as well would store them twice), but not the
-    # vocabulary's table.
+    # vocabulary's table. To track the layer that has it would trace Keras functions that no signature needs.
     archive = keras.export.ExportArchive()
-    archive.track(endpoints.transform)
+    for item in tf.train.TrackableView(endpoints.transform).descendants():
+        if isinstance(item, tf.saved_model.experimental.TrackableResource):
+            archive.track(item)
     pixels = tf.TensorSpec(classifier.input_shape, tf.uint8, name="images")
     archive.add_endpoint("predict_images", endpoints.predict_images, input_signature=[pixels])
     for endpoint, *names in (

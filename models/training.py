@@ -116,7 +116,9 @@ def _make_model(fn_args: FnArgs, strategy: tf.distribute.Strategy) -> None:
             config.checkpoints, data=data, config=as_dict(config), base=base.digest if base else None
         )
         try:
-            model, evaluation = train_model(fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started, base)
+            model, evaluation = train_model(
+                fn_args, config, fn_args.model_run_dir, checkpoints, strategy, started, base, transform_output
+            )
             break
         except tf.errors.ResourceExhaustedError as error:
             if not is_out_of_memory(error):
@@ -191,6 +193,7 @@ def train_model(
     strategy: tf.distribute.Strategy | None = None,
     started: float | None = None,
     base: BaseModel | None = None,
+    transform_output: tft.TFTransformOutput | None = None,
 ) -> tuple[keras.Model, tf.data.Dataset]:
     """Builds the classifier and trains it.
 
@@ -202,6 +205,7 @@ def train_model(
       strategy: devices that train; those of this machine if not given.
       started: when the time of a budget began, by `time.monotonic`; now if not given.
       base: model whose weights training begins with.
+      transform_output: of the transform graph that `fn_args` names, if it has been read already.
 
     Raises:
       WarmStartError: `base` does not fit the network.
@@ -212,7 +216,7 @@ def train_model(
     """
     started = started or time.monotonic()
     train_config = config.train
-    transform_output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    transform_output = transform_output or tft.TFTransformOutput(fn_args.transform_graph_path)
     multi_label = is_multi_label(transform_output)
     keras.utils.set_random_seed(train_config.seed)
 

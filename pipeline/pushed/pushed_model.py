@@ -1,5 +1,6 @@
 """What is needed to use a pushed model: its newest version, and image files, read as ingestion reads them."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from images.files.regular_file import read_regular_file
 
 _IMAGE_SETTINGS: Final = "assets.extra/image.json"  # written by models.export; importing that would load TensorFlow
 MAX_PIXELS: Final = 100_000_000
+_FEW: Final = 256  # images, for which it takes longer to optimize a model's graph than the graph is faster
 
 
 def find_version(model: Path, public_key: Path | None = None) -> Path:
@@ -86,7 +88,8 @@ class Files:
 
         def call(rows: Sequence[int]) -> dict[str, Any]:
             columns = {"image_bytes": self.encoded, **inputs}
-            answers = signature(**{name: tf.constant([values[row] for row in rows]) for name, values in columns.items()})
+            with _not_optimized() if len(self.images) <= _FEW else contextlib.nullcontext():
+                answers = signature(**{name: tf.constant([values[row] for row in rows]) for name, values in columns.items()})
             return {name: values.numpy() for name, values in answers.items()}
 
         for start in range(0, len(self.images), size):
@@ -104,6 +107,19 @@ class Files:
                 answers = call(rows) if rows else {}
             for position, row in enumerate(rows):
                 yield self.images[row], {name: values[position] for name, values in answers.items()}
+
+
+@contextlib.contextmanager
+def _not_optimized() -> Iterator[None]:
+    """Functions that are called first in this context start a second or two earlier, and stay some percent slower."""
+    import tensorflow as tf
+
+    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
 
 def read_files(images: Iterable[Path], folder: Path) -> Files:
