@@ -179,7 +179,6 @@ def _transform(config: Config, splits: Splits, data: DataNodes) -> ImageTransfor
         custom_config=as_dict(transform_settings(config)),
         # The Evaluator reads the test split as the server would: as raw examples.
         splits_config=transform_pb2.SplitsConfig(analyze=splits.train, transform=[*splits.train, *splits.eval]),
-        disable_statistics=True,
     ).with_id("Transform")
     transform.add_upstream_node(data.example_validator)
     return transform
