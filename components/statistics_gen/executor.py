@@ -19,13 +19,12 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
+from components.examples import read_batches
 from components.statistics_gen.value_counts import ValueCounts
 from images.index import REJECTED_FILE
 from images.layout import find_layout
-from models.records import read_records
 from storage.files import replace_file
 
-_BATCH, _BATCH_BYTES = 64, 2**22  # examples that are read at a time, at most; bytes of them, about, that are measured at a time
 _RUNNERS_HERE: Final = (None, "FnApiRunner", "DirectRunner")
 
 
@@ -83,18 +82,7 @@ def _read_batches(folder: str) -> Iterator[pa.RecordBatch]:
     Raises:
       UserError: there are none.
     """
-    decoder = example_coder.ExamplesToRecordBatchDecoder()
     files = [os.path.join(folder, name) for name in sorted(fileio.listdir(folder)) if not name.startswith(".")]
     if not files:
         raise UserError(f"{folder}: no image is left in this split; {REJECTED_FILE} beside it says why files were set aside")
-    waiting: list[bytes] = []
-    size = 0
-    length = next(len(record) for record in read_records(files[0]).take(1).as_numpy_iterator())
-    for examples in read_records(files).batch(max(1, min(_BATCH, _BATCH_BYTES // length))).as_numpy_iterator():
-        waiting += examples.tolist()
-        size += sum(map(len, waiting[-len(examples) :]))
-        if size >= _BATCH_BYTES:
-            yield decoder.DecodeBatch(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield decoder.DecodeBatch(waiting)
+    return read_batches(files, example_coder.ExamplesToRecordBatchDecoder())

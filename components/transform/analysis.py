@@ -1,22 +1,25 @@
 """Runs TensorFlow Transform's analysis, and writes the transform graph.
 
-TFX's own executor does the same for any Transform. It traces the preprocessing function about twice as often, which on a handful
-of images takes most of its time.
+TFX's own executor does the same for any Transform. It traces the preprocessing function about twice as often, which on a
+handful of images takes most of its time.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.beam import analysis_graph_builder, analyzer_cache
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
-from tfx_bsl.tfxio.tf_example_record import TFExampleRecord
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+from tfx_bsl.tfxio.tf_example_record import TFExampleBeamRecord
 
+from components.examples import read_batches
 from models import features
 
 _COLUMNS = (features.ENCODED, features.PIXELS, features.LABEL)  # that are read, of those that the examples have
@@ -25,11 +28,24 @@ _MOST_PARTS = 400  # with a cache: TFX, too, has no more than 20,000 steps in a 
 Preprocessing = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class _ReadFile(beam.DoFn):
+    """Yields the batches of a file of examples: a source of Beam's for each file would be steps of the pipeline."""
+
+    def __init__(self, schema: schema_pb2.Schema) -> None:
+        self._schema = schema.SerializeToString()
+
+    def setup(self) -> None:
+        self._decoder = ExamplesToRecordBatchDecoder(self._schema)
+
+    def process(self, file: str) -> Iterator[pa.RecordBatch]:
+        yield from read_batches([file], self._decoder)
+
+
 def analyze(
     pipeline: beam.Pipeline,
     preprocessing_fn: Preprocessing,
     schema: schema_pb2.Schema,
-    parts: Mapping[str, Sequence[str]],
+    parts: Mapping[str, list[str]],
     graph: str,
     old_cache: str | None,
     new_cache: str,
@@ -49,15 +65,14 @@ def analyze(
       new_cache: folder for the cache of several parts.
     """
     temporary = os.path.join(graph, ".temp_path")
-    sources = {analyzer_cache.DatasetKey(key): _source(files, schema) for key, files in parts.items()}
-    any_source = next(iter(sources.values()))
+    read = schema_pb2.Schema(feature=[feature for feature in schema.feature if feature.name in _COLUMNS])
+    adapter = TFExampleBeamRecord("tfrecord", schema=read).TensorAdapterConfig()
     with pipeline, tft_beam.Context(temp_dir=temporary, use_deep_copy_optimization=True):
-        if 1 < len(sources) <= _MOST_PARTS:
-            transform = _with_cache(pipeline, preprocessing_fn, sources, old_cache, new_cache)
+        if 1 < len(parts) <= _MOST_PARTS:
+            transform = _with_cache(pipeline, preprocessing_fn, read, parts, old_cache, new_cache)
         else:
-            files = [file for several in parts.values() for file in several]
-            examples = pipeline | "Read" >> _source(files, schema).BeamSource()
-            transform = (examples, any_source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(preprocessing_fn)
+            examples = _read(pipeline, "all", [file for files in parts.values() for file in files], read)
+            transform = (examples, adapter) | tft_beam.AnalyzeDataset(preprocessing_fn)
         _ = tft.DatasetMetadata(schema) | tft_beam.WriteMetadata(
             os.path.join(graph, tft.TFTransformOutput.RAW_METADATA_DIR), pipeline
         )
@@ -65,21 +80,23 @@ def analyze(
     fileio.rmtree(temporary)
 
 
-def _source(files: Sequence[str], schema: schema_pb2.Schema) -> Any:
-    known = {feature.name for feature in schema.feature}
-    return TFExampleRecord(list(files), schema=schema).Project([name for name in _COLUMNS if name in known])
+def _read(pipeline: beam.Pipeline, name: str, files: list[str], schema: schema_pb2.Schema) -> beam.PCollection:
+    paths = pipeline | f"Files {name}" >> beam.Create(files) | f"Spread {name}" >> beam.Reshuffle()
+    return paths | f"Read {name}" >> beam.ParDo(_ReadFile(schema))
 
 
 def _with_cache(
     pipeline: beam.Pipeline,
     preprocessing_fn: Preprocessing,
-    sources: dict[analyzer_cache.DatasetKey, Any],
+    schema: schema_pb2.Schema,
+    parts: Mapping[str, list[str]],
     old_cache: str | None,
     new_cache: str,
 ) -> Any:
-    keys = sorted(sources)
-    any_source = sources[keys[0]]
-    specs = any_source.TensorAdapter().OriginalTypeSpecs()
+    keys = [analyzer_cache.DatasetKey(name) for name in sorted(parts)]
+    files = dict(zip(keys, (parts[name] for name in sorted(parts)), strict=True))
+    source = TFExampleBeamRecord("tfrecord", schema=schema)
+    specs = source.TensorAdapter().OriginalTypeSpecs()
     known: Any = {}
     if old_cache:
         entries = analysis_graph_builder.get_analysis_cache_entry_keys(preprocessing_fn, specs, keys, False)
@@ -88,8 +105,8 @@ def _with_cache(
             if fileio.isdir(folder := os.path.join(old_cache, key.key)):
                 io_utils.copy_dir(folder, os.path.join(new_cache, key.key))
     needed = analysis_graph_builder.get_analysis_dataset_keys(preprocessing_fn, specs, keys, known, False)
-    examples = {key: pipeline | f"Read {key.key}" >> sources[key].BeamSource() if key in needed else None for key in keys}
-    transform, found = (examples, known, any_source.TensorAdapterConfig()) | tft_beam.AnalyzeDatasetWithCache(
+    examples = {key: _read(pipeline, key.key, files[key], schema) if key in needed else None for key in keys}
+    transform, found = (examples, known, source.TensorAdapterConfig()) | tft_beam.AnalyzeDatasetWithCache(
         preprocessing_fn, pipeline=pipeline
     )
     if found:

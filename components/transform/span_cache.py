@@ -1,4 +1,4 @@
-"""The spans of the examples as parts of TensorFlow Transform's analysis, whose cache has what an earlier run has found of each."""
+"""The spans of examples as parts of TensorFlow Transform's analysis, and the cache of what an earlier run has found of them."""
 
 import hashlib
 import os

@@ -16,6 +16,7 @@ from tfx.components.statistics_gen import executor as stock_executor
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.types import artifact_utils, channel_utils, standard_artifacts, standard_component_specs
 
+import components.examples
 from base.errors import UserError
 from components.example_validator.comparison import with_thresholds
 from components.statistics_gen import executor
@@ -162,7 +163,7 @@ def test_about_as_many_bytes_are_read_at_a_time_as_are_measured_together(
     with tf.io.TFRecordWriter(str(tmp_path / "data")) as writer:
         for _ in range(5):
             writer.write(record.SerializeToString())
-    monkeypatch.setattr(executor, "_BATCH_BYTES", 2500)
+    monkeypatch.setattr(components.examples, "_BATCH_BYTES", 2500)
     assert [batch.num_rows for batch in executor._read_batches(str(tmp_path))] == [4, 1]
 
 
