@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import evaluator, ingestion, input_path, million, performance_page, scale, start_up, whole_run
+from benchmarks import cores, evaluator, ingestion, input_path, million, performance_page, scale, start_up, whole_run
 from benchmarks.measurement import Figure, figures_table
 
 
@@ -50,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "training-step": measure_steps,
     "input-path": lambda plan: input_path.measure(plan.folder, plan.repeats if plan.full else 1),
     "evaluation": lambda plan: evaluator.measure(plan.folder, plan.repeats, 10_000) if plan.full else [],
+    "cores": lambda plan: cores.measure(plan.folder, plan.repeats) if plan.full else [],
     "scale": lambda plan: scale.measure(plan.folder, plan.repeats) if plan.full else [],
     "million": lambda plan: million.measure(plan.folder) if plan.full else [],
 }

@@ -18,6 +18,7 @@ TITLES = {
     "training-step": "Training step",
     "input-path": "Feeding a GPU",
     "evaluation": "Evaluation",
+    "cores": "One core and two",
     "scale": "Growth with the number of images",
     "million": "Up to a million images",
 }
