@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import ingestion, scale
+from benchmarks import cores, ingestion, scale
 from benchmarks.backbones import multiply_adds
 from models import features
 from models.preprocessing import images_from_files
@@ -94,6 +94,20 @@ def test_growth_is_a_line_through_the_times_and_memory_a_ratio_to_that_of_the_fe
     assert held.ratios == pytest.approx([1200 / 1020])
     assert not held.is_met
     assert found["Evaluator: largest memory, 80,000 against 5,000 images"].bar is None
+
+
+def test_two_cores_are_compared_with_one_beyond_what_few_images_take():
+    def run(images: int, each: float) -> dict[str, dict[str, float]]:
+        return {what: dict.fromkeys(cores.MEASURED, 3.0 + each * images) for what in ("seconds", "processor")}
+
+    both = {1: 0.002, 2: 0.001}
+    runs = {(images, number): [run(images, each)] for images in (cores.FEW, cores.MANY) for number, each in both.items()}
+    speed, cost = (
+        next(figure for figure in cores.figures(runs) if figure.unit == unit) for unit in ("images/s", "processor ms/image")
+    )
+    assert (speed.values, speed.peer) == (pytest.approx([1000.0]), pytest.approx([500.0]))
+    assert speed.is_met
+    assert (cost.values, cost.peer) == (pytest.approx([1.0]), pytest.approx([2.0]))
 
 
 def read_images(path: Path, name: str) -> collections.Counter[tuple[bytes, int]]:

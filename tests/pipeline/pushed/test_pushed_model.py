@@ -8,6 +8,7 @@ from pathlib import Path
 import bombs
 import numpy as np
 import pytest
+import tensorflow as tf
 import tifffile
 from PIL import Image
 
@@ -17,7 +18,7 @@ from components.pusher.versions import push
 from models.export import export_image_settings
 from pipeline.config.data import ImageConfig
 from pipeline.dag.component_settings import image_settings
-from pipeline.pushed.pushed_model import find_version, read_files
+from pipeline.pushed.pushed_model import Files, find_version, read_files
 
 HOUNSFIELD = np.arange(-1000, 1000, 5, dtype=np.int16).reshape(20, 20)
 
@@ -78,3 +79,27 @@ def test_a_bomb_is_told(tmp_path: Path) -> None:
     (tmp_path / "bomb.jpg").write_bytes(bombs.jpeg_of_scans(5000, 5000, 2000))
     (failure,) = read_files([tmp_path / "bomb.jpg"], tmp_path).failures
     assert str(failure).endswith("bomb.jpg: too costly to decode: JPEG of 2,000 scans; at most 100 are read")
+
+
+@pytest.mark.parametrize(("images", "optimized"), [(3, False), (300, True)])
+def test_a_few_images_are_answered_before_the_graph_is_optimized_and_later_ones_as_ever(images: int, optimized: bool) -> None:
+    seen = []
+
+    def signature(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        seen.append(not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False))
+        return {"lengths": tf.strings.length(image_bytes)}
+
+    files = Files([Path(f"{number}.png") for number in range(images)], [bytes(number) for number in range(images)])
+    answers = [int(answer["lengths"]) for _, answer in files.ask(signature, 64)]
+    assert answers == list(range(images))
+    assert set(seen) == {optimized}
+    assert not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+
+
+def test_a_model_that_fails_leaves_the_optimizer_as_it_was() -> None:
+    def signature(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        raise ValueError("no model")
+
+    with pytest.raises(ValueError, match="no model"):
+        list(Files([Path("one.png")], [b"one"]).ask(signature, 64))
+    assert not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
