@@ -102,7 +102,7 @@ def figures(runs: Mapping[tuple[int, int], list[Mapping[str, Mapping[str, float]
 
     found = []
     for component, name in MEASURED.items():
-        one, two = ([1 / seconds for seconds in beyond(cores, "seconds", component)] for cores in (1, 2))
+        one, two = ([1 / max(seconds, 1e-9) for seconds in beyond(cores, "seconds", component)] for cores in (1, 2))
         found.append(Figure(f"{name}, two cores against one", "images/s", two, one, LEAST_GAIN, at_least=True))
     for component, name in MEASURED.items():
         one, two = ([1000 * seconds for seconds in beyond(cores, "processor", component)] for cores in (1, 2))

@@ -11,7 +11,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from models.records import read_records
 
-_READ: Final = 64  # examples at a time, at most
+_READ: Final = 16  # examples at a time, at most
 _BATCH_BYTES: Final = 2**22  # of examples, about, that are a batch
 
 
@@ -23,10 +23,13 @@ def split_files(examples: Artifact, splits: Iterable[str] | None = None) -> list
 
 
 def read_batches(files: list[str], decoder: ExamplesToRecordBatchDecoder) -> Iterator[pa.RecordBatch]:
-    """The examples of files, in their order, as tables with a column of lists for each feature that the decoder knows."""
+    """The examples of files, in their order, as tables with a column of lists for each feature that the decoder knows.
+
+    A table has the examples of about `_BATCH_BYTES`, or a few more if those at the beginning are much smaller than the rest.
+    """
     waiting: list[bytes] = []
     size = 0
-    length = max((len(record) for record in read_records(files[0]).take(1).as_numpy_iterator()), default=1)
+    length = max((len(record) for record in read_records(files).take(_READ).as_numpy_iterator()), default=1)
     for examples in read_records(files).batch(max(1, min(_READ, _BATCH_BYTES // length))).as_numpy_iterator():
         waiting += examples.tolist()
         size += sum(map(len, waiting[-len(examples) :]))

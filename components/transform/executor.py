@@ -95,6 +95,10 @@ class Executor(BaseBeamExecutor):
         config = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.SPLITS_CONFIG_KEY], config)
         parts = span_cache.files_by_span(examples, layout.shards if layout else [], config.analyze)
+        if not any(parts.values()):
+            raise UserError(
+                f"{examples.uri}: no example to analyse in {', '.join(config.analyze)}; let the ExampleGen write some"
+            )
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_folder))
         preprocessing_fn = functools.partial(
             udf_utils.get_fn(exec_properties, standard_component_specs.PREPROCESSING_FN_KEY),

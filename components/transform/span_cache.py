@@ -13,7 +13,7 @@ from storage.made_files import is_whole
 
 
 def files_by_span(examples: types.Artifact, shards: list[Shard], splits: Iterable[str]) -> dict[str, list[str]]:
-    """The files of examples that are analysed, by a digest of the content of each span.
+    """The files of examples that are analysed, by a digest of the splits and of the content of each span.
 
     Args:
       examples: the examples, in files of `images.layout` if there are shards.
@@ -24,13 +24,13 @@ def files_by_span(examples: types.Artifact, shards: list[Shard], splits: Iterabl
         folders = [artifact_utils.get_split_uri([examples], split) for split in splits]
         names = ((folder, name) for folder in folders for name in sorted(fileio.listdir(folder)))
         return {"all": [os.path.join(folder, name) for folder, name in names if not name.startswith(".")]}
-    found = {}
+    found, wanted = {}, list(splits)
     for number in sorted({shard.span for shard in shards}):
         chosen = [position for position, shard in enumerate(shards) if shard.span == number]
-        paths = [shard_path(examples.uri, split, position, len(shards)) for split in splits for position in chosen]
+        paths = [shard_path(examples.uri, split, position, len(shards)) for split in wanted for position in chosen]
         if files := [path for path in paths if fileio.exists(path)]:
-            digest = hashlib.sha256("".join(shards[position].key for position in chosen).encode()).hexdigest()
-            found[digest] = files
+            content = [*wanted, *(shards[position].key for position in chosen)]  # folds of one folder are analysed in turns
+            found[hashlib.sha256("\0".join(content).encode()).hexdigest()] = files
     return found
 
 

@@ -111,7 +111,10 @@ class Files:
 
 @contextlib.contextmanager
 def _not_optimized() -> Iterator[None]:
-    """Functions that are called first in this context start a second or two earlier, and stay some percent slower."""
+    """Functions that are called in this context start a second or two earlier, and are some percent slower.
+
+    The option is the process's: not for several threads at a time.
+    """
     import tensorflow as tf
 
     before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_transform as tft
-from executors import IMAGE, ingest, read_records, read_summary, read_values, transform_examples
+from executors import IMAGE, ingest, make_artifact, read_records, read_summary, read_values, transform_examples
 from PIL import Image
 from pyarrow import parquet
 from tensorflow_transform.beam import analysis_graph_builder
 from tfx.types import standard_artifacts
 
 from base.errors import UserError
+from components.transform import analysis
 from images.dataset.spans import Span, find_spans, root_of
 from models import features
 from models.training import read_images, read_statistics
@@ -252,6 +253,40 @@ def test_the_statistics_are_those_that_tfx_finds_in_one_folder(analysed: dict[st
     assert three[features.TRAIN_EXAMPLES] == at_once[features.TRAIN_EXAMPLES] > 3
     for name in (features.CHANNEL_MEAN, features.CHANNEL_VARIANCE):  # the order of sums is another
         np.testing.assert_allclose(three[name], at_once[name], rtol=1e-5)
+
+
+def test_another_split_of_known_spans_is_analysed_by_itself(runs: Runs, analysed: dict[str, Analysed], output: Path) -> None:
+    """As a cross-validation does it, in which each fold is trained on others."""
+    after, alone = (
+        read_statistics(tft.TFTransformOutput(str(transform_examples(runs.three, *place, analyze="eval")["transform_graph"])))
+        for place in ((output, 4), (output / "alone", 1))
+    )
+    for name, value in after.items():
+        np.testing.assert_array_equal(value, alone[name])
+    three = read_statistics(tft.TFTransformOutput(str(analysed["three"].outputs["transform_graph"])))
+    assert after[features.TRAIN_EXAMPLES] != three[features.TRAIN_EXAMPLES]
+
+
+def test_many_spans_are_analysed_as_one(
+    runs: Runs, analysed: dict[str, Analysed], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "_MOST_PARTS", 2)
+    outputs = transform_examples(runs.three, output / "many")
+    assert not list(outputs["updated_analyzer_cache"].iterdir())
+    many, three = (
+        read_statistics(tft.TFTransformOutput(str(found["transform_graph"]))) for found in (outputs, analysed["three"].outputs)
+    )
+    for name, value in many.items():
+        np.testing.assert_allclose(value, three[name], rtol=1e-5)
+
+
+def test_no_file_to_analyse_is_told(tmp_path: Path) -> None:
+    examples = make_artifact(standard_artifacts.Examples, tmp_path, "ExampleGen", "examples", 1)
+    examples.split_names = '["train", "eval"]'
+    for split in ("train", "eval"):
+        (Path(examples.uri) / f"Split-{split}").mkdir()
+    with pytest.raises(UserError, match="no example to analyse in train; let the ExampleGen write some"):
+        transform_examples(examples, tmp_path)
 
 
 def test_only_the_splits_that_are_asked_for_are_transformed(analysed: dict[str, Analysed]) -> None:

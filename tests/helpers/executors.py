@@ -60,7 +60,12 @@ def ingest(data: Path | str, output: Path, number: int = 1, **changes: Any) -> s
 
 
 def transform_examples(
-    examples: standard_artifacts.Examples, output: Path, number: int = 1, multi_label: bool = False, stock: bool = False
+    examples: standard_artifacts.Examples,
+    output: Path,
+    number: int = 1,
+    multi_label: bool = False,
+    stock: bool = False,
+    analyze: str = "train",
 ) -> dict[str, Path]:
     """Runs Transform, or TFX's own; the folders of its outputs."""
     kind = tf.io.VarLenFeature(tf.string) if multi_label else tf.io.FixedLenFeature([1], tf.string)
@@ -73,7 +78,7 @@ def transform_examples(
         schema=channel_utils.as_channel([schema]),
         preprocessing_fn="models.preprocessing.preprocessing_fn",
         custom_config=as_dict(TransformSettings(image=IMAGE, multi_label=multi_label, code="")),
-        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=["train", "eval"]),
+        splits_config=transform_pb2.SplitsConfig(analyze=[analyze], transform=["train", "eval"]),
         disable_statistics=True,
     )
     outputs = {
