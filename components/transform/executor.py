@@ -76,6 +76,7 @@ class Executor(BaseBeamExecutor):
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        _check_payload(examples)
         (transformed,) = output_dict[standard_component_specs.TRANSFORMED_EXAMPLES_KEY]
         graph, schema_folder, cache = (
             artifact_utils.get_single_uri(artifacts)
@@ -85,7 +86,6 @@ class Executor(BaseBeamExecutor):
                 output_dict[standard_component_specs.UPDATED_ANALYZER_CACHE_KEY],
             )
         )
-        _check_payload(examples)
         layout = find_layout(examples)
         ingested = examples.uri
         decoded = layout.decoded if layout else None
