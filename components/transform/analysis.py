@@ -68,15 +68,15 @@ def analyze(
     """
     temporary = os.path.join(graph, ".temp_path")
     read = schema_pb2.Schema(feature=[feature for feature in schema.feature if feature.name in _COLUMNS])
-    adapter = TFExampleBeamRecord("tfrecord", schema=read).TensorAdapterConfig()
+    source = TFExampleBeamRecord("tfrecord", schema=read)  # for the tensors' types
     with pipeline, tft_beam.Context(temp_dir=temporary, use_deep_copy_optimization=True):
         if 1 < len(parts) <= _MOST_PARTS:
-            transform = _with_cache(pipeline, preprocessing_fn, read, parts, old_cache, new_cache)
+            transform = _with_cache(pipeline, preprocessing_fn, read, source, parts, old_cache, new_cache)
         else:
             if len(parts) > _MOST_PARTS:
                 logging.info("Transform: %d spans are analysed as one, without a cache", len(parts))
             examples = _read(pipeline, "all", [file for files in parts.values() for file in files], read)
-            transform = (examples, adapter) | tft_beam.AnalyzeDataset(preprocessing_fn)
+            transform = (examples, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(preprocessing_fn)
         _ = tft.DatasetMetadata(schema) | tft_beam.WriteMetadata(
             os.path.join(graph, tft.TFTransformOutput.RAW_METADATA_DIR), pipeline
         )
@@ -93,13 +93,13 @@ def _with_cache(
     pipeline: beam.Pipeline,
     preprocessing_fn: Preprocessing,
     schema: schema_pb2.Schema,
+    source: TFExampleBeamRecord,
     parts: Mapping[str, list[str]],
     old_cache: str | None,
     new_cache: str,
 ) -> Any:
-    keys = [analyzer_cache.DatasetKey(name) for name in sorted(parts)]
-    files = dict(zip(keys, (parts[name] for name in sorted(parts)), strict=True))
-    source = TFExampleBeamRecord("tfrecord", schema=schema)
+    files = {analyzer_cache.DatasetKey(name): parts[name] for name in sorted(parts)}
+    keys = list(files)
     specs = source.TensorAdapter().OriginalTypeSpecs()
     known: Any = {}
     if old_cache:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from tfx import types
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils
 
+from components.examples import split_files
 from images.layout import Shard, shard_path
 from storage.made_files import is_whole
 
@@ -21,9 +21,7 @@ def files_by_span(examples: types.Artifact, shards: list[Shard], splits: Iterabl
       splits: the splits that are analysed.
     """
     if not shards:
-        folders = [artifact_utils.get_split_uri([examples], split) for split in splits]
-        names = ((folder, name) for folder in folders for name in sorted(fileio.listdir(folder)))
-        return {"all": [os.path.join(folder, name) for folder, name in names if not name.startswith(".")]}
+        return {"all": [path for path in split_files(examples, splits) if not os.path.basename(path).startswith(".")]}
     found, wanted = {}, list(splits)
     for number in sorted({shard.span for shard in shards}):
         chosen = [position for position, shard in enumerate(shards) if shard.span == number]
