@@ -77,15 +77,20 @@ def cost_of(*arguments: str) -> Cost:
     return Cost(time.monotonic() - begin, processor, peak * (1 if sys.platform == "darwin" else 1024))
 
 
-def measure_init(folder: Path, files: int, manifest: bool) -> Cost:
-    """The cost of `fpn init` on that many files, which are made in the folder `data` beside the new `config.yaml`."""
-    data, config = folder / "data", folder / "config.yaml"
+def write_data(folder: Path, files: int, manifest: bool) -> None:
+    """Makes that many files in the folder `data`, in place of those that were there."""
+    data = folder / "data"
     shutil.rmtree(data, ignore_errors=True)
-    config.unlink(missing_ok=True)
     make_files(data, files)
     if manifest:
         write_manifest(data)
-    return cost_of("-m", "pipeline.cli", "init", str(data), "--output", str(config))
+
+
+def measure_init(folder: Path) -> Cost:
+    """The cost of `fpn init` on the folder `data`, beside which it writes a new `config.yaml`."""
+    config = folder / "config.yaml"
+    config.unlink(missing_ok=True)
+    return cost_of("-m", "pipeline.cli", "init", str(folder / "data"), "--output", str(config))
 
 
 def main() -> None:
@@ -100,7 +105,8 @@ def main() -> None:
     for files, manifest in ((files, manifest) for files in options.files for manifest in (False, True)):
         folder = Path(tempfile.mkdtemp(prefix="fpn-million-", dir=options.folder))
         try:
-            costs = [measure_init(folder, files, manifest), cost_of("-c", _LISTING, str(folder / "config.yaml"))]
+            write_data(folder, files, manifest)
+            costs = [measure_init(folder), cost_of("-c", _LISTING, str(folder / "config.yaml"))]
         finally:
             shutil.rmtree(folder)
         cells = [
