@@ -2,18 +2,20 @@
 
     .venv/bin/python -m benchmarks.backbones                                   one or two of each family
     .venv/bin/python -m benchmarks.backbones --backbones resnet50 mobilenet_v2
+    .venv/bin/python -m benchmarks.backbones --hub                             one of each family of keras-hub
 
 Each backbone is measured alone and with the default pyramid over its levels, each as a classifier for 10 classes at 224x224x3
 with random weights, in batches of 8. Steps of the two are timed in turns, because a machine's speed drifts, and the medians
 count, as does that of the ratios of the turns: prediction as a TensorFlow function, training as the compiled step of AdamW
 without XLA. Memory is the highest of a process that has trained with one of the two and no more.
 
-docs/backbones.json is written after every backbone: started again, the benchmark goes on where it stopped. Results of other
-code under models/ or of another machine are dropped. docs/model.md gets the table.
+docs/backbones.json, or docs/hub_backbones.json, is written after every backbone: started again, the benchmark goes on where it
+stopped. Results of other code under models/ or of another machine are dropped. docs/model.md gets the table.
 """
 
 import argparse
 import hashlib
+import inspect
 import json
 import math
 import statistics
@@ -30,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from base.local_files import write_text
+from benchmarks import hub_networks
 from benchmarks.measurement import machine, paragraph, peak_memory, run_apart, table
 from models.backbones import BACKBONES
 from models.choices import BackboneName
@@ -86,36 +89,58 @@ class Result:
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Counts the multiplications, each with its addition, of all convolutions and dense layers for one image.
+    """Counts the multiplications, each with its addition, of all convolutions and matrix products for one image.
 
-    Each kernel is used once at each position of its layer's output.
+    They are those of the operations of the TensorFlow graph, so the products of attention are among them.
 
     Args:
       model: of channels-last layers, built for one size of images.
+
+    Raises:
+      ValueError: an operation's shapes are not known.
     """
-    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, (*convolutions, keras.layers.Dense))]
-    total = 0
-
-    def counted(layer: Any) -> Callable[..., Any]:
-        call, size = layer.call, sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-
-        def call_and_count(inputs: Any, **options: Any) -> Any:
-            nonlocal total
-            output = call(inputs, **options)
-            total += math.prod(output.shape[1:-1]) * size
-            return output
-
-        return call_and_count
-
-    for layer in layers:
-        layer.call = counted(layer)
+    image = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
+    was_eager = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # so those that layers call become a part of this graph
     try:
-        model(keras.ops.zeros((1, *model.input_shape[1:])), training=False)
+        graph = tf.function(partial(model, training=False)).get_concrete_function(image).graph
     finally:
-        for layer in layers:
-            del layer.call
-    return total
+        tf.config.run_functions_eagerly(was_eager)
+    return sum(_COUNTED[operation.type](operation) for operation in graph.get_operations() if operation.type in _COUNTED)
+
+
+def _size(tensor: Any) -> int:
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"{tensor.name}: its shape {tensor.shape} is not known")
+    return math.prod(tensor.shape)
+
+
+def _of_einsum(operation: Any) -> int:
+    """As many as there are combinations of the values of all indices."""
+    terms = operation.get_attr("equation").decode().split("->")[0].split(",")
+    for tensor in operation.inputs:
+        _size(tensor)
+    lengths = {
+        index: n for term, x in zip(terms, operation.inputs, strict=True) for index, n in zip(term, x.shape, strict=True)
+    }
+    return math.prod(lengths.values())
+
+
+def _of_product(operation: Any) -> int:
+    """[..., m, k] by [..., k, n], transposed or not."""
+    first = operation.inputs[0]
+    name = "transpose_a" if operation.type == "MatMul" else "adj_x"
+    return _size(operation.outputs[0]) * first.shape[-2 if operation.get_attr(name) else -1]
+
+
+_COUNTED: dict[str, Callable[[Any], int]] = {  # of kernels [height, width, inputs of a group, outputs]
+    "Conv2D": lambda of: _size(of.outputs[0]) * _size(of.inputs[1]) // of.inputs[1].shape[-1],
+    "DepthwiseConv2dNative": lambda of: _size(of.outputs[0]) * math.prod(of.inputs[1].shape[:2]),
+    "Conv2DBackpropInput": lambda of: _size(of.inputs[2]) * _size(of.inputs[1]) // of.inputs[1].shape[-1],
+    "MatMul": _of_product,
+    "BatchMatMulV2": _of_product,
+    "Einsum": _of_einsum,
+}
 
 
 def turns(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[float, float, float]:
@@ -138,13 +163,17 @@ def seconds(step: Callable[[], Any]) -> float:
 
 
 def settings(name: str, alone: bool) -> ModelConfig:
-    levels = [feature.level for feature in BACKBONES[name].features]
-    section = {"backbone": name, "max_level": levels[-1], **({"fusion_type": "none"} if alone else {})}
-    return ModelConfig.model_validate(section)
+    if name in BACKBONES:
+        section = {"backbone": name, "max_level": BACKBONES[name].features[-1].level}
+    else:
+        section = {"backbone": f"hub:{hub_networks.folder_of(name)}"}
+    return ModelConfig.model_validate({**section, **({"fusion_type": "none"} if alone else {})})
 
 
 def measure(name: str) -> Result:
     """Measures both classifiers on a backbone; their memory in processes of their own."""
+    if name in hub_networks.NETWORKS:
+        hub_networks.write_network(name)
     memory = [run_apart("-m", "benchmarks.backbones", "--memory", name, fusion).result for fusion in ("none", "sum")]
     models = [build(settings(name, alone)) for alone in (True, False)]
     answers = [tf.function(partial(model, training=False)) for model in models]
@@ -186,7 +215,8 @@ def build(config: ModelConfig) -> keras.Model:
 
 def digest(name: str) -> str:
     """Of the code and settings that the figures depend on."""
-    text = code_digest("models.fpn") + settings(name, True).model_dump_json() + settings(name, False).model_dump_json()
+    text = "" if name in BACKBONES else inspect.getsource(hub_networks)
+    text += code_digest("models.fpn") + settings(name, True).model_dump_json() + settings(name, False).model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -197,13 +227,19 @@ def result(stored: dict[str, Any]) -> Result:
 
 def section(results: list[Result]) -> str:
     """The section of docs/model.md."""
-    text = (
-        f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with the default pyramid over its levels; "
-        "in brackets, with the backbone alone. Multiply-adds are for one image. Images per second are for batches of "
-        f"{BATCH_SIZE}, on {results[0].machine}. A training step with the pyramid takes as many times as long as the column "
-        "`step` says. Memory is the highest of the process that trains. Made by `benchmarks/backbones.py`, which measures "
-        "again what has changed, and other networks with `--backbones`."
-    )
+    if results[0].backbone in BACKBONES:
+        text = (
+            f"The classifier is for {CLASSES} classes at {SIDE}x{SIDE}x3, with the default pyramid over its levels; in "
+            "brackets, with the backbone alone. Multiply-adds are for one image. Images per second are for batches of "
+            f"{BATCH_SIZE}, on {results[0].machine}. A training step with the pyramid takes as many times as long as the "
+            "column `step` says. Memory is the highest of the process that trains. Made by `benchmarks/backbones.py`, which "
+            "measures again what has changed, and other networks with `--backbones`."
+        )
+    else:
+        text = (
+            "One of each family with random weights, measured as the table above (its columns are explained there), on "
+            f"{results[0].machine}, so the speeds of the two tables can't be compared. Made by `benchmarks/backbones.py --hub`."
+        )
     header = ["backbone", "parameters, millions", "multiply-adds, billions", "predicted images/s", "trained images/s", "step"]
     rows = []
     for item in results:
@@ -246,8 +282,9 @@ def main() -> None:
     parser.add_argument(
         "--backbones", nargs="+", choices=names, default=SHOWN, metavar="NAME", help="one or two of each family"
     )
+    parser.add_argument("--hub", action="store_true", help="those of keras-hub instead")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder for what is written (docs)")
-    parser.add_argument("--measure", choices=names, help=argparse.SUPPRESS)  # what each process is started with
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # what each process is started with
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -257,15 +294,21 @@ def main() -> None:
         name, fusion = options.memory
         print(measure_memory(name, fusion == "none"))
         return
-    results = read_results(options.docs / "backbones.json")
-    missing = [name for name in options.backbones if name not in results]
+    known, wanted, kind = (
+        (hub_networks.NETWORKS, hub_networks.NETWORKS, "hub_backbones")
+        if options.hub
+        else (names, options.backbones, "backbones")
+    )
+    stored = options.docs / f"{kind}.json"
+    results = read_results(stored)
+    missing = [name for name in wanted if name not in results]
     for number, name in enumerate(missing, start=1):
         print(f"[{number}/{len(missing)}] {name}", flush=True)
         results[name] = result(run_apart("-m", "benchmarks.backbones", "--measure", name).result)
-        ordered = [results[name] for name in names if name in results]
-        write_text(options.docs / "backbones.json", json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
-    text = section([results[name] for name in names if name in results])
-    write_section(options.docs / "model.md", "backbones", text)
+        ordered = [results[name] for name in known if name in results]
+        write_text(stored, json.dumps([asdict(item) for item in ordered], indent=1) + "\n")
+    text = section([results[name] for name in known if name in results])
+    write_section(options.docs / "model.md", kind, text)
     print(text)
 
 

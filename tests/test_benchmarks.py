@@ -41,6 +41,16 @@ def test_multiply_adds_are_those_of_every_kernel_at_every_position():
     assert multiply_adds(model) == expected  # counting leaves the model as it was
 
 
+def test_multiply_adds_of_attention_and_of_transposed_kernels_are_counted():
+    image = keras.Input((8, 6, 16))
+    tokens = keras.layers.Reshape((48, 16))(image)
+    tokens = keras.layers.MultiHeadAttention(num_heads=4, key_dim=5)(tokens, tokens)
+    x = keras.layers.Conv2DTranspose(3, 2, strides=2)(keras.layers.Reshape((8, 6, 16))(tokens))
+    projections = 4 * 48 * 16 * (4 * 5)  # of queries, keys, values and their result
+    products = 2 * 4 * 48 * 48 * 5  # of queries and keys, of weights and values, in each head
+    assert multiply_adds(keras.Model(image, x)) == projections + products + 8 * 6 * 16 * (2 * 2 * 3)
+
+
 def test_resnet50_has_its_published_multiply_adds():
     model = keras.applications.ResNet50(weights=None)
     assert abs(multiply_adds(model) / 3.8e9 - 1) < 0.02  # arXiv:1512.03385, table 1
