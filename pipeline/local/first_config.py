@@ -191,7 +191,7 @@ class _Plan:
         given = {split for split in seen.splits if split}
         is_divided = bool(seen.divided) and not given.issuperset(("eval", "test"))
         stratify = is_divided and min(seen.divided.values()) < _FEW_OF_A_CLASS and not seen.grouped
-        if stratify or not given:
+        if "splits" not in changes and (stratify or not given):
             end = ", stratify: true" if stratify else ""
             of = "images that the data does not give as eval or test" if given else "images"
             yield f"  splits: {{train: 8, eval: 1, test: 1{end}}}  # shares of the {of}"

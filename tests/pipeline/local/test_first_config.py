@@ -302,6 +302,11 @@ def test_what_fails_is_told_after_how_the_data_was_read(command, tmp_path, capsy
     assert not (tmp_path / "new.yaml").exists()
 
 
+def test_shares_of_the_splits_that_are_given_stand_in_for_those_that_it_would_choose(tmp_path):
+    _, config = init(write_images(tmp_path / "data", {"a": 60, "b": 60}), overrides=("data.splits={train: 6, test: 3}",))
+    assert (config.data.splits.train, config.data.splits.eval, config.data.splits.test) == (6, 1, 3)
+
+
 @pytest.mark.parametrize("override", ["data.path=elsewhere", "data.sample=digits"])
 def test_an_option_that_names_another_data_folder_is_refused(override, tmp_path, capsys):
     data = write_images(tmp_path / "data", {"a": 30, "b": 30})
