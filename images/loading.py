@@ -3,14 +3,15 @@
 import functools
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from base.threads import map_ahead
 from images.dataset.assignment import trained_splits
 from images.dataset.source import Row
 from images.file_settings import FileSettings
@@ -43,6 +44,7 @@ _ANY_IMAGE: Final = ImageSettings(  # to see whether a file can be decoded; the 
 _File = tuple[Row, bytes | RejectedImage]
 _Loaded = tuple[IndexRow, "Examples | None"]  # None if the image is set aside
 Checked = tuple[Row, IndexRow, ImageFile | None]  # None if the image is set aside
+_In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
@@ -198,8 +200,9 @@ def _load_files(
             yield aside(row, IndexRow(row.name, row.label, row.group, "", row.reason, kind_of(row.reason), bytes=row.size))
     wanted = [row for row in rows if not row.reason]
     files = zip(wanted, read_files(folder, wanted), strict=True)
-    for results in map_ahead(load, _batches(files), _THREADS):  # decoding and hashing release the interpreter's lock
-        yield from results
+    with ThreadPoolExecutor(_THREADS) as threads:  # decoding and hashing release the interpreter's lock
+        for results in _map_ahead(threads, load, _batches(files)):
+            yield from results
 
 
 def _check(row: Row, content: bytes | RejectedImage, settings: FileSettings) -> list[Checked]:
@@ -282,3 +285,14 @@ def _batches(files: Iterable[_File]) -> Iterator[list[_File]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _map_ahead(threads: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Like `threads.map`, but takes an item only when a thread is free for it, so that items don't fill memory."""
+    running: deque[Future[_Out]] = deque()
+    for item in items:
+        running.append(threads.submit(work, item))
+        if len(running) > _THREADS:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()

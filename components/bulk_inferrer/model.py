@@ -12,11 +12,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfx.dsl.io import fileio
 
 from base.errors import UserError
-from base.threads import map_ahead
 from images.loading import find_damage
 from models import features
 
-_AT_A_TIME: Final = 2  # batches: a small network does not keep two cores busy with one
 _BATCH_BYTES: Final = 2**26  # approximate limit of the files in a batch
 
 
@@ -106,17 +104,15 @@ class Model:
         return tuple(self._loaded.signatures["decode"].structured_outputs["images"].shape[1:])
 
     def answer(self, images: Iterable[Image], batch_size: int) -> Iterator[Answers]:
-        """Answers images, `batch_size` at a time, or fewer if their files are large; two batches at a time."""
-        yield from map_ahead(self._answer_batch, _batches(images, batch_size), _AT_A_TIME)
-
-    def _answer_batch(self, images: list[Image]) -> Answers:
-        try:
-            return self._answer(images, [])
-        except tf.errors.OpError:
-            good, rejected = self._separate_rejected(images)
-            if not rejected:
-                raise  # no file has caused it
-            return self._answer(good, rejected)
+        """Answers images, `batch_size` at a time, or fewer if their files are large."""
+        for batch in _batches(images, batch_size):
+            try:
+                yield self._answer(batch, [])
+            except tf.errors.OpError:
+                good, rejected = self._separate_rejected(batch)
+                if not rejected:
+                    raise  # no file has caused it
+                yield self._answer(good, rejected)
 
     def _answer(self, images: list[Image], rejected: list[tuple[Image, str]]) -> Answers:
         if not images:

@@ -12,13 +12,11 @@ from tfx.dsl.io import fileio
 from tfx_bsl.coders import example_coder
 
 from base.errors import UserError
-from base.threads import map_ahead
 from components.spread import spread
 from evaluation.predictions import Predictions
 from models import features
 from models.records import read_records
 
-_AT_A_TIME = 2  # batches: a small network does not keep two cores busy with one
 _DROPPED_FEATURES = (features.ENCODED, features.PIXELS)
 
 
@@ -49,9 +47,6 @@ class _PredictFile(beam.DoFn):
         self._models = [_Model(folder) for folder in self._folders]
         self._decoder = example_coder.ExamplesToRecordBatchDecoder()
 
-    def _answer(self, batch: tf.Tensor) -> tuple[tf.Tensor, list[dict[str, np.ndarray]]]:
-        return batch, [model.predict(batch) for model in self._models]
-
     def process(self, element: tuple[int, str]) -> Iterator[str]:
         number, file = element
         rows: list[pd.DataFrame] = []
@@ -59,7 +54,8 @@ class _PredictFile(beam.DoFn):
         sets: list[np.ndarray] = []
         answered: list[np.ndarray] = []
         unusual: list[np.ndarray] = []
-        for batch, outputs in map_ahead(self._answer, read_records(file).batch(self._batch_size), _AT_A_TIME):
+        for batch in read_records(file).batch(self._batch_size).prefetch(1):
+            outputs = [model.predict(batch) for model in self._models]
             for found, output in zip(answers, outputs, strict=True):
                 found.append(output["probabilities"])
             if "label_set" in outputs[0]:
