@@ -20,7 +20,7 @@ def _siglip(models: Any) -> keras.Model:
     return models.SigLIPBackbone(image, text)
 
 
-_EFFICIENTNET_B0: Final[dict[str, Any]] = {
+EFFICIENTNET_B0: Final[dict[str, Any]] = {
     "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
     "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
     "stackwise_input_filters": [32, 16, 24, 40, 80, 112, 192],
@@ -47,7 +47,7 @@ NETWORKS: Final[dict[str, Callable[[Any], keras.Model]]] = {
     "ResNet-50": lambda models: models.ResNetBackbone(
         [64], [7], [64, 128, 256, 512], [3, 4, 6, 3], [1, 2, 2, 2], "bottleneck_block", image_shape=_IMAGE
     ),
-    "EfficientNet-B0": lambda models: models.EfficientNetBackbone(**_EFFICIENTNET_B0, input_shape=_IMAGE),
+    "EfficientNet-B0": lambda models: models.EfficientNetBackbone(**EFFICIENTNET_B0, input_shape=_IMAGE),
     "DenseNet-121": lambda models: models.DenseNetBackbone([6, 12, 24, 16], image_shape=_IMAGE),
     "CSPDarknet-53": lambda models: models.CSPNetBackbone(
         32,

@@ -9,7 +9,7 @@ names the folder `elpv_dataset` of the package of that name) is cross-validated 
 tested. Data sets whose folders are absent are left out.
 
 docs/recipes.json is written after every run: started again, the benchmark goes on where it stopped. Results of other code under
-models/ or of other settings are dropped. docs/model.md gets the table.
+models/ or of other settings are measured again. docs/model.md gets the table.
 """
 
 import argparse

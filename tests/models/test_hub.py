@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hub_folders import MEAN, STD, picture, write_dinov2, write_timm_resnet
 
+from benchmarks.hub_networks import EFFICIENTNET_B0
 from models import backbones, callbacks, training
 from models.backbones import WeightsError
 from models.fpn import build_classifier
@@ -22,18 +23,7 @@ hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
 FEATURES = json.loads(Path(__file__).with_name("hub_features.json").read_text())
 SIDE = 64
 MODELS, LAYERS = hub.models, hub.layers
-EFFICIENT = {
-    "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
-    "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
-    "stackwise_input_filters": [32, 16, 24, 40, 80, 112, 192],
-    "stackwise_output_filters": [16, 24, 40, 80, 112, 192, 320],
-    "stackwise_expansion_ratios": [1, 6, 6, 6, 6, 6, 6],
-    "stackwise_squeeze_and_excite_ratios": [0.25] * 7,
-    "stackwise_strides": [1, 2, 2, 2, 1, 2, 1],
-    "stackwise_block_types": ["v1"] * 7,
-    "stackwise_width_coefficients": [0.3] * 7,
-    "stackwise_depth_coefficients": [0.3] * 7,
-}
+EFFICIENT = EFFICIENTNET_B0 | {"stackwise_width_coefficients": [0.3] * 7, "stackwise_depth_coefficients": [0.3] * 7}
 MIT = {
     "layerwise_depths": [1] * 4,
     "num_layers": 4,
